@@ -1,0 +1,249 @@
+"""Typed configuration of every job.
+
+A file in `configs/` builds a `JobConfig` and returns `to_config_dict(job)`: a locked `ml_collections.ConfigDict`
+that the command line overrides key by key. `from_config_dict` reads it back strictly: a key that does not exist,
+or a value of another type, is a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_collections
+
+from vilasr_jax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Which backbone, and where its first weights come from."""
+
+    preset: str = "tiny"  # tiny, 3b, 7b, 32b, 72b
+    init_from: str = ""  # a Hugging Face folder; empty: random weights from the job's seed
+    dtype: str = "float32"  # compute
+    param_dtype: str = "float32"  # masters
+    remat: str = "none"  # none, full, dots
+
+
+@dataclass(frozen=True)
+class ImageSection:
+    """Size limits of an image, in pixels of area after rounding both sides to multiples of 28."""
+
+    min_pixels: int = 28 * 28
+    max_pixels: int = 1280 * 28 * 28
+
+
+@dataclass(frozen=True)
+class BucketSection:
+    """Static shapes: every length is rounded up to one of these."""
+
+    tokens: tuple[int, ...] = (128, 256, 384, 512)  # a whole conversation
+    images: tuple[int, ...] = (1, 8)  # images a conversation
+    patches: tuple[int, ...] = (100,)  # 14-px patches an image
+
+
+@dataclass(frozen=True)
+class DrawingSection:
+    """The drawing tools, as the model sees them."""
+
+    prompt: str = "published"  # published, short
+    style: str = "published"  # published, clear, path
+    max_turns: int = 10  # assistant turns a conversation
+    max_images: int = 45  # base and drawn images a conversation
+
+
+@dataclass(frozen=True)
+class MazeSection:
+    """The synthetic maze task (vilasr_jax.tasks.maze)."""
+
+    grid: int = 5  # cells a side
+    cell: int = 28  # pixels a cell
+    min_moves: int = 3
+    max_moves: int = 6
+    wall_density: float = 0.3  # share of inner edges that carry a wall
+    ood_grid: int = 6  # cells a side of the bigger out-of-distribution mazes
+
+
+@dataclass(frozen=True)
+class OptimizerSection:
+    """An Optax optimiser and its learning-rate schedule."""
+
+    name: str = "adamw"  # adamw, muon
+    learning_rate: float = 1e-5
+    schedule: str = "cosine"  # cosine, constant
+    warmup_share: float = 0.1  # of the stage's steps
+    final_share: float = 0.0  # of the peak learning rate, at the end of a cosine
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0  # 0: off
+    b1: float = 0.9
+    b2: float = 0.999
+
+
+@dataclass(frozen=True)
+class SamplingSection:
+    """How tokens are drawn."""
+
+    temperature: float = 1.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    max_turn_tokens: int = 1024  # sampled tokens a turn
+    max_tokens: int = 18432  # prompt, sampled and inserted tokens of a conversation
+
+
+@dataclass(frozen=True)
+class EngineSection:
+    """The rollout engine's fixed shapes."""
+
+    slots: int = 128  # conversations alive at once, over all lanes
+    lanes: int = 2  # one lane draws on the host while the others compute
+    decode_steps: int = 32  # at most so many decode steps a call
+    stop_share: float = 0.9  # a decode call ends early when this share of its live rows has stopped
+    prompt_tokens: tuple[int, ...] = (128,)  # buckets of a prompt
+    insert_tokens: tuple[int, ...] = (64,)  # buckets of a user turn that goes into the live cache
+    prompt_images: tuple[int, ...] = (1,)
+    insert_images: tuple[int, ...] = (1,)
+    draw_workers: int = 2  # threads
+
+
+@dataclass(frozen=True)
+class ColdStartSection:
+    """Stage 1: supervised fine-tuning on drawing traces."""
+
+    perception_steps: int = 0  # first: dense single-turn looks at marked images (what pre-training gives a big model)
+    perception_batch: int = 32
+    perception_optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    traces: int = 33000  # expert traces; the stage passes over them again and again
+    slip_share: float = 0.0  # of the traces carry one deliberate slip, corrected in the next turn
+    format: str = "drawing"  # drawing; controls: text, direct
+    steps: int = 3000
+    batch: int = 32
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    validate_every: int = 0  # steps; 0: only at the end
+    save_every: int = 100
+
+
+@dataclass(frozen=True)
+class ReflectSection:
+    """Stage 2: reflective rejection sampling, then supervised fine-tuning on what was kept."""
+
+    questions: int = 4000
+    samples: int = 4  # a question
+    kept_share: float = 1.0  # of a training batch; the rest are cold-start traces
+    sampling: SamplingSection = field(default_factory=SamplingSection)
+    steps: int = 300
+    batch: int = 32
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    shard: int = 256  # questions a file of sampled traces
+    save_every: int = 100
+
+
+@dataclass(frozen=True)
+class RLSection:
+    """Stage 3: GRPO, with the published defaults."""
+
+    steps: int = 1000  # rollout batches
+    prompts: int = 32  # questions a rollout batch
+    group: int = 8  # trajectories a question
+    updates: int = 2  # optimiser updates a rollout batch
+    micro_batch: int = 32  # trajectories a gradient call
+    sampling: SamplingSection = field(default_factory=SamplingSection)
+    clip_low: float = 0.2
+    clip_high: float = 0.3
+    dual_clip: float = 3.0
+    kl_weight: float = 0.0  # 0: no reference model
+    accuracy_weight: float = 0.5
+    format_weight: float = 0.5
+    optimizer: OptimizerSection = field(
+        default_factory=lambda: OptimizerSection(learning_rate=1e-6, schedule="constant", weight_decay=0.01)
+    )
+    validate_every: int = 0
+    save_every: int = 10
+
+
+@dataclass(frozen=True)
+class EvalSection:
+    """Held-out questions, answered in full free-running conversations."""
+
+    rows: int = 512
+    validation_rows: int = 256
+    sampling: SamplingSection = field(
+        default_factory=lambda: SamplingSection(temperature=0.75, top_p=0.9)
+    )
+    gallery: int = 48  # conversations of each stage whose pictures are kept for the report
+
+
+@dataclass(frozen=True)
+class MeshSection:
+    """Devices along each axis; -1: all that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    model: int = 1
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """Everything a run depends on; written into its workdir as `config.json`."""
+
+    name: str = ""
+    seed: int = 0
+    tokenizer: str = ""  # a folder with tokenizer files; empty: a tiny one, trained on the task's own text
+    stages: tuple[str, ...] = ("cold_start", "reflect", "rl", "eval", "export", "report")
+    model: ModelSection = field(default_factory=ModelSection)
+    image: ImageSection = field(default_factory=ImageSection)
+    buckets: BucketSection = field(default_factory=BucketSection)
+    drawing: DrawingSection = field(default_factory=DrawingSection)
+    maze: MazeSection = field(default_factory=MazeSection)
+    engine: EngineSection = field(default_factory=EngineSection)
+    cold_start: ColdStartSection = field(default_factory=ColdStartSection)
+    reflect: ReflectSection = field(default_factory=ReflectSection)
+    rl: RLSection = field(default_factory=RLSection)
+    eval: EvalSection = field(default_factory=EvalSection)
+    mesh: MeshSection = field(default_factory=MeshSection)
+
+
+def to_dict(job: Any) -> dict:
+    """A config dataclass as plain nested dicts (tuples stay tuples)."""
+    return {
+        f.name: to_dict(v) if dataclasses.is_dataclass(v := getattr(job, f.name)) else v
+        for f in dataclasses.fields(job)
+    }
+
+
+def to_config_dict(job: JobConfig) -> ml_collections.ConfigDict:
+    """The locked `ConfigDict` a config file returns."""
+    return ml_collections.ConfigDict(to_dict(job)).lock()
+
+
+def from_config_dict(config: Any) -> JobConfig:
+    """Reads a `ConfigDict` (or nested dicts) back; raises `ConfigError` on any unknown key or wrong type."""
+    plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    return _read(JobConfig, plain, "config")
+
+
+def _read(cls: type, values: Any, path: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(f"{path}.{key}: no such key; there are: {', '.join(hints)}")
+    return cls(**{key: _value(hints[key], value, f"{path}.{key}") for key, value in values.items()})
+
+
+def _value(kind: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _read(kind, value, path)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path}: expected a list, got {value!r}")
+        return tuple(_value(item, v, f"{path}[{i}]") for i, v in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{path}: expected {kind.__name__}, got {value!r}")
+    return value
