@@ -1,0 +1,48 @@
+"""The key-value cache of generation: one array a layer, a length of its own for each row.
+
+    slot      0 1 2 3 4 5 6 7
+    row 0     p p p p g g . .     length 6     p: prompt, g: generated, . : free
+    row 1     p p g . . . . .     length 3
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
+
+
+class KVCache(NamedTuple):
+    """Keys and values of what has been read, layer by layer."""
+
+    k: tuple[jax.Array, ...]  # a layer: [b, s, kv, h]
+    v: tuple[jax.Array, ...]  # a layer: [b, s, kv, h]
+    length: jax.Array  # [b] int32, slots filled in each row
+
+    @property
+    def max_len(self) -> int:
+        """Slots in each row."""
+        return self.k[0].shape[1]
+
+
+def init_cache(config: ModelConfig, batch: int, max_len: int, dtype=None) -> KVCache:
+    """An empty cache of `max_len` slots for each of `batch` rows; dtype is the config's unless given."""
+    shape = (batch, max_len, config.num_kv_heads, config.head_dim)
+
+    def zeros():
+        return tuple(jnp.zeros(shape, dtype or config.dtype) for _ in range(config.num_layers))
+
+    return KVCache(zeros(), zeros(), jnp.zeros((batch,), jnp.int32))
+
+
+def write_slots(length, valid, max_len: int):
+    """The slot each new token goes to: length, length + 1, ...; `max_len` (dropped) where not valid. [b, t]"""
+    slots = length[:, None] + jnp.arange(valid.shape[1])
+    return jnp.where(valid, slots, max_len)
+
+
+def write(cached, new, slots):
+    """cached [b, s, kv, h] with new [b, t, kv, h] at slots [b, t]; a slot past the end is dropped."""
+    rows = jnp.arange(cached.shape[0])[:, None]
+    return cached.at[rows, slots].set(new.astype(cached.dtype), mode="drop", unique_indices=True)

@@ -1,0 +1,73 @@
+"""The building blocks both towers share: linear maps, RMSNorm, SwiGLU, the token table.
+
+Weights of repeated layers are stacked: built with `layers=n`, every weight has a leading axis of n, and a
+layer is applied through a module whose weights are one slice of it (see `stack.py`).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def matmul_precision(dtype) -> jax.lax.Precision:
+    """Full precision for float32 (TPUs would round the factors to bfloat16), the default for the rest."""
+    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
+def _stacked(layers: int | None, *shape: int) -> tuple[int, ...]:
+    return shape if layers is None else (layers, *shape)
+
+
+class Linear(nnx.Module):
+    """x [..., d_in] -> x @ kernel (+ bias) [..., d_out]; kernel is [d_in, d_out], torch's transposed."""
+
+    def __init__(self, d_in, d_out, config, *, bias: bool, rngs: nnx.Rngs, layers: int | None = None):
+        std = d_in**-0.5 if config.init_std is None else config.init_std
+        kernel = jax.random.normal(rngs.params(), _stacked(layers, d_in, d_out), jnp.float32) * std
+        self.kernel = nnx.Param(kernel.astype(config.param_dtype))
+        self.bias = nnx.Param(jnp.zeros(_stacked(layers, d_out), config.param_dtype)) if bias else None
+        self.dtype = config.dtype
+
+    def __call__(self, x):
+        kernel = self.kernel[...].astype(self.dtype)
+        y = jnp.dot(x.astype(self.dtype), kernel, precision=matmul_precision(self.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis, the division in float32 (arXiv 1910.07467)."""
+
+    def __init__(self, dim, config, *, eps: float, layers: int | None = None):
+        self.scale = nnx.Param(jnp.ones(_stacked(layers, dim), config.param_dtype))
+        self.eps = eps
+        self.dtype = config.dtype
+
+    def __call__(self, x):
+        x32 = x.astype(jnp.float32)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return x32.astype(self.dtype) * self.scale[...].astype(self.dtype)
+
+
+class SwiGLU(nnx.Module):
+    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    def __init__(self, dim, hidden, config, *, bias: bool, rngs: nnx.Rngs, layers: int | None = None):
+        self.gate_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
+        self.up_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
+        self.down_proj = Linear(hidden, dim, config, bias=bias, rngs=rngs, layers=layers)
+
+    def __call__(self, x):
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Embedding(nnx.Module):
+    """The token table [vocab, d]: ids [b, t] -> [b, t, d]."""
+
+    def __init__(self, vocab_size, dim, config, *, rngs: nnx.Rngs):
+        std = dim**-0.5 if config.init_std is None else config.init_std
+        table = jax.random.normal(rngs.params(), (vocab_size, dim), jnp.float32) * std
+        self.embedding = nnx.Param(table.astype(config.param_dtype))
+        self.dtype = config.dtype
+
+    def __call__(self, ids):
+        return jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)

@@ -1,0 +1,93 @@
+"""The whole Qwen2.5-VL model (arXiv 2502.13923) as one Flax NNX module."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vilasr_jax.models.qwen2_5_vl.cache import KVCache
+from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
+from vilasr_jax.models.qwen2_5_vl.language import LanguageModel
+from vilasr_jax.models.qwen2_5_vl.layers import Linear, matmul_precision
+from vilasr_jax.models.qwen2_5_vl.vision import VisionInput, VisionTower
+
+
+class Qwen2_5_VL(nnx.Module):
+    """Vision tower, language model and output head.
+
+    Use with plain JAX transforms: `graphdef, params = nnx.split(model)` once outside, `nnx.merge` inside `jax.jit`.
+    Letters in shapes: b batch, t tokens, s cache slots, d width, m vision tokens of a sample.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.visual = VisionTower(config, rngs=rngs)
+        self.language_model = LanguageModel(config, rngs=rngs)
+        if config.tie_word_embeddings:
+            self.lm_head = None  # the token table serves
+        else:
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, config, bias=False, rngs=rngs)
+        self.config = config
+
+    def encode_vision(self, vision: VisionInput) -> jax.Array:
+        """Images -> tokens [b, m, d] with m = n * p / 4; token i of a row comes from patches 4i .. 4i + 3."""
+        return self.visual(vision)
+
+    def embed(self, tokens, image_index=None, vision_tokens=None) -> jax.Array:
+        """Embeddings [b, t, d], image and video pads replaced by the row's own vision tokens.
+
+        Args:
+          tokens: int [b, t].
+          image_index: int [b, t], which of the row's vision tokens stands here, -1 for text; or None.
+          vision_tokens: [b, m, d] from `encode_vision`; or None.
+        """
+        x = self.language_model.embed_tokens(tokens)
+        if image_index is None or vision_tokens is None:
+            return x
+        picked = jnp.take_along_axis(vision_tokens, jnp.maximum(image_index, 0)[..., None], axis=1, mode="clip")
+        return jnp.where(image_index[..., None] >= 0, picked.astype(x.dtype), x)
+
+    def decode_layers(self, x, positions, segment_ids) -> jax.Array:
+        """All decoder layers and the final norm, for training.
+
+        Args:
+          x: [b, t, d] from `embed`.
+          positions: int [3, b, t], M-RoPE time, row and column.
+          segment_ids: int [b, t]; causal attention inside each segment, 0 is padding.
+
+        Returns:
+          Hidden states [b, t, d].
+        """
+        return self.language_model(x, positions, segment_ids)
+
+    def logits(self, hidden) -> jax.Array:
+        """Hidden states [..., d] -> float32 logits [..., vocab]."""
+        dtype = self.config.dtype
+        if self.lm_head is None:
+            head = self.language_model.embed_tokens.embedding[...].T
+        else:
+            head = self.lm_head.kernel[...]
+        return jnp.dot(
+            hidden.astype(dtype), head.astype(dtype),
+            precision=matmul_precision(dtype), preferred_element_type=jnp.float32,
+        )  # fmt: skip
+
+    def __call__(self, tokens, positions, segment_ids, image_index=None, vision=None) -> jax.Array:
+        """Hidden states [b, t, d] of whole sequences; arguments as in `embed` and `decode_layers`."""
+        vision_tokens = None if vision is None else self.encode_vision(vision)
+        return self.decode_layers(self.embed(tokens, image_index, vision_tokens), positions, segment_ids)
+
+    def extend(self, x, positions, valid, cache: KVCache) -> tuple[jax.Array, KVCache]:
+        """Reads t more tokens a row into the cache: prefill, insertion of a turn, and (t = 1) a decoding step.
+
+        Row i's valid tokens take the slots length[i], length[i] + 1, ...; each sees what is cached before it and
+        itself. Tokens that are not valid, or have no slot left, are dropped and never overwrite anything.
+
+        Args:
+          x: [b, t, d] from `embed`.
+          positions: int [3, b, t].
+          valid: bool [b, t], True for the first tokens of a row and False for the padding after them.
+          cache: from `init_cache` or an earlier call.
+
+        Returns:
+          (hidden [b, t, d], meaningless where not valid; the cache, `length` grown by the valid tokens).
+        """
+        return self.language_model.extend(x, positions, valid, cache)

@@ -1,0 +1,55 @@
+"""Rotary position embeddings: M-RoPE of the decoder and the 2-D one of the vision tower.
+
+A rotation turns the pair (x[i], x[i + h/2]) by an angle position * theta^(-2i/h) (arXiv 2104.09864).
+Angles and rotation are float32; the result has the input's dtype.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def inverse_frequencies(dim: int, theta: float) -> np.ndarray:
+    """theta^(-2i/dim) for i < dim/2, float32 [dim/2]."""
+    return (1.0 / np.float32(theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))).astype(np.float32)
+
+
+def mrope(positions, head_dim: int, theta: float, section: tuple[int, int, int]):
+    """Cosines and sines of multimodal rope (arXiv 2409.12191, section 2.1).
+
+    Args:
+      positions: int [3, b, t], time, row and column of each token; all equal for text.
+      head_dim: h.
+      theta: base.
+      section: how many of the h/2 pairs turn with time, row and column, in this order.
+
+    Returns:
+      (cos, sin), each float32 [b, t, h/2].
+    """
+    axis_of_pair = np.repeat(np.arange(3), section)
+    angles = jnp.moveaxis(positions.astype(jnp.float32)[axis_of_pair], 0, -1)
+    angles = angles * inverse_frequencies(head_dim, theta)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rope_2d(pos_hw, head_dim: int, theta: float):
+    """Cosines and sines of the vision tower: a quarter of the width for the row, a quarter for the column.
+
+    Args:
+      pos_hw: int [..., p, 2], row and column of each patch.
+      head_dim: h.
+      theta: base.
+
+    Returns:
+      (cos, sin), each float32 [..., p, h/2].
+    """
+    angles = pos_hw.astype(jnp.float32)[..., None] * inverse_frequencies(head_dim // 2, theta)
+    angles = angles.reshape(*angles.shape[:-2], head_dim // 2)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x, rope):
+    """Turns x [b, t, heads, h] by rope = (cos, sin), each [b, t, h/2]."""
+    cos, sin = (a[:, :, None, :] for a in rope)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)

@@ -1,0 +1,40 @@
+"""Running a stack of equal layers whose weights share arrays with a leading layer axis."""
+
+import jax
+from flax import nnx
+
+_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def scan_layers(stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "none", unroll: int = 1):
+    """Applies `apply(layer, x, per_layer[i]) -> x` for each layer in turn with `jax.lax.scan`.
+
+    Args:
+      stack: module whose weights all have a leading layer axis.
+      apply: one layer's work; `layer` is `stack` with layer i's slice of every weight.
+      x: activations, a pytree of fixed shapes.
+      per_layer: pytree of arrays with a leading layer axis, or None.
+      remat: what the backward pass computes again ("none", "dots", "full").
+      unroll: layers written out in each step of the loop.
+
+    Returns:
+      x after the last layer.
+    """
+    graphdef, state = nnx.split(stack)
+
+    def body(x, inputs):
+        layer_state, extra = inputs
+        return apply(nnx.merge(graphdef, layer_state), x, extra), None
+
+    if remat != "none":
+        body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
+    return jax.lax.scan(body, x, (state, per_layer), unroll=unroll)[0]
+
+
+def unstack(stack: nnx.Module, count: int) -> list[nnx.Module]:
+    """The layers of a stack as modules of their own, for code that keeps something beside each layer."""
+    graphdef, state = nnx.split(stack)
+    return [nnx.merge(graphdef, jax.tree.map(lambda a, i=i: a[i], state)) for i in range(count)]

@@ -1,0 +1,96 @@
+"""The vision tower: patches -> blocks of windowed or full attention -> one token for each 2x2 patches."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vilasr_jax.models.qwen2_5_vl.attention import self_attention
+from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
+from vilasr_jax.models.qwen2_5_vl.layers import Linear, RMSNorm, SwiGLU
+from vilasr_jax.models.qwen2_5_vl.rope import rope_2d, rotate
+from vilasr_jax.models.qwen2_5_vl.stack import scan_layers
+
+
+class VisionInput(NamedTuple):
+    """Images of a batch: n vision rows a sample, each packing the patches of one or more images.
+
+    Patches come in the Hugging Face processor's order (the four of a merged block follow one another), p is a
+    multiple of four, and padding is at the end of a row with id 0.
+    """
+
+    patches: jax.Array  # [b, n, p, 1176] float
+    pos_hw: jax.Array  # [b, n, p, 2] int32, patch row and column
+    window_ids: jax.Array  # [b, n, p] int32, attention window, unique in the vision row, 0 = padding
+    image_ids: jax.Array  # [b, n, p] int32, image and temporal frame, unique in the vision row, 0 = padding
+
+
+class VisionBlock(nnx.Module):
+    """All blocks' weights (leading axis: block); called on one slice."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        v, n = config.vision, config.vision.depth
+        self.norm1 = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
+        self.qkv = Linear(v.hidden_size, 3 * v.hidden_size, config, bias=True, rngs=rngs, layers=n)
+        self.proj = Linear(v.hidden_size, v.hidden_size, config, bias=True, rngs=rngs, layers=n)
+        self.norm2 = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
+        self.mlp = SwiGLU(v.hidden_size, v.intermediate_size, config, bias=True, rngs=rngs, layers=n)
+        self.heads = (v.num_heads, v.head_dim)
+        self.backend = config.attention
+
+    def __call__(self, x, rope, segment_ids):
+        """x [r, p, d], rope (cos, sin) [r, p, h/2], segment_ids [r, p] -> [r, p, d]."""
+        r, p, d = x.shape
+        q, k, v = jnp.split(self.qkv(self.norm1(x)).reshape(r, p, 3 * self.heads[0], self.heads[1]), 3, axis=2)
+        out = self_attention(
+            rotate(q, rope), rotate(k, rope), v, segment_ids, causal=False, backend=self.backend
+        )
+        x = x + self.proj(out.reshape(r, p, d))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerger(nnx.Module):
+    """Four neighbouring patches -> one token of the language model: norm, linear, GELU, linear."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        v = config.vision
+        width = v.hidden_size * v.merge_unit
+        self.ln_q = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps)
+        self.fc1 = Linear(width, width, config, bias=True, rngs=rngs)
+        self.fc2 = Linear(width, v.out_hidden_size, config, bias=True, rngs=rngs)
+        self.width = width
+
+    def __call__(self, x):
+        """x [r, p, d_vision] -> [r, p / 4, d]."""
+        x = self.ln_q(x).reshape(x.shape[0], -1, self.width)
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """Patch embedding, blocks and merger."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        v = config.vision
+        self.patch_embed = Linear(v.patch_dim, v.hidden_size, config, bias=False, rngs=rngs)
+        self.blocks = VisionBlock(config, rngs=rngs)
+        self.merger = PatchMerger(config, rngs=rngs)
+        self.config = config
+
+    def __call__(self, vision: VisionInput):
+        """Images -> tokens [b, n * p / 4, d], vision rows of a sample one after the other."""
+        v = self.config.vision
+        b, n, p, _ = vision.patches.shape
+        patches, pos_hw, window_ids, image_ids = (a.reshape(b * n, *a.shape[2:]) for a in vision)
+        rope = rope_2d(pos_hw, v.head_dim, v.rope_theta)
+        is_full = np.isin(np.arange(v.depth), v.fullatt_block_indexes)
+
+        def apply(block, x, full):
+            return block(x, rope, jnp.where(full, image_ids, window_ids))
+
+        x = scan_layers(
+            self.blocks, apply, self.patch_embed(patches), is_full,
+            remat=self.config.remat, unroll=min(self.config.scan_unroll, v.depth),
+        )  # fmt: skip
+        return self.merger(x).reshape(b, n * p // v.merge_unit, -1)
