@@ -1,0 +1,190 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vilasr_jax.checkpoint.store import CheckpointStore
+from vilasr_jax.errors import CheckpointError
+
+
+def make_params(scale=1.0):
+    return {"decoder": {"q": scale * jnp.arange(15.0).reshape(3, 5), "b": jnp.full((7,), scale)}, "head": [jnp.ones(2)]}
+
+
+def abstract(tree):
+    return jax.eval_shape(lambda: tree)
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_items_come_back_in_the_containers_asked_for(tmp_path):
+    params = make_params()
+    opt_state = optax.adamw(1e-3).init(params)
+    key = jax.random.key(3)
+    stage = {"name": "rl", "step": 4, "seen": [1, 2], "note": None, "rate": 0.1}
+    with CheckpointStore(tmp_path / "new") as store:
+        assert store.latest_step() is None
+        items = {"params": params, "opt_state": opt_state, "rng": {"key": key}, "data_iter": {"position": 9}}
+        store.save(4, {**items, "stage": stage}, metadata={"model": "tiny"}, wait=True)
+    store = CheckpointStore(tmp_path / "new")
+    assert store.latest_step() == 4
+    assert store.metadata() == {"model": "tiny"}
+    got = store.restore(4, {"params": abstract(params), "opt_state": abstract(opt_state), "stage": None,
+                            "data_iter": None, "rng": abstract({"key": key})})
+    assert got.step == 4 and got["stage"] == stage and got["data_iter"] == {"position": 9}
+    assert_same(got["params"], params)
+    assert_same(got["opt_state"], opt_state)
+    assert jax.random.key_data(got["rng"]["key"]).tolist() == jax.random.key_data(key).tolist()
+    assert list(store.restore(None, {"params": abstract(params)})) == ["params"]
+    assert store.restore(None, {"params": None})["params"]["decoder"]["b"].shape == (7,)
+
+
+def test_nnx_state_comes_back(tmp_path):
+    model = nnx.Linear(3, 5, rngs=nnx.Rngs(0))
+    state = nnx.state(model)
+    with CheckpointStore(tmp_path) as store:
+        store.save(0, {"params": state}, wait=True)
+        got = store.restore(0, {"params": abstract(state)})["params"]
+    np.testing.assert_array_equal(got["kernel"][...], state["kernel"][...])
+
+
+def test_abstract_tree_says_dtype_and_sharding(tmp_path):
+    mesh = jax.make_mesh((1,), ("data",))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"params": {"w": jnp.ones((4, 3))}}, wait=True)
+        want = {"w": jax.ShapeDtypeStruct((4, 3), jnp.bfloat16, sharding=sharding)}
+        got = store.restore(1, {"params": want})["params"]["w"]
+    assert got.dtype == jnp.bfloat16 and got.sharding == sharding
+
+
+def test_keeps_the_newest_and_replaces_a_step(tmp_path):
+    with CheckpointStore(tmp_path, keep=2) as store:
+        for step in (1, 2, 3):
+            store.save(step, {"params": make_params(step)})
+        store.save(3, {"params": make_params(30)}, wait=True)
+        assert store.steps() == [2, 3]
+        assert store.restore(None, {"params": None})["params"]["decoder"]["b"][0] == 30
+
+
+def test_arrays_may_be_donated_right_after_the_call(tmp_path):
+    bump = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with CheckpointStore(tmp_path) as store:
+        for step in range(3):
+            device, host = jnp.full((256, 257), float(step)), np.full((256, 257), float(step))
+            store.save(step, {"params": {"device": device, "host": host}})
+            host += 1
+            for _ in range(20):
+                device = bump(device)
+            device.block_until_ready()
+            store.wait()
+            got = store.restore(step, {"params": None})["params"]
+            assert (np.asarray(got["device"]) == step).all() and (np.asarray(got["host"]) == step).all()
+
+
+def test_wrong_shape_names_the_parameter_and_both_shapes(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"params": make_params()}, wait=True)
+        wrong = make_params()
+        wrong["decoder"]["q"] = jnp.zeros((3, 6))
+        with pytest.raises(CheckpointError, match=r"decoder/q is \(3, 5\) in the checkpoint and \(3, 6\)"):
+            store.restore(1, {"params": abstract(wrong)})
+        wrong = make_params()
+        wrong["decoder"]["k"] = wrong["decoder"].pop("q")
+        with pytest.raises(CheckpointError, match="lacks 'decoder/k'"):
+            store.restore(1, {"params": abstract(wrong)})
+        del wrong["decoder"]["k"]
+        with pytest.raises(CheckpointError, match="model lacks 'decoder/q'"):
+            store.restore(1, {"params": abstract(wrong)})
+        with pytest.raises(CheckpointError, match="no item 'opt_state'"):
+            store.restore(1, {"opt_state": None})
+
+
+def test_missing_checkpoints_are_told_plainly_and_nothing_is_made(tmp_path):
+    with pytest.raises(CheckpointError, match="no finished checkpoint"):
+        CheckpointStore(tmp_path / "none").restore(None, {"params": None})
+    assert not (tmp_path / "none").exists()
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"params": make_params()}, wait=True)
+        with pytest.raises(CheckpointError, match=r"no checkpoint of step 2; saved steps: \[1\]"):
+            store.restore(2, {"params": None})
+        with pytest.raises(CheckpointError, match="at least one item with arrays"):
+            store.save(2, {"opt_state": (optax.EmptyState(),)})
+
+
+def test_state_without_arrays_comes_back(tmp_path):
+    opt_state = optax.sgd(0.1).init(make_params())
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"params": make_params(), "opt_state": opt_state}, wait=True)
+        assert store.restore(1, {"opt_state": abstract(opt_state)})["opt_state"] == opt_state
+
+
+def break_data(step_dir):
+    for path in (step_dir / "params").rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(b"\0" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", ["bytes", "lost"])
+def test_broken_newest_step_falls_back_and_training_goes_on(tmp_path, damage, caplog):
+    with CheckpointStore(tmp_path) as store:
+        for step in (10, 20):
+            store.save(step, {"params": make_params(step), "stage": {"step": step}}, wait=True)
+    if damage == "bytes":
+        break_data(tmp_path / "20")
+    else:
+        shutil.rmtree(tmp_path / "20" / "params")
+        (tmp_path / "20" / "params").mkdir()
+    want = {"params": abstract(make_params()), "stage": None}
+    with CheckpointStore(tmp_path) as store:
+        with caplog.at_level("WARNING", logger="absl"):
+            got = store.restore(None, want)
+        assert "step 20 is broken" in caplog.text and "going back to step 10" in caplog.text
+        assert got.step == 10 and got["stage"]["step"] == 10 and store.latest_step() == 10
+        store.save(12, {"params": make_params(12), "stage": {"step": 12}}, wait=True)
+        assert store.steps() == [10, 12]
+        break_data(tmp_path / "10")
+        with pytest.raises(CheckpointError, match="broken checkpoint"):  # an older step is read as asked or not at all
+            store.restore(10, want)
+        assert store.restore(None, want).step == 12
+
+
+KILLED = """
+import sys, jax.numpy as jnp
+from vilasr_jax.checkpoint.store import CheckpointStore
+store = CheckpointStore(sys.argv[1])
+for step in range(10_000):
+    store.save(step, {"params": {f"w{i}": jnp.full((64, 64), float(step)) for i in range(20)}, "stage": {"step": step}})
+    print(step, flush=True)
+"""
+
+
+def test_sigkill_while_writing_leaves_a_readable_newest_step(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    for line in child.stdout:
+        if int(line) == 3:
+            time.sleep(0.03)
+            child.send_signal(signal.SIGKILL)
+            break
+    child.wait()
+    child.stdout.close()
+    with CheckpointStore(tmp_path) as store:
+        got = store.restore(None, {"params": None, "stage": None})
+        assert got.step >= 1 and got["stage"]["step"] == got.step
+        assert all((np.asarray(w) == got.step).all() for w in got["params"].values())
+        store.save(got.step + 1, {"params": got["params"]}, wait=True)
+        assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]

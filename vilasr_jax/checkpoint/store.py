@@ -1,0 +1,261 @@
+"""Training checkpoints of one stage: atomic, a few kept, each item readable alone (Orbax).
+
+A step's folder holds one checkpointable for each item of arrays, and the small JSON items in its metadata file:
+
+    <directory>/120/params/                one entry a parameter, named by its path ("decoder/q_weight")
+                    opt_state/
+                    _CHECKPOINT_METADATA   "custom_metadata": {"stage": {...}, "data_iter": {...}}
+
+A dict whose values are all plain JSON (numbers, strings, lists, dicts) is a JSON item; any other is a pytree of
+arrays, written flat under the paths of its leaves, so that any container (NNX state, optax named tuples) comes
+back through the abstract tree that the reader gives, and a wrong shape can be told by name.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+from absl import logging
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from vilasr_jax.errors import CheckpointError
+
+METADATA = "metadata"
+
+
+class Restored(dict):
+    """Items by name, and the `step` they were read from."""
+
+    def __init__(self, step: int, items: Mapping[str, Any]):
+        super().__init__(items)
+        self.step = step
+
+
+class CheckpointStore:
+    """The checkpoints in `directory` (local or `gs://`), of which the newest `keep` stay.
+
+    Reading never writes: the folder is made by the first `save`.
+    """
+
+    def __init__(self, directory: str | epath.PathLike, keep: int = 2):
+        if keep < 1:
+            raise CheckpointError(f"{directory}: keep must be at least 1, not {keep}")
+        path = epath.Path(directory)
+        self.directory = path if "://" in str(directory) else path.absolute()
+        self.keep = keep
+        self._writer: ocp.training.Checkpointer | None = None
+        self._pending: Any = None
+        self._broken: set[int] = set()
+
+    # Reading ------------------------------------------------------------------------------------------------------
+
+    def steps(self) -> list[int]:
+        """Finished steps, oldest first; a half-written one is not among them."""
+        if not self.directory.is_dir():
+            return []
+        finished = (p for p in self.directory.iterdir() if p.name.isdigit() and ocp.is_orbax_checkpoint(p))
+        return sorted(int(p.name) for p in finished)
+
+    def latest_step(self) -> int | None:
+        """Newest finished step, or None; one that turned out broken on reading no longer counts."""
+        return max((s for s in self.steps() if s not in self._broken), default=None)
+
+    def items(self, step: int) -> tuple[str, ...]:
+        """Names of the items saved at `step`."""
+        saved = ocp.checkpointables_metadata(self.directory / str(step))
+        return tuple(sorted({**saved.metadata, **(saved.custom_metadata or {})}))
+
+    def metadata(self, step: int | None = None) -> dict[str, Any]:
+        """The small JSON dict saved with a step (the newest when None); empty when none was given."""
+        step = self.latest_step() if step is None else step
+        if step is None or METADATA not in self.items(step):
+            return {}
+        return self._read(step, {METADATA: None})[METADATA]
+
+    def restore(self, step: int | None, abstract: Mapping[str, Any]) -> Restored:
+        """Reads the items named in `abstract`, and no others.
+
+        Args:
+          step: a saved step; None for the newest.
+          abstract: item name -> pytree of `jax.ShapeDtypeStruct` (with a sharding, to place the arrays; the stored
+            dtype is cast to the one asked for), or None: a JSON item, or arrays as a nested dict of names.
+
+        Returns:
+          The items, and the step they came from: when the newest step cannot be read, the one before it is, and a
+          warning says so. Any other step is read as asked or not at all.
+
+        Raises:
+          CheckpointError: nothing saved, an item missing, or a parameter of another name or shape.
+        """
+        self.wait()
+        steps = [s for s in self.steps() if s not in self._broken]
+        if not steps:
+            raise CheckpointError(f"{self.directory}: no finished checkpoint here; give a folder that holds one")
+        asked = steps[-1] if step is None else step
+        if asked not in steps:
+            raise CheckpointError(f"{self.directory}: no checkpoint of step {asked}; saved steps: {steps}")
+        tries = steps[::-1] if asked == steps[-1] else [asked]
+        for number, candidate in enumerate(tries):
+            try:
+                return Restored(candidate, self._read(candidate, abstract))
+            except CheckpointError:
+                raise
+            except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                if number + 1 == len(tries):
+                    raise CheckpointError(
+                        f"{self.directory / str(candidate)}: broken checkpoint ({reason}); delete it and start again"
+                    ) from error
+                logging.warning("%s: step %d is broken (%s); going back to step %d",
+                                self.directory, candidate, reason, tries[number + 1])
+                self._broken.add(candidate)
+        raise AssertionError("unreachable")
+
+    # Writing ------------------------------------------------------------------------------------------------------
+
+    def save(
+        self, step: int, items: Mapping[str, Any], *, metadata: Mapping[str, Any] | None = None, wait: bool = False
+    ) -> None:
+        """Writes `items` as step `step`, replacing a step of that number, and drops all but the newest `keep`.
+
+        Args:
+          step: training step, >= 0.
+          items: item name -> pytree of arrays, or a JSON-able dict.
+          metadata: a small JSON-able dict beside them (what was trained, library versions).
+          wait: return only when the files are in place. Otherwise arrays are copied to the host before the
+            return (the caller may donate them) and written in the background; the next call waits for that.
+
+        Raises:
+          CheckpointError: no arrays at all, or two leaves of one name.
+        """
+        self.wait()
+        writer = self._open_writer()
+        named = {**items, **({} if metadata is None else {METADATA: dict(metadata)})}
+        small = {name: item for name, item in named.items() if _is_json(item)}
+        arrays = {name: _flatten(name, item) for name, item in named.items() if name not in small}
+        small |= {name: {} for name, leaves in arrays.items() if not leaves}  # the state of plain SGD, for one
+        arrays = {name: leaves for name, leaves in arrays.items() if leaves}
+        if not arrays:
+            raise CheckpointError(f"{self.directory}: a checkpoint needs at least one item with arrays")
+        self._pending = writer.save_checkpointables_async(
+            int(step), arrays, custom_metadata=small, force=True, overwrite=True
+        )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when the last save's files are in place; raises what went wrong in writing them."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits for the last save and frees the writer's threads."""
+        self.wait()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Inside -------------------------------------------------------------------------------------------------------
+
+    def _open_writer(self) -> ocp.training.Checkpointer:
+        if self._broken and jax.process_index() == 0:  # out of the way of the steps to come, not deleted
+            for step in self._broken & set(self.steps()):
+                target = self.directory / f"{step}.broken"
+                if target.exists():
+                    target.rmtree()
+                (self.directory / str(step)).rename(target)
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+        self._broken.clear()
+        if self._writer is None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._writer = ocp.training.Checkpointer(
+                self.directory,
+                preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),
+                cleanup_tmp_directories=True,  # what a killed run left half-written
+            )
+        return self._writer
+
+    def _read(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
+        where = self.directory / str(step)
+        saved = ocp.checkpointables_metadata(where)
+        small, arrays = saved.custom_metadata or {}, saved.metadata
+        flat: dict[str, Any] = {}
+        for name, tree in abstract.items():
+            if name in small:
+                continue
+            if name not in arrays:
+                raise CheckpointError(f"{where}: no item {name!r}; it holds {sorted([*arrays, *small])}")
+            if arrays[name] is None:
+                raise ValueError(f"the description of {name!r} is unreadable")
+            flat[name] = None if tree is None else _flatten(name, tree)
+            if tree is not None:
+                _check_same(f"{where}: {name}", arrays[name], flat[name])
+        loaded = ocp.load_checkpointables(where, flat) if flat else {}
+        out: dict[str, Any] = {}
+        for name, tree in abstract.items():
+            if name in small:
+                out[name] = small[name] if tree is None or jax.tree.leaves(tree) else tree
+            elif tree is None:
+                out[name] = _nested(loaded[name])
+            else:
+                out[name] = jax.tree.unflatten(jax.tree.structure(tree), [loaded[name][k] for k in flat[name]])
+        return out
+
+
+def _is_json(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    try:
+        json.dumps(item)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _flatten(name: str, tree: Any) -> dict[str, Any]:
+    """Leaves by path, in the tree's own order."""
+    flat: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        key = jax.tree_util.keystr(path, simple=True, separator="/")
+        if key in flat:
+            raise CheckpointError(f"{name}: two leaves are both named {key!r}; rename one")
+        flat[key] = leaf
+    return flat
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = out
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return out
+
+
+def _check_same(where: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    if missing := [k for k in asked if k not in saved]:
+        raise CheckpointError(f"{where}: the checkpoint lacks {missing[0]!r} ({len(missing)} such parameters); "
+                              "it was saved from another model, use that model's config")
+    if extra := [k for k in saved if k not in asked]:
+        raise CheckpointError(f"{where}: the model lacks {extra[0]!r} ({len(extra)} such parameters); "
+                              "it was saved from another model, use that model's config")
+    for key, leaf in asked.items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            continue  # stored as its words; Orbax checks the key's kind
+        have, want = tuple(getattr(saved[key], "shape", None) or ()), tuple(getattr(leaf, "shape", ()))
+        if have != want:
+            raise CheckpointError(f"{where}: {key} is {have} in the checkpoint and {want} in the model; "
+                                  "use the config it was trained with")
