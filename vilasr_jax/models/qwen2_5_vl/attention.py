@@ -1,8 +1,8 @@
 """Attention, in one place: who may look at whom is said with segment ids or cache lengths, never a mask tensor.
 
-    segment ids of a packed row      1 1 1 2 2 0      0 is padding
-    query 4 (segment 2), causal      . . . x x .
-    query 2 (segment 1), causal      x x x . . .
+segment ids of a packed row      1 1 1 2 2 0      0 is padding
+query 4 (segment 2), causal      . . . x x .
+query 2 (segment 1), causal      x x x . . .
 """
 
 import jax

@@ -1,8 +1,8 @@
 """The key-value cache of generation: one array a layer, a length of its own for each row.
 
-    slot      0 1 2 3 4 5 6 7
-    row 0     p p p p g g . .     length 6     p: prompt, g: generated, . : free
-    row 1     p p g . . . . .     length 3
+slot      0 1 2 3 4 5 6 7
+row 0     p p p p g g . .     length 6     p: prompt, g: generated, . : free
+row 1     p p g . . . . .     length 3
 """
 
 from typing import NamedTuple

@@ -31,7 +31,9 @@ class DecoderLayer(nnx.Module):
         """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets rotated q and k."""
         b, t, _ = x.shape
         y = self.input_layernorm(x)
-        q, k, v = (proj(y).reshape(b, t, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            proj(y).reshape(b, t, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
         out = attend(rotate(q, rope), rotate(k, rope), v)
         x = x + self.o_proj(out.reshape(b, t, -1))
         return x + self.mlp(self.post_attention_layernorm(x))

@@ -42,7 +42,9 @@ class Qwen2_5_VL(nnx.Module):
         x = self.language_model.embed_tokens(tokens)
         if image_index is None or vision_tokens is None:
             return x
-        picked = jnp.take_along_axis(vision_tokens, jnp.maximum(image_index, 0)[..., None], axis=1, mode="clip")
+        picked = jnp.take_along_axis(
+            vision_tokens, jnp.maximum(image_index, 0)[..., None], axis=1, mode="clip"
+        )
         return jnp.where(image_index[..., None] >= 0, picked.astype(x.dtype), x)
 
     def decode_layers(self, x, positions, segment_ids) -> jax.Array:

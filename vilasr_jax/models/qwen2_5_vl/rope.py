@@ -10,7 +10,9 @@ import numpy as np
 
 def inverse_frequencies(dim: int, theta: float) -> np.ndarray:
     """theta^(-2i/dim) for i < dim/2, float32 [dim/2]."""
-    return (1.0 / np.float32(theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))).astype(np.float32)
+    return (1.0 / np.float32(theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))).astype(
+        np.float32
+    )
 
 
 def mrope(positions, head_dim: int, theta: float, section: tuple[int, int, int]):

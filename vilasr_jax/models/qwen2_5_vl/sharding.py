@@ -14,32 +14,47 @@ from jax.sharding import PartitionSpec as P
 class Sharding:
     """One partition spec for each kind of array; None or a missing axis is not split."""
 
-    embed_vd: P = P("model", "fsdp")
-    head_dv: P = P("fsdp", "model")
-    q_weight_ldq: P = P(None, "fsdp", "model")
-    kv_weight_ldk: P = P(None, "fsdp", "model")
-    o_weight_lqd: P = P(None, "model", "fsdp")
-    mlp_in_ldf: P = P(None, "fsdp", "model")
-    mlp_out_lfd: P = P(None, "model", "fsdp")
-    vision_qkv_ldq: P = P(None, "fsdp", None)  # q, k and v lie side by side: not split by heads
-    vision_proj_lqd: P = P(None, None, "fsdp")
-    patch_embed_pd: P = P(None, "fsdp")
-    merger_in_ww: P = P("fsdp", "model")
-    merger_out_wd: P = P("model", "fsdp")
-    vector_ld: P = P()  # norms and biases: whole on every device
-    tokens_bt: P = P(("data", "fsdp"))
-    act_btd: P = P(("data", "fsdp"))
-    logits_btv: P = P(("data", "fsdp"), None, "model")
-    cache_bskh: P = P(("data", "fsdp"), None, "model")
+    embed_vd: P
+    head_dv: P
+    q_weight_ldq: P
+    kv_weight_ldk: P
+    o_weight_lqd: P
+    mlp_in_ldf: P
+    mlp_out_lfd: P
+    vision_qkv_ldq: P  # q, k and v lie side by side: not split by heads
+    vision_proj_lqd: P
+    patch_embed_pd: P
+    merger_in_ww: P
+    merger_out_wd: P
+    vector_ld: P  # norms and biases: whole on every device
+    tokens_bt: P
+    act_btd: P
+    logits_btv: P
+    cache_bskh: P
 
 
-TRAINING = Sharding()
+TRAINING = Sharding(
+    embed_vd=P("model", "fsdp"),
+    head_dv=P("fsdp", "model"),
+    q_weight_ldq=P(None, "fsdp", "model"),
+    kv_weight_ldk=P(None, "fsdp", "model"),
+    o_weight_lqd=P(None, "model", "fsdp"),
+    mlp_in_ldf=P(None, "fsdp", "model"),
+    mlp_out_lfd=P(None, "model", "fsdp"),
+    vision_qkv_ldq=P(None, "fsdp", None),
+    vision_proj_lqd=P(None, None, "fsdp"),
+    patch_embed_pd=P(None, "fsdp"),
+    merger_in_ww=P("fsdp", "model"),
+    merger_out_wd=P("model", "fsdp"),
+    vector_ld=P(),
+    tokens_bt=P(("data", "fsdp")),
+    act_btd=P(("data", "fsdp")),
+    logits_btv=P(("data", "fsdp"), None, "model"),
+    cache_bskh=P(("data", "fsdp"), None, "model"),
+)
 # Sampling reads every weight at each token: no gathering over fsdp there, only tensor parallelism.
 SAMPLING = Sharding(
-    **{
-        field.name: P(*(None if axis == "fsdp" else axis for axis in field.default))
-        for field in dataclasses.fields(Sharding)
-    }
+    **{name: P(*(None if axis == "fsdp" else axis for axis in spec)) for name, spec in vars(TRAINING).items()}
 )
 
 _KERNELS = {

@@ -43,7 +43,9 @@ class VisionBlock(nnx.Module):
     def __call__(self, x, rope, segment_ids):
         """x [r, p, d], rope (cos, sin) [r, p, h/2], segment_ids [r, p] -> [r, p, d]."""
         r, p, d = x.shape
-        q, k, v = jnp.split(self.qkv(self.norm1(x)).reshape(r, p, 3 * self.heads[0], self.heads[1]), 3, axis=2)
+        q, k, v = jnp.split(
+            self.qkv(self.norm1(x)).reshape(r, p, 3 * self.heads[0], self.heads[1]), 3, axis=2
+        )
         out = self_attention(
             rotate(q, rope), rotate(k, rope), v, segment_ids, causal=False, backend=self.backend
         )
