@@ -1,0 +1,23 @@
+"""Host side: text, pictures and conversations to the arrays a model takes, with NumPy alone."""
+
+from vilasr_jax.processing.batching import Batch as Batch
+from vilasr_jax.processing.batching import Buckets as Buckets
+from vilasr_jax.processing.batching import VisionInput as VisionInput
+from vilasr_jax.processing.batching import collate as collate
+from vilasr_jax.processing.batching import fill_vision_row as fill_vision_row
+from vilasr_jax.processing.chat import Encoded as Encoded
+from vilasr_jax.processing.chat import encode_conversation as encode_conversation
+from vilasr_jax.processing.chat import encode_turn as encode_turn
+from vilasr_jax.processing.chat import join as join
+from vilasr_jax.processing.images import image_grid as image_grid
+from vilasr_jax.processing.images import load_image as load_image
+from vilasr_jax.processing.images import patch_layout as patch_layout
+from vilasr_jax.processing.images import patchify as patchify
+from vilasr_jax.processing.images import processor_config as processor_config
+from vilasr_jax.processing.images import resize_image as resize_image
+from vilasr_jax.processing.images import smart_resize as smart_resize
+from vilasr_jax.processing.positions import mrope_positions as mrope_positions
+from vilasr_jax.processing.tokenizer import CHAT_TEMPLATE as CHAT_TEMPLATE
+from vilasr_jax.processing.tokenizer import SpecialTokens as SpecialTokens
+from vilasr_jax.processing.tokenizer import Tokenizer as Tokenizer
+from vilasr_jax.processing.tokenizer import train_tiny_tokenizer as train_tiny_tokenizer

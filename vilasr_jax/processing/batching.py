@@ -1,0 +1,174 @@
+"""Conversations to one padded batch of static shape.
+
+Every length is rounded up to a bucket, so that a compiled step meets few shapes. A vision row holds one picture:
+row k of an example is its k-th picture, its patches left-aligned.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.processing.chat import Encoded
+from vilasr_jax.processing.images import MERGE_SIZE, PATCH_DIM, image_grid, patch_layout, patchify
+from vilasr_jax.processing.positions import mrope_positions
+
+MERGED = MERGE_SIZE**2  # patches a merged token
+
+
+class VisionInput(NamedTuple):
+    """Pictures of a batch; the vision tower reads these fields by name.
+
+    Attributes:
+      patches: [b, n, p, 1176] float32, n vision rows an example, zeros as padding.
+      pos_hw: [b, n, p, 2] int32, patch row and column.
+      window_ids: [b, n, p] int32, patches of one attention window share a number; 0 is padding.
+      image_ids: [b, n, p] int32, patches of one picture and frame share a number; 0 is padding.
+    """
+
+    patches: np.ndarray
+    pos_hw: np.ndarray
+    window_ids: np.ndarray
+    image_ids: np.ndarray
+
+
+class Batch(NamedTuple):
+    """Conversations of a step, right-padded.
+
+    Attributes:
+      tokens: [b, t] int32, padded with 0.
+      positions: [3, b, t] int32.
+      segment_ids: [b, t] int32, 1 for tokens, 0 for padding.
+      image_index: [b, t] int32, which of the example's own merged vision tokens (row * p / 4 + place) stands
+        here; -1 for text.
+      vision: the pictures, or None when the bucket for pictures is 0.
+      loss_mask: [b, t] bool, True where this token is a target that counts.
+      extras: per-token arrays [b, t].
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    segment_ids: np.ndarray
+    image_index: np.ndarray
+    vision: VisionInput | None
+    loss_mask: np.ndarray
+    extras: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """Allowed lengths, ascending: tokens an example, pictures an example, patches a picture.
+
+    Raises:
+      ConfigError: an axis is empty, not ascending, or has a patch bucket that is no multiple of 4.
+    """
+
+    tokens: tuple[int, ...]
+    images: tuple[int, ...]
+    patches: tuple[int, ...]
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            sizes = tuple(getattr(self, field.name))
+            object.__setattr__(self, field.name, sizes)
+            if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 0:
+                raise ConfigError(f"buckets.{field.name}={sizes} must be ascending numbers, at least one")
+        if any(size % MERGED for size in self.patches):
+            raise ConfigError(f"buckets.patches={self.patches} must be multiples of {MERGED}")
+
+    def fit(self, axis: str, length: int) -> int:
+        """The smallest bucket of `axis` ("tokens", "images", "patches") that holds `length`.
+
+        Raises:
+          DataError: no bucket is large enough.
+        """
+        for size in getattr(self, axis):
+            if length <= size:
+                return size
+        raise DataError(
+            f"{length} {axis} are more than the largest bucket, buckets.{axis}={getattr(self, axis)[-1]}"
+        )
+
+
+def collate(
+    examples: Sequence[Encoded], *, buckets: Buckets, rows: int | None = None, tokens_per_second: float = 2
+) -> Batch:
+    """One batch of the examples, padded on the right to the smallest buckets that hold all of them.
+
+    Args:
+      examples: conversations; all carry the same extras.
+      buckets: the allowed lengths.
+      rows: batch size b (the number of examples by default); missing rows are all padding.
+      tokens_per_second: from the model's vision config.
+
+    Raises:
+      DataError: an example is longer than the largest bucket, or the pictures do not fit its tokens.
+    """
+    b = len(examples) if rows is None else rows
+    if not examples or len(examples) > b:
+        raise DataError(f"{len(examples)} examples do not make a batch of {b}")
+    grids = [[image_grid(image) for image in example.images] for example in examples]
+    t, n = (
+        _fit(buckets, "tokens", [len(e.ids) for e in examples]),
+        _fit(buckets, "images", [len(g) for g in grids]),
+    )
+    p = _fit(buckets, "patches", [max((r * c for _, r, c in of_one), default=0) for of_one in grids])
+    tokens = np.zeros((b, t), np.int32)
+    positions = np.zeros((3, b, t), np.int32)
+    segment_ids = np.zeros((b, t), np.int32)
+    image_index = np.full((b, t), -1, np.int32)
+    loss_mask = np.zeros((b, t), bool)
+    extras = {name: np.zeros((b, t), np.asarray(value).dtype) for name, value in examples[0].extras.items()}
+    vision = VisionInput(
+        np.zeros((b, n, p, PATCH_DIM), np.float32),
+        np.zeros((b, n, p, 2), np.int32),
+        np.zeros((b, n, p), np.int32),
+        np.zeros((b, n, p), np.int32),
+    )
+    for i, example in enumerate(examples):
+        length = len(example.ids)
+        tokens[i, :length] = example.ids
+        segment_ids[i, :length] = 1
+        loss_mask[i, :length] = example.loss_mask
+        try:
+            positions[:, i, :length], _ = mrope_positions(
+                example.ids, grids[i], example.special, tokens_per_second=tokens_per_second
+            )
+        except DataError as error:
+            raise DataError(f"example {i}: {error}") from None
+        image_index[i, :length][np.asarray(example.ids) == example.special.image_pad] = _slots(grids[i], p)
+        for k, image in enumerate(example.images):
+            fill_vision_row(vision, i, k, image)
+        if example.extras.keys() != extras.keys():
+            raise DataError(
+                f"example {i} carries the extras {sorted(example.extras)}, example 0 {sorted(extras)}"
+            )
+        for name, value in example.extras.items():
+            extras[name][i, :length] = value
+    return Batch(tokens, positions, segment_ids, image_index, vision if n else None, loss_mask, extras)
+
+
+def fill_vision_row(vision: VisionInput, i: int, k: int, image) -> None:
+    """Writes a resized RGB picture into row k of example i; the row must be zeros and large enough."""
+    _, grid = patchify(image, out=vision.patches[i, k])
+    count = grid[1] * grid[2]
+    vision.pos_hw[i, k, :count], vision.window_ids[i, k, :count], vision.image_ids[i, k, :count] = (
+        patch_layout(grid)
+    )
+
+
+def _slots(grids: Sequence[tuple[int, int, int]], p: int) -> np.ndarray:
+    """Place of each picture's merged tokens among an example's own [n * p / 4] vision tokens."""
+    slots = [k * (p // MERGED) + np.arange(r * c // MERGED) for k, (_, r, c) in enumerate(grids)]
+    return np.concatenate([np.zeros(0, np.int64), *slots])
+
+
+def _fit(buckets: Buckets, axis: str, lengths: Sequence[int]) -> int:
+    """The bucket that holds the longest; an error names the example."""
+    worst = int(np.argmax(lengths))
+    try:
+        return buckets.fit(axis, lengths[worst])
+    except DataError as error:
+        raise DataError(f"example {worst}: {error}") from None

@@ -1,0 +1,169 @@
+"""Conversations to token ids: Qwen2.5's chat template, with a mask of what the assistant wrote.
+
+Messages are Hugging Face's: `{"role": "system" | "user" | "assistant", "content": str | [part, ...]}`, a part being
+`{"type": "text", "text": str}` or `{"type": "image", "image": PIL.Image}` (RGB, already resized). A message is
+
+    <|im_start|>role\\n ... <|im_end|>\\n
+
+and nothing is added to its text: a trailing line break is the message's own. Assistant text is tokenised by itself,
+so that a conversation's ids are exactly its prompt, the ids a model sampled, and the turns between them, joined.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from vilasr_jax.errors import DataError
+from vilasr_jax.processing.images import MERGE_SIZE, image_grid
+from vilasr_jax.processing.tokenizer import DEFAULT_SYSTEM, SpecialTokens, Tokenizer
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A conversation, or a piece of one, as ids.
+
+    Attributes:
+      ids: [t] int32.
+      loss_mask: [t] bool, True where the assistant wrote this token (its `<|im_end|>` included).
+      images: the pictures whose pad tokens stand in `ids`, in order.
+      special: the tokenizer's special tokens; `collate` finds the pictures' places by them.
+      extras: per-token arrays [t] (advantages, logprobs ...), padded with zeros by `collate`.
+    """
+
+    ids: np.ndarray
+    loss_mask: np.ndarray
+    images: list[Image.Image]
+    special: SpecialTokens
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def join(pieces: Sequence[Encoded]) -> Encoded:
+    """The pieces one after another; each must carry the same extras."""
+    extras = {name: np.concatenate([piece.extras[name] for piece in pieces]) for name in pieces[0].extras}
+    return Encoded(
+        np.concatenate([piece.ids for piece in pieces]),
+        np.concatenate([piece.loss_mask for piece in pieces]),
+        [image for piece in pieces for image in piece.images],
+        pieces[0].special,
+        extras,
+    )
+
+
+class _Writer:
+    """Collects text and special tokens; adjacent text is tokenised as one."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer, self.special = tokenizer, tokenizer.special
+        self.ids: list[int] = []
+        self.sampled: list[bool] = []
+        self.images: list[Image.Image] = []
+        self.pending = ""
+
+    def token(self, *ids: int, sampled: bool = False) -> None:
+        self.flush()
+        self.ids.extend(ids)
+        self.sampled.extend([sampled] * len(ids))
+
+    def flush(self) -> None:
+        if self.pending:
+            text, self.pending = self.pending, ""
+            self.token(*self.tokenizer.encode(text))
+
+    def body(self, content: str | Sequence[Mapping], where: str) -> None:
+        """Text and pictures of a system or user message."""
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            if part.get("type") == "text":
+                self.pending += part["text"]
+            elif part.get("type") == "image":
+                _, rows, columns = image_grid(part["image"])
+                self.token(self.special.vision_start)
+                self.token(*[self.special.image_pad] * (rows * columns // MERGE_SIZE**2))
+                self.token(self.special.vision_end)
+                self.images.append(part["image"])
+            else:
+                raise DataError(f"{where}: a content part is text or image, not {part.get('type')!r}")
+
+    def done(self) -> Encoded:
+        self.flush()
+        return Encoded(np.array(self.ids, np.int32), np.array(self.sampled, bool), self.images, self.special)
+
+
+def encode_conversation(
+    tokenizer: Tokenizer, messages: Sequence[Mapping], *, add_generation_prompt: bool = False
+) -> Encoded:
+    """Ids of a whole conversation; the default system message stands first if there is none.
+
+    Args:
+      tokenizer: the model's.
+      messages: as in the module's description.
+      add_generation_prompt: end with `<|im_start|>assistant\\n`, for the model to go on.
+
+    Raises:
+      DataError: an unknown role or content part, or a picture in an assistant message.
+    """
+    writer = _Writer(tokenizer)
+    special = tokenizer.special
+    if not messages or messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": DEFAULT_SYSTEM}, *messages]
+    for number, message in enumerate(messages):
+        role, where = message["role"], f"message {number}"
+        if role not in ROLES:
+            raise DataError(f"{where}: the role is one of {', '.join(ROLES)}, not {role!r}")
+        writer.token(special.im_start)
+        writer.pending += f"{role}\n"
+        if role == "assistant":
+            writer.flush()
+            writer.token(
+                *tokenizer.encode(_plain_text(message["content"], where)), special.im_end, sampled=True
+            )
+        else:
+            writer.body(message["content"], where)
+            writer.token(special.im_end)
+        writer.pending += "\n"
+    if add_generation_prompt:
+        writer.token(special.im_start)
+        writer.pending += "assistant\n"
+    return writer.done()
+
+
+def encode_turn(tokenizer: Tokenizer, message: Mapping, *, closed: bool) -> Encoded:
+    """What stands between two assistant turns: the rest of the first, a user message, the start of the second.
+
+    Args:
+      tokenizer: the model's.
+      message: the user message.
+      closed: the model itself wrote `<|im_end|>`; else (cut off at a limit) it is added here, with no loss on it.
+
+    Raises:
+      DataError: not a user message.
+    """
+    if message["role"] != "user":
+        raise DataError(f"a turn answers the assistant with a user message, not {message['role']!r}")
+    writer = _Writer(tokenizer)
+    special = tokenizer.special
+    if not closed:
+        writer.token(special.im_end)
+    writer.pending += "\n"
+    writer.token(special.im_start)
+    writer.pending += "user\n"
+    writer.body(message["content"], "the user message")
+    writer.token(special.im_end)
+    writer.pending += "\n"
+    writer.token(special.im_start)
+    writer.pending += "assistant\n"
+    return writer.done()
+
+
+def _plain_text(content: str | Sequence[Mapping], where: str) -> str:
+    if isinstance(content, str):
+        return content
+    if any(part.get("type") != "text" for part in content):
+        raise DataError(f"{where}: an assistant message holds text only")
+    return "".join(part["text"] for part in content)

@@ -1,0 +1,212 @@
+"""Pictures to patches, pixel for pixel as transformers' PIL image processor of Qwen2-VL does it.
+
+Host side, NumPy and Pillow only. A picture becomes RGB (`load_image`), is resized so that both sides are
+multiples of 28 px (`resize_image`), and is cut into 14 px patches in merge-block order (`patchify`).
+"""
+
+import functools
+import io
+import math
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vilasr_jax.errors import ImageError
+
+PATCH_SIZE = 14
+TEMPORAL_PATCH_SIZE = 2
+MERGE_SIZE = 2
+FACTOR = PATCH_SIZE * MERGE_SIZE  # a merged vision token covers 28 x 28 px
+PATCH_DIM = 3 * TEMPORAL_PATCH_SIZE * PATCH_SIZE * PATCH_SIZE  # 1176
+MAX_ASPECT_RATIO = 200
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
+STD = (0.26862954, 0.26130258, 0.27577711)
+DEFAULT_MIN_PIXELS = 56 * 56
+DEFAULT_MAX_PIXELS = 28 * 28 * 1280
+
+Grid = tuple[int, int, int]  # frames, patch rows, patch columns
+
+
+def load_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
+    """Reads a picture (path, encoded bytes or PIL image) as RGB: EXIF rotation applied, transparency on white.
+
+    Raises:
+      ImageError: the source is missing, truncated or no picture.
+    """
+    try:
+        if isinstance(source, Image.Image):
+            return _to_rgb(source)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return _to_rgb(image)
+    except FileNotFoundError:
+        raise ImageError(f"{source}: no such image file") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
+        name = f"{len(source)} bytes" if isinstance(source, bytes) else source
+        raise ImageError(f"{name}: can't be read as an image ({_one_line(error)})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def smart_resize(
+    height: int,
+    width: int,
+    factor: int = FACTOR,
+    min_pixels: int = DEFAULT_MIN_PIXELS,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> tuple[int, int]:
+    """The (height, width) a picture is resized to: multiples of `factor`, the area within the two limits.
+
+    Raises:
+      ImageError: an empty picture, or one side more than 200 times the other.
+    """
+    if min(height, width) < 1:
+        raise ImageError(f"an image of {width} x {height} px is empty")
+    ratio = max(height, width) / min(height, width)
+    if ratio > MAX_ASPECT_RATIO:
+        raise ImageError(
+            f"an image of {width} x {height} px is too narrow: one side may be at most {MAX_ASPECT_RATIO} times "
+            f"the other, this one is {ratio:g} times; crop or pad it"
+        )
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    if new_height < factor or new_width < factor:
+        raise ImageError(
+            f"an image of {width} x {height} px is too small: with min_pixels={min_pixels} a side would be 0 px"
+        )
+    return new_height, new_width
+
+
+def resize_image(
+    image: Image.Image, min_pixels: int = DEFAULT_MIN_PIXELS, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Image.Image:
+    """The RGB picture at its `smart_resize` size (bicubic); the same object when it already has that size."""
+    width, height = image.size
+    new_height, new_width = smart_resize(height, width, FACTOR, min_pixels, max_pixels)
+    if (new_height, new_width) == (height, width):
+        return image
+    return image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+
+
+def image_grid(image: Image.Image) -> Grid:
+    """The (frames, patch rows, patch columns) of an already resized picture.
+
+    Raises:
+      ImageError: a side is not a positive multiple of 28 px.
+    """
+    width, height = image.size
+    if width % FACTOR or height % FACTOR or not width or not height:
+        raise ImageError(
+            f"an image of {width} x {height} px has a side that is no multiple of {FACTOR}; resize it first"
+        )
+    return 1, height // PATCH_SIZE, width // PATCH_SIZE
+
+
+@functools.cache
+def _pixel_table() -> np.ndarray:
+    """Normalised value of each byte, [3, 256] float32, rounded step by step as transformers does."""
+    scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    mean, std = np.asarray(MEAN, np.float32)[:, None], np.asarray(STD, np.float32)[:, None]
+    return (scaled - mean) / std
+
+
+def patchify(image: Image.Image, out: np.ndarray | None = None) -> tuple[np.ndarray, Grid]:
+    """Cuts an already resized RGB picture into normalised patches.
+
+    Args:
+      image: RGB, sides multiples of 28 px.
+      out: C-contiguous [>= p, 1176] float32 array whose first p rows are written (a row of a batch), or None.
+
+    Returns:
+      patches [p, 1176] float32, the 2x2 patches of a merged token next to each other, a patch being
+      (channel, frame, y, x) with the frame twice; and the grid (1, rows, columns), p = rows * columns.
+    """
+    grid = image_grid(image)
+    if image.mode != "RGB":
+        raise ImageError(f"an image of mode {image.mode} can't be cut into patches; load_image makes it RGB")
+    _, rows, columns = grid
+    count = rows * columns
+    if out is None:
+        out = np.empty((count, PATCH_DIM), np.float32)
+    patches = out[:count]
+    pixels = np.asarray(image).reshape(
+        rows // MERGE_SIZE, MERGE_SIZE, PATCH_SIZE, columns // MERGE_SIZE, MERGE_SIZE, PATCH_SIZE, 3
+    )
+    pixels = np.ascontiguousarray(
+        pixels.transpose(6, 0, 3, 1, 4, 2, 5)
+    )  # channel first, then merge-block order
+    pixels = pixels.reshape(3, count, PATCH_SIZE * PATCH_SIZE)
+    by_frame = patches.reshape(count, 3, TEMPORAL_PATCH_SIZE, PATCH_SIZE * PATCH_SIZE)
+    for channel, table in enumerate(_pixel_table()):
+        by_frame[:, channel] = table[pixels[channel]][:, None]
+    return patches, grid
+
+
+@functools.lru_cache(maxsize=512)
+def patch_layout(grid: Grid, window: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each patch of a picture or clip sits, in `patchify`'s order.
+
+    Args:
+      grid: (frames, patch rows, patch columns).
+      window: side of an attention window in merged tokens (112 px = 4).
+
+    Returns:
+      Read-only int32 arrays: pos_hw [p, 2] patch row and column; window_ids [p], from 1, one for each window of
+      each frame; image_ids [p], from 1, one for each frame.
+    """
+    frames, rows, columns = grid
+    blocks = (rows // MERGE_SIZE, MERGE_SIZE, columns // MERGE_SIZE, MERGE_SIZE)
+    row, column = (
+        index.reshape(blocks).transpose(0, 2, 1, 3).reshape(-1) for index in np.mgrid[:rows, :columns]
+    )
+    side = window * MERGE_SIZE
+    windows_across = -(-columns // side)
+    windows_a_frame = -(-rows // side) * windows_across
+    window_of = row // side * windows_across + column // side
+    frame = np.arange(frames)[:, None]
+    pos_hw = np.tile(np.stack([row, column], -1), (frames, 1)).astype(np.int32)
+    window_ids = (frame * windows_a_frame + window_of + 1).reshape(-1).astype(np.int32)
+    image_ids = np.repeat(frame[:, 0] + 1, rows * columns).astype(np.int32)
+    for array in (pos_hw, window_ids, image_ids):
+        array.flags.writeable = False
+    return pos_hw, window_ids, image_ids
+
+
+def processor_config(min_pixels: int = DEFAULT_MIN_PIXELS, max_pixels: int = DEFAULT_MAX_PIXELS) -> dict:
+    """The `preprocessor_config.json` with which transformers cuts pictures exactly as this module does."""
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "resample": int(Image.Resampling.BICUBIC),
+        "rescale_factor": 1 / 255,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+        "min_pixels": min_pixels,
+        "max_pixels": max_pixels,
+        "size": {"shortest_edge": min_pixels, "longest_edge": max_pixels},
+        "patch_size": PATCH_SIZE,
+        "temporal_patch_size": TEMPORAL_PATCH_SIZE,
+        "merge_size": MERGE_SIZE,
+    }

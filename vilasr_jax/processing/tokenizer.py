@@ -1,0 +1,296 @@
+"""Text to token ids and back: Qwen's byte-level BPE from a Hugging Face folder, or a tiny one made for a task.
+
+Text never becomes a special token: a user who writes `<|im_end|>` gets plain text.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from vilasr_jax.errors import TokenizerError
+
+# In the order of their published ids (151643 ...).
+QWEN_SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+QWEN_ADDED_TOKENS = (  # one id each, but ordinary text
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEFAULT_SYSTEM = "You are a helpful assistant."
+# Renders `messages` as `chat.encode_conversation` does, one pad token a picture (a processor repeats it).
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if loop.first and message.role != 'system' -%}"
+    "{{- '<|im_start|>system\\n" + DEFAULT_SYSTEM + "<|im_end|>\\n' -}}"
+    "{%- endif -%}"
+    "{{- '<|im_start|>' + message.role + '\\n' -}}"
+    "{%- if message.content is string -%}{{- message.content -}}"
+    "{%- else -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'image' or 'image' in part or 'image_url' in part -%}"
+    "{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- elif part.type == 'video' or 'video' in part -%}"
+    "{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
+    "{%- elif 'text' in part -%}{{- part.text -}}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{{- '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+
+class SpecialTokens(NamedTuple):
+    """Ids of the special tokens that the program itself writes or looks for."""
+
+    im_start: int
+    im_end: int
+    endoftext: int
+    vision_start: int
+    vision_end: int
+    image_pad: int
+    video_pad: int
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer that carries Qwen's special tokens.
+
+    Attributes:
+      special: ids of the special tokens.
+      vocab_size: one more than the largest id.
+      suppressed_ids: int32, every special id but `<|im_end|>`: what a model may not write.
+    """
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, *, config: dict | None = None, template: str | None = None
+    ):
+        """Wraps `backend`; `config` and `template` are the folder's own, written back by `save`."""
+        missing = [
+            f"<|{name}|>" for name in SpecialTokens._fields if backend.token_to_id(f"<|{name}|>") is None
+        ]
+        if missing:
+            raise TokenizerError(
+                f"the tokenizer lacks {', '.join(missing)}; a Qwen2.5-VL tokenizer is needed"
+            )
+        backend.add_special_tokens(
+            [f"<|{name}|>" for name in SpecialTokens._fields]
+        )  # if only listed as text
+        backend.encode_special_tokens = True  # special tokens inside text are text
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self._config = config
+        self._template = template
+        self.special = SpecialTokens(*(backend.token_to_id(f"<|{name}|>") for name in SpecialTokens._fields))
+        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        special_ids = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+        self.suppressed_ids = np.array(sorted(special_ids - {self.special.im_end}), np.int32)
+
+    @classmethod
+    def from_dir(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Reads a Hugging Face folder: `tokenizer.json`, or `vocab.json` and `merges.txt`.
+
+        Raises:
+          TokenizerError: files are missing or broken, or lack Qwen's special tokens.
+        """
+        path = Path(path)
+        config = _read_json(path / "tokenizer_config.json")
+        template_file = path / "chat_template.jinja"
+        template = template_file.read_text(encoding="utf-8") if template_file.exists() else None
+        try:
+            if (path / "tokenizer.json").exists():
+                backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+            elif (path / "vocab.json").exists() and (path / "merges.txt").exists():
+                backend = _qwen_from_vocab(path, config or {})
+            else:
+                raise TokenizerError(f"{path}: holds neither tokenizer.json nor vocab.json with merges.txt")
+            return cls(backend, config=config, template=template)
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        except Exception as error:  # the Rust library raises plain Exception
+            raise TokenizerError(
+                f"{path}: can't be read as a tokenizer ({' '.join(str(error).split())})"
+            ) from error
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `tokenizer.json`, its config and the chat template, as transformers' AutoTokenizer reads them."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(path / "tokenizer.json"), pretty=False)
+        named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+        config = self._config or {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 131072,
+            **named,
+        }
+        extra = [token for token in QWEN_SPECIAL_TOKENS if self._backend.token_to_id(token) is not None]
+        _write_json(path / "tokenizer_config.json", config)
+        _write_json(path / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
+        template = self._template or CHAT_TEMPLATE
+        (path / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; never a special id, whatever the text says."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int] | np.ndarray, skip_special: bool = False) -> str:
+        """Text of ids; broken UTF-8 becomes U+FFFD, ids outside the vocabulary are left out."""
+        return self._backend.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=skip_special)
+
+    def __reduce__(self):
+        return _from_json, (self._backend.to_str(), self._config, self._template)
+
+
+def _from_json(text: str, config: dict | None, template: str | None) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text), config=config, template=template)
+
+
+def train_tiny_tokenizer(corpus: Iterable[str], phrases: Sequence[str], vocab_size: int) -> Tokenizer:
+    """A small byte-level tokenizer for one task, the same for the same input.
+
+    Text is split into the given phrases (the longest that fits; not inside a word or number), whole integers,
+    words with the space before them, and single other characters. A piece in the vocabulary is one token
+    (BPE with `ignore_merges` and no merges); any other piece is written byte by byte. The vocabulary holds the
+    256 bytes, every phrase, every integer of the corpus, the corpus's commonest words and Qwen's special tokens.
+
+    Args:
+      corpus: texts as the model will see and write them.
+      phrases: strings that become one token each.
+      vocab_size: at most this many ids, special tokens included.
+
+    Raises:
+      TokenizerError: a phrase is empty or holds a special token, or `vocab_size` is too small.
+    """
+    for phrase in phrases:
+        if not phrase or any(token in phrase for token in QWEN_SPECIAL_TOKENS):
+            raise TokenizerError(f"phrase {phrase!r} is empty or holds a special token")
+    ordered = sorted(set(phrases), key=lambda phrase: (-len(phrase), phrase))
+    splitter = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_tiny_split(ordered)), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    counts: dict[str, int] = {}
+    for text in corpus:
+        for token in QWEN_SPECIAL_TOKENS:
+            text = text.replace(token, "\n")
+        for piece, _ in splitter.pre_tokenize_str(text):
+            counts[piece] = counts.get(piece, 0) + 1
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
+    known = set(pieces)
+
+    def add(piece: str) -> None:
+        if piece not in known:
+            known.add(piece)
+            pieces.append(piece)
+
+    for phrase in dict.fromkeys(phrases):
+        add("".join(piece for piece, _ in to_bytes.pre_tokenize_str(phrase)))
+    for number in sorted((p for p in counts if _is_integer(p)), key=lambda p: (int(p), p)):
+        add(number)
+    room = vocab_size - len(QWEN_SPECIAL_TOKENS)
+    if len(pieces) > room:
+        needed = len(pieces) + len(QWEN_SPECIAL_TOKENS)
+        raise TokenizerError(
+            f"vocab_size={vocab_size} is too small: bytes, phrases and integers take {needed}"
+        )
+    for piece in sorted(counts, key=lambda p: (-counts[p], p)):
+        if len(pieces) == room:
+            break
+        add(piece)
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
+    backend.pre_tokenizer = splitter
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True) for token in QWEN_SPECIAL_TOKENS])
+    return Tokenizer(backend)
+
+
+def _is_integer(piece: str) -> bool:
+    return piece.removeprefix("-").isascii() and piece.removeprefix("-").isdigit()
+
+
+def _tiny_split(phrases: Sequence[str]) -> str:
+    """The splitting regular expression (Oniguruma).
+
+    A phrase does not end inside a word or number, and a word does not take the space that a phrase comes after.
+    """
+
+    def quote(phrase: str) -> str:
+        quoted = "".join(c if c.isalnum() or ord(c) > 127 else f"\\x{ord(c):02x}" for c in phrase)
+        end = r"(?!\p{L})" if phrase[-1].isalpha() else r"(?![0-9])" if phrase[-1].isdigit() else ""
+        return quoted + end
+
+    worded = [quote(phrase) for phrase in phrases if phrase[0].isalpha()]
+    space = rf"\s(?!{'|'.join(worded)})\p{{L}}+" if worded else r"\s\p{L}+"
+    return "|".join([*map(quote, phrases), r"-?[0-9]+", space, r"\p{L}+", r"[\s\S]"])
+
+
+def _qwen_from_vocab(path: Path, config: dict) -> tokenizers.Tokenizer:
+    """Qwen's tokenizer from `vocab.json` and `merges.txt`; added tokens from the config, or the published ones."""
+    backend = tokenizers.Tokenizer(models.BPE.from_file(str(path / "vocab.json"), str(path / "merges.txt")))
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    listed = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
+    if not listed:
+        listed = [(None, {"content": token, "special": True}) for token in QWEN_SPECIAL_TOKENS]
+        listed += [(None, {"content": token, "special": False}) for token in QWEN_ADDED_TOKENS]
+    for wanted, entry in listed:
+        token = AddedToken(entry["content"], special=entry.get("special", False), normalized=False)
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        got = backend.token_to_id(entry["content"])
+        if wanted is not None and got != int(wanted):
+            raise TokenizerError(
+                f"tokenizer_config.json gives {entry['content']} the id {wanted}, its place is {got}"
+            )
+    return backend
+
+
+def _read_json(path: Path) -> dict | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TokenizerError(f"{path}: not valid JSON ({error})") from None
+
+
+def _write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
