@@ -112,7 +112,9 @@ class EngineSection:
 class ColdStartSection:
     """Stage 1: supervised fine-tuning on drawing traces."""
 
-    perception_steps: int = 0  # first: dense single-turn looks at marked images (what pre-training gives a big model)
+    perception_steps: int = (
+        0  # first: dense single-turn looks at marked images (what pre-training gives a big model)
+    )
     perception_batch: int = 32
     perception_optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     traces: int = 33000  # expert traces; the stage passes over them again and again
@@ -169,9 +171,7 @@ class EvalSection:
 
     rows: int = 512
     validation_rows: int = 256
-    sampling: SamplingSection = field(
-        default_factory=lambda: SamplingSection(temperature=0.75, top_p=0.9)
-    )
+    sampling: SamplingSection = field(default_factory=lambda: SamplingSection(temperature=0.75, top_p=0.9))
     gallery: int = 48  # conversations of each stage whose pictures are kept for the report
 
 

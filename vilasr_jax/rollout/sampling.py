@@ -1,0 +1,57 @@
+"""Drawing the next token, row by row."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from vilasr_jax.config import SamplingSection
+
+NEVER = -1e30  # a logit that no token is sampled at
+
+
+def allowed_logits(logits: jax.Array, suppressed: jax.Array, temperature: float) -> jax.Array:
+    """The logits a policy samples from: special tokens a model may not write are ruled out.
+
+    Used alike by the rollout and by the training forward, so that both speak of one distribution.
+
+    Args:
+      logits: [..., v] float32.
+      suppressed: [v] bool, True for tokens that may not be written.
+      temperature: divides the logits; 0 (greedy) counts as 1.
+    """
+    return jnp.where(suppressed, NEVER, logits / (temperature or 1.0))
+
+
+def sample(
+    logits: jax.Array, keys: jax.Array, suppressed: jax.Array, sampling: SamplingSection
+) -> tuple[jax.Array, jax.Array]:
+    """Samples one token a row.
+
+    Args:
+      logits: [b, v] float32.
+      keys: [b] PRNG keys, one a row, so that a row's token does not depend on its neighbours.
+      suppressed: [v] bool.
+      sampling: temperature (0: greedy), top_k and top_p (nucleus; Holtzman et al., 2020).
+
+    Returns:
+      tokens [b] int32, and their log-probabilities [b] float32 under softmax(logits / temperature) over the
+      tokens a model may write, before top-k and top-p cut anything (what the policy gradient needs).
+    """
+    logits = allowed_logits(logits, suppressed, sampling.temperature)
+    logprobs = jax.nn.log_softmax(logits, axis=-1)
+    if sampling.temperature == 0:
+        tokens = jnp.argmax(logits, axis=-1)
+    else:
+        kept = logits
+        if sampling.top_k:
+            kth = jax.lax.top_k(kept, sampling.top_k)[0][:, -1:]
+            kept = jnp.where(kept < kth, NEVER, kept)
+        if sampling.top_p < 1:
+            probs = jnp.sort(jax.nn.softmax(kept, axis=-1), axis=-1, descending=True)
+            before = jnp.cumsum(probs, axis=-1) - probs
+            least = jnp.min(jnp.where(before < sampling.top_p, probs, jnp.inf), axis=-1, keepdims=True)
+            kept = jnp.where(jax.nn.softmax(kept, axis=-1) < least, NEVER, kept)
+        tokens = jax.vmap(jax.random.categorical)(keys, kept)
+    tokens = tokens.astype(jnp.int32)
+    return tokens, jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]

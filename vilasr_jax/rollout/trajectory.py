@@ -1,0 +1,90 @@
+"""A finished conversation: exactly the ids that were sampled, and all that training and the report need."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass
+class Trajectory:
+    """One sampled conversation.
+
+    Attributes:
+      id: unique in its run, "<row id>/<sample>".
+      tokens: [t] int32, prompt, sampled and inserted tokens in order; never re-tokenised.
+      loss_mask: [t] bool, True exactly where the token was sampled (<|im_end|> included).
+      logprobs: [t] float32, log-probability at sampling time; 0 where not sampled.
+      images: every image in index order, the base images first.
+      turns: one a model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"}.
+      stop_reason: "answer", "turn_limit", "token_limit", "image_limit", "no_action".
+      base_images: how many of `images` came with the question.
+      row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row.
+      reward: parts by name; empty until scored.
+    """
+
+    id: str
+    tokens: np.ndarray
+    loss_mask: np.ndarray
+    logprobs: np.ndarray
+    images: list[Image.Image]
+    turns: list[dict]
+    stop_reason: str
+    base_images: int
+    row: dict
+    reward: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[str]:
+        """What the model wrote, a string a turn."""
+        return [turn["text"] for turn in self.turns]
+
+    @property
+    def drawings(self) -> int:
+        """Turns that drew something."""
+        return sum(bool(turn["drawn"]) for turn in self.turns)
+
+    @property
+    def corrected(self) -> int:
+        """Annotations that a later turn moved."""
+        return sum(turn["corrected"] for turn in self.turns)
+
+    @property
+    def errors(self) -> int:
+        """Turns answered with an error text."""
+        return sum(turn["error"] is not None for turn in self.turns)
+
+    def to_bytes(self) -> bytes:
+        """Serialises without loss (NumPy archive; images as raw pixels, compressed)."""
+        arrays = {f"image_{i}": np.asarray(image) for i, image in enumerate(self.images)}
+        plain = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("tokens", "loss_mask", "logprobs", "images")
+        }
+        header = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+        out = io.BytesIO()
+        np.savez_compressed(
+            out, header=header, tokens=self.tokens, loss_mask=self.loss_mask, logprobs=self.logprobs, **arrays
+        )
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Trajectory:
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            plain = json.loads(file["header"].tobytes())
+            count = sum(name.startswith("image_") for name in file.files)
+            images = [Image.fromarray(file[f"image_{i}"]) for i in range(count)]
+            return cls(
+                tokens=file["tokens"],
+                loss_mask=file["loss_mask"],
+                logprobs=file["logprobs"],
+                images=images,
+                **plain,
+            )
