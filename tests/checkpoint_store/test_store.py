@@ -18,7 +18,10 @@ from vilasr_jax.errors import CheckpointError
 
 
 def make_params(scale=1.0):
-    return {"decoder": {"q": scale * jnp.arange(15.0).reshape(3, 5), "b": jnp.full((7,), scale)}, "head": [jnp.ones(2)]}
+    return {
+        "decoder": {"q": scale * jnp.arange(15.0).reshape(3, 5), "b": jnp.full((7,), scale)},
+        "head": [jnp.ones(2)],
+    }
 
 
 def abstract(tree):
@@ -42,8 +45,16 @@ def test_items_come_back_in_the_containers_asked_for(tmp_path):
     store = CheckpointStore(tmp_path / "new")
     assert store.latest_step() == 4
     assert store.metadata() == {"model": "tiny"}
-    got = store.restore(4, {"params": abstract(params), "opt_state": abstract(opt_state), "stage": None,
-                            "data_iter": None, "rng": abstract({"key": key})})
+    got = store.restore(
+        4,
+        {
+            "params": abstract(params),
+            "opt_state": abstract(opt_state),
+            "stage": None,
+            "data_iter": None,
+            "rng": abstract({"key": key}),
+        },
+    )
     assert got.step == 4 and got["stage"] == stage and got["data_iter"] == {"position": 9}
     assert_same(got["params"], params)
     assert_same(got["opt_state"], opt_state)
@@ -157,7 +168,9 @@ def test_broken_newest_step_falls_back_and_training_goes_on(tmp_path, damage, ca
         store.save(12, {"params": make_params(12), "stage": {"step": 12}}, wait=True)
         assert store.steps() == [10, 12]
         break_data(tmp_path / "10")
-        with pytest.raises(CheckpointError, match="broken checkpoint"):  # an older step is read as asked or not at all
+        with pytest.raises(
+            CheckpointError, match="broken checkpoint"
+        ):  # an older step is read as asked or not at all
             store.restore(10, want)
         assert store.restore(None, want).step == 12
 
@@ -173,8 +186,12 @@ for step in range(10_000):
 
 
 def test_sigkill_while_writing_leaves_a_readable_newest_step(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True,
-                             env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
     for line in child.stdout:
         if int(line) == 3:
             time.sleep(0.03)

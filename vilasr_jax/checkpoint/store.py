@@ -92,7 +92,9 @@ class CheckpointStore:
         self.wait()
         steps = [s for s in self.steps() if s not in self._broken]
         if not steps:
-            raise CheckpointError(f"{self.directory}: no finished checkpoint here; give a folder that holds one")
+            raise CheckpointError(
+                f"{self.directory}: no finished checkpoint here; give a folder that holds one"
+            )
         asked = steps[-1] if step is None else step
         if asked not in steps:
             raise CheckpointError(f"{self.directory}: no checkpoint of step {asked}; saved steps: {steps}")
@@ -108,15 +110,25 @@ class CheckpointStore:
                     raise CheckpointError(
                         f"{self.directory / str(candidate)}: broken checkpoint ({reason}); delete it and start again"
                     ) from error
-                logging.warning("%s: step %d is broken (%s); going back to step %d",
-                                self.directory, candidate, reason, tries[number + 1])
+                logging.warning(
+                    "%s: step %d is broken (%s); going back to step %d",
+                    self.directory,
+                    candidate,
+                    reason,
+                    tries[number + 1],
+                )
                 self._broken.add(candidate)
         raise AssertionError("unreachable")
 
     # Writing ------------------------------------------------------------------------------------------------------
 
     def save(
-        self, step: int, items: Mapping[str, Any], *, metadata: Mapping[str, Any] | None = None, wait: bool = False
+        self,
+        step: int,
+        items: Mapping[str, Any],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        wait: bool = False,
     ) -> None:
         """Writes `items` as step `step`, replacing a step of that number, and drops all but the newest `keep`.
 
@@ -135,7 +147,9 @@ class CheckpointStore:
         named = {**items, **({} if metadata is None else {METADATA: dict(metadata)})}
         small = {name: item for name, item in named.items() if _is_json(item)}
         arrays = {name: _flatten(name, item) for name, item in named.items() if name not in small}
-        small |= {name: {} for name, leaves in arrays.items() if not leaves}  # the state of plain SGD, for one
+        small |= {
+            name: {} for name, leaves in arrays.items() if not leaves
+        }  # the state of plain SGD, for one
         arrays = {name: leaves for name, leaves in arrays.items() if leaves}
         if not arrays:
             raise CheckpointError(f"{self.directory}: a checkpoint needs at least one item with arrays")
@@ -209,7 +223,9 @@ class CheckpointStore:
             elif tree is None:
                 out[name] = _nested(loaded[name])
             else:
-                out[name] = jax.tree.unflatten(jax.tree.structure(tree), [loaded[name][k] for k in flat[name]])
+                out[name] = jax.tree.unflatten(
+                    jax.tree.structure(tree), [loaded[name][k] for k in flat[name]]
+                )
         return out
 
 
@@ -247,15 +263,21 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_same(where: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     if missing := [k for k in asked if k not in saved]:
-        raise CheckpointError(f"{where}: the checkpoint lacks {missing[0]!r} ({len(missing)} such parameters); "
-                              "it was saved from another model, use that model's config")
+        raise CheckpointError(
+            f"{where}: the checkpoint lacks {missing[0]!r} ({len(missing)} such parameters); "
+            "it was saved from another model, use that model's config"
+        )
     if extra := [k for k in saved if k not in asked]:
-        raise CheckpointError(f"{where}: the model lacks {extra[0]!r} ({len(extra)} such parameters); "
-                              "it was saved from another model, use that model's config")
+        raise CheckpointError(
+            f"{where}: the model lacks {extra[0]!r} ({len(extra)} such parameters); "
+            "it was saved from another model, use that model's config"
+        )
     for key, leaf in asked.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue  # stored as its words; Orbax checks the key's kind
         have, want = tuple(getattr(saved[key], "shape", None) or ()), tuple(getattr(leaf, "shape", ()))
         if have != want:
-            raise CheckpointError(f"{where}: {key} is {have} in the checkpoint and {want} in the model; "
-                                  "use the config it was trained with")
+            raise CheckpointError(
+                f"{where}: {key} is {have} in the checkpoint and {want} in the model; "
+                "use the config it was trained with"
+            )

@@ -1,0 +1,154 @@
+import doctest
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.rewards import RewardSettings, answers, register, registry, rule, score
+
+BOX = '<think>look</think> Action: Object Mapper\n```json\n[{"index": 1, "bbox_2d": [2, 3, 9, 9], "label": "S"}]\n```'
+LINE = (
+    "<think>go</think> Action: Path Tracer\n```json\n"
+    '[{"index": 2, "start_point_2d": [14, 14], "end_point_2d": [42, 14], "label": "path"}]\n```'
+)
+ANSWER = "<think>so</think> Action: Answer\n<answer>B</answer>"
+DREW = {"drawn": [2], "repeated": 0}
+REPEATED = {"drawn": [], "repeated": 1}
+
+
+def test_published_rule():
+    assert score([BOX, LINE, ANSWER], answer="B")["total"] == 1.0
+    assert score([BOX, LINE, ANSWER], answer="<answer>B</answer>")["total"] == 1.0
+    wrong = score([BOX, LINE, ANSWER], answer="C")
+    assert wrong["format"] == 1.0 and wrong["total"] == 0.0  # the form alone earns nothing
+    assert score([BOX, "Action: Answer <answer>B</answer>"], answer="B")["total"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "kind", "want"),
+    [
+        ("B", "B", "multiple choice", 1.0),
+        ("(b).", "B", "multiple choice", 1.0),
+        ("B or C", "B", "multiple choice", 0.0),
+        ("", "B", "multiple choice", 0.0),
+        ("9", "10", "numerical", 0.9),
+        ("9.0 m", "10", "regression", 0.9),
+        ("4.9", "10", "regression", 0.0),
+        ("nan", "10", "regression", 0.0),
+        ("1e999", "10", "regression", 0.0),
+        ("ten", "10", "numerical", 0.0),
+        ("1,000", "1000", "numerical", 1.0),
+        ("Left ", "left", "free-form", 1.0),
+        ("", "", "free-form", 0.0),
+    ],
+)
+def test_accuracy(said, right, kind, want):
+    text = f"<think>so</think> Action: Answer\n<answer>{said}</answer>"
+    assert score([text], answer=right, question_type=kind)["accuracy"] == pytest.approx(want)
+
+
+def test_no_answer_tag_scores_nothing():  # fault 3: the first number or letter in the text was taken
+    for text in ("<think>12 steps</think> Action: Answer\n12", "12", "B", "Action: Answer B"):
+        assert score([text], answer="12", question_type="numerical")["total"] == 0.0
+        assert score([text], answer="B")["total"] == 0.0
+    assert score([ANSWER, "I am sure"], answer="B")["accuracy"] == 0.0  # only the last turn answers
+    assert score([], answer="B")["total"] == 0.0
+
+
+def test_answer_without_drawing_can_be_refused_and_is_told():  # fault 4
+    direct, drawn = score([ANSWER], [{"drawn": []}], answer="B"), score([BOX, ANSWER], [DREW, {}], answer="B")
+    assert (direct["drew"], direct["total"]) == (0.0, 1.0) and drawn["drew"] == 1.0
+    must = RewardSettings(must_draw=True)
+    assert score([ANSWER], [{"drawn": []}], answer="B", settings=must)["total"] == 0.0
+    assert score([BOX, ANSWER], [DREW, {}], answer="B", settings=must)["total"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "[1,2]",
+        "7",
+        "null",
+        "[null]",
+        '[{"index": 1}]',
+        "[" * 500,
+        "{",
+        "[[[]]]",
+        '[{"index": 1e400, "bbox_2d": [NaN, 1, 2, 3], "label": "a"}]',
+    ],
+)
+def test_odd_json_never_raises_and_breaks_the_form(block):  # fault 8
+    text = f"<think>x</think> Action: Object Mapper\n```json\n{block}\n```"
+    got = score([text, ANSWER], answer="B")
+    assert got["format"] == 0.0 and got["total"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [BOX.replace("<think>", ""), ANSWER],
+        [BOX.replace("Action: Object Mapper", "Object Mapper"), ANSWER],
+        [BOX + "<answer>B</answer>", ANSWER],
+        [BOX.replace(', "label": "S"', ""), ANSWER],
+        [ANSWER, ANSWER],
+        [BOX, "<answer>B</answer>"],
+    ],
+)
+def test_form_is_strict(turns):
+    assert score(turns, answer="B")["format"] == 0.0
+
+
+@given(
+    st.lists(st.text(max_size=80) | st.sampled_from([BOX, LINE, ANSWER, BOX[:40], ANSWER[:-6]]), max_size=4),
+    st.text(max_size=12),
+    st.sampled_from(["multiple choice", "numerical", "regression", "free-form", "?"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_text_scores_between_0_and_1(texts, answer, kind):
+    got = score(texts, answer=answer, question_type=kind)
+    assert all(0.0 <= value <= 1.0 for value in got.values())
+
+
+def test_drawing_reward_compares_the_last_call_of_a_label_with_the_right_one():
+    meta = {
+        "drawings": [
+            {"label": "path", "points": [[14, 14], [42, 14]], "tolerance": 5},
+            {"label": "S", "points": [[2, 3], [50, 50]], "tolerance": 5},
+        ]
+    }
+    got = score([BOX, LINE, ANSWER], answer="B", meta=meta, settings=RewardSettings(0.5, 0.25, 0.25))
+    assert got["drawing"] == 0.5 and got["total"] == pytest.approx(0.875)
+    assert "drawing" not in score([BOX, LINE, ANSWER], answer="B", meta=meta)
+    nothing_to_compare = score([BOX, ANSWER], answer="B", settings=RewardSettings(drawing_weight=0.5))
+    assert nothing_to_compare["drawing"] == 0.0 and nothing_to_compare["total"] == 1.0
+
+
+def test_repeat_penalty_is_off_until_asked_for():
+    events = [DREW, REPEATED, {}, {}]
+    assert "repeat" not in score([BOX, BOX, LINE, ANSWER], events, answer="B")
+    got = score([BOX, BOX, LINE, ANSWER], events, answer="B", settings=RewardSettings(repeat_penalty=0.4))
+    assert got["repeat"] == 0.25 and got["total"] == pytest.approx(0.9)
+
+
+def test_own_reward_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "_REWARDS", dict(registry._REWARDS))
+
+    @register("short")
+    def short(done):
+        return 1.0 if len(done.turns) < 3 else 1 / 0
+
+    weighted = RewardSettings(extra=(("short", 0.2),))
+    assert score([BOX, ANSWER], answer="B", settings=weighted)["total"] == pytest.approx(1.2)
+    assert (
+        score([BOX, LINE, ANSWER], answer="B", settings=weighted)["short"] == 0.0
+    )  # it raised: 0, and the job goes on
+    with pytest.raises(ConfigError, match="no reward named 'shorter'; there are: accuracy, "):
+        score([ANSWER], answer="B", settings=RewardSettings(extra=(("shorter", 1.0),)))
+    with pytest.raises(ConfigError, match="registered twice"):
+        register("short")(short)
+
+
+def test_examples_in_docstrings():
+    for module in (answers, rule):
+        assert doctest.testmod(module).failed == 0

@@ -1,0 +1,51 @@
+"""Reading short answers: option letters and numbers, and how near a number is.
+
+Everything here takes any text or None and never raises.
+"""
+
+import math
+import re
+
+THRESHOLDS = tuple(0.5 + 0.05 * k for k in range(10))  # .50, .55, ..., .95
+
+_TAGS = re.compile(r"</?answer>")
+_LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*\Z")
+_NUMBER = re.compile(r"\s*([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?![\d,]*\d)")
+
+
+def plain(answer: object) -> str:
+    """The text without `<answer>` tags (stored answers may be wrapped in them) and outer space."""
+    return "" if answer is None else _TAGS.sub("", str(answer)).strip()
+
+
+def option_letter(answer: object) -> str | None:
+    """The letter of an answer that is one letter and nothing else ("b", "(B)", "B."), in upper case."""
+    match = _LETTER.match(plain(answer))
+    return match.group(1).upper() if match else None
+
+
+def number_text(answer: object) -> str | None:
+    """The number an answer starts with, as written but without thousands commas ("1,234.5 m" -> "1234.5")."""
+    match = _NUMBER.match(plain(answer)[:100])
+    return match.group(1).replace(",", "") if match else None
+
+
+def read_number(answer: object) -> float | None:
+    """The number an answer starts with; what follows may be a unit. Words are no numbers."""
+    text = number_text(answer)
+    value = float(text) if text else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def mean_relative_accuracy(prediction: float | None, truth: float | None) -> float:
+    r"""Share of the thresholds $\theta$ with $|p - t| / |t| \le 1 - \theta$ (VSI-Bench, arXiv 2412.14171, eq. 1).
+
+    A truth of 0 has no relative error: the absolute one takes its place, as SPAR-Bench does.
+
+    >>> mean_relative_accuracy(9.0, 10.0)
+    0.9
+    """
+    if prediction is None or truth is None or not (math.isfinite(prediction) and math.isfinite(truth)):
+        return 0.0
+    error = abs(prediction - truth) / (abs(truth) or 1.0)
+    return sum(error <= 1 - threshold + 1e-9 for threshold in THRESHOLDS) / len(THRESHOLDS)

@@ -1,0 +1,60 @@
+"""The rewards that come with the program."""
+
+from vilasr_jax.rewards.answers import mean_relative_accuracy, option_letter, plain, read_number
+from vilasr_jax.rewards.registry import Finished, register
+
+NUMBERS = ("numerical", "regression", "number")
+
+
+@register("accuracy")
+def accuracy(done: Finished) -> float:
+    """1 for the right option letter or text, mean relative accuracy for a number; 0 without an `<answer>`."""
+    if done.prediction is None:
+        return 0.0
+    if done.question_type in NUMBERS:
+        return mean_relative_accuracy(read_number(done.prediction), read_number(done.answer))
+    truth = option_letter(done.answer)
+    if truth is not None:
+        return float(option_letter(done.prediction) == truth)
+    return float(plain(done.prediction).casefold() == plain(done.answer).casefold() != "")
+
+
+@register("format")
+def format_kept(done: Finished) -> float:
+    """1 when every turn keeps to the published form and only the last one answers."""
+    if not done.turns:
+        return 0.0
+    *earlier, last = done.turns
+    kept = all(turn.strict_format and turn.answer is None and turn.action != "Answer" for turn in earlier)
+    return float(kept and last.strict_format and last.action == "Answer" and last.answer is not None)
+
+
+@register("drawing")
+def drawing(done: Finished) -> float:
+    """Share of the row's own right drawings that were made within tolerance at the end (0 when it comes with none).
+
+    The row's `meta["drawings"]` lists them: `{"label", "points": [[x, y], ...], "tolerance"}` in pixels, the points
+    being a box's two corners or a line's two ends. The last call of a label is the one that counts.
+    """
+    wanted = [item for item in done.meta.get("drawings") or () if isinstance(item, dict)]
+    made = {}
+    for turn in done.turns:
+        for call in turn.calls:
+            points = [getattr(call, name, None) for name in ("x1", "y1", "x2", "y2")]
+            if None not in points:
+                made[call.label] = points
+    return sum(_near(made.get(item.get("label")), item) for item in wanted) / len(wanted) if wanted else 0.0
+
+
+@register("repeat")
+def repeat(done: Finished) -> float:
+    """Share of the turns that only drew what was there already; a penalty, so its weight is taken off."""
+    repeated = [event for event in done.events if event.get("repeated") and not event.get("drawn")]
+    return len(repeated) / len(done.events) if done.events else 0.0
+
+
+def _near(points: list[float] | None, item: dict) -> bool:
+    want = [float(value) for point in item["points"] for value in point]
+    if points is None or len(want) != len(points):
+        return False
+    return all(abs(a - b) <= float(item.get("tolerance", 14.0)) for a, b in zip(points, want, strict=True))

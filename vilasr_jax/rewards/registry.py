@@ -1,0 +1,66 @@
+"""Rewards by name: each a function of one finished conversation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vilasr_jax.drawing import ParsedTurn
+from vilasr_jax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished conversation, as a reward sees it.
+
+    `turns` are the assistant turns as read; `events` what the drawing session noted for each (empty when there was
+    none); `question_type`, `answer`, `options` and `meta` are the row's.
+    """
+
+    turns: tuple[ParsedTurn, ...]
+    events: tuple[Mapping[str, Any], ...]
+    answer: str
+    question_type: str = "multiple choice"
+    options: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prediction(self) -> str | None:
+        """What stands in `<answer>` in the last turn. A number or letter elsewhere is no answer."""
+        return self.turns[-1].answer if self.turns else None
+
+    @property
+    def drawings(self) -> int:
+        """Calls that changed a picture."""
+        return sum(_count(event.get("drawn")) for event in self.events)
+
+
+Reward = Callable[[Finished], float]
+_REWARDS: dict[str, Reward] = {}
+
+
+def register(name: str) -> Callable[[Reward], Reward]:
+    """Adds a reward under `name`; it returns 0 to 1 for a `Finished`."""
+
+    def add(reward: Reward) -> Reward:
+        if name in _REWARDS:
+            raise ConfigError(f"reward {name!r} is registered twice; choose another name")
+        _REWARDS[name] = reward
+        return reward
+
+    return add
+
+
+def get_reward(name: str) -> Reward:
+    """The reward registered as `name`; ConfigError lists the names there are."""
+    if name not in _REWARDS:
+        raise ConfigError(f"no reward named {name!r}; there are: {', '.join(sorted(_REWARDS))}")
+    return _REWARDS[name]
+
+
+def reward_names() -> Sequence[str]:
+    """All registered names."""
+    return sorted(_REWARDS)
+
+
+def _count(drawn: Any) -> int:
+    return len(drawn) if isinstance(drawn, (list, tuple)) else int(drawn or 0)
