@@ -17,7 +17,7 @@ from vilasr_jax.processing.images import processor_config as processor_config
 from vilasr_jax.processing.images import resize_image as resize_image
 from vilasr_jax.processing.images import smart_resize as smart_resize
 from vilasr_jax.processing.positions import mrope_positions as mrope_positions
+from vilasr_jax.processing.tiny_tokenizer import train_tiny_tokenizer as train_tiny_tokenizer
 from vilasr_jax.processing.tokenizer import CHAT_TEMPLATE as CHAT_TEMPLATE
 from vilasr_jax.processing.tokenizer import SpecialTokens as SpecialTokens
 from vilasr_jax.processing.tokenizer import Tokenizer as Tokenizer
-from vilasr_jax.processing.tokenizer import train_tiny_tokenizer as train_tiny_tokenizer

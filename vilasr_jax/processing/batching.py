@@ -1,7 +1,7 @@
 """Conversations to one padded batch of static shape.
 
-Every length is rounded up to a bucket, so that a compiled step meets few shapes. A vision row holds one picture:
-row k of an example is its k-th picture, its patches left-aligned.
+Every length is rounded up to a bucket, so that a compiled step meets few shapes. A vision row holds one
+picture: row k of an example is its k-th picture, its patches left-aligned.
 """
 
 import dataclasses

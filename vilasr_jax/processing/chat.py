@@ -1,12 +1,14 @@
 """Conversations to token ids: Qwen2.5's chat template, with a mask of what the assistant wrote.
 
-Messages are Hugging Face's: `{"role": "system" | "user" | "assistant", "content": str | [part, ...]}`, a part being
-`{"type": "text", "text": str}` or `{"type": "image", "image": PIL.Image}` (RGB, already resized). A message is
+Messages are Hugging Face's: `{"role": "system" | "user" | "assistant", "content": str | [part, ...]}`, a part
+being `{"type": "text", "text": str}` or `{"type": "image", "image": PIL.Image}` (RGB, already resized).
+A message is
 
     <|im_start|>role\\n ... <|im_end|>\\n
 
-and nothing is added to its text: a trailing line break is the message's own. Assistant text is tokenised by itself,
-so that a conversation's ids are exactly its prompt, the ids a model sampled, and the turns between them, joined.
+and nothing is added to its text: a trailing line break is the message's own. Assistant text is tokenised by
+itself, so that a conversation's ids are exactly its prompt, the assistant's ids and the turns between them,
+joined.
 """
 
 import dataclasses
@@ -134,12 +136,12 @@ def encode_conversation(
 
 
 def encode_turn(tokenizer: Tokenizer, message: Mapping, *, closed: bool) -> Encoded:
-    """What stands between two assistant turns: the rest of the first, a user message, the start of the second.
+    """What stands between two assistant turns: the end of one, a user message, the start of the next.
 
     Args:
       tokenizer: the model's.
       message: the user message.
-      closed: the model itself wrote `<|im_end|>`; else (cut off at a limit) it is added here, with no loss on it.
+      closed: the model itself wrote `<|im_end|>`; else (cut off at a limit) it is added here, without loss.
 
     Raises:
       DataError: not a user message.

@@ -29,7 +29,7 @@ Grid = tuple[int, int, int]  # frames, patch rows, patch columns
 
 
 def load_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
-    """Reads a picture (path, encoded bytes or PIL image) as RGB: EXIF rotation applied, transparency on white.
+    """Reads a picture (path, encoded bytes or PIL image) as RGB, EXIF-rotated, transparency on white.
 
     Raises:
       ImageError: the source is missing, truncated or no picture.
@@ -76,8 +76,8 @@ def smart_resize(
     ratio = max(height, width) / min(height, width)
     if ratio > MAX_ASPECT_RATIO:
         raise ImageError(
-            f"an image of {width} x {height} px is too narrow: one side may be at most {MAX_ASPECT_RATIO} times "
-            f"the other, this one is {ratio:g} times; crop or pad it"
+            f"an image of {width} x {height} px is too narrow: its sides differ {ratio:g} times, at most "
+            f"{MAX_ASPECT_RATIO} are allowed; crop or pad it"
         )
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
     if new_height * new_width > max_pixels:
@@ -90,7 +90,7 @@ def smart_resize(
         new_width = math.ceil(width * grow / factor) * factor
     if new_height < factor or new_width < factor:
         raise ImageError(
-            f"an image of {width} x {height} px is too small: with min_pixels={min_pixels} a side would be 0 px"
+            f"an image of {width} x {height} px is too small at min_pixels={min_pixels}: a side would be 0 px"
         )
     return new_height, new_width
 
@@ -169,8 +169,8 @@ def patch_layout(grid: Grid, window: int = 4) -> tuple[np.ndarray, np.ndarray, n
       window: side of an attention window in merged tokens (112 px = 4).
 
     Returns:
-      Read-only int32 arrays: pos_hw [p, 2] patch row and column; window_ids [p], from 1, one for each window of
-      each frame; image_ids [p], from 1, one for each frame.
+      Read-only int32 arrays: pos_hw [p, 2] patch row and column; window_ids [p], from 1, one for each window
+      of each frame; image_ids [p], from 1, one for each frame.
     """
     frames, rows, columns = grid
     blocks = (rows // MERGE_SIZE, MERGE_SIZE, columns // MERGE_SIZE, MERGE_SIZE)

@@ -1,4 +1,4 @@
-"""M-RoPE positions: three indices a token (frame, row, column), as transformers' `get_rope_index` counts them."""
+"""M-RoPE positions: three indices a token (frame, row, column), counted as transformers counts them."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ def mrope_positions(
         next_grid += 1
         if frames * rows * columns != end - begin:
             raise DataError(
-                f"picture {next_grid} has {end - begin} tokens, but {frames} x {rows} x {columns} merged patches"
+                f"picture {next_grid} has {end - begin} tokens, its size calls for {frames * rows * columns}"
             )
         interval = np.float32(1)
         if kind[begin] == 2:

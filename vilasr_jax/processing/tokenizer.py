@@ -1,11 +1,11 @@
-"""Text to token ids and back: Qwen's byte-level BPE from a Hugging Face folder, or a tiny one made for a task.
+"""Text to token ids and back: byte-level BPE with Qwen's special tokens, as a Hugging Face folder holds it.
 
 Text never becomes a special token: a user who writes `<|im_end|>` gets plain text.
 """
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,23 +93,18 @@ class Tokenizer:
         self, backend: tokenizers.Tokenizer, *, config: dict | None = None, template: str | None = None
     ):
         """Wraps `backend`; `config` and `template` are the folder's own, written back by `save`."""
-        missing = [
-            f"<|{name}|>" for name in SpecialTokens._fields if backend.token_to_id(f"<|{name}|>") is None
-        ]
+        needed = [f"<|{name}|>" for name in SpecialTokens._fields]
+        missing = [token for token in needed if backend.token_to_id(token) is None]
         if missing:
-            raise TokenizerError(
-                f"the tokenizer lacks {', '.join(missing)}; a Qwen2.5-VL tokenizer is needed"
-            )
-        backend.add_special_tokens(
-            [f"<|{name}|>" for name in SpecialTokens._fields]
-        )  # if only listed as text
+            raise TokenizerError(f"the tokenizer lacks {', '.join(missing)}; Qwen2.5-VL's is needed")
+        backend.add_special_tokens(needed)  # also where a file lists them as text
         backend.encode_special_tokens = True  # special tokens inside text are text
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
         self._config = config
         self._template = template
-        self.special = SpecialTokens(*(backend.token_to_id(f"<|{name}|>") for name in SpecialTokens._fields))
+        self.special = SpecialTokens(*map(backend.token_to_id, needed))
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         special_ids = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
         self.suppressed_ids = np.array(sorted(special_ids - {self.special.im_end}), np.int32)
@@ -141,7 +136,7 @@ class Tokenizer:
             ) from error
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes `tokenizer.json`, its config and the chat template, as transformers' AutoTokenizer reads them."""
+        """Writes `tokenizer.json`, its config and the chat template, for transformers' AutoTokenizer too."""
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(path / "tokenizer.json"), pretty=False)
@@ -174,91 +169,8 @@ def _from_json(text: str, config: dict | None, template: str | None) -> Tokenize
     return Tokenizer(tokenizers.Tokenizer.from_str(text), config=config, template=template)
 
 
-def train_tiny_tokenizer(corpus: Iterable[str], phrases: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A small byte-level tokenizer for one task, the same for the same input.
-
-    Text is split into the given phrases (the longest that fits; not inside a word or number), whole integers,
-    words with the space before them, and single other characters. A piece in the vocabulary is one token
-    (BPE with `ignore_merges` and no merges); any other piece is written byte by byte. The vocabulary holds the
-    256 bytes, every phrase, every integer of the corpus, the corpus's commonest words and Qwen's special tokens.
-
-    Args:
-      corpus: texts as the model will see and write them.
-      phrases: strings that become one token each.
-      vocab_size: at most this many ids, special tokens included.
-
-    Raises:
-      TokenizerError: a phrase is empty or holds a special token, or `vocab_size` is too small.
-    """
-    for phrase in phrases:
-        if not phrase or any(token in phrase for token in QWEN_SPECIAL_TOKENS):
-            raise TokenizerError(f"phrase {phrase!r} is empty or holds a special token")
-    ordered = sorted(set(phrases), key=lambda phrase: (-len(phrase), phrase))
-    splitter = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_tiny_split(ordered)), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    counts: dict[str, int] = {}
-    for text in corpus:
-        for token in QWEN_SPECIAL_TOKENS:
-            text = text.replace(token, "\n")
-        for piece, _ in splitter.pre_tokenize_str(text):
-            counts[piece] = counts.get(piece, 0) + 1
-    pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
-    known = set(pieces)
-
-    def add(piece: str) -> None:
-        if piece not in known:
-            known.add(piece)
-            pieces.append(piece)
-
-    for phrase in dict.fromkeys(phrases):
-        add("".join(piece for piece, _ in to_bytes.pre_tokenize_str(phrase)))
-    for number in sorted((p for p in counts if _is_integer(p)), key=lambda p: (int(p), p)):
-        add(number)
-    room = vocab_size - len(QWEN_SPECIAL_TOKENS)
-    if len(pieces) > room:
-        needed = len(pieces) + len(QWEN_SPECIAL_TOKENS)
-        raise TokenizerError(
-            f"vocab_size={vocab_size} is too small: bytes, phrases and integers take {needed}"
-        )
-    for piece in sorted(counts, key=lambda p: (-counts[p], p)):
-        if len(pieces) == room:
-            break
-        add(piece)
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    backend.pre_tokenizer = splitter
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True) for token in QWEN_SPECIAL_TOKENS])
-    return Tokenizer(backend)
-
-
-def _is_integer(piece: str) -> bool:
-    return piece.removeprefix("-").isascii() and piece.removeprefix("-").isdigit()
-
-
-def _tiny_split(phrases: Sequence[str]) -> str:
-    """The splitting regular expression (Oniguruma).
-
-    A phrase does not end inside a word or number, and a word does not take the space that a phrase comes after.
-    """
-
-    def quote(phrase: str) -> str:
-        quoted = "".join(c if c.isalnum() or ord(c) > 127 else f"\\x{ord(c):02x}" for c in phrase)
-        end = r"(?!\p{L})" if phrase[-1].isalpha() else r"(?![0-9])" if phrase[-1].isdigit() else ""
-        return quoted + end
-
-    worded = [quote(phrase) for phrase in phrases if phrase[0].isalpha()]
-    space = rf"\s(?!{'|'.join(worded)})\p{{L}}+" if worded else r"\s\p{L}+"
-    return "|".join([*map(quote, phrases), r"-?[0-9]+", space, r"\p{L}+", r"[\s\S]"])
-
-
 def _qwen_from_vocab(path: Path, config: dict) -> tokenizers.Tokenizer:
-    """Qwen's tokenizer from `vocab.json` and `merges.txt`; added tokens from the config, or the published ones."""
+    """Qwen's tokenizer from its two older files; added tokens are the config's, or the published ones."""
     backend = tokenizers.Tokenizer(models.BPE.from_file(str(path / "vocab.json"), str(path / "merges.txt")))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
