@@ -1,0 +1,104 @@
+"""The overlay: annotations as data above clean base images.
+
+Images are numbered from 1; a drawn image takes the next number. Every drawn image is painted afresh from its
+base and the annotations that base has now, so nothing old remains in the pixels. A base and all images drawn
+from it share one overlay: a call may name any of them.
+
+An annotation is known by (base image, tool, label, n). A later call with the same label moves the n-th object
+of that label (a correction); one call that names a label twice means two objects.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from vilasr_jax.drawing.calls import Call
+from vilasr_jax.drawing.render import render
+from vilasr_jax.drawing.style import Style
+from vilasr_jax.drawing.tools import TOOLS, ItemError
+
+Key = tuple[int, str, str, int]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one turn's calls did: the new images' numbers, counts, and what could not be done."""
+
+    drawn: tuple[int, ...]
+    corrected: int
+    repeated: int
+    errors: tuple[str, ...]
+
+
+class Overlay:
+    """Images of one conversation and what is drawn on them. `images[k - 1]` is image k."""
+
+    def __init__(self, images: Sequence[Image.Image], style: Style):
+        self.style = style
+        self.images: list[Image.Image] = list(images)
+        self._base_of: list[int] = list(range(1, len(self.images) + 1))
+        self._annotations: dict[Key, Call] = {}
+        self._reset_turn()
+
+    def _reset_turn(self) -> None:
+        self._named: dict[tuple[int, str, str], int] = {}  # objects a label has had in this turn
+        self._touched: dict[int, None] = {}  # base images to draw again, in order
+        self._added: list[tuple[Image.Image, int]] = []
+        self._corrected = self._repeated = 0
+
+    def base(self, index: int) -> int:
+        """The base image under image `index`."""
+        if not 1 <= index <= len(self.images):
+            raise ItemError(f"there is no image {index}, only 1 to {len(self.images)}")
+        return self._base_of[index - 1]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of image `index`."""
+        return self.images[self.base(index) - 1].size
+
+    def annotations(self, index: int) -> list[Call]:
+        """What is drawn on an image's base now, oldest first."""
+        base = self.base(index)
+        return [call for key, call in self._annotations.items() if key[0] == base]
+
+    def apply(self, calls: Sequence[Call]) -> Applied:
+        """Applies one turn's calls and draws every image they touched, once. Never raises."""
+        self._reset_turn()
+        errors = []
+        for number, call in enumerate(calls, 1):
+            try:
+                TOOLS[call.tool].apply(call, self)
+            except ItemError as error:
+                errors.append(f"item {number}: {error}")
+        first = len(self.images)
+        for base in self._touched:
+            self.images.append(render(self.images[base - 1], self.annotations(base), self.style))
+            self._base_of.append(base)
+        for image, _ in self._added:
+            self.images.append(image)
+            self._base_of.append(len(self.images))
+        drawn = tuple(range(first + 1, len(self.images) + 1))
+        return Applied(drawn, self._corrected, self._repeated, tuple(errors))
+
+    def put(self, call: Call) -> None:
+        """Adds an annotation, or moves the one of that label; it becomes the newest."""
+        base = self.base(call.index)
+        label = (base, call.tool, call.label)
+        n = self._named.get(label, 0)
+        self._named[label] = n + 1
+        key = (*label, n)
+        old = self._annotations.pop(key, None)
+        self._annotations[key] = call
+        self._touched[base] = None
+        if old is not None:
+            same = _place(old) == _place(call)
+            self._repeated += same
+            self._corrected += not same
+
+
+def _place(call: Call) -> tuple:
+    """A call's coordinates, without the number of the image it named."""
+    fields = call.to_dict()
+    del fields["index"]
+    return tuple(fields.values())

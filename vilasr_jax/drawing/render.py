@@ -1,0 +1,134 @@
+"""The PIL renderer: draws annotations on a copy of the clean base image."""
+
+import functools
+import math
+import zlib
+from collections.abc import Iterable
+
+from PIL import Image, ImageDraw, ImageFont
+
+from vilasr_jax.drawing.calls import Call
+from vilasr_jax.drawing.geometry import clip_line
+from vilasr_jax.drawing.style import Color, Style
+from vilasr_jax.drawing.tools import TOOLS
+
+
+def render(base: Image.Image, calls: Iterable[Call], style: Style) -> Image.Image:
+    """A drawn copy of `base` (RGB). The last call is the newest and lies on top."""
+    canvas = Canvas(base.copy(), style)
+    calls = list(calls)
+    for number, call in enumerate(calls, 1):
+        TOOLS[call.tool].draw(canvas, call, newest=number == len(calls))
+    canvas.finish()
+    return canvas.image
+
+
+@functools.lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+@functools.lru_cache(maxsize=4096)
+def label_color(label: str, palette: tuple[Color, ...]) -> Color:
+    """The colour of a label: the same in every image, turn and process."""
+    return palette[zlib.crc32(label.encode("utf-8", "replace")) % len(palette)]
+
+
+def _shortened(ax: int, ay: int, bx: int, by: int, gap: float) -> tuple[int, int, int, int]:
+    """A line with `gap` pixels taken from each end; a short line keeps its middle third."""
+    if not gap:
+        return ax, ay, bx, by
+    length = math.hypot(bx - ax, by - ay)
+    part = min(gap / length, 1 / 3) if length else 0.0
+    dx, dy = (bx - ax) * part, (by - ay) * part
+    return round(ax + dx), round(ay + dy), round(bx - dx), round(by - dy)
+
+
+class Canvas:
+    """A picture being drawn on in one style. Coordinates are clipped, so a far one costs nothing.
+
+    Labels and the ring wait until `finish`, so that no later line hides them.
+    """
+
+    def __init__(self, image: Image.Image, style: Style):
+        self.image, self.style = image, style
+        self.width, self.height = image.size
+        self.draw = ImageDraw.Draw(image)
+        self.scale = min(image.size) / style.reference if style.reference else 1.0
+        self._ring: tuple[float, float] | None = None
+        self._labels: list[tuple[float, float, str, Color]] = []
+
+    def pixels(self, size: float) -> int:
+        """A style's size in pixels of this image."""
+        return max(1, round(size * self.scale))
+
+    def box(self, x1: float, y1: float, x2: float, y2: float, label: str) -> None:
+        """A box outline with its label above (inside, where there is no room above)."""
+        color, width = label_color(label, self.style.palette), self.pixels(self.style.box_width)
+        right, bottom = min(self.width + width, x2), min(self.height + width, y2)
+        corners = (round(max(-width, x1)), round(max(-width, y1)), round(right), round(bottom))
+        self.draw.rectangle(corners, outline=color, width=width)
+        self._labels.append((x1, y1, label, color))
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, label: str, newest: bool) -> None:
+        """A line with the style's arrow head, end dots and, on the newest, a ring."""
+        clipped = clip_line(x1, y1, x2, y2, self.width, self.height)
+        if clipped is None:
+            return
+        style, color = self.style, label_color(label, self.style.palette)
+        ax, ay, bx, by = (round(c) for c in clipped)
+        ends = _shortened(ax, ay, bx, by, style.line_gap * self.scale)
+        self.draw.line(ends, fill=color, width=self.pixels(style.line_width))
+        if style.arrow:
+            self._arrow(ax, ay, bx, by, color)
+        if style.dots:
+            self.dot(ax, ay, style.dots, color)
+        if newest and style.newest_ring:
+            self._ring = (bx, by)
+        self._labels.append(((ax + bx) / 2, (ay + by) / 2, label, color))
+
+    def dot(self, x: float, y: float, radius: float, color: Color) -> None:
+        """A filled disc; `radius` in style units."""
+        r = self.pixels(radius)
+        self.draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
+
+    def note(self, x: float, y: float, text: str, color: Color) -> None:
+        """A label at a place, drawn with the others in `finish`."""
+        self._labels.append((x, y, text, color))
+
+    def finish(self) -> None:
+        """Draws what lies on top: the ring and the labels."""
+        if self._ring:
+            (x, y), r = self._ring, self.pixels(self.style.newest_ring)
+            width = self.pixels(self.style.ring_width)
+            box = (x - r, y - r, x + r - 1, y + r - 1)
+            self.draw.ellipse(box, outline=self.style.ring_color, width=width)
+        if self.style.labels:
+            for x, y, text, color in self._labels:
+                self._label(x, y, text, color)
+
+    def _arrow(self, ax: int, ay: int, bx: int, by: int, color: Color) -> None:
+        length = math.hypot(bx - ax, by - ay)
+        size = min(self.pixels(self.style.arrow), length)
+        if length == 0:
+            return
+        ux, uy = (bx - ax) / length, (by - ay) / length
+        foot, half = (bx - ux * size, by - uy * size), size * 0.5
+        left = (foot[0] - uy * half, foot[1] + ux * half)
+        right = (foot[0] + uy * half, foot[1] - ux * half)
+        self.draw.polygon([(bx, by), left, right], fill=color)
+
+    def _label(self, x: float, y: float, text: str, color: Color) -> None:
+        if not text:
+            return
+        size = max(8, self.pixels(self.style.label_size))
+        font = _font(size)
+        width, height = font.getlength(text) + 4, size + 4
+        x = max(0, min(x, self.width - width))
+        y = y - height if y >= height else y
+        y = max(0, min(y, self.height - height))
+        if self.style.label_background:
+            self.draw.rectangle((x, y, x + width, y + height), fill=color)
+            bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+            color = (0, 0, 0) if bright > 150 else (255, 255, 255)
+        self.draw.text((x + 2, y + 2), text, fill=color, font=font)

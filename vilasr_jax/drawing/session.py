@@ -1,0 +1,173 @@
+"""One drawing conversation's host side: builds the prompt, reads each turn, draws, and replies.
+
+The same session replays expert traces for training and serves live rollouts, so the pixels and the words
+around them are the same bit for bit in both. It is deterministic and can be pickled.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from vilasr_jax.drawing.actions import parse_actions
+from vilasr_jax.drawing.overlay import Overlay
+from vilasr_jax.drawing.prompts import get_prompts, question_text, system_text
+from vilasr_jax.drawing.style import Style, get_style
+from vilasr_jax.drawing.tools import PUBLISHED, get_tools
+from vilasr_jax.errors import ImageError
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DrawingSettings:
+    """How conversations are held.
+
+    With `draw=False` there are no tools: the model may only write and answer (the text-only control).
+    """
+
+    style: str | Style = "clear"
+    tools: tuple[str, ...] = PUBLISHED
+    max_turns: int = 10
+    max_images: int = 42  # given and drawn together
+    prompt: str = "published"
+    draw: bool = True
+    stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What follows an assistant turn: the next user message, or the end and its reason.
+
+    Reasons: "answer", "turn_limit", "image_limit", "repeat", "no_action", "truncated".
+    `drawn` counts the images drawn in this turn; `error` is the line the model was told.
+    """
+
+    message: Message | None
+    done: bool
+    stop_reason: str | None
+    drawn: int
+    error: str | None
+
+
+class DrawingSession:
+    """Holds one conversation. `images` are RGB pictures already resized for the model.
+
+    `messages` is the opening (system and user); `step` takes each assistant text and never raises on it.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image.Image],
+        question: str,
+        *,
+        question_type: str = "multiple choice",
+        options: Sequence[str] = (),
+        settings: DrawingSettings | None = None,
+        video: bool = False,
+    ):
+        for number, image in enumerate(images, 1):
+            if image.mode != "RGB":
+                raise ImageError(f"image {number} has mode {image.mode}; load it with processing.load_image")
+        self.settings = settings = settings or DrawingSettings()
+        self.events: list[dict[str, Any]] = []
+        self.answer: str | None = None
+        self.stop_reason: str | None = None
+        self._given = len(images)
+        self._overlay = Overlay(images, get_style(settings.style))
+        self._question = (question, question_type, tuple(options), video)
+        get_tools(settings.tools), get_prompts(settings.prompt)  # a wrong setting fails here, not later
+
+    @property
+    def tools(self) -> tuple:
+        """The tools the model may call."""
+        return get_tools(self.settings.tools) if self.settings.draw else ()
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """All images in index order: the given ones, then the drawn ones."""
+        return self._overlay.images
+
+    @property
+    def messages(self) -> list[Message]:
+        """The system message and the user message that open the conversation."""
+        prompts = get_prompts(self.settings.prompt)
+        question, question_type, options, video = self._question
+        given = self.images[: self._given]
+        system = system_text(prompts, self.tools, [image.size for image in given], video)
+        content = self._image_parts(range(1, self._given + 1))
+        content.append(_text(question_text(prompts, question, question_type, options)))
+        return [{"role": "system", "content": [_text(system)]}, {"role": "user", "content": _joined(content)}]
+
+    def step(self, text: str, *, truncated: bool = False) -> Reply:
+        """Takes one assistant turn. `truncated`: it ran into the token limit of a turn."""
+        if self.stop_reason:
+            return Reply(None, True, self.stop_reason, 0, None)
+        turn = parse_actions(text, self.tools)
+        event = {
+            "text": text,
+            "action": turn.action,
+            "calls": [call.to_dict() for call in turn.calls],
+            "error": "; ".join(turn.errors) or None,
+            "drawn": [],
+            "corrected": 0,
+            "repeated": 0,
+            "strict_format": turn.strict_format,
+        }
+        self.events.append(event)
+        if turn.answer is not None:
+            self.answer = turn.answer
+            return self._stop("answer")
+        if len(self.events) >= self.settings.max_turns:
+            return self._stop("turn_limit")
+        if not turn.calls and not turn.errors:
+            return self._stop("truncated" if truncated else "no_action")
+        return self._draw(turn, event)
+
+    def _draw(self, turn, event: dict[str, Any]) -> Reply:
+        applied = self._overlay.apply(turn.calls)
+        errors = (turn.errors + applied.errors)[:3]
+        event["drawn"], event["corrected"] = list(applied.drawn), applied.corrected
+        event["repeated"] = applied.repeated
+        event["error"] = error = "; ".join(errors) or None
+        drawn = len(applied.drawn)
+        if applied.repeated and applied.repeated == len(turn.calls) and self.settings.stop_on_repeat:
+            return self._stop("repeat", drawn, error)
+        if len(self.images) > self.settings.max_images:
+            return self._stop("image_limit", drawn, error)
+        prompts = get_prompts(self.settings.prompt)
+        content = self._image_parts(applied.drawn)
+        if error:
+            content.append(_text(prompts.error.format(error=error)))
+        last = len(self.events) == self.settings.max_turns - 1
+        content.append(_text(prompts.final if last else prompts.drawn))
+        return Reply({"role": "user", "content": _joined(content)}, False, None, drawn, error)
+
+    def _stop(self, reason: str, drawn: int = 0, error: str | None = None) -> Reply:
+        self.stop_reason = reason
+        return Reply(None, True, reason, drawn, error)
+
+    def _image_parts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Each image followed by the line with its own number and size."""
+        prompts, parts = get_prompts(self.settings.prompt), []
+        for number in numbers:
+            image = self.images[number - 1]
+            line = prompts.index.format(index=number, width=image.width, height=image.height)
+            parts += [{"type": "image", "image": image}, _text(line)]
+        return parts
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbouring texts as one part, empty ones left out."""
+    joined: list[dict[str, Any]] = []
+    for part in parts:
+        if part["type"] == "text" and joined and joined[-1]["type"] == "text":
+            joined[-1] = _text(joined[-1]["text"] + part["text"])
+        elif part["type"] == "image" or part["text"]:
+            joined.append(part)
+    return joined

@@ -1,0 +1,5 @@
+"""Task families: rows, expert traces, and their replay through the drawing session."""
+
+from vilasr_jax.tasks.replay import replay as replay
+from vilasr_jax.tasks.rows import Row as Row
+from vilasr_jax.tasks.rows import Trace as Trace

@@ -1,0 +1,197 @@
+"""Seeded mazes: walls, a list of moves, and four lettered cells, one of them the true end.
+
+A move into a wall or off the grid is skipped. The other letters stand where likely mistakes end.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vilasr_jax.tasks.maze.picture import draw_maze
+from vilasr_jax.tasks.maze.spec import FAMILIES, LOOKS, SPLITS, MazeSpec
+from vilasr_jax.tasks.rows import Row
+
+Cell = tuple[int, int]  # column, row
+
+STEPS: dict[str, Cell] = {"up": (0, -1), "right": (1, 0), "down": (0, 1), "left": (-1, 0)}
+OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}
+LETTERS = "ABCD"
+_TRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Maze:
+    """One maze. `walls` holds pairs of neighbouring cells (smaller first); the border is always a wall."""
+
+    grid: int
+    walls: frozenset[tuple[Cell, Cell]]
+    start: Cell
+    moves: tuple[str, ...]
+    letters: dict[str, Cell]
+
+    def blocked(self, cell: Cell, direction: str, ignore_walls: bool = False) -> bool:
+        """Whether one can't leave `cell` in this direction."""
+        step = STEPS[direction]
+        there = (cell[0] + step[0], cell[1] + step[1])
+        if not (0 <= there[0] < self.grid and 0 <= there[1] < self.grid):
+            return True
+        return not ignore_walls and (min(cell, there), max(cell, there)) in self.walls
+
+    def step(self, cell: Cell, direction: str, ignore_walls: bool = False) -> Cell:
+        """Where a move from `cell` ends."""
+        if self.blocked(cell, direction, ignore_walls):
+            return cell
+        return cell[0] + STEPS[direction][0], cell[1] + STEPS[direction][1]
+
+    def path(self, moves: tuple[str, ...] | None = None, ignore_walls: bool = False) -> list[Cell]:
+        """The cell before the first and after every move."""
+        cells = [self.start]
+        for move in self.moves if moves is None else moves:
+            cells.append(self.step(cells[-1], move, ignore_walls))
+        return cells
+
+    @property
+    def answer(self) -> str:
+        """The letter at the true end."""
+        end = self.path()[-1]
+        return next(letter for letter, cell in self.letters.items() if cell == end)
+
+    @property
+    def family(self) -> int:
+        """Hash of walls, start and moves (letters left out) modulo `FAMILIES`; decides the split."""
+        return int(self.content_hash, 16) % FAMILIES
+
+    @property
+    def content_hash(self) -> str:
+        content = repr((self.grid, sorted(self.walls), self.start, self.moves))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def make_maze(spec: MazeSpec, seed: int) -> Maze:
+    """The maze of a seed. Deterministic; always of the spec's split family."""
+    key = (spec.grid, tuple(spec.moves), spec.wall_density, spec.decisive, spec.split, seed)
+    rng = random.Random(repr(key))
+    decisive = rng.random() < spec.decisive
+    for _ in range(_TRIES):
+        maze = _propose(spec, rng, decisive)
+        if maze and maze.family in SPLITS[spec.split]:
+            return maze
+    raise RuntimeError(f"no maze found for {spec} in {_TRIES} tries")
+
+
+def make_maze_row(spec: MazeSpec, seed: int) -> Row:
+    """The row of a seed: picture, question, answer; `meta["maze"]` is the `Maze`."""
+    maze = make_maze(spec, seed)
+    path = maze.path()
+    return Row(
+        id=f"maze-{spec.split}-{spec.grid}x{spec.grid}-{spec.look}-{seed}",
+        question=question(maze),
+        answer=maze.answer,
+        question_type="multiple choice",
+        options=tuple(LETTERS),
+        images=(draw_maze(maze, spec.cell, LOOKS[spec.look]),),
+        data_type="maze",
+        meta={
+            "maze": maze,
+            "cell": spec.cell,
+            "grid_size": spec.grid,
+            "blocked_moves": sum(a == b for a, b in pairwise(path)),
+            "decisive": maze.path(ignore_walls=True)[-1] != path[-1],
+            "hash": maze.content_hash,
+        },
+    )
+
+
+def make_maze_rows(spec: MazeSpec, count: int, seed: int) -> Iterator[Row]:
+    """`count` rows of different content, from seed `seed` on."""
+    seen: set[str] = set()
+    while len(seen) < count:
+        row = make_maze_row(spec, seed)
+        seed += 1
+        if row.meta["hash"] not in seen:
+            seen.add(row.meta["hash"])
+            yield row
+
+
+ASK_MOVES = "Moves from the green start: "
+ASK_END = ". A move into a wall or off the grid is skipped. At which letter does the path end?"
+
+
+def question(maze: Maze) -> str:
+    """The numbered moves and what is asked."""
+    return ASK_MOVES + ", ".join(f"{number} {move}" for number, move in enumerate(maze.moves, 1)) + ASK_END
+
+
+def _propose(spec: MazeSpec, rng: random.Random, decisive: bool) -> Maze | None:
+    """One random maze, or None for a dull one: too few open moves, or (if asked) walls that do not matter."""
+    grid = spec.grid
+    cells = [(x, y) for y in range(grid) for x in range(grid)]
+    edges = [((x, y), (x + 1, y)) for x, y in cells if x + 1 < grid]
+    edges += [((x, y), (x, y + 1)) for x, y in cells if y + 1 < grid]
+    walls = frozenset(edge for edge in edges if rng.random() < spec.wall_density)
+    start = rng.choice(cells)
+    bare = Maze(grid, walls, start, (), {})
+    moves = _random_moves(bare, rng, rng.randint(*spec.moves))
+    maze = Maze(grid, walls, start, moves, {})
+    end, ignoring = maze.path()[-1], maze.path(ignore_walls=True)[-1]
+    path = maze.path()
+    opened = sum(a != b for a, b in pairwise(path))
+    if end == start or opened < max(2, len(moves) // 2) or (decisive and ignoring == end):
+        return None
+    return Maze(grid, walls, start, moves, _place_letters(maze, rng))
+
+
+def _random_moves(maze: Maze, rng: random.Random, count: int) -> tuple[str, ...]:
+    """A walk that never turns straight back or tries a wall twice, and seldom leaves the grid."""
+    moves: list[str] = []
+    cell, banned = maze.start, set()
+    for _ in range(count):
+        choices = [move for move in STEPS if move not in banned] or list(STEPS)
+        inside = [move for move in choices if not maze.blocked(cell, move, ignore_walls=True)]
+        move = rng.choice(inside if inside and rng.random() < 0.9 else choices)
+        there = maze.step(cell, move)
+        banned = {OPPOSITE[move]} if there != cell else banned | {move}
+        cell = there
+        moves.append(move)
+    return tuple(moves)
+
+
+def _place_letters(maze: Maze, rng: random.Random) -> dict[str, Cell]:
+    """The true end and three other cells: ends of likely mistakes first, then reachable cells."""
+    end = maze.path()[-1]
+    mistakes = [maze.path(ignore_walls=True)[-1]]
+    near = [maze.path(maze.moves[:i] + maze.moves[i + 1 :])[-1] for i in range(len(maze.moves))]
+    near += [_end_through(maze, i) for i in range(len(maze.moves))]
+    rng.shuffle(near)
+    rest = sorted(_reachable(maze))
+    rng.shuffle(rest)
+    others = [(x, y) for x in range(maze.grid) for y in range(maze.grid)]
+    rng.shuffle(others)
+    chosen: list[Cell] = [end]
+    for cell in mistakes + near[: len(maze.moves)] + rest + others:
+        if cell not in chosen and cell != maze.start and len(chosen) < len(LETTERS):
+            chosen.append(cell)
+    rng.shuffle(chosen)
+    return dict(zip(LETTERS, chosen, strict=True))
+
+
+def _end_through(maze: Maze, number: int) -> Cell:
+    """The end when one move (by position) goes through a wall."""
+    cell = maze.start
+    for position, move in enumerate(maze.moves):
+        cell = maze.step(cell, move, ignore_walls=position == number)
+    return cell
+
+
+def _reachable(maze: Maze) -> set[Cell]:
+    found, open_ = {maze.start}, [maze.start]
+    while open_:
+        cell = open_.pop()
+        for move in STEPS:
+            there = maze.step(cell, move)
+            if there not in found:
+                found.add(there)
+                open_.append(there)
+    return found

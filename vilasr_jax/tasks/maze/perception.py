@@ -1,0 +1,90 @@
+"""Perception rows: single-turn questions about a maze picture, drawn on by the same renderer as rollouts.
+
+They teach a small model to see (marks, ring, walls) with dense answers before it learns to trace.
+"""
+
+import random
+from itertools import pairwise
+from typing import Any
+
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, Line, get_style, render
+from vilasr_jax.tasks.maze.generate import STEPS, Cell, Maze, make_maze
+from vilasr_jax.tasks.maze.picture import centre, draw_maze
+from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
+from vilasr_jax.tasks.maze.traces import OPEN, WALL
+
+MARKS = "Where are the marks?"
+RING = "Where is the ring?"
+RING_MOVES = "Which moves from the ring are open? "
+CELL_MOVES = "Which moves are open? "
+KINDS = ("marks", "ring", "ring_moves", "cell_moves")
+_CHECKS = 6  # moves asked about in "cell_moves"
+
+
+def perception_example(
+    spec: MazeSpec, seed: int, settings: DrawingSettings, kinds: tuple[str, ...] = KINDS
+) -> list[dict[str, Any]]:
+    """System, user and assistant messages of one perception question; the kind is drawn from `kinds`."""
+    rng = random.Random(f"perception {seed}")
+    maze = make_maze(spec, seed)
+    picture = draw_maze(maze, spec.cell, LOOKS[spec.look])
+    kind = rng.choice(kinds)
+    path = _prefix(maze, rng, at_least=0 if kind in ("marks", "cell_moves") else 1)
+    lines = [
+        Line(1, str(number), *centre(here, spec.cell), *centre(there, spec.cell))
+        for number, (here, there) in enumerate(pairwise(path), 1)
+    ]
+    if lines:
+        picture = render(picture, lines, get_style(settings.style))
+    asked, answer = _ask(kind, maze, path[-1], spec.cell, rng)
+    session = DrawingSession([picture], asked, question_type="free-form", settings=settings)
+    return [*session.messages, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+
+
+def _prefix(maze: Maze, rng: random.Random, at_least: int) -> list[Cell]:
+    """The first cells of the path, without the blocked moves; sometimes with a last step that is wrong."""
+    cells = list(dict.fromkeys(maze.path()))
+    cells = cells[: rng.randint(1 + at_least, len(cells))]
+    if len(cells) > 1 and rng.random() < 0.3:
+        wrong = {maze.step(cells[-2], step, ignore_walls=True) for step in STEPS} - {cells[-2]}
+        cells[-1] = rng.choice(sorted(wrong))
+    return cells
+
+
+def _ask(kind: str, maze: Maze, end: Cell, cell: int, rng: random.Random) -> tuple[str, str]:
+    if kind == "marks":
+        places = [f"{letter} {_point(place, cell)}" for letter, place in maze.letters.items()]
+        return MARKS, f"start {_point(maze.start, cell)} " + " ".join(places)
+    if kind == "ring":
+        letter = next((letter for letter, place in maze.letters.items() if place == end), "none")
+        return RING, f"{_point(end, cell)} {letter}"
+    if kind == "ring_moves":
+        checks = [(end, step) for step in rng.sample(sorted(STEPS), len(STEPS))]
+        asked = ", ".join(f"{number} {step}" for number, (_, step) in enumerate(checks, 1))
+        return RING_MOVES + asked, f"{_point(end, cell)} {_verdicts(maze, checks)}"
+    checks = [_random_check(maze, rng) for _ in range(_CHECKS)]
+    asked = ", ".join(f"{number} {_point(at, cell)} {step}" for number, (at, step) in enumerate(checks, 1))
+    return CELL_MOVES + asked, _verdicts(maze, checks)
+
+
+def _random_check(maze: Maze, rng: random.Random) -> tuple[Cell, str]:
+    """A cell and a direction; as often a wall as open, as far as the maze has both."""
+    want = rng.random() < 0.5
+    for _ in range(8):
+        at, step = (rng.randrange(maze.grid), rng.randrange(maze.grid)), rng.choice(sorted(STEPS))
+        if maze.blocked(at, step) == want:
+            break
+    return at, step
+
+
+def _verdicts(maze: Maze, checks: list[tuple[Cell, str]]) -> str:
+    """In the words of the traces: "1 up: wall. 2 left: open. "."""
+    return "".join(
+        f"{number} {step}{WALL if maze.blocked(at, step) else OPEN}"
+        for number, (at, step) in enumerate(checks, 1)
+    )
+
+
+def _point(place: Cell, cell: int) -> str:
+    x, y = centre(place, cell)
+    return f"[{x}, {y}]"

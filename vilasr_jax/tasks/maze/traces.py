@@ -1,0 +1,118 @@
+"""Expert traces in the published format: one open move a turn with Path Tracer, then the answer.
+
+A turn judges the last line ("good." or "wrong."), says of each next move whether a wall blocks it, and draws
+the first open one. A slip is one line drawn wrongly; the next turn says so and draws its label again, right.
+"""
+
+import random
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vilasr_jax.tasks.maze.generate import STEPS, Cell, Maze
+from vilasr_jax.tasks.maze.picture import centre
+from vilasr_jax.tasks.rows import Row, Trace
+
+# The constant pieces of a turn; `phrases.py` makes each of them one token of the tiny tokenizer.
+OPEN_THINK = "<think> "
+GOOD, WRONG = "good. ", "wrong. "
+OPEN, WALL = ": open. ", ": wall. "
+DRAW = '</think> Action: Path Tracer\n```json\n[{"index": '
+START = ', "start_point_2d": ['
+END = '], "end_point_2d": ['
+LABEL = '], "label": "'
+CLOSE = '"}]\n```'
+ENDS_AT = "The path ends at "
+ANSWER = ". </think> Action: Answer\n<answer> "
+CLOSE_ANSWER = " </answer>"
+
+
+@dataclass(frozen=True)
+class _Leg:
+    """One open move with the blocked ones before it."""
+
+    blocked: tuple[int, ...]  # positions in the list of moves, from 0
+    move: int
+    start: Cell
+    end: Cell
+
+
+def expert_trace(row: Row, rng: random.Random, slip: bool = False, labels: str = "move") -> Trace:
+    """The right conversation of a maze row; with `slip` one line is wrong and corrected a turn later.
+
+    `labels` numbers the lines by "move" (the number in the question) or by "line" (1, 2, ...). With "line", a
+    slip may also be a wall said to be open, because the next line takes over the wrong one's label.
+    """
+    maze, cell = row.meta["maze"], row.meta["cell"]
+    legs, tail = _legs(maze)
+    slip_at = rng.randrange(len(legs)) if slip else -1
+    turns, judged = [], ""
+    for number, leg in enumerate(legs):
+        label = leg.move + 1 if labels == "move" else number + 1
+        if number == slip_at:
+            turns.append(OPEN_THINK + judged + _slipped(maze, leg, label, cell, rng, labels == "line"))
+            judged = WRONG
+        said = _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
+        turns.append(OPEN_THINK + judged + said + _draw(leg.start, leg.end, label, cell))
+        judged = GOOD
+    said = judged + _verdicts(maze, tail, WALL)
+    turns.append(OPEN_THINK + said + ENDS_AT + maze.answer + ANSWER + maze.answer + CLOSE_ANSWER)
+    return Trace(row, tuple(turns))
+
+
+def text_trace(row: Row) -> Trace:
+    """Control: the same steps with the coordinates written in one think, nothing drawn."""
+    maze, cell = row.meta["maze"], row.meta["cell"]
+    said = _point(maze.start, cell) + ". "
+    legs, tail = _legs(maze)
+    for leg in legs:
+        said += _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
+        said += _point(leg.end, cell) + ". "
+    said += _verdicts(maze, tail, WALL)
+    return Trace(row, (OPEN_THINK + said + ENDS_AT + maze.answer + ANSWER + maze.answer + CLOSE_ANSWER,))
+
+
+def direct_trace(row: Row) -> Trace:
+    """Control: the answer at once."""
+    answer = row.meta["maze"].answer
+    return Trace(row, (OPEN_THINK + ENDS_AT + answer + ANSWER + answer + CLOSE_ANSWER,))
+
+
+def _legs(maze: Maze) -> tuple[list[_Leg], tuple[int, ...]]:
+    """The open moves, and the blocked moves after the last of them."""
+    legs, blocked, path = [], [], maze.path()
+    for position, (here, there) in enumerate(pairwise(path)):
+        if here == there:
+            blocked.append(position)
+        else:
+            legs.append(_Leg(tuple(blocked), position, here, there))
+            blocked = []
+    return legs, tuple(blocked)
+
+
+def _slipped(maze: Maze, leg: _Leg, label: int, cell: int, rng: random.Random, takes_over: bool) -> str:
+    """The rest of a turn that draws a wrong line: a wall overlooked, or the wrong neighbour."""
+    overlooked = [
+        position for position in leg.blocked if maze.step(leg.start, maze.moves[position], True) != leg.start
+    ]
+    if takes_over and overlooked and rng.random() < 0.7:
+        position = overlooked[0]
+        before = tuple(p for p in leg.blocked if p < position)
+        said = _verdicts(maze, before, WALL) + _verdicts(maze, (position,), OPEN)
+        return said + _draw(leg.start, maze.step(leg.start, maze.moves[position], True), label, cell)
+    ends = {maze.step(leg.start, step, ignore_walls=True) for step in STEPS} - {leg.start, leg.end}
+    said = _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
+    return said + _draw(leg.start, rng.choice(sorted(ends)), label, cell)
+
+
+def _verdicts(maze: Maze, positions: tuple[int, ...], verdict: str) -> str:
+    return "".join(f"{position + 1} {maze.moves[position]}{verdict}" for position in positions)
+
+
+def _point(place: Cell, cell: int) -> str:
+    x, y = centre(place, cell)
+    return f"[{x}, {y}]"
+
+
+def _draw(start: Cell, end: Cell, label: int, cell: int) -> str:
+    (x1, y1), (x2, y2) = centre(start, cell), centre(end, cell)
+    return f"{DRAW}1{START}{x1}, {y1}{END}{x2}, {y2}{LABEL}{label}{CLOSE}"

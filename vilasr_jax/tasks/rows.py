@@ -1,0 +1,41 @@
+"""Rows and traces: what every task family hands to training, rollouts and evaluation."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question about some images. `images` are RGB, already resized (sides multiples of 28)."""
+
+    id: str
+    question: str
+    answer: str
+    question_type: str  # "multiple choice", "numerical", "regression" or "free-form"
+    options: tuple[str, ...]
+    images: tuple[Image.Image, ...]
+    data_type: str  # "maze", "vqa", "spatial_r1" or "video"
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def session(self, settings: DrawingSettings) -> DrawingSession:
+        """A fresh conversation about this row."""
+        return DrawingSession(
+            self.images,
+            self.question,
+            question_type=self.question_type,
+            options=self.options,
+            settings=settings,
+            video=self.data_type == "video",
+        )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The assistant's texts of one conversation about a row, the answer turn last."""
+
+    row: Row
+    turns: tuple[str, ...]
