@@ -180,7 +180,8 @@ import sys, jax.numpy as jnp
 from vilasr_jax.checkpoint.store import CheckpointStore
 store = CheckpointStore(sys.argv[1])
 for step in range(10_000):
-    store.save(step, {"params": {f"w{i}": jnp.full((64, 64), float(step)) for i in range(20)}, "stage": {"step": step}})
+    params = {f"w{i}": jnp.full((64, 64), float(step)) for i in range(20)}
+    store.save(step, {"params": params, "stage": {"step": step}})
     print(step, flush=True)
 """
 

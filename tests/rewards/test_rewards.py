@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.rewards import RewardSettings, answers, register, registry, rule, score
 
-BOX = '<think>look</think> Action: Object Mapper\n```json\n[{"index": 1, "bbox_2d": [2, 3, 9, 9], "label": "S"}]\n```'
+BOX = (
+    "<think>look</think> Action: Object Mapper\n```json\n"
+    '[{"index": 1, "bbox_2d": [2, 3, 9, 9], "label": "S"}]\n```'
+)
 LINE = (
     "<think>go</think> Action: Path Tracer\n```json\n"
     '[{"index": 2, "start_point_2d": [14, 14], "end_point_2d": [42, 14], "label": "path"}]\n```'

@@ -1,14 +1,14 @@
 """Training checkpoints of one stage: atomic, a few kept, each item readable alone (Orbax).
 
-A step's folder holds one checkpointable for each item of arrays, and the small JSON items in its metadata file:
+A step's folder holds one checkpointable for each item of arrays, and the small JSON items beside them:
 
     <directory>/120/params/                one entry a parameter, named by its path ("decoder/q_weight")
                     opt_state/
                     _CHECKPOINT_METADATA   "custom_metadata": {"stage": {...}, "data_iter": {...}}
 
-A dict whose values are all plain JSON (numbers, strings, lists, dicts) is a JSON item; any other is a pytree of
-arrays, written flat under the paths of its leaves, so that any container (NNX state, optax named tuples) comes
-back through the abstract tree that the reader gives, and a wrong shape can be told by name.
+A dict whose values are all plain JSON (numbers, strings, lists, dicts) is a JSON item; any other is a pytree
+of arrays, written flat under the paths of its leaves, so that any container (NNX state, optax named tuples)
+comes back through the abstract tree that the reader gives, and a wrong shape can be told by name.
 """
 
 import json
@@ -49,8 +49,6 @@ class CheckpointStore:
         self._pending: Any = None
         self._broken: set[int] = set()
 
-    # Reading ------------------------------------------------------------------------------------------------------
-
     def steps(self) -> list[int]:
         """Finished steps, oldest first; a half-written one is not among them."""
         if not self.directory.is_dir():
@@ -79,12 +77,13 @@ class CheckpointStore:
 
         Args:
           step: a saved step; None for the newest.
-          abstract: item name -> pytree of `jax.ShapeDtypeStruct` (with a sharding, to place the arrays; the stored
-            dtype is cast to the one asked for), or None: a JSON item, or arrays as a nested dict of names.
+          abstract: item name -> pytree of `jax.ShapeDtypeStruct` (with a sharding, to place the arrays; the
+            stored dtype is cast to the one asked for), or None: a JSON item, or arrays as a nested dict of
+            names.
 
         Returns:
-          The items, and the step they came from: when the newest step cannot be read, the one before it is, and a
-          warning says so. Any other step is read as asked or not at all.
+          The items, and the step they came from: when the newest step cannot be read, the one before it is,
+          and a warning says so. Any other step is read as asked or not at all.
 
         Raises:
           CheckpointError: nothing saved, an item missing, or a parameter of another name or shape.
@@ -108,7 +107,8 @@ class CheckpointStore:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 if number + 1 == len(tries):
                     raise CheckpointError(
-                        f"{self.directory / str(candidate)}: broken checkpoint ({reason}); delete it and start again"
+                        f"{self.directory / str(candidate)}: broken checkpoint ({reason}); "
+                        "delete it and start again"
                     ) from error
                 logging.warning(
                     "%s: step %d is broken (%s); going back to step %d",
@@ -120,8 +120,6 @@ class CheckpointStore:
                 self._broken.add(candidate)
         raise AssertionError("unreachable")
 
-    # Writing ------------------------------------------------------------------------------------------------------
-
     def save(
         self,
         step: int,
@@ -130,7 +128,7 @@ class CheckpointStore:
         metadata: Mapping[str, Any] | None = None,
         wait: bool = False,
     ) -> None:
-        """Writes `items` as step `step`, replacing a step of that number, and drops all but the newest `keep`.
+        """Writes `items` as step `step`, replacing a step of that number, and drops all but the newest.
 
         Args:
           step: training step, >= 0.
@@ -177,8 +175,6 @@ class CheckpointStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # Inside -------------------------------------------------------------------------------------------------------
 
     def _open_writer(self) -> ocp.training.Checkpointer:
         if self._broken and jax.process_index() == 0:  # out of the way of the steps to come, not deleted

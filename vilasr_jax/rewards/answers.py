@@ -38,7 +38,7 @@ def read_number(answer: object) -> float | None:
 
 
 def mean_relative_accuracy(prediction: float | None, truth: float | None) -> float:
-    r"""Share of the thresholds $\theta$ with $|p - t| / |t| \le 1 - \theta$ (VSI-Bench, arXiv 2412.14171, eq. 1).
+    r"""Share of the thresholds $\theta$ with $|p - t| / |t| \le 1 - \theta$ (VSI-Bench, arXiv 2412.14171).
 
     A truth of 0 has no relative error: the absolute one takes its place, as SPAR-Bench does.
 

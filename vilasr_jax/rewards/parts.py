@@ -31,10 +31,10 @@ def format_kept(done: Finished) -> float:
 
 @register("drawing")
 def drawing(done: Finished) -> float:
-    """Share of the row's own right drawings that were made within tolerance at the end (0 when it comes with none).
+    """Share of the row's own right drawings that were made within tolerance (0 when it has none).
 
-    The row's `meta["drawings"]` lists them: `{"label", "points": [[x, y], ...], "tolerance"}` in pixels, the points
-    being a box's two corners or a line's two ends. The last call of a label is the one that counts.
+    The row's `meta["drawings"]` lists them: `{"label", "points": [[x, y], ...], "tolerance"}` in pixels, the
+    points being a box's two corners or a line's two ends. The last call of a label is the one that counts.
     """
     wanted = [item for item in done.meta.get("drawings") or () if isinstance(item, dict)]
     made = {}

@@ -12,8 +12,8 @@ from vilasr_jax.errors import ConfigError
 class Finished:
     """A finished conversation, as a reward sees it.
 
-    `turns` are the assistant turns as read; `events` what the drawing session noted for each (empty when there was
-    none); `question_type`, `answer`, `options` and `meta` are the row's.
+    `turns` are the assistant turns as read; `events` what the drawing session noted for each (empty when
+    there was none); `question_type`, `answer`, `options` and `meta` are the row's.
     """
 
     turns: tuple[ParsedTurn, ...]

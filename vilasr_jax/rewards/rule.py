@@ -55,7 +55,8 @@ def score(
 
     Args:
       texts: the assistant turns, in order.
-      events: what `DrawingSession.events` noted for them; `drew`, `must_draw` and the repeat penalty need them.
+      events: what `DrawingSession.events` noted for them; `drew`, `must_draw` and the repeat penalty need
+      them.
       answer, question_type, options, meta: the row's fields.
       settings: weights.
 
@@ -89,7 +90,7 @@ def _read(text: Any, tools: Sequence[Any]) -> ParsedTurn:
 
 
 def _value(name: str, reward: Any, done: Finished) -> float:
-    """A reward of the user's own may fail on some text: that is 0 and a line in the log, not the end of a job."""
+    """A user's own reward may fail on some text: that is 0 and a line in the log, not the end of a job."""
     try:
         value = float(reward(done))
     except Exception as error:
