@@ -142,9 +142,7 @@ def collate(
         for k, image in enumerate(example.images):
             fill_vision_row(vision, i, k, image)
         if example.extras.keys() != extras.keys():
-            raise DataError(
-                f"example {i} carries the extras {sorted(example.extras)}, example 0 {sorted(extras)}"
-            )
+            raise DataError(f"example {i} has extras {sorted(example.extras)}, example 0 {sorted(extras)}")
         for name, value in example.extras.items():
             extras[name][i, :length] = value
     return Batch(tokens, positions, segment_ids, image_index, vision if n else None, loss_mask, extras)

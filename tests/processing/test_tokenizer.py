@@ -1,0 +1,131 @@
+"""Tokenizers: what becomes one token, what never becomes special, and files."""
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vilasr_jax.errors import TokenizerError
+from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
+from vilasr_jax.processing.tokenizer import QWEN_ADDED_TOKENS, QWEN_SPECIAL_TOKENS
+
+PHRASES = (
+    "<think>",
+    "</think>\nAction: Path Tracer\n",
+    "<answer>",
+    "</answer>",
+    "A",
+    '{"index": ',
+    ', "label": "path"}',
+    "The path begins at ",
+    "The path begins",
+    "[\\](?:x)*+^$ ",
+    "émile",
+)
+CORPUS = (
+    "<think>The path begins at 14, 42 and ends at -7.</think>\nAction: Path Tracer\n",
+    '{"index": 1, "label": "path"} the maze has walls 100',
+    "<answer>A</answer>",
+)
+
+pieces = st.lists(
+    st.one_of(st.text(), st.sampled_from([*PHRASES, *QWEN_SPECIAL_TOKENS, "14", "-7", " ", "\n", "user\n"]))
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tiny_tokenizer(CORPUS, PHRASES, 400)
+
+
+@given(pieces)
+def test_any_text_goes_round_and_never_becomes_special(tokenizer, parts):
+    text = "".join(parts).encode("utf-8", "ignore").decode()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not set(ids) & {*tokenizer.suppressed_ids.tolist(), tokenizer.special.im_end}
+
+
+def test_phrases_integers_and_words_are_one_token(tokenizer):
+    for phrase in (*PHRASES, "user\n", "14", "42", "-7", "100", " maze", " walls"):
+        assert len(tokenizer.encode(phrase)) == 1, phrase
+    longest = tokenizer.encode("The path begins at 14")
+    assert [tokenizer.decode([i]) for i in longest] == ["The path begins at ", "14"]
+    begun = tokenizer.encode("The path begins")[
+        0
+    ]  # a phrase, and an integer, may not end inside a longer one
+    assert begun not in tokenizer.encode("The path beginsx")
+    assert tokenizer.encode("14")[0] not in tokenizer.encode("Room 142")
+    after_space = [tokenizer.decode([i]) for i in tokenizer.encode("is A")]
+    assert after_space[-1] == "A"
+
+
+def test_same_input_same_tokenizer(tokenizer, tmp_path):
+    again = train_tiny_tokenizer(iter(CORPUS), list(PHRASES), 400)
+    tokenizer.save(tmp_path / "one")
+    again.save(tmp_path / "two")
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_size_and_special_ids(tokenizer):
+    small = train_tiny_tokenizer(CORPUS, PHRASES, tokenizer.vocab_size - 3)
+    assert small.vocab_size == tokenizer.vocab_size - 3
+    specials = tokenizer.suppressed_ids.tolist()
+    assert len(specials) == len(QWEN_SPECIAL_TOKENS) - 1 and tokenizer.special.im_end not in specials
+    assert tokenizer.decode([tokenizer.special.im_end]) == "<|im_end|>"
+    assert tokenizer.decode([tokenizer.special.im_end], skip_special=True) == ""
+    assert tokenizer.decode([0, 10**6]) == tokenizer.decode([0])
+    with pytest.raises(TokenizerError, match="too small"):
+        train_tiny_tokenizer(CORPUS, PHRASES, 280)
+    with pytest.raises(TokenizerError, match="special token"):
+        train_tiny_tokenizer(CORPUS, ["stop<|im_end|>"], 400)
+
+
+def test_saved_and_pickled_tokenizers_give_the_same_ids(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    text = "".join(CORPUS) + "<|im_end|> émile 漢字"
+    for other in (Tokenizer.from_dir(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
+        assert other.encode(text) == tokenizer.encode(text)
+        assert other.special == tokenizer.special and other.vocab_size == tokenizer.vocab_size
+
+
+def test_older_two_file_layout(tmp_path):
+    letters = list("abc")
+    (tmp_path / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate([*letters, "ab"])}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    tokenizer = Tokenizer.from_dir(tmp_path)
+    assert tokenizer.encode("abc") == [3, 2]
+    assert tokenizer.special.endoftext == 4 and tokenizer.special.image_pad == 16
+    assert tokenizer.vocab_size == 4 + len(QWEN_SPECIAL_TOKENS) + len(QWEN_ADDED_TOKENS)
+    decoder = {"99": {"content": "<|im_end|>", "special": True}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    with pytest.raises(TokenizerError, match="id 99"):
+        Tokenizer.from_dir(tmp_path)
+
+
+def test_a_special_token_listed_as_text_is_still_special(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for token in content["added_tokens"]:
+        token["special"] = False
+    file.write_text(json.dumps(content))
+    other = Tokenizer.from_dir(tmp_path)
+    assert other.special.im_end not in other.encode("<|im_end|>")
+    assert set(other.special) - {other.special.im_end} <= set(other.suppressed_ids.tolist())
+
+
+def test_bad_folders_are_refused_by_name(tokenizer, tmp_path):
+    with pytest.raises(TokenizerError, match="neither"):
+        Tokenizer.from_dir(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(TokenizerError, match="can't be read"):
+        Tokenizer.from_dir(tmp_path)
+    tokenizer.save(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(file.read_text().replace("<|image_pad|>", "<|other|>"))
+    with pytest.raises(TokenizerError, match=r"lacks <\|image_pad\|>"):
+        Tokenizer.from_dir(tmp_path)
