@@ -1,0 +1,47 @@
+import doctest
+
+import pytest
+
+from vilasr_jax.evaluation import intervals
+from vilasr_jax.evaluation.intervals import mcnemar, mean_interval, paired_difference, wilson_interval
+
+
+def test_wilson_against_published_values():  # Newcombe (1998), table I, method 3
+    for right, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert wilson_interval(5, 5)[1] == 1.0
+
+
+def test_mean_interval():
+    assert mean_interval([1, 1, 0, 1]) == wilson_interval(3, 4)
+    low, high = mean_interval([0.2, 0.4, 0.6, 0.8])
+    assert (low + high) / 2 == pytest.approx(0.5) and high - low == pytest.approx(
+        2 * 1.96 * 0.2582 / 2, abs=1e-3
+    )
+    assert mean_interval([]) == (0.0, 1.0)
+
+
+def test_mcnemar_counts_only_differences():
+    assert mcnemar([1, 0] * 50, [1, 0] * 50) == 1.0
+    assert mcnemar([0] * 10 + [1] * 90, [1] * 100) == pytest.approx(2 / 2**10)
+    assert mcnemar([1, 0], [0, 1]) == 1.0
+    assert 0 < mcnemar([0] * 3000, [1] * 3000) + 1e-300  # no overflow with many
+    with pytest.raises(ValueError, match="3 and 2 questions"):
+        mcnemar([1, 1, 1], [1, 1])
+
+
+def test_paired_difference_is_seeded_and_brackets_the_mean():
+    first, second = [0.0, 1.0, 0.0, 0.5] * 50, [1.0, 1.0, 0.0, 0.5] * 50
+    mean, low, high = paired_difference(first, second)
+    assert mean == 0.25 and 0.18 < low < 0.25 < high < 0.32
+    assert paired_difference(first, second) == (mean, low, high)
+
+
+def test_examples_in_docstrings():
+    assert doctest.testmod(intervals).failed == 0

@@ -1,0 +1,1 @@
+"""Evaluation: the published scorers, intervals, and evaluation of a checkpoint."""
