@@ -84,7 +84,7 @@ class VisionTower(nnx.Module):
         """Images -> tokens [b, n * p / 4, d], vision rows of a sample one after the other."""
         v = self.config.vision
         b, n, p, _ = vision.patches.shape
-        patches, pos_hw, window_ids, image_ids = (a.reshape(b * n, *a.shape[2:]) for a in vision)
+        patches, pos_hw, window_ids, image_ids = (a.reshape(b * n, *a.shape[2:]) for a in vision[:4])
         rope = rope_2d(pos_hw, v.head_dim, v.rope_theta)
         is_full = np.isin(np.arange(v.depth), v.fullatt_block_indexes)
 

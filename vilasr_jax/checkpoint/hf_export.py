@@ -1,0 +1,103 @@
+"""Our weights -> a Hugging Face folder that transformers (and what reads its format) loads."""
+
+import json
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from vilasr_jax.checkpoint.folders import complete_folder
+from vilasr_jax.checkpoint.hf_config import config_to_hf, generation_config, preprocessor_config
+from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves, nested_name
+from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, write_safetensors
+from vilasr_jax.errors import CheckpointError
+from vilasr_jax.models.qwen2_5_vl import ModelConfig
+
+
+class SavesTokenizer(Protocol):
+    """A tokenizer that can write its files."""
+
+    def save(self, path) -> Any:
+        """Writes tokenizer.json, tokenizer_config.json and the chat template into a folder."""
+
+
+def export_hf(
+    params,
+    config: ModelConfig,
+    dst_dir: epath.PathLike,
+    *,
+    tokenizer: SavesTokenizer | None = None,
+    min_pixels: int = 56 * 56,
+    max_pixels: int = 28 * 28 * 1280,
+    layout: str = "flat",
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    overwrite: bool = False,
+) -> None:
+    """Writes a model folder: weights, config, generation and image processor settings, tokenizer.
+
+    The files are config.json, generation_config.json, preprocessor_config.json, safetensors (with an index
+    when there are several) and the tokenizer's own. The folder appears when everything is in it; one tensor
+    at a time is copied to the host.
+
+    Args:
+      params: the model's weights, an NNX state or (nested or path-named) dicts of arrays.
+      config: their config.
+      dst_dir: folder to make, local or `gs://`.
+      tokenizer: writes its own files; without one the folder has none.
+      min_pixels: least area of an image after resizing, for the image processor.
+      max_pixels: greatest.
+      layout: "flat" (config and key names as published) or "nested" (as transformers 5 has them in memory).
+      dtype: of the written weights; None keeps each one's.
+      max_shard_bytes: largest weight file.
+      overwrite: replace an existing folder.
+
+    Raises:
+      CheckpointError: the folder exists or can't be written, or a weight is missing, misshapen or not finite.
+    """
+    leaves = named_leaves(params)
+    wanted = hf_tensors(config)
+    check_leaves(leaves, config)
+    name_of = {(nested_name(t.key) if layout == "nested" else t.key): t for t in wanted}
+    out_dtype = {t.path: jnp.dtype(dtype or leaves[t.path].dtype) for t in wanted}
+
+    def values(name):
+        tensor = name_of[name]
+        leaf = leaves[tensor.path]
+        array = np.asarray(leaf if tensor.layer is None else leaf[tensor.layer])
+        array = tensor.to_hf(array).astype(out_dtype[tensor.path], copy=False)
+        if not np.isfinite(array).all():
+            raise CheckpointError(
+                f"weight {tensor.path!r} holds values that are not finite; nothing was exported"
+            )
+        return array
+
+    with complete_folder(dst_dir, overwrite=overwrite) as folder:
+        write_json(folder / "config.json", config_to_hf(config, layout=layout, dtype=dtype))
+        write_json(folder / "generation_config.json", generation_config(config))
+        write_json(folder / "preprocessor_config.json", preprocessor_config(config, min_pixels, max_pixels))
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        specs = [(name, out_dtype[t.path], t.shape) for name, t in name_of.items()]
+        write_safetensors(folder, specs, values, max_shard_bytes=max_shard_bytes)
+
+
+def check_leaves(leaves, config: ModelConfig) -> None:
+    """Raises CheckpointError unless `leaves` are exactly the weights of `config`, in names and shapes."""
+    expected = {name: tuple(leaf.shape) for name, leaf in named_leaves(abstract_params(config)).items()}
+    for name, shape in expected.items():
+        if name not in leaves:
+            raise CheckpointError(f"weight {name!r} is missing for this model config")
+        if tuple(leaves[name].shape) != shape:
+            raise CheckpointError(
+                f"weight {name!r} has shape {tuple(leaves[name].shape)}, the config asks for {shape}"
+            )
+    for name in leaves:
+        if name not in expected:
+            raise CheckpointError(f"weight {name!r} is unexpected for this model config")
+
+
+def write_json(path: epath.Path, value) -> None:
+    """Writes a readable JSON file."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

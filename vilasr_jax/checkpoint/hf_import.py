@@ -1,0 +1,126 @@
+"""Weights of a Hugging Face folder -> ours."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+from flax import nnx
+
+from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
+from vilasr_jax.checkpoint.hf_layout import (
+    HFTensor,
+    abstract_params,
+    hf_tensors,
+    named_leaves,
+    published_name,
+)
+from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
+from vilasr_jax.errors import CheckpointError
+from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def import_hf(
+    src_dir: epath.PathLike, *, param_dtype: str | None = None, **overrides
+) -> tuple[ModelConfig, nnx.State]:
+    """Reads config.json and the safetensors of a model folder.
+
+    Takes both config layouts, both key prefixes, one file or shards with an index, and BF16, F16 and F32.
+    Each of our weights is filled tensor by tensor, so that beside the result one tensor is in memory.
+
+    Args:
+      src_dir: the folder, local or `gs://`.
+      param_dtype: dtype of our weights; None keeps the stored one.
+      **overrides: fields of `ModelConfig` that are not sizes, such as dtype, remat or attention.
+
+    Returns:
+      The config and the weights, as `nnx.split(model)[1]` of a model of that config.
+
+    Raises:
+      CheckpointError: a file or tensor missing, unexpected, of another shape, cut off or not finite, by name.
+    """
+    config, wanted, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
+    abstract = abstract_params(config)
+    arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named_leaves(abstract).items()}
+    for tensor in wanted:
+        values = tensor.to_ours(stored[tensor.key].read())
+        if tensor.layer is None:
+            arrays[tensor.path][...] = values
+        else:
+            arrays[tensor.path][tensor.layer] = values
+    flat = {
+        path: variable.replace(jnp.asarray(arrays.pop("/".join(path)))) for path, variable in _flat(abstract)
+    }
+    return config, nnx.from_flat_state(flat)
+
+
+def load_hf(src_dir: epath.PathLike, **kwargs) -> Qwen2_5_VL:
+    """The model in a Hugging Face folder; arguments and errors as in `import_hf`."""
+    config, params = import_hf(src_dir, **kwargs)
+    return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0)))), params)
+
+
+def open_hf(
+    src_dir: epath.PathLike, *, param_dtype: str | None = None, **overrides
+) -> tuple[ModelConfig, list[HFTensor], dict[str, StoredTensor]]:
+    """Checks names, shapes and file sizes of a model folder without reading a weight.
+
+    Returns:
+      The config, what a model of that config is made of, and where each published name is stored.
+
+    Raises:
+      CheckpointError: as `import_hf`, except for values that are not finite.
+    """
+    src = epath.Path(src_dir)
+    if not src.is_dir():
+        raise CheckpointError(f"{src}: no such folder; give a Hugging Face model folder")
+    stored: dict[str, StoredTensor] = {}
+    config = config_from_hf(read_json(src / "config.json"), where=str(src / "config.json"), **overrides)
+    for key, tensor in stored_tensors(src).items():
+        name = published_name(key)
+        if name in stored:
+            raise CheckpointError(
+                f"{src}: tensor {name!r} is there twice, as {key!r} and {stored[name].name!r}"
+            )
+        stored[name] = tensor
+    config = config.replace(param_dtype=param_dtype or _common_dtype(src, stored))
+    wanted = hf_tensors(config)
+    _check(src, config, wanted, stored)
+    for name in TOKENIZER_FILES:
+        if not (src / name).exists():
+            logging.warning("%s: no %s; weights and config are converted without it", src, name)
+    return config, wanted, stored
+
+
+def _flat(state) -> list:
+    return list(nnx.to_flat_state(state))
+
+
+def _common_dtype(src, stored: Mapping[str, StoredTensor]) -> str:
+    dtypes = sorted({str(tensor.dtype) for tensor in stored.values()})
+    if len(dtypes) > 1:
+        raise CheckpointError(f"{src}: tensors of mixed dtypes {dtypes}; choose one with param_dtype")
+    return dtypes[0]
+
+
+def _check(src, config, wanted, stored):
+    expected = {tensor.key: tensor.shape for tensor in wanted}
+    missing = [key for key in expected if key not in stored]
+    unexpected = sorted(set(stored) - set(expected))
+    head, table = "lm_head.weight", "model.embed_tokens.weight"
+    if config.tie_word_embeddings and head in unexpected and table not in missing:
+        # Some tools write the tied head once more. That is fine as long as it says the same.
+        if np.array_equal(stored[head].read(), stored[table].read()):
+            unexpected.remove(head)
+    for kind, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise CheckpointError(f"{src}: tensor {keys[0]!r}{more} {kind} for the model in config.json")
+    for key, shape in expected.items():
+        if stored[key].shape != shape:
+            raise CheckpointError(
+                f"{stored[key].file}: tensor {key!r} has shape {stored[key].shape}, config.json wants {shape}"
+            )

@@ -1,0 +1,205 @@
+"""Reading and writing safetensors files a tensor at a time.
+
+The format: eight bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the values
+(https://github.com/huggingface/safetensors). Files are read with plain reads, not mapped, so that the memory
+used is one tensor's.
+"""
+
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+from vilasr_jax.checkpoint.hf_config import read_json
+from vilasr_jax.errors import CheckpointError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_SHARD_BYTES = 5_000_000_000
+
+DTYPES = {
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_EXPONENT_BITS = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np.uint32, 0x7F800000)}
+_CHUNK = 1 << 24  # values looked at in one go
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies."""
+
+    name: str
+    file: epath.Path
+    code: str  # the format's dtype name
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+
+    @property
+    def dtype(self) -> np.dtype:
+        return DTYPES[self.code]
+
+    def read(self, *, finite: bool = True) -> np.ndarray:
+        """The values, in memory of their own.
+
+        Raises:
+          CheckpointError: the file ends too early, or (when `finite`) a value is infinite or not a number.
+        """
+        array = np.empty(self.shape, self.dtype)
+        view = memoryview(array.reshape(-1).view(np.uint8))
+        with self.file.open("rb") as f:
+            f.seek(self.offset)
+            done = 0
+            while done < len(view):
+                count = f.readinto(view[done:])
+                if not count:
+                    raise CheckpointError(
+                        f"{self.file}: ends inside tensor {self.name!r}; fetch the file again"
+                    )
+                done += count
+        if finite and not _all_finite(array, self.code):
+            raise CheckpointError(f"{self.file}: tensor {self.name!r} holds values that are not finite")
+        return array
+
+
+def stored_tensors(folder: epath.PathLike) -> dict[str, StoredTensor]:
+    """The tensors of a model folder: those of its index, of model.safetensors, or of every *.safetensors.
+
+    Raises:
+      CheckpointError: no folder or no safetensors in it, a file missing, damaged or cut off, a tensor in two
+        files or in none, or a dtype other than BF16, F16 and F32; the message names the file and the tensor.
+    """
+    folder = epath.Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder")
+    weight_map = None
+    if (folder / INDEX).exists():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{folder / INDEX}: has no weight_map")
+        names = sorted(set(weight_map.values()))
+    elif (folder / SINGLE).exists():
+        names = [SINGLE]
+    else:
+        names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".safetensors"))
+    if not names:
+        raise CheckpointError(f"{folder}: no .safetensors files here (pickled weights are never read)")
+    found: dict[str, StoredTensor] = {}
+    for name in names:
+        for tensor in _read_header(folder / name):
+            if tensor.name in found:
+                raise CheckpointError(
+                    f"{folder}: tensor {tensor.name!r} is in {found[tensor.name].file.name} and {name}"
+                )
+            found[tensor.name] = tensor
+    for key, name in (weight_map or {}).items():
+        if key not in found or found[key].file.name != name:
+            raise CheckpointError(f"{folder / name}: has no tensor {key!r}, though {INDEX} says so")
+    return found
+
+
+def write_safetensors(
+    folder: epath.PathLike,
+    tensors: Iterable[tuple[str, np.dtype, tuple[int, ...]]],
+    values: Callable[[str], np.ndarray],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes model.safetensors, or shards with an index when there is more than `max_shard_bytes`.
+
+    Args:
+      folder: an existing folder.
+      tensors: (name, dtype, shape) of each.
+      values: gives one tensor's values; called once for each name, in order.
+      max_shard_bytes: largest shard, unless one tensor alone is larger.
+      metadata: goes into each header.
+
+    Raises:
+      CheckpointError: a dtype that is not written.
+    """
+    shards: list[list] = [[]]
+    size = total = 0
+    for name, dtype, shape in tensors:
+        dtype = np.dtype(dtype)
+        if dtype not in _CODES:
+            raise CheckpointError(
+                f"tensor {name!r}: {dtype} is not written to safetensors; use {sorted(_CODES, key=str)}"
+            )
+        count = dtype.itemsize * math.prod(shape)
+        if shards[-1] and size + count > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append((name, dtype, tuple(shape), count))
+        size, total = size + count, total + count
+    single = len(shards) == 1
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        name = SINGLE if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_file(epath.Path(folder) / name, shard, values, metadata)
+        weight_map |= {tensor[0]: name for tensor in shard}
+    if not single:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (epath.Path(folder) / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write_file(path, shard, values, metadata):
+    header, offset = {"__metadata__": {"format": "pt", **(metadata or {})}}, 0
+    for name, dtype, shape, count in shard:
+        header[name] = {
+            "dtype": _CODES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, offset + count],
+        }
+        offset += count
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for name, dtype, shape, _ in shard:
+            array = np.ascontiguousarray(values(name))
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"{name}: {array.dtype}{array.shape}, announced as {dtype}{shape}")
+            f.write(memoryview(array.reshape(-1).view(np.uint8)))
+
+
+def _read_header(path: epath.Path) -> list[StoredTensor]:
+    try:
+        size = path.stat().length
+        with path.open("rb") as f:
+            (length,) = struct.unpack("<Q", f.read(8))
+            if length > min(size, 100_000_000):
+                raise ValueError("the header is longer than the file")
+            header = json.loads(f.read(length))
+        header.pop("__metadata__", None)
+        tensors = []
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            code, shape = entry["dtype"], tuple(entry["shape"])
+            if code not in DTYPES:
+                raise CheckpointError(
+                    f"{path}: tensor {name!r} has dtype {code}; only {sorted(DTYPES)} are read"
+                )
+            if end - begin != DTYPES[code].itemsize * math.prod(shape):
+                raise ValueError(f"tensor {name!r} has {end - begin} bytes for shape {shape}")
+            if 8 + length + end > size:
+                raise CheckpointError(f"{path}: ends inside tensor {name!r}; fetch the file again")
+            tensors.append(StoredTensor(name, path, code, shape, 8 + length + begin))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or cut off ({error})") from error
+    return tensors
+
+
+def _all_finite(array: np.ndarray, code: str) -> bool:
+    kind, bits = _EXPONENT_BITS[code]
+    flat = array.reshape(-1).view(kind)
+    return not any(np.any((flat[i : i + _CHUNK] & bits) == bits) for i in range(0, flat.size, _CHUNK))
