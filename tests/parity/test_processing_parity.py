@@ -1,5 +1,6 @@
 """Pixels, positions and token ids against transformers, run live (the `parity` extra)."""
 
+import importlib.util
 import io
 import json
 
@@ -80,6 +81,9 @@ def test_pixels_of_200_pictures(tmp_path):
     assert 0 < refused < 20
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is not None, reason="torchvision resizes otherwise"
+)
 def test_auto_image_processor_reads_the_config(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor_config(MIN_PIXELS, MAX_PIXELS)))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))

@@ -62,6 +62,10 @@ def test_phrases_integers_and_words_are_one_token(tokenizer):
     assert after_space[-1] == "A"
 
 
+def test_a_lone_surrogate_does_not_raise(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("a\ud800b 漢 \U0001f600")) == "a\ufffdb 漢 \U0001f600"
+
+
 def test_same_input_same_tokenizer(tokenizer, tmp_path):
     again = train_tiny_tokenizer(iter(CORPUS), list(PHRASES), 400)
     tokenizer.save(tmp_path / "one")

@@ -154,7 +154,9 @@ class Tokenizer:
         (path / "chat_template.jinja").write_text(template, encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; never a special id, whatever the text says."""
+        """Ids of plain text; never a special id, whatever the text says. A lone surrogate becomes U+FFFD."""
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special: bool = False) -> str:
