@@ -64,7 +64,7 @@ def paired_difference(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Mean of `second - first` on the same questions and its bootstrap interval (seeded): (mean, low, high)."""
+    """`second - first` on the same questions with a seeded bootstrap interval: (mean, low, high)."""
     difference = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     if not len(difference):
         return 0.0, 0.0, 0.0
