@@ -117,7 +117,8 @@ def _find_items(rest: str, errors: list[str]) -> list[Any]:
             found = found[0]
         items += found[: MAX_ITEMS + 1]
         if not whole:
-            errors.append("the json can't be read" + (f" after item {len(items)}" if found else ""))
+            place = f" after item {min(len(items), MAX_ITEMS)}" if found else ""
+            errors.append("the json can't be read" + place)
         elif not found:
             errors.append("the json must be a list of items")
     if len(items) > MAX_ITEMS:

@@ -65,9 +65,9 @@ class Canvas:
     def box(self, x1: float, y1: float, x2: float, y2: float, label: str) -> None:
         """A box outline with its label above (inside, where there is no room above)."""
         color, width = label_color(label, self.style.palette), self.pixels(self.style.box_width)
-        right, bottom = min(self.width + width, x2), min(self.height + width, y2)
-        corners = (round(max(-width, x1)), round(max(-width, y1)), round(right), round(bottom))
-        self.draw.rectangle(corners, outline=color, width=width)
+        left, right = (round(min(max(x, -width), self.width + width)) for x in (x1, x2))
+        top, bottom = (round(min(max(y, -width), self.height + width)) for y in (y1, y2))
+        self.draw.rectangle((left, top, right, bottom), outline=color, width=width)
         self._labels.append((x1, y1, label, color))
 
     def line(self, x1: float, y1: float, x2: float, y2: float, label: str, newest: bool) -> None:

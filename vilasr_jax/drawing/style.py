@@ -47,7 +47,7 @@ class Style:
 STYLES: dict[str, Style] = {
     style.name: style
     for style in (
-        Style("published", palette=(RED,), line_width=2, box_width=2, label_background=False, arrow=10),
+        Style("published", palette=(RED,), line_width=3, box_width=3, label_background=False, arrow=10),
         Style("clear", reference=448, line_width=4, box_width=3, label_size=16, arrow=14, dots=4),
         Style(
             "maze", palette=((40, 110, 255),), line_width=4, line_gap=8, labels=False, newest_ring=12,

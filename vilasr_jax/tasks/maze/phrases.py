@@ -9,7 +9,7 @@ from vilasr_jax.drawing import DrawingSettings, get_tools
 from vilasr_jax.drawing.prompts import PROMPTS, get_prompts, system_text
 from vilasr_jax.tasks.maze import generate, perception, traces
 from vilasr_jax.tasks.maze.generate import LETTERS, STEPS, make_maze_row
-from vilasr_jax.tasks.maze.perception import perception_example
+from vilasr_jax.tasks.maze.perception import KINDS, perception_example
 from vilasr_jax.tasks.maze.spec import MazeSpec
 from vilasr_jax.tasks.replay import replay
 
@@ -46,13 +46,15 @@ def corpus(
     numbers = range(0, max(64, settings.max_images + 1))
     for number in sorted({*centres, *sides, *numbers}):
         yield str(number)
+    yield from _ERROR_PHRASES
+    yield get_prompts(settings.prompt).final
     text_only = DrawingSettings(prompt=settings.prompt, draw=False)
     rng = random.Random(0)
     for seed in range(rows):
         row = make_maze_row(spec, seed)
         yield from message_texts(replay(traces.expert_trace(row, rng, slip=seed % 2 == 0), settings))
         yield from message_texts(replay(traces.text_trace(row), text_only))
-        yield from message_texts(perception_example(spec, seed, settings))
+        yield from message_texts(perception_example(spec, seed, settings, (KINDS[seed % len(KINDS)],)))
     for variant in PROMPTS:
         session = make_maze_row(spec, 0).session(DrawingSettings(prompt=variant))
         yield from message_texts(session.messages)
