@@ -1,9 +1,11 @@
-"""Attention, in one place: who may look at whom is said with segment ids or cache lengths, never a mask tensor.
+"""Attention, in one place: who may look at whom is said with segment ids or cache lengths, not with masks.
 
 segment ids of a packed row      1 1 1 2 2 0      0 is padding
 query 4 (segment 2), causal      . . . x x .
 query 2 (segment 1), causal      x x x . . .
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ import jax.numpy as jnp
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
+_BLOCK = 64  # queries of a causal block, at least
+_MAX_BLOCKS = 16
 
 
 def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
@@ -27,11 +31,20 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
     """
     if backend != "xla":
         raise NotImplementedError(f"attention backend {backend!r}")
+    t = q.shape[1]
     mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, None, :]
-    if causal:
-        index = jnp.arange(q.shape[1])
-        mask &= index[:, None] >= index[None, :]
-    return _plain(q, k, v, mask)
+    if not causal:
+        return _plain(q, k, v, mask)
+    index = jnp.arange(t)
+    mask &= index[:, None] >= index[None, :]
+    # A block of queries needs no keys after its own end: with many blocks nearly half of the work falls away.
+    size = max(_BLOCK, -(-t // _MAX_BLOCKS))
+    ends = [min(start + size, t) for start in range(0, t, size)]
+    blocks = [
+        _plain(q[:, start:end], k[:, :end], v[:, :end], mask[:, start:end, :end])
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
 
 def cached_attention(q, k, v, visible):
@@ -48,11 +61,14 @@ def cached_attention(q, k, v, visible):
 
 
 def _plain(q, k, v, mask):
-    """mask: bool [b, t, s]. Softmax in float32."""
+    """mask: bool [b, t, s]. Softmax in float32; its denominator is divided out after the sum over values."""
     b, t, n, h = q.shape
-    kv = k.shape[2]
-    precision = matmul_precision(q.dtype)
-    q = (q * h**-0.5).reshape(b, t, kv, n // kv, h)
-    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, precision=precision, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, _MASKED), axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v, precision=precision).reshape(b, t, n, h)
+    s, kv = k.shape[1:3]
+    matmul = partial(jnp.matmul, precision=matmul_precision(q.dtype), preferred_element_type=jnp.float32)
+    q = (q * h**-0.5).reshape(b, t, kv, n // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, n // kv * t, h)
+    scores = matmul(q, k.transpose(0, 2, 3, 1)).reshape(b, kv, n // kv, t, s)
+    scores = jnp.where(mask[:, None, None], scores, _MASKED)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    out = matmul(weights.astype(v.dtype).reshape(b, kv, n // kv * t, s), v.transpose(0, 2, 1, 3))
+    out = out.reshape(b, kv, n // kv, t, h) / weights.sum(axis=-1)[..., None]
+    return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)

@@ -37,7 +37,7 @@ def init_cache(config: ModelConfig, batch: int, max_len: int, dtype=None) -> KVC
 
 
 def write_slots(length, valid, max_len: int):
-    """The slot each new token goes to: length, length + 1, ...; `max_len` (dropped) where not valid. [b, t]"""
+    """The slot [b, t] of each new token: length, length + 1, ...; `max_len` (so: dropped) where not valid."""
     slots = length[:, None] + jnp.arange(valid.shape[1])
     return jnp.where(valid, slots, max_len)
 

@@ -44,7 +44,7 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The whole model. Defaults are Qwen2.5-VL-7B's; dtypes are names, so that configs can be written as text."""
+    """The whole model, by default Qwen2.5-VL-7B's sizes. Dtypes are names, as in text configs."""
 
     vocab_size: int = 152064
     hidden_size: int = 3584

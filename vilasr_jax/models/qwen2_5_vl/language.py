@@ -28,7 +28,7 @@ class DecoderLayer(nnx.Module):
         self.head_dim = h
 
     def __call__(self, x, rope, attend: Callable):
-        """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets rotated q and k."""
+        """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets them rotated."""
         b, t, _ = x.shape
         y = self.input_layernorm(x)
         q, k, v = (

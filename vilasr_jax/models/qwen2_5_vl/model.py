@@ -14,7 +14,7 @@ from vilasr_jax.models.qwen2_5_vl.vision import VisionInput, VisionTower
 class Qwen2_5_VL(nnx.Module):
     """Vision tower, language model and output head.
 
-    Use with plain JAX transforms: `graphdef, params = nnx.split(model)` once outside, `nnx.merge` inside `jax.jit`.
+    For plain JAX transforms: `graphdef, params = nnx.split(model)` once outside, `nnx.merge` inside `jax.jit`.
     Letters in shapes: b batch, t tokens, s cache slots, d width, m vision tokens of a sample.
     """
 
@@ -78,10 +78,10 @@ class Qwen2_5_VL(nnx.Module):
         return self.decode_layers(self.embed(tokens, image_index, vision_tokens), positions, segment_ids)
 
     def extend(self, x, positions, valid, cache: KVCache) -> tuple[jax.Array, KVCache]:
-        """Reads t more tokens a row into the cache: prefill, insertion of a turn, and (t = 1) a decoding step.
+        """Reads t more tokens a row into the cache: prefill, insertion of a turn, (t = 1) a decoding step.
 
-        Row i's valid tokens take the slots length[i], length[i] + 1, ...; each sees what is cached before it and
-        itself. Tokens that are not valid, or have no slot left, are dropped and never overwrite anything.
+        Row i's valid tokens take the slots length[i], length[i] + 1, ...; each sees itself and all before it.
+        Tokens that are not valid, or have no slot left, are dropped and never overwrite anything.
 
         Args:
           x: [b, t, d] from `embed`.
