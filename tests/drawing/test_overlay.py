@@ -54,7 +54,9 @@ def test_the_same_again_is_a_repeat():
     o = overlay()
     o.apply([Line(1, "1", 14, 14, 42, 14)])
     applied = o.apply([Line(2, "1", 14, 14, 42, 14)])
-    assert (applied.corrected, applied.repeated) == (0, 1)
+    assert (applied.corrected, applied.repeated, applied.drawn) == (0, 1, ())
+    applied = o.apply([Line(2, "1", 14, 14, 42, 14), Line(2, "2", 42, 14, 42, 42)])
+    assert (applied.corrected, applied.repeated, applied.drawn) == (0, 1, (3,))
 
 
 def test_box_and_line_of_one_label_are_two_things():

@@ -96,7 +96,9 @@ def test_reasons_to_stop():
     assert s.step(draw(line())).stop_reason == "repeat"
     s = session(stop_on_repeat=False)
     s.step(draw(line()))
-    assert s.step(draw(line())).drawn == 1
+    reply = s.step(draw(line()))
+    assert (reply.drawn, reply.error) == (0, "nothing new was drawn") and len(s.images) == 2
+    assert s.step(draw(line(), line("2"))).drawn == 1
     assert session(max_images=1).step(draw(line())).stop_reason == "image_limit"
 
 

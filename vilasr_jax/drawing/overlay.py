@@ -82,19 +82,23 @@ class Overlay:
         return Applied(drawn, self._corrected, self._repeated, tuple(errors))
 
     def put(self, call: Call) -> None:
-        """Adds an annotation, or moves the one of that label; it becomes the newest."""
+        """Adds an annotation, or moves the one of that label; it becomes the newest.
+
+        What is already there in the same place is only counted: a turn of nothing else draws no image.
+        """
         base = self.base(call.index)
         label = (base, call.tool, call.label)
         n = self._named.get(label, 0)
         self._named[label] = n + 1
         key = (*label, n)
-        old = self._annotations.pop(key, None)
+        old = self._annotations.get(key)
+        if old is not None and _place(old) == _place(call):
+            self._repeated += 1
+            return
+        self._annotations.pop(key, None)
         self._annotations[key] = call
         self._touched[base] = None
-        if old is not None:
-            same = _place(old) == _place(call)
-            self._repeated += same
-            self._corrected += not same
+        self._corrected += old is not None
 
 
 def _place(call: Call) -> tuple:

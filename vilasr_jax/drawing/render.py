@@ -28,6 +28,22 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
+@functools.lru_cache(maxsize=128)
+def _label_tile(text: str, size: int, color: Color, plate: bool) -> tuple[Image.Image, Image.Image | None]:
+    """A label's pixels, and the mask to paste them with (None: all of them)."""
+    font = _font(size)
+    tile_size = (math.ceil(font.getlength(text)) + 4, size + 4)
+    if plate:
+        bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+        tile = Image.new("RGB", tile_size, color)
+        ink = (0, 0, 0) if bright > 150 else (255, 255, 255)
+        ImageDraw.Draw(tile).text((2, 2), text, fill=ink, font=font)
+        return tile, None
+    mask = Image.new("L", tile_size)
+    ImageDraw.Draw(mask).text((2, 2), text, fill=255, font=font)
+    return Image.new("RGB", tile_size, color), mask
+
+
 @functools.lru_cache(maxsize=4096)
 def label_color(label: str, palette: tuple[Color, ...]) -> Color:
     """The colour of a label: the same in every image, turn and process."""
@@ -122,13 +138,8 @@ class Canvas:
         if not text:
             return
         size = max(8, self.pixels(self.style.label_size))
-        font = _font(size)
-        width, height = font.getlength(text) + 4, size + 4
-        x = max(0, min(x, self.width - width))
-        y = y - height if y >= height else y
-        y = max(0, min(y, self.height - height))
-        if self.style.label_background:
-            self.draw.rectangle((x, y, x + width, y + height), fill=color)
-            bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-            color = (0, 0, 0) if bright > 150 else (255, 255, 255)
-        self.draw.text((x + 2, y + 2), text, fill=color, font=font)
+        tile, mask = _label_tile(text, size, color, self.style.label_background)
+        left = round(max(0, min(x, self.width - tile.width)))
+        top = y - tile.height if y >= tile.height else y
+        top = round(max(0, min(top, self.height - tile.height)))
+        self.image.paste(tile, (left, top), mask)

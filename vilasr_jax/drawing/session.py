@@ -132,8 +132,10 @@ class DrawingSession:
         event["repeated"] = applied.repeated
         event["error"] = error = "; ".join(errors) or None
         drawn = len(applied.drawn)
-        if applied.repeated and applied.repeated == len(turn.calls) and self.settings.stop_on_repeat:
-            return self._stop("repeat", drawn, error)
+        if applied.repeated and not drawn:
+            if self.settings.stop_on_repeat:
+                return self._stop("repeat", drawn, error)
+            event["error"] = error = "; ".join([*errors, "nothing new was drawn"])
         if len(self.images) > self.settings.max_images:
             return self._stop("image_limit", drawn, error)
         prompts = get_prompts(self.settings.prompt)
