@@ -164,10 +164,11 @@ def _is_strict(text: str, tools: Sequence[Tool]) -> bool:
         return one and body.startswith("<answer>") and body.endswith("</answer>") and "```" not in body
     if name not in [tool.name for tool in tools] or "<answer>" in rest:
         return False
+    usable = [tool for tool in tools if tool.keys or tool.name == name]
     parts = body.split("```")  # before, block, between, block, after
     if len(parts) < 3 or len(parts) % 2 == 0:
         return False
-    return all(_is_strict_block(block, tools) for block in parts[1::2])
+    return all(_is_strict_block(block, usable) for block in parts[1::2])
 
 
 def _is_strict_block(block: str, tools: Sequence[Tool]) -> bool:

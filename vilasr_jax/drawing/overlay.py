@@ -8,7 +8,7 @@ An annotation is known by (base image, tool, label, n). A later call with the sa
 of that label (a correction); one call that names a label twice means two objects.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -23,19 +23,23 @@ Key = tuple[int, str, str, int]
 
 @dataclass(frozen=True)
 class Applied:
-    """What one turn's calls did: the new images' numbers, counts, and what could not be done."""
+    """What one turn's calls did: the new images' numbers, counts, and what could not be done.
+
+    `full`: the new images would have been more than `max_images`, so none was drawn.
+    """
 
     drawn: tuple[int, ...]
     corrected: int
     repeated: int
     errors: tuple[str, ...]
+    full: bool = False
 
 
 class Overlay:
     """Images of one conversation and what is drawn on them. `images[k - 1]` is image k."""
 
-    def __init__(self, images: Sequence[Image.Image], style: Style):
-        self.style = style
+    def __init__(self, images: Sequence[Image.Image], style: Style, max_images: int | None = None):
+        self.style, self.max_images = style, max_images
         self.images: list[Image.Image] = list(images)
         self._base_of: list[int] = list(range(1, len(self.images) + 1))
         self._annotations: dict[Key, Call] = {}
@@ -44,7 +48,7 @@ class Overlay:
     def _reset_turn(self) -> None:
         self._named: dict[tuple[int, str, str], int] = {}  # objects a label has had in this turn
         self._touched: dict[int, None] = {}  # base images to draw again, in order
-        self._added: list[tuple[Image.Image, int]] = []
+        self._added: list[tuple[int, Callable[[Image.Image], Image.Image]]] = []
         self._corrected = self._repeated = 0
 
     def base(self, index: int) -> int:
@@ -72,11 +76,13 @@ class Overlay:
             except ItemError as error:
                 errors.append(f"item {number}: {error}")
         first = len(self.images)
+        if self.max_images is not None and first + len(self._touched) + len(self._added) > self.max_images:
+            return Applied((), self._corrected, self._repeated, tuple(errors), full=True)
         for base in self._touched:
             self.images.append(render(self.images[base - 1], self.annotations(base), self.style))
             self._base_of.append(base)
-        for image, _ in self._added:
-            self.images.append(image)
+        for base, make in self._added:
+            self.images.append(make(self.images[base - 1]))
             self._base_of.append(len(self.images))
         drawn = tuple(range(first + 1, len(self.images) + 1))
         return Applied(drawn, self._corrected, self._repeated, tuple(errors))
@@ -99,6 +105,23 @@ class Overlay:
         self._annotations[key] = call
         self._touched[base] = None
         self._corrected += old is not None
+
+    def erase(self, index: int, label: str) -> int:
+        """Removes every annotation of a label from the base under an image; how many there were."""
+        base = self.base(index)
+        gone = [key for key in self._annotations if (key[0], key[2]) == (base, label)]
+        for key in gone:
+            del self._annotations[key]
+            self._touched[base] = None
+        return len(gone)
+
+    def touch(self, index: int) -> None:
+        """Has the base under an image drawn again in this turn."""
+        self._touched[self.base(index)] = None
+
+    def add_image(self, index: int, make: Callable[[Image.Image], Image.Image]) -> None:
+        """Adds a new base image, made from the clean base under an image when the turn is drawn."""
+        self._added.append((self.base(index), make))
 
 
 def _place(call: Call) -> tuple:

@@ -74,24 +74,28 @@ class Canvas:
         self._ring: tuple[float, float] | None = None
         self._labels: list[tuple[float, float, str, Color]] = []
 
+    def color(self, label: str) -> Color:
+        """The colour of a label in this style."""
+        return label_color(label, self.style.palette)
+
     def pixels(self, size: float) -> int:
         """A style's size in pixels of this image."""
         return max(1, round(size * self.scale))
 
     def box(self, x1: float, y1: float, x2: float, y2: float, label: str) -> None:
         """A box outline with its label above (inside, where there is no room above)."""
-        color, width = label_color(label, self.style.palette), self.pixels(self.style.box_width)
+        color, width = self.color(label), self.pixels(self.style.box_width)
         left, right = (round(min(max(x, -width), self.width + width)) for x in (x1, x2))
         top, bottom = (round(min(max(y, -width), self.height + width)) for y in (y1, y2))
         self.draw.rectangle((left, top, right, bottom), outline=color, width=width)
-        self._labels.append((x1, y1, label, color))
+        self.note(x1, y1, label)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, label: str, newest: bool) -> None:
         """A line with the style's arrow head, end dots and, on the newest, a ring."""
         clipped = clip_line(x1, y1, x2, y2, self.width, self.height)
         if clipped is None:
             return
-        style, color = self.style, label_color(label, self.style.palette)
+        style, color = self.style, self.color(label)
         ax, ay, bx, by = (round(c) for c in clipped)
         ends = _shortened(ax, ay, bx, by, style.line_gap * self.scale)
         self.draw.line(ends, fill=color, width=self.pixels(style.line_width))
@@ -101,16 +105,17 @@ class Canvas:
             self.dot(ax, ay, style.dots, color)
         if newest and style.newest_ring:
             self._ring = (bx, by)
-        self._labels.append(((ax + bx) / 2, (ay + by) / 2, label, color))
+        self.note((ax + bx) / 2, (ay + by) / 2, label)
 
     def dot(self, x: float, y: float, radius: float, color: Color) -> None:
         """A filled disc; `radius` in style units."""
         r = self.pixels(radius)
         self.draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
 
-    def note(self, x: float, y: float, text: str, color: Color) -> None:
-        """A label at a place, drawn with the others in `finish`."""
-        self._labels.append((x, y, text, color))
+    def note(self, x: float, y: float, text: str, *, always: bool = False) -> None:
+        """Words at a place, drawn in `finish`; without `always` only where the style shows labels."""
+        if self.style.labels or always:
+            self._labels.append((x, y, text, self.color(text)))
 
     def finish(self) -> None:
         """Draws what lies on top: the ring and the labels."""
@@ -119,9 +124,8 @@ class Canvas:
             width = self.pixels(self.style.ring_width)
             box = (x - r, y - r, x + r - 1, y + r - 1)
             self.draw.ellipse(box, outline=self.style.ring_color, width=width)
-        if self.style.labels:
-            for x, y, text, color in self._labels:
-                self._label(x, y, text, color)
+        for x, y, text, color in self._labels:
+            self._label(x, y, text, color)
 
     def _arrow(self, ax: int, ay: int, bx: int, by: int, color: Color) -> None:
         length = math.hypot(bx - ax, by - ay)

@@ -75,7 +75,7 @@ class DrawingSession:
         self.answer: str | None = None
         self.stop_reason: str | None = None
         self._given = len(images)
-        self._overlay = Overlay(images, get_style(settings.style))
+        self._overlay = Overlay(images, get_style(settings.style), settings.max_images)
         self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools), get_prompts(settings.prompt)  # a wrong setting fails here, not later
 
@@ -132,11 +132,11 @@ class DrawingSession:
         event["repeated"] = applied.repeated
         event["error"] = error = "; ".join(errors) or None
         drawn = len(applied.drawn)
-        if applied.repeated and not drawn:
+        if applied.repeated and not drawn and not applied.full:
             if self.settings.stop_on_repeat:
                 return self._stop("repeat", drawn, error)
             event["error"] = error = "; ".join([*errors, "nothing new was drawn"])
-        if len(self.images) > self.settings.max_images:
+        if applied.full:
             return self._stop("image_limit", drawn, error)
         prompts = get_prompts(self.settings.prompt)
         content = self._image_parts(applied.drawn)

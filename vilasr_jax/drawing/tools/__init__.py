@@ -4,11 +4,18 @@ from collections.abc import Sequence
 
 from vilasr_jax.drawing.tools.base import ItemError as ItemError
 from vilasr_jax.drawing.tools.base import Tool as Tool
-from vilasr_jax.drawing.tools.object_mapper import ObjectMapper as ObjectMapper
-from vilasr_jax.drawing.tools.path_tracer import PathTracer as PathTracer
+from vilasr_jax.drawing.tools.erase import Erase
+from vilasr_jax.drawing.tools.marks import PointMark, TextMark
+from vilasr_jax.drawing.tools.object_mapper import ObjectMapper
+from vilasr_jax.drawing.tools.path_tracer import PathTracer
+from vilasr_jax.drawing.tools.select_frame import SelectFrame
+from vilasr_jax.drawing.tools.zoom import Zoom
 from vilasr_jax.errors import ConfigError
 
-TOOLS: dict[str, Tool] = {tool.id: tool for tool in (ObjectMapper(), PathTracer())}
+TOOLS: dict[str, Tool] = {
+    tool.id: tool
+    for tool in (ObjectMapper(), PathTracer(), PointMark(), TextMark(), Zoom(), Erase(), SelectFrame())
+}
 PUBLISHED = ("object_mapper", "path_tracer")
 
 

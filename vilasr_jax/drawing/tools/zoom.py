@@ -1,0 +1,54 @@
+"""Zoom: a region of an image as a new image of about the same size."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from PIL import Image
+
+from vilasr_jax.drawing.calls import Call
+from vilasr_jax.drawing.tools.base import ItemError, Tool, read_index, read_label, read_numbers
+
+UNIT = 28  # sides of what the model sees are multiples of this
+LEAST = 14  # pixels a side of a region
+MOST_SCALE = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Region(Call):
+    """The region of the clean base under image `index` to look at."""
+
+    tool: ClassVar[str] = "zoom"
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class Zoom(Tool):
+    id = "zoom"
+    name = "Zoom"
+    keys = ("bbox_2d",)  # as Object Mapper's: the action's name tells them apart
+    purpose = "shows a region of an image, enlarged, as a new image"
+    example = '{"index": 1, "bbox_2d": [x1, y1, x2, y2], "label": "name"}'
+
+    def read(self, item):
+        x1, y1, x2, y2 = read_numbers(item, "bbox_2d", 4)
+        label = read_label(item)
+        return Region(read_index(item), label, min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+
+    def apply(self, call, overlay):
+        width, height = overlay.size(call.index)
+        left, top = max(0, math.floor(call.x1)), max(0, math.floor(call.y1))
+        right, bottom = min(width, math.ceil(call.x2)), min(height, math.ceil(call.y2))
+        if right - left < LEAST or bottom - top < LEAST:
+            raise ItemError(f"the region inside the image is less than {LEAST} pixels a side")
+        overlay.add_image(call.index, lambda base: enlarge(base, (left, top, right, bottom)))
+
+
+def enlarge(base: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """The region `box` with about the area of `base`, sides rounded to multiples of 28."""
+    region = base.crop(box)
+    scale = min(MOST_SCALE, math.sqrt(base.width * base.height / (region.width * region.height)))
+    size = (max(UNIT, round(side * scale / UNIT) * UNIT) for side in region.size)
+    return region.resize(tuple(size), Image.Resampling.BICUBIC)
