@@ -30,8 +30,10 @@ class Linear(nnx.Module):
 
     def __call__(self, x):
         kernel = self.kernel[...].astype(self.dtype)
-        y = jnp.dot(x.astype(self.dtype), kernel, precision=matmul_precision(self.dtype))
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])  # one matrix: XLA's CPU backward is 3x faster on it
+        y = jnp.dot(rows, kernel, precision=matmul_precision(self.dtype))
+        y = y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return y.reshape(*x.shape[:-1], -1)
 
 
 class RMSNorm(nnx.Module):

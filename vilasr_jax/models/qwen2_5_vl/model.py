@@ -14,7 +14,8 @@ from vilasr_jax.models.qwen2_5_vl.vision import VisionInput, VisionTower
 class Qwen2_5_VL(nnx.Module):
     """Vision tower, language model and output head.
 
-    For plain JAX transforms: `graphdef, params = nnx.split(model)` once outside, `nnx.merge` inside `jax.jit`.
+    With plain JAX transforms: `graphdef, params = nnx.split(model)` once outside, `nnx.merge`
+    inside `jax.jit`.
     Letters in shapes: b batch, t tokens, s cache slots, d width, m vision tokens of a sample.
     """
 

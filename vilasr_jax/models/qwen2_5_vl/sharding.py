@@ -1,7 +1,8 @@
 """How weights and activations lie on a mesh with the axes data, fsdp and model.
 
 Letters: l layer, d width of the model, f width of an MLP, q query heads x head_dim, k key-value heads x
-head_dim, v vocabulary, p values of a patch, w merged patch width, b batch, t tokens, s cache slots, h head_dim.
+head_dim, v vocabulary, p values of a patch, w merged patch width, b batch, t tokens, s cache slots, h
+head_dim.
 """
 
 import dataclasses

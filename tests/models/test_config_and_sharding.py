@@ -1,0 +1,79 @@
+"""Presets, checks of sizes, and the layout on a mesh."""
+
+import jax
+import pytest
+from flax import nnx
+from jax.sharding import AbstractMesh, NamedSharding
+
+from tests.models.small import SMALL
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.qwen2_5_vl import SAMPLING, TRAINING, Qwen2_5_VL, partition_specs, preset
+
+# 7B's is the published figure; the others keep the presets from changing unseen.
+PARAMETERS = {"3b": 3_754_622_976, "7b": 8_292_166_656, "32b": 33_452_718_336, "72b": 73_410_777_344}
+
+
+def abstract(config):
+    return nnx.state(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))), nnx.Param)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_sizes_have_the_published_number_of_parameters(name):
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract(preset(name)))) == PARAMETERS[name]
+
+
+def test_overrides_reach_both_towers():
+    config = preset(
+        "tiny", vocab_size=71, hidden_size=48, head_dim=12, mrope_section=(2, 2, 2), vision={"depth": 1}
+    )
+    assert (config.vocab_size, config.vision.depth, config.vision.out_hidden_size) == (71, 1, 48)
+    hash(config)
+
+
+@pytest.mark.parametrize(
+    "overrides, says",
+    [
+        ({"width": 5}, "unknown field 'width'"),
+        ({"vision": {"layers": 5}}, "unknown field 'layers'"),
+        ({"num_kv_heads": 3}, "multiple of num_kv_heads"),
+        ({"mrope_section": (1, 2, 3)}, "mrope_section"),
+        ({"remat": "some"}, "remat must be one of"),
+        ({"attention": "flash"}, "attention must be one of"),
+        ({"vision": {"num_heads": 5}}, "vision.num_heads"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(overrides, says):
+    with pytest.raises(ConfigError, match=says):
+        preset("tiny", **overrides)
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(ConfigError, match="'8b' does not exist"):
+        preset("8b")
+
+
+@pytest.mark.parametrize("sharding", [TRAINING, SAMPLING])
+@pytest.mark.parametrize("config", [SMALL, preset("7b")])
+def test_every_weight_has_a_spec_of_its_rank(config, sharding):
+    params = abstract(config)
+    specs = partition_specs(params, sharding)
+    split_axes = set()
+    for leaf, spec in zip(
+        jax.tree.leaves(params),
+        jax.tree.leaves(specs, is_leaf=lambda x: x.__class__.__name__ == "PartitionSpec"),
+        strict=True,
+    ):
+        assert len(spec) <= leaf.ndim
+        split_axes |= {axis for axis in spec if axis}
+    assert split_axes == ({"fsdp", "model"} if sharding is TRAINING else {"model"})
+
+
+def test_7b_divides_on_a_pod():
+    """fsdp 16 x model 4 cuts every weight of 7B evenly."""
+    mesh = AbstractMesh((1, 16, 4), ("data", "fsdp", "model"))
+    params = abstract(preset("7b"))
+    specs = jax.tree.leaves(
+        partition_specs(params), is_leaf=lambda x: x.__class__.__name__ == "PartitionSpec"
+    )
+    for leaf, spec in zip(jax.tree.leaves(params), specs, strict=True):
+        NamedSharding(mesh, spec).shard_shape(leaf.shape)
