@@ -1,0 +1,116 @@
+/* Curves: a small figure for each metric of a stage; a training and a validation series share one. */
+const charts = (() => {
+  const WIDTH = 330, HEIGHT = 150, LEFT = 42, BOTTOM = 20, TOP = 8;
+  const FIRST = ["loss", "reward", "accuracy", "format", "drew", "drawing", "corrected", "turns", "length", "tokens"];
+  const SECOND = /^(?:val|valid|validation|eval|test)[/_.]|[/_.](?:val|valid|validation)$/;
+
+  function rank(name) {
+    const at = FIRST.findIndex((word) => name.includes(word));
+    return at < 0 ? FIRST.length : at;
+  }
+
+  function title(name) {
+    const words = name.replace(/^train[/_.]/, "").replace(/[/_.]+/g, " ").trim();
+    return words.charAt(0).toUpperCase() + words.slice(1);
+  }
+
+  function panels(curves) {
+    const grouped = new Map();
+    for (const [name, points] of Object.entries(curves)) {
+      const second = SECOND.test(name);
+      const key = name.replace(SECOND, "").replace(/^train[/_.]/, "");
+      if (!grouped.has(key)) grouped.set(key, []);
+      grouped.get(key).push({ name, points, second });
+    }
+    const out = [...grouped].map(([key, series]) => ({ key, series: series.sort((a, b) => a.second - b.second) }));
+    return out.sort((a, b) => rank(a.key) - rank(b.key) || a.key.localeCompare(b.key));
+  }
+
+  function draw({ key, series }) {
+    const all = series.flatMap((one) => one.points);
+    const steps = all.map((p) => p[0]), values = all.map((p) => p[1]);
+    const x0 = Math.min(...steps), x1 = Math.max(...steps);
+    let y0 = Math.min(...values), y1 = Math.max(...values);
+    if (y0 > 0 && y0 < y1 * 0.6) y0 = 0;
+    if (y0 === y1) [y0, y1] = [Math.min(0, y0), Math.max(0, y1) || 1];
+    const x = (step) => LEFT + ((step - x0) / (x1 - x0 || 1)) * (WIDTH - LEFT - 6);
+    const y = (value) => TOP + (1 - (value - y0) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
+    const output = el("output", {}, last(series));
+    const heading = series.every((one) => one.second) ? `${title(key)}, validation` : title(key);
+    const cursor = el("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
+    const svg = el("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", tabindex: 0,
+      "aria-label": `${heading}, steps ${number(x0)} to ${number(x1)}. ${last(series)}` },
+      ...[y0, y1].flatMap((value) => [
+        el("line", { class: "axis", x1: LEFT, x2: WIDTH - 6, y1: y(value), y2: y(value) }),
+        el("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)),
+      ]),
+      el("text", { x: LEFT, y: HEIGHT - 4 }, number(x0)),
+      el("text", { x: WIDTH - 6, y: HEIGHT - 4, "text-anchor": "end" }, `step ${number(x1)}`),
+      cursor);
+    for (const one of series) {
+      const extra = series.indexOf(one) > 0 ? " second" : "";
+      const d = one.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("");
+      svg.append(el("path", { class: `raw${extra}`, d }));
+      if (one.points.length < 30)
+        for (const p of one.points) svg.append(el("circle", { class: `dot${extra}`, cx: x(p[0]), cy: y(p[1]), r: 2.6 }));
+    }
+    const marks = [...new Set(steps)].sort((a, b) => a - b);
+    let at = -1;
+    function show(index) {
+      at = Math.max(0, Math.min(marks.length - 1, index));
+      const step = marks[at];
+      cursor.setAttribute("x1", x(step));
+      cursor.setAttribute("x2", x(step));
+      cursor.setAttribute("visibility", "visible");
+      const said = series.map((one) => ({ one, p: one.points.find((p) => p[0] === step) })).filter((s) => s.p);
+      output.textContent = `step ${number(step)}: ` + said.map((s) => word(series, s.one) + number(s.p[1])).join(", ");
+    }
+    function hide() {
+      at = -1;
+      cursor.setAttribute("visibility", "hidden");
+      output.textContent = last(series);
+    }
+    svg.addEventListener("pointermove", (event) => {
+      const box = svg.getBoundingClientRect();
+      const step = x0 + (((event.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - LEFT - 6) * (x1 - x0);
+      let best = 0;
+      marks.forEach((mark, i) => { if (Math.abs(mark - step) < Math.abs(marks[best] - step)) best = i; });
+      show(best);
+    });
+    svg.addEventListener("pointerleave", hide);
+    svg.addEventListener("blur", hide);
+    svg.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!move) return;
+      event.preventDefault();
+      event.stopPropagation();
+      show(at < 0 ? (move > 0 ? 0 : marks.length - 1) : at + move);
+    });
+    const legend = series.length > 1
+      ? el("p", { class: "legend" }, "Solid: " + title(series[0].name).toLowerCase() + ". Dashed: "
+        + series.slice(1).map((one) => title(one.name).toLowerCase()).join(", ") + ".") : null;
+    return el("figure", { class: "chart" }, el("figcaption", {}, el("span", {}, heading), output), svg, legend);
+  }
+
+  function word(series, one) {
+    return series.length > 1 ? `${one.second ? "validation" : "training"} ` : "";
+  }
+
+  function last(series) {
+    return "last " + series.map((one) => word(series, one) + number(one.points[one.points.length - 1][1])).join(", ");
+  }
+
+  const root = document.getElementById("curves");
+  const stages = Object.keys(DATA.stages).filter((stage) => DATA.curves[stage]);
+  if (stages.length) root.replaceChildren(...stages.map((stage) => {
+    const all = panels(DATA.curves[stage]);
+    const main = all.filter((panel) => rank(panel.key) < FIRST.length).slice(0, 9);
+    const rest = all.filter((panel) => !main.includes(panel));
+    const more = el("details", { class: "more" }, el("summary", {}, plural(rest.length, "more curve")));
+    more.addEventListener("toggle", () => {
+      if (more.open && more.children.length === 1) more.append(el("div", { class: "grid" }, ...rest.map(draw)));
+    });
+    return el("div", { class: "stagecurves" }, el("h3", {}, stageLabel(stage)),
+      el("div", { class: "grid" }, ...main.map(draw)), rest.length ? more : null);
+  }));
+})();

@@ -1,0 +1,248 @@
+/* The conversations: a filtered list on one side, one conversation turn by turn on the other. */
+const gallery = (() => {
+  const PAGE = 60;
+  const all = DATA.conversations;
+  const byQuestion = new Map();
+  all.forEach((conv, index) => {
+    conv.index = index;
+    if (!byQuestion.has(conv.id)) byQuestion.set(conv.id, []);
+    byQuestion.get(conv.id).push(conv);
+  });
+
+  /* A picture in a button that enlarges it; `set` are all pictures of the conversation, for going through them. */
+  function picture(key, words, set) {
+    const at = set.push({ key, words }) - 1;
+    return el("button", { type: "button", class: "pic", "aria-label": `Enlarge: ${words}`, onclick: () => zoom.open(set, at) },
+      el("img", { src: IMAGES[key], alt: words, loading: "lazy", decoding: "async" }), words);
+  }
+
+  const zoom = (() => {
+    const box = document.getElementById("zoom");
+    let set = [], at = 0;
+    function show(index) {
+      at = Math.max(0, Math.min(set.length - 1, index));
+      box.querySelector("img").src = IMAGES[set[at].key];
+      box.querySelector("img").alt = set[at].words;
+      box.querySelector("figcaption").textContent = `${set[at].words} (${at + 1} of ${set.length})`;
+      box.querySelector('[data-step="-1"]').disabled = at === 0;
+      box.querySelector('[data-step="1"]').disabled = at === set.length - 1;
+    }
+    box.addEventListener("click", (event) => {
+      if (event.target === box || event.target.closest("[data-close]")) box.close();
+      const step = event.target.closest("[data-step]");
+      if (step) show(at + Number(step.dataset.step));
+    });
+    box.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (move) { event.preventDefault(); show(at + move); }
+    });
+    return { open(pictures, index) { set = pictures; show(index); box.showModal(); } };
+  })();
+
+  function verdict(conv) {
+    const said = conv.prediction === null ? "no answer" : `answered ${conv.prediction}`;
+    return el("span", { class: `verdict ${conv.correct ? "right" : "wrong"}` },
+      conv.correct ? `✓ Right: ${said}` : `✗ Wrong: ${said}, right is ${conv.answer}`);
+  }
+
+  function round(value) {
+    return typeof value === "number" ? String(Math.round(value)) : String(value);
+  }
+
+  function callWords(call) {
+    const label = call.label ? `“${call.label}” ` : "";
+    const on = call.index ? `on image ${call.index}` : "";
+    const has = (...names) => names.every((name) => name in call);
+    let points = null, kind = String(call.tool || "").toLowerCase();
+    if (has("x1", "y1", "x2", "y2")) points = [call.x1, call.y1, call.x2, call.y2];
+    else if (Array.isArray(call.bbox_2d)) { points = call.bbox_2d; kind = kind || "box"; }
+    else if (has("start_point_2d", "end_point_2d")) { points = [].concat(call.start_point_2d, call.end_point_2d); kind = kind || "line"; }
+    if (!points || points.length !== 4) return JSON.stringify(call);
+    const line = kind.includes("line") || kind.includes("path");
+    const [a, b, c, d] = points.map(round);
+    return `${line ? "Line" : "Box"} ${label}${on}: (${a}, ${b}) ${line ? "→" : "to"} (${c}, ${d})`;
+  }
+
+  function said(text) {
+    const end = text.indexOf("</think>");
+    const think = end < 0 ? "" : text.slice(0, end).replace("<think>", "").trim();
+    const rest = (end < 0 ? text : text.slice(end + "</think>".length)).trim();
+    const action = (rest.match(/Action:[ \t]*([A-Za-z ]+)/) || [])[1];
+    const answer = (rest.match(/<answer>([\s\S]*?)(?:<\/answer>|$)/) || [])[1];
+    return { think, rest, action: action && action.trim(), answer: answer === undefined ? null : answer.trim() };
+  }
+
+  function turnView(turn, number, set, counter) {
+    const { think, rest, action, answer } = said(turn.text);
+    const known = action || answer !== null;
+    const body = el("div", {}, el("h3", {}, `Turn ${number}`),
+      think ? el("p", {}, think) : null,
+      action && answer === null ? el("p", { class: "action" }, action) : null,
+      answer !== null ? el("p", { class: "said" }, `Answer: ${answer}`) : null,
+      !known && rest ? el("p", {}, rest) : null,
+      turn.calls.length ? el("ul", {}, ...turn.calls.map((call) => el("li", {}, callWords(call)))) : null,
+      turn.error ? el("p", { class: "fault" }, `The model was told: ${turn.error}`) : null,
+      el("details", {}, el("summary", {}, "As written"), el("pre", {}, turn.text)));
+    const pics = turn.images.map((key) => picture(key, `Image ${++counter.value}, after turn ${number}`, set));
+    return el("li", { class: "turn" }, body, pics.length ? el("div", { class: "pics" }, ...pics) : null);
+  }
+
+  function questionView(conv, set) {
+    const given = conv.images.map((key, i) => picture(key, `Image ${i + 1}, given`, set));
+    return el("div", { class: "turn" }, el("div", {}, el("h3", {}, "Question"), el("p", { class: "question" }, conv.question),
+      given.length ? null : el("p", { class: "meta" }, "The pictures of this conversation were not kept.")),
+      given.length ? el("div", { class: "pics" }, ...given) : null);
+  }
+
+  function turnsView(conv, set) {
+    const counter = { value: conv.images.length };
+    return el("ol", { class: "turns" }, ...conv.turns.map((turn, i) => turnView(turn, i + 1, set, counter)));
+  }
+
+  function metaWords(conv) {
+    const reward = Object.entries(conv.reward).map(([name, value]) => `${name} ${number(value)}`).join(", ");
+    return [stageLabel(conv.stage), plural(conv.turns.length, "turn"), plural(conv.drawings, "drawing"),
+      plural(conv.corrected, "correction"), conv.stop && `ended by ${conv.stop.replace(/_/g, " ")}`,
+      reward && `reward: ${reward}`].filter(Boolean).join(" · ");
+  }
+
+  function oneView(conv) {
+    const set = [];
+    return el("article", { "aria-label": `Conversation ${conv.id}` },
+      el("header", {}, verdict(conv), el("p", { class: "meta" }, metaWords(conv))),
+      questionView(conv, set), turnsView(conv, set));
+  }
+
+  function compareView(conv) {
+    const others = byQuestion.get(conv.id);
+    const told = others.find((other) => other.images.length) || conv;
+    return el("article", { "aria-label": `Question ${conv.id} at each stage` }, questionView(told, []),
+      el("div", { class: "compare", tabindex: 0, role: "region", "aria-label": "One column for each stage" },
+        ...others.map((other) => el("section", {}, el("h3", { class: "stage" }, stageLabel(other.stage)),
+          el("div", {}, verdict(other)), el("p", { class: "meta" }, metaWords(other).split(" · ").slice(1).join(" · ")),
+          turnsView(other, other.images.map((key, i) => ({ key, words: `Image ${i + 1}, given` })))))));
+  }
+
+  /* The strip under the headline: one right, corrected or long conversation of the last stage that has pictures. */
+  function strip() {
+    const able = all.filter((c) => c.correct && c.images.length && c.turns.some((t) => t.images.length));
+    const score = (c) => (MAIN.includes(c.stage) ? (3 - MAIN.indexOf(c.stage)) * 1000 : 0) + (c.corrected ? 100 : 0)
+      + Math.min(c.turns.length, 6) - Math.max(0, c.turns.length - 6);
+    const best = able.reduce((a, b) => (a && score(a) >= score(b) ? a : b), null);
+    if (!best) return;
+    const set = [], steps = best.images.map((key) => picture(key, "Given", set));
+    best.turns.forEach((turn, i) => turn.images.forEach((key) => steps.push(picture(key, `Drawn in turn ${i + 1}`, set))));
+    document.getElementById("strip").append(el("figure", { class: "strip" },
+      el("ol", {}, ...steps.map((step) => el("li", {}, step)),
+        el("li", { class: "end" }, "Answer", el("strong", {}, String(best.prediction)), "which is right")),
+      el("figcaption", {}, best.question)));
+  }
+
+  const state = { shown: [], at: 0, limit: PAGE, compare: false };
+  const view = el("div", { class: "conv" }), list = el("ul", { class: "list", "aria-label": "Conversations" });
+  const browse = el("div", { class: "browse" }, list, view);
+  const count = el("span", { "aria-live": "polite" });
+  const back = el("button", { type: "button", onclick: () => go(state.at - 1) }, "← Previous");
+  const next = el("button", { type: "button", onclick: () => go(state.at + 1) }, "Next →");
+  const compare = el("button", { type: "button", "aria-pressed": "false", onclick: () => {
+    state.compare = !state.compare;
+    compare.setAttribute("aria-pressed", String(state.compare));
+    browse.classList.toggle("wide", state.compare);
+    showConversation();
+  } }, "Compare stages");
+
+  function choice(label, options, test, first = "") {
+    const select = el("select", { onchange: filter }, ...options.map(([value, words]) => el("option", { value, selected: value === first }, words)));
+    return { node: el("label", {}, label, select), passes: (conv) => select.value === "" || test(conv, select.value) };
+  }
+
+  const present = (get) => [...new Set(all.map(get))];
+  const families = present((c) => c.family).filter(Boolean).sort();
+  const turnCounts = present((c) => c.turns.length).sort((a, b) => a - b);
+  const search = el("input", { type: "search", placeholder: "in questions and turns", oninput: filter });
+  const MAIN = ["rl", "reflect", "cold_start"];
+  const filters = [
+    choice("Stage", [["", "All stages"], ...Object.entries(DATA.stages).filter(([s]) => all.some((c) => c.stage === s))],
+      (c, value) => c.stage === value, MAIN.find((stage) => all.some((c) => c.stage === stage))),
+    choice("Outcome", [["", "Right and wrong"], ["right", "Right"], ["wrong", "Wrong"]], (c, v) => c.correct === (v === "right")),
+    choice("Corrections", [["", "Any"], ["yes", "With a correction"], ["no", "Without"]], (c, v) => (c.corrected > 0) === (v === "yes")),
+    choice("Turns", [["", "Any number"], ...turnCounts.map((n) => [String(n), plural(n, "turn")])], (c, v) => c.turns.length === +v),
+    choice("Errors", [["", "Any"], ["yes", "With an error"], ["no", "Without"]], (c, v) => c.turns.some((t) => t.error) === (v === "yes")),
+    ...(families.length > 1 ? [choice("Family", [["", "All"], ...families.map((f) => [f, f])], (c, v) => c.family === v)] : []),
+  ];
+
+  function filter() {
+    const keep = state.shown[state.at], words = search.value.trim().toLowerCase();
+    state.shown = all.filter((conv) => filters.every((one) => one.passes(conv)) && (!words
+      || conv.question.toLowerCase().includes(words) || conv.id.toLowerCase().includes(words)
+      || conv.turns.some((turn) => turn.text.toLowerCase().includes(words))));
+    state.at = Math.max(0, state.shown.indexOf(keep));
+    state.limit = Math.max(PAGE, state.at + 1);
+    showList();
+    showConversation();
+  }
+
+  function row(conv, at) {
+    const keys = conv.images.concat(...conv.turns.map((turn) => turn.images));
+    return el("li", {}, el("button", { type: "button", "aria-current": String(at === state.at), onclick: () => go(at) },
+      keys.length ? el("img", { src: IMAGES[keys[keys.length - 1]], alt: "", loading: "lazy", decoding: "async" })
+        : el("span", { class: "blank" }),
+      el("span", { class: "name" }, `${conv.correct ? "✓" : "✗"} ${conv.id}`),
+      el("span", { class: "sub" }, rowWords(conv))));
+  }
+
+  function rowWords(conv) {
+    const corrected = conv.corrected ? ", corrected" : "";
+    return `${plural(conv.turns.length, "turn")}${corrected} · ${stageLabel(conv.stage)}`;
+  }
+
+  function showList() {
+    const rows = state.shown.slice(0, state.limit).map(row);
+    if (state.shown.length > state.limit) rows.push(el("li", {}, el("button", { type: "button", class: "more",
+      onclick: () => { state.limit += PAGE; showList(); } }, `Show more (${state.shown.length - state.limit} left)`)));
+    list.replaceChildren(...rows);
+  }
+
+  function showConversation() {
+    const conv = state.shown[state.at];
+    count.textContent = conv ? `${state.at + 1} of ${plural(state.shown.length, "conversation")}` : "No conversation fits these filters.";
+    back.disabled = !conv || state.at === 0;
+    next.disabled = !conv || state.at === state.shown.length - 1;
+    const others = conv ? byQuestion.get(conv.id).length : 0;
+    compare.disabled = others < 2;
+    compare.textContent = others < 2 ? "Compare stages" : `Compare ${others} stages`;
+    const shown = conv ? [state.compare && others > 1 ? compareView(conv) : oneView(conv)] : [];
+    view.replaceChildren(...shown);
+  }
+
+  function go(at) {
+    if (at < 0 || at >= state.shown.length) return;
+    const before = list.children[state.at];
+    state.at = at;
+    if (at >= state.limit) { state.limit = at + PAGE; showList(); }
+    before?.firstChild.setAttribute("aria-current", "false");
+    const now = list.children[at].firstChild;
+    now.setAttribute("aria-current", "true");
+    const top = now.parentNode.offsetTop - list.offsetTop;
+    if (top < list.scrollTop || top > list.scrollTop + list.clientHeight - 70) list.scrollTop = top - 80;
+    showConversation();
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return;
+    if (event.target.closest("input, select, textarea, dialog, .compare, summary")) return;
+    if (event.key === "ArrowLeft") go(state.at - 1);
+    else if (event.key === "ArrowRight") go(state.at + 1);
+    else return;
+    event.preventDefault();
+  });
+
+  if (all.length) {
+    document.getElementById("gallery").replaceChildren(
+      el("div", { class: "filters" }, ...filters.map((one) => one.node), el("label", {}, "Find", search)),
+      el("div", { class: "status" }, count, compare, back, next, el("span", { class: "keys" }, "or the arrow keys ← →")),
+      browse);
+    strip();
+    filter();
+  }
+})();

@@ -1,0 +1,165 @@
+"""The report's fixed parts as HTML: headline, score table, funnel. They read without JavaScript."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from vilasr_jax.report.workdir import FUNNEL_STEPS, Run, stage_label
+
+MAIN_STAGES = ("rl", "reflect", "cold_start")
+COLUMNS = {
+    "Model": "",
+    "Right": "num",
+    "95 % interval": "num",
+    "0 to 100 %": "scale",
+    "Questions": "num",
+    "Drawings": "num",
+    "Corrected": "num",
+}
+
+
+def percent(share: Any, digits: int = 1) -> str:
+    """0.8421 -> "84.2 %"; a dash where there is nothing."""
+    return f"{100 * share:.{digits}f} %" if _is_number(share) else "–"
+
+
+def plain_duration(seconds: Any) -> str:
+    """1234 -> "21 min"."""
+    if not _is_number(seconds):
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def headline(run: Run) -> str:
+    """What was trained, and how good it is, in one sentence and a line of facts."""
+    scores = run.scores
+    final = next((name for name in MAIN_STAGES if name in scores), None)
+    if final is None:
+        sentence = "Nothing has been evaluated yet"
+        lead = "Scores and conversations appear here when the evaluation of a stage has ended."
+    else:
+        row = scores[final]
+        sentence = f"{percent(row.get('accuracy'))} of {row.get('n', '–')} held-out questions answered right"
+        low, high = interval(row)
+        lead = f"After {stage_label(final).lower()}; 95 % interval {percent(low)} to {percent(high)}."
+        if "untrained" in scores:
+            lead += f" Before training it was {percent(scores['untrained'].get('accuracy'))}."
+        if _is_number(row.get("drawings")):
+            lead += f" The model draws {row['drawings']:.1f} times a question."
+    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(run).items())
+    name = run.config.get("name") or run.path.resolve().name
+    return (
+        f'<p class="eyebrow">{escape(str(name))}</p><h1>{escape(sentence)}</h1>'
+        f'<p class="lead">{escape(lead)}</p><dl class="facts">{facts}</dl>'
+    )
+
+
+def interval(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The row's 95 % interval, or two Nones."""
+    pair = row.get("ci95")
+    numbers = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(_is_number, pair))
+    return (pair[0], pair[1]) if numbers else (None, None)
+
+
+def score_table(run: Run) -> str:
+    """Accuracy of each stage and control, with its interval as text and as a mark on a scale."""
+    rows = []
+    for name, row in run.scores.items():
+        accuracy, (low, high) = row.get("accuracy"), interval(row)
+        text = f"{100 * low:.1f} to {100 * high:.1f}" if low is not None else "–"
+        drawings = row.get("drawings")
+        rows.append(
+            f'<tr class="{"control" if _is_control(name) else "stage"}">'
+            f'<th scope="row">{escape(stage_label(name))}</th>'
+            f'<td class="num strong">{percent(accuracy)}</td><td class="num">{text}</td>'
+            f'<td class="scale">{_mark(accuracy, low, high, run.summary.get("chance"))}</td>'
+            f'<td class="num">{escape(str(row.get("n", "–")))}</td>'
+            f'<td class="num">{f"{drawings:.1f}" if _is_number(drawings) else "–"}</td>'
+            f'<td class="num">{percent(row.get("corrected"))}</td></tr>'
+        )
+    if not rows:
+        return '<p class="empty">No stage has been scored yet.</p>'
+    chance = run.summary.get("chance")
+    note = f" The thin line marks chance, {percent(chance)}." if _is_number(chance) else ""
+    heads = "".join(f'<th scope="col" class="{kind}">{words}</th>' for words, kind in COLUMNS.items())
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table><thead><tr>{heads}</tr>'
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<p class="note">Each answer is a whole conversation that ran freely. '
+        "Drawings: mean number a question. "
+        f"Corrected: share of conversations in which a drawing was moved.{note}</p>"
+    )
+
+
+def funnel(run: Run) -> str:
+    """How many sampled traces survive each rule of rejection sampling."""
+    steps = [(k, run.funnel[k]) for k in FUNNEL_STEPS if _is_number(run.funnel.get(k))]
+    if not steps:
+        return ""
+    most, items, before = max(count for _, count in steps) or 1, [], None
+    for name, count in steps:
+        share = f"{percent(count / before, 0)} of the step before" if before else ""
+        items.append(
+            f'<li><span class="count">{count:,.0f}</span>'
+            f'<span class="what">{escape(FUNNEL_STEPS[name])}</span><span class="share">{share}</span>'
+            f'<span class="bar" style="width:{100 * count / most:.2f}%" aria-hidden="true"></span></li>'
+        )
+        before = count
+    return (
+        '<section aria-labelledby="funnel"><h2 id="funnel">From samples to training traces</h2>'
+        '<p class="note">Reflective rejection sampling keeps a conversation only if every rule holds.</p>'
+        f'<ol class="funnel">{"".join(items)}</ol></section>'
+    )
+
+
+def notes(run: Run) -> str:
+    """What could not be read, if anything."""
+    if not run.notes:
+        return ""
+    return f'<p class="note warn"><strong>Left out:</strong> {escape("; ".join(run.notes))}.</p>'
+
+
+def _facts(run: Run) -> dict[str, str]:
+    model = run.config.get("model") if isinstance(run.config.get("model"), dict) else {}
+    facts = {}
+    if model.get("preset"):
+        facts["Model"] = f"Qwen2.5-VL {model['preset']}"
+    if _is_number(run.summary.get("parameters")):
+        facts["Parameters"] = _short(run.summary["parameters"])
+    if "seed" in run.config:
+        facts["Seed"] = str(run.config["seed"])
+    if "seconds" in run.summary:
+        facts["Time"] = plain_duration(run.summary["seconds"])
+    if _is_number(run.summary.get("peak_rss_bytes")):
+        facts["Peak memory"] = f"{run.summary['peak_rss_bytes'] / 2**30:.1f} GiB"
+    return facts
+
+
+def _short(number: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_control(name: str) -> bool:
+    return name not in ("untrained", *MAIN_STAGES)
+
+
+def _mark(accuracy: Any, low: Any, high: Any, chance: Any) -> str:
+    if not _is_number(accuracy):
+        return ""
+    low, high = (accuracy, accuracy) if low is None else (low, high)
+    line = f'<i class="chance" style="left:{100 * chance:.2f}%"></i>' if _is_number(chance) else ""
+    width = max(0.4, 100 * (high - low))
+    return (
+        f'<span class="track" aria-hidden="true">{line}'
+        f'<i class="fill" style="width:{100 * accuracy:.2f}%"></i>'
+        f'<i class="range" style="left:{100 * low:.2f}%;width:{width:.2f}%"></i></span>'
+    )
