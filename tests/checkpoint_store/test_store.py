@@ -59,6 +59,7 @@ def test_items_come_back_in_the_containers_asked_for(tmp_path):
     assert_same(got["params"], params)
     assert_same(got["opt_state"], opt_state)
     assert jax.random.key_data(got["rng"]["key"]).tolist() == jax.random.key_data(key).tolist()
+    assert isinstance(store.restore(4, {"rng": None})["rng"]["key"], jax.Array)
     assert list(store.restore(None, {"params": abstract(params)})) == ["params"]
     assert store.restore(None, {"params": None})["params"]["decoder"]["b"].shape == (7,)
 

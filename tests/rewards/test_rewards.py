@@ -3,7 +3,9 @@ import doctest
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.rewards import RewardSettings, answers, register, registry, rule, score
 
@@ -155,3 +157,14 @@ def test_own_reward_by_name(monkeypatch):
 def test_examples_in_docstrings():
     for module in (answers, rule):
         assert doctest.testmod(module).failed == 0
+
+
+def test_events_of_a_real_session():
+    session = DrawingSession([Image.new("RGB", (56, 56))], "Which letter?")
+    texts = [BOX, LINE, ANSWER]
+    for text in texts:
+        session.step(text)
+    got = score(
+        texts, session.events, answer="B", settings=RewardSettings(repeat_penalty=0.4, must_draw=True)
+    )
+    assert got == {"accuracy": 1.0, "format": 1.0, "repeat": 0.0, "drew": 1.0, "total": 1.0}

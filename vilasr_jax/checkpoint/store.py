@@ -208,9 +208,10 @@ class CheckpointStore:
                 raise CheckpointError(f"{where}: no item {name!r}; it holds {sorted([*arrays, *small])}")
             if arrays[name] is None:
                 raise ValueError(f"the description of {name!r} is unreadable")
-            flat[name] = None if tree is None else _flatten(name, tree)
+            flat[name] = dict(arrays[name]) if tree is None else _flatten(name, tree)
             if tree is not None:
                 _check_same(f"{where}: {name}", arrays[name], flat[name])
+            flat[name] = {key: _placed(leaf) for key, leaf in flat[name].items()}
         loaded = ocp.load_checkpointables(where, flat) if flat else {}
         out: dict[str, Any] = {}
         for name, tree in abstract.items():
@@ -255,6 +256,12 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(part, {})
         node[last] = leaf
     return out
+
+
+def _placed(leaf: Any) -> Any:
+    """The leaf with a sharding: one local device where none is asked for, whatever it was saved from."""
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _check_same(where: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
