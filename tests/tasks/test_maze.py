@@ -180,7 +180,7 @@ def test_perception(kind):
             assert answer.startswith(f"[{x}, {y}]")
         if kind == "ring_moves":
             maze = make_maze(spec, seed)
-            for verdict in answer.split("] ")[1].rstrip(". ").split(". "):
+            for verdict in answer.split("]. ")[1].rstrip(". ").split(". "):
                 move = verdict.split()[1].rstrip(":")
                 assert maze.blocked((x // 28, y // 28), move) == verdict.endswith("wall")
         assert answer == perception_example(spec, seed, SETTINGS, (kind,))[2]["content"][0]["text"]

@@ -53,15 +53,15 @@ def _prefix(maze: Maze, rng: random.Random, at_least: int) -> list[Cell]:
 
 def _ask(kind: str, maze: Maze, end: Cell, cell: int, rng: random.Random) -> tuple[str, str]:
     if kind == "marks":
-        places = [f"{letter} {_point(place, cell)}" for letter, place in maze.letters.items()]
-        return MARKS, f"start {_point(maze.start, cell)} " + " ".join(places)
+        places = {"start": maze.start} | maze.letters
+        return MARKS, ", ".join(f"{name}: {_point(place, cell)}" for name, place in places.items())
     if kind == "ring":
         letter = next((letter for letter, place in maze.letters.items() if place == end), "none")
-        return RING, f"{_point(end, cell)} {letter}"
+        return RING, f"{_point(end, cell)}, {letter}"
     if kind == "ring_moves":
         checks = [(end, step) for step in rng.sample(sorted(STEPS), len(STEPS))]
         asked = ", ".join(f"{number} {step}" for number, (_, step) in enumerate(checks, 1))
-        return RING_MOVES + asked, f"{_point(end, cell)} {_verdicts(maze, checks)}"
+        return RING_MOVES + asked, f"{_point(end, cell)}. {_verdicts(maze, checks)}"
     checks = [_random_check(maze, rng) for _ in range(_CHECKS)]
     asked = ", ".join(f"{number} {_point(at, cell)} {step}" for number, (at, step) in enumerate(checks, 1))
     return CELL_MOVES + asked, _verdicts(maze, checks)

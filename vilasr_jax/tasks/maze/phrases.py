@@ -24,11 +24,11 @@ def template_phrases(settings: DrawingSettings = _SHORT) -> list[str]:
     phrases = {
         traces.OPEN_THINK, traces.GOOD, traces.WRONG, traces.OPEN, traces.WALL, traces.DRAW, traces.START,
         traces.END, traces.LABEL, traces.CLOSE, traces.ENDS_AT, traces.ANSWER, traces.CLOSE_ANSWER,
-        perception.MARKS, perception.RING, perception.RING_MOVES, perception.CELL_MOVES, "start ", "none",
-        generate.ASK_MOVES, generate.ASK_END, ", ", "[", "] ", "]. ", "]", " ", "\n",
+        perception.MARKS, perception.RING, perception.RING_MOVES, perception.CELL_MOVES, "start", "none",
+        generate.ASK_MOVES, generate.ASK_END, ", ", "[", " [", ": [", "]", "], ", "]. ", "\n",
         "system\n", "user\n", "assistant\n", *_ERROR_PHRASES,
     }  # fmt: skip
-    phrases |= {f" {step}" for step in STEPS} | set(LETTERS) | {f"{letter} " for letter in LETTERS}
+    phrases |= {f" {step}" for step in STEPS} | set(LETTERS)
     phrases.add(prompts.choices.format(options=", ".join(LETTERS)) + prompts.suffixes["multiple choice"])
     for tools in (get_tools(settings.tools), ()):
         phrases |= set(system_text(prompts, tools, [(_SIDE, _SIDE)], False).split(str(_SIDE)))
