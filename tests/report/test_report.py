@@ -125,6 +125,20 @@ def test_text_of_a_model_is_never_markup(workdir):
     assert any(conv["turns"][0]["text"] == bad for conv in conversations)
 
 
+def test_options_are_shown_with_the_question(workdir):
+    results = workdir / "eval" / "rl" / "results.jsonl"
+    row = json.loads(results.read_text().splitlines()[0]) | {
+        "question": "Where?",
+        "options": ["A. here", "B. there"],
+    }
+    results.write_text(json.dumps(row) + "\n")
+    data, _ = check(render_report(workdir).read_text())
+    assert (
+        next(c for c in data["conversations"] if c["stage"] == "rl")["question"]
+        == "Where?\nA. here\nB. there"
+    )
+
+
 def test_pictures_outside_the_folder_are_not_read(tmp_path):
     folder = tmp_path / "eval"
     folder.mkdir()

@@ -82,7 +82,7 @@ def _pack(row: Mapping[str, Any], shelf: ImageShelf) -> dict[str, Any] | None:
         "id": str(row.get("id", "")),
         "stage": str(row["stage"]),
         "family": str(meta.get("family") or row.get("family") or ""),
-        "question": str(row.get("question", "")),
+        "question": _question(row),
         "answer": _text(row.get("answer")),
         "prediction": _text(row.get("prediction")),
         "correct": bool(row.get("correct")),
@@ -93,6 +93,12 @@ def _pack(row: Mapping[str, Any], shelf: ImageShelf) -> dict[str, Any] | None:
         "images": _images(row.get("images"), folder, shelf),
         "turns": [_turn(turn, folder, shelf) for turn in turns if isinstance(turn, dict)],
     }
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    options = row.get("options")
+    lines = [str(option) for option in options] if isinstance(options, (list, tuple)) else []
+    return "\n".join([str(row.get("question", "")), *lines])
 
 
 def _turn(turn: Mapping[str, Any], folder: Path, shelf: ImageShelf) -> dict[str, Any]:
