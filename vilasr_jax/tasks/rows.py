@@ -35,7 +35,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Trace:
-    """The assistant's texts of one conversation about a row, the answer turn last."""
+    """The assistant's texts of one conversation about a row, the answer turn last.
+
+    `mistakes` are the turns (from 0) that are wrong on purpose, for a loss that leaves them out.
+    """
 
     row: Row
     turns: tuple[str, ...]
+    mistakes: tuple[int, ...] = ()

@@ -125,7 +125,7 @@ def question(maze: Maze) -> str:
 
 
 def _propose(spec: MazeSpec, rng: random.Random, decisive: bool) -> Maze | None:
-    """One random maze, or None for a dull one: too few open moves, or (if asked) walls that do not matter."""
+    """One random maze, or None when it has too few open moves or is not decisive (or not, as asked)."""
     grid = spec.grid
     cells = [(x, y) for y in range(grid) for x in range(grid)]
     edges = [((x, y), (x + 1, y)) for x, y in cells if x + 1 < grid]
@@ -138,7 +138,7 @@ def _propose(spec: MazeSpec, rng: random.Random, decisive: bool) -> Maze | None:
     end, ignoring = maze.path()[-1], maze.path(ignore_walls=True)[-1]
     path = maze.path()
     opened = sum(a != b for a, b in pairwise(path))
-    if end == start or opened < max(2, len(moves) // 2) or (decisive and ignoring == end):
+    if end == start or opened < max(2, len(moves) // 2) or decisive != (ignoring != end):
         return None
     return Maze(grid, walls, start, moves, _place_letters(maze, rng))
 

@@ -39,24 +39,25 @@ class _Leg:
 def expert_trace(row: Row, rng: random.Random, slip: bool = False, labels: str = "move") -> Trace:
     """The right conversation of a maze row; with `slip` one line is wrong and corrected a turn later.
 
-    `labels` numbers the lines by "move" (the number in the question) or by "line" (1, 2, ...). With "line", a
-    slip may also be a wall said to be open, because the next line takes over the wrong one's label.
+    `labels` numbers the lines by "move" (the number in the question) or by "line" (1, 2, ...). With "line" a
+    slip may also be a wall taken for open or an open side for a wall, because the next line takes over the
+    wrong one's label.
     """
     maze, cell = row.meta["maze"], row.meta["cell"]
     legs, tail = _legs(maze)
     slip_at = rng.randrange(len(legs)) if slip else -1
-    turns, judged = [], ""
+    turns, judged, mistakes = [], "", ()
     for number, leg in enumerate(legs):
         label = leg.move + 1 if labels == "move" else number + 1
         if number == slip_at:
             turns.append(OPEN_THINK + judged + _slipped(maze, leg, label, cell, rng, labels == "line"))
-            judged = WRONG
+            judged, mistakes = WRONG, (number,)
         said = _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
         turns.append(OPEN_THINK + judged + said + _draw(leg.start, leg.end, label, cell))
         judged = GOOD
     said = judged + _verdicts(maze, tail, WALL)
     turns.append(OPEN_THINK + said + ENDS_AT + maze.answer + ANSWER + maze.answer + CLOSE_ANSWER)
-    return Trace(row, tuple(turns))
+    return Trace(row, tuple(turns), mistakes)
 
 
 def text_trace(row: Row) -> Trace:
@@ -90,18 +91,39 @@ def _legs(maze: Maze) -> tuple[list[_Leg], tuple[int, ...]]:
 
 
 def _slipped(maze: Maze, leg: _Leg, label: int, cell: int, rng: random.Random, takes_over: bool) -> str:
-    """The rest of a turn that draws a wrong line: a wall overlooked, or the wrong neighbour."""
-    overlooked = [
-        position for position in leg.blocked if maze.step(leg.start, maze.moves[position], True) != leg.start
-    ]
-    if takes_over and overlooked and rng.random() < 0.7:
-        position = overlooked[0]
-        before = tuple(p for p in leg.blocked if p < position)
-        said = _verdicts(maze, before, WALL) + _verdicts(maze, (position,), OPEN)
-        return said + _draw(leg.start, maze.step(leg.start, maze.moves[position], True), label, cell)
+    """The rest of a turn that draws a wrong line: the wrong neighbour or, where the next line takes over its
+    label, also a wall overlooked or seen where there is none."""
     ends = {maze.step(leg.start, step, ignore_walls=True) for step in STEPS} - {leg.start, leg.end}
     said = _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
-    return said + _draw(leg.start, rng.choice(sorted(ends)), label, cell)
+    mistakes = [(said, rng.choice(sorted(ends)))]
+    if takes_over:
+        mistakes += _overlooked(maze, leg) + _imagined(maze, leg)
+    said, end = rng.choice(mistakes)
+    return said + _draw(leg.start, end, label, cell)
+
+
+def _overlooked(maze: Maze, leg: _Leg) -> list[tuple[str, Cell]]:
+    """Words and end of a line through each wall before the leg's open move (the border is never crossed)."""
+    mistakes = []
+    for number, position in enumerate(leg.blocked):
+        end = maze.step(leg.start, maze.moves[position], ignore_walls=True)
+        if end not in (leg.start, leg.end):
+            said = _verdicts(maze, leg.blocked[:number], WALL) + _verdicts(maze, (position,), OPEN)
+            mistakes.append((said, end))
+    return mistakes
+
+
+def _imagined(maze: Maze, leg: _Leg) -> list[tuple[str, Cell]]:
+    """Words and end of the next line when the open move is taken for blocked; none if no line follows."""
+    said = _verdicts(maze, (*leg.blocked, leg.move), WALL)
+    for position in range(leg.move + 1, len(maze.moves)):
+        end = maze.step(leg.start, maze.moves[position])
+        if end == leg.end:
+            return []  # the same line by another move
+        if end != leg.start:
+            return [(said + _verdicts(maze, (position,), OPEN), end)]
+        said += _verdicts(maze, (position,), WALL)
+    return []
 
 
 def _verdicts(maze: Maze, positions: tuple[int, ...], verdict: str) -> str:
