@@ -2,20 +2,13 @@
 
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
 from flax import nnx
 
 from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
-from vilasr_jax.checkpoint.hf_layout import (
-    HFTensor,
-    abstract_params,
-    hf_tensors,
-    named_leaves,
-    published_name,
-)
+from vilasr_jax.checkpoint.hf_layout import HFTensor, hf_tensors, params_from_hf, published_name
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
@@ -42,19 +35,8 @@ def import_hf(
     Raises:
       CheckpointError: a file or tensor missing, unexpected, of another shape, cut off or not finite, by name.
     """
-    config, wanted, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
-    abstract = abstract_params(config)
-    arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named_leaves(abstract).items()}
-    for tensor in wanted:
-        values = tensor.to_ours(stored[tensor.key].read())
-        if tensor.layer is None:
-            arrays[tensor.path][...] = values
-        else:
-            arrays[tensor.path][tensor.layer] = values
-    flat = {
-        path: variable.replace(jnp.asarray(arrays.pop("/".join(path)))) for path, variable in _flat(abstract)
-    }
-    return config, nnx.from_flat_state(flat)
+    config, _, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
+    return config, params_from_hf(config, lambda tensor: stored[tensor.key].read())
 
 
 def load_hf(src_dir: epath.PathLike, **kwargs) -> Qwen2_5_VL:
@@ -89,14 +71,9 @@ def open_hf(
     config = config.replace(param_dtype=param_dtype or _common_dtype(src, stored))
     wanted = hf_tensors(config)
     _check(src, config, wanted, stored)
-    for name in TOKENIZER_FILES:
-        if not (src / name).exists():
-            logging.warning("%s: no %s; weights and config are converted without it", src, name)
+    if absent := [name for name in TOKENIZER_FILES if not (src / name).exists()]:
+        logging.warning("%s: no %s; weights and config are read without", src, ", ".join(absent))
     return config, wanted, stored
-
-
-def _flat(state) -> list:
-    return list(nnx.to_flat_state(state))
 
 
 def _common_dtype(src, stored: Mapping[str, StoredTensor]) -> str:

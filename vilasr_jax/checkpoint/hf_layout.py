@@ -1,9 +1,10 @@
 """Which published tensor is which of our weights, and how one is turned into the other."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -94,6 +95,30 @@ def named_leaves(params) -> dict[str, jax.Array]:
         names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
         leaves["/".join(names[:-1] if names[-1] == "value" else names)] = leaf
     return leaves
+
+
+def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]) -> nnx.State:
+    """Our weights from published tensors, each asked for once, in the network's order, and dropped at once.
+
+    Args:
+      config: sizes, and the dtype of our weights.
+      values: gives a tensor's values, of its published shape.
+
+    Returns:
+      The weights, as `nnx.split(model)[1]` of a model of that config.
+    """
+    abstract = abstract_params(config)
+    arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named_leaves(abstract).items()}
+    for tensor in hf_tensors(config):
+        ours = tensor.to_ours(values(tensor))
+        if tensor.layer is None:
+            arrays[tensor.path][...] = ours
+        else:
+            arrays[tensor.path][tensor.layer] = ours
+    leaves = nnx.to_flat_state(abstract)
+    return nnx.from_flat_state(
+        {path: variable.replace(jnp.asarray(arrays.pop("/".join(path)))) for path, variable in leaves}
+    )
 
 
 def _tensors(config, shapes) -> Iterator[HFTensor]:

@@ -1,0 +1,47 @@
+"""Writes model.npz: what transformers says of the conversations in tests/parity/samples.py.
+
+    python -m tests.models.golden.make_golden
+
+Needs the `parity` extra. The weights are a function of the tensors' names, so the file holds results only: of
+each case every seventh position's logits, and one number for the gradient of each parameter.
+"""
+
+import pathlib
+import zlib
+
+import numpy as np
+import torch
+
+from tests.parity.hf_reference import hf_inputs, hf_model
+from tests.parity.samples import CASES, our_inputs
+from vilasr_jax.checkpoint.hf_layout import published_name
+
+PATH = pathlib.Path(__file__).with_name("model.npz")
+GRADIENT_CASE = "two images of two sizes"
+
+
+def probe(key, gradient):
+    """The product of a gradient with fixed random signs, one number that any wrong entry moves."""
+    signs = np.random.RandomState(zlib.crc32(key.encode()) ^ 1).randint(0, 2, gradient.shape) * 2 - 1
+    return float((np.asarray(gradient, np.float64) * signs).sum())
+
+
+def main():
+    """Runs the reference and writes the file."""
+    model, out = hf_model(), {}
+    for name, samples in CASES.items():
+        real = our_inputs(samples)[2] > 0
+        logits = model(**hf_inputs(samples)).logits
+        out[f"logits/{name}"] = logits.detach().numpy()[real][::7]
+        if name == GRADIENT_CASE:
+            (logits.log_softmax(-1)[..., 0].mean()).backward()
+            for key, parameter in model.named_parameters():
+                key = published_name(key)
+                out[f"gradient/{key}"] = np.float64(probe(key, parameter.grad.numpy()))
+                out[f"norm/{key}"] = np.float64(torch.linalg.vector_norm(parameter.grad.double()))
+    np.savez_compressed(PATH, **out)
+    print(PATH, PATH.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()

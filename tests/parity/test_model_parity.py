@@ -1,0 +1,135 @@
+"""Live parity with transformers' Qwen2_5_VLForConditionalGeneration (eager attention, CPU)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tests.parity.hf_reference import hf_inputs, hf_model  # noqa: E402
+from tests.parity.samples import CASES, our_inputs  # noqa: E402
+from vilasr_jax.checkpoint import load_hf  # noqa: E402
+from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, nested_name  # noqa: E402
+from vilasr_jax.models.qwen2_5_vl import self_attention  # noqa: E402
+from vilasr_jax.models.qwen2_5_vl.stack import unstack  # noqa: E402
+
+
+def pair(folder, **kwargs):
+    reference = hf_model(**kwargs)
+    reference.save_pretrained(folder)
+    return reference, load_hf(folder, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return pair(tmp_path_factory.mktemp("hf"))
+
+
+@pytest.fixture(scope="module")
+def forward(models):
+    graphdef, params = nnx.split(models[1])
+
+    @jax.jit
+    def run(params, *inputs):
+        model = nnx.merge(graphdef, params)
+        return model.logits(model(*inputs))
+
+    return lambda *inputs: np.asarray(run(params, *inputs))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits(models, forward, name):
+    samples, (reference, _) = CASES[name], models
+    layouts = [("right", True), ("right", False)] if len(samples) == 1 else [("right", True), ("left", False)]
+    for side, pack in layouts:
+        with torch.no_grad():
+            wanted = reference(**hf_inputs(samples, side=side)).logits.numpy()
+        inputs = our_inputs(samples, side=side, pack=pack)
+        real = inputs[2] > 0
+        np.testing.assert_allclose(forward(*inputs)[real], wanted[real], atol=2e-4)
+
+
+def test_tied_embeddings(tmp_path):
+    reference, ours = pair(tmp_path, tie=True)
+    assert ours.lm_head is None
+    samples = CASES["one image"]
+    with torch.no_grad():
+        wanted = reference(**hf_inputs(samples)).logits.numpy()
+    np.testing.assert_allclose(ours.logits(ours(*our_inputs(samples))), wanted, atol=2e-4)
+
+
+def test_hidden_states_layer_by_layer(models):
+    reference, ours = models
+    samples = CASES["five ragged images over three turns"]
+    with torch.no_grad():
+        out = reference(**hf_inputs(samples), output_hidden_states=True)
+        features = reference.model.get_image_features(
+            *(hf_inputs(samples)[k] for k in ("pixel_values", "image_grid_thw"))
+        )
+    tokens, positions, segments, index, vision = our_inputs(samples)
+    vision_tokens = ours.encode_vision(vision)
+    np.testing.assert_allclose(vision_tokens[0], torch.cat(features.pooler_output).numpy(), atol=1e-4)
+
+    x = ours.embed(tokens, index, vision_tokens)
+    language = ours.language_model
+    rope = language._rope(positions)
+    np.testing.assert_allclose(x, out.hidden_states[0].numpy(), atol=1e-4)
+    for i, layer in enumerate(unstack(language.layers, 3), 1):
+        x = layer(x, rope, lambda q, k, v: self_attention(q, k, v, segments, causal=True))
+        wanted = out.hidden_states[i].numpy()  # the last one is after the final norm
+        np.testing.assert_allclose(language.norm(x) if i == 3 else x, wanted, atol=1e-4)
+
+
+def test_gradients_of_every_parameter(models):
+    reference, ours = models
+    samples = CASES["a mixed batch"]
+    inputs = our_inputs(samples)
+    tokens, _, segments = inputs[:3]
+    weight = (segments[:, 1:] > 0).astype(np.float32)
+
+    reference.zero_grad()
+    logits = reference(**hf_inputs(samples)).logits
+    picked = logits.log_softmax(-1)[:, :-1].gather(-1, torch.tensor(tokens[:, 1:, None], dtype=torch.int64))[
+        ..., 0
+    ]
+    (-(picked * torch.tensor(weight)).sum() / weight.sum()).backward()
+    wanted = dict(reference.named_parameters())
+
+    graphdef, params = nnx.split(ours)
+
+    @jax.jit
+    @jax.grad
+    def gradients(params):
+        model = nnx.merge(graphdef, params)
+        logp = jax.nn.log_softmax(model.logits(model(*inputs)))[:, :-1]
+        return -(jnp.take_along_axis(logp, tokens[:, 1:, None], 2)[..., 0] * weight).sum() / weight.sum()
+
+    got = {name: np.asarray(leaf) for name, leaf in named_leaves(gradients(params)).items()}
+    names = {nested_name(t.key): t for t in hf_tensors(ours.config)}
+    assert set(names) == set(wanted)
+    for name, tensor in names.items():
+        leaf = got[tensor.path]
+        mine = tensor.to_hf(leaf if tensor.layer is None else leaf[tensor.layer])
+        theirs = wanted[name].grad.numpy()
+        assert np.abs(mine - theirs).max() <= 1e-3 * np.abs(theirs).max() + 1e-9, name
+
+
+def test_bf16_is_no_further_from_f32_than_transformers(models, tmp_path):
+    """Both run the same bf16 weights in bf16; the truth is those weights in f32."""
+    reference = hf_model(dtype=torch.bfloat16)
+    reference.save_pretrained(tmp_path)
+    exact, rounded = load_hf(tmp_path, dtype="float32"), load_hf(tmp_path, dtype="bfloat16")
+    assert rounded.config.param_dtype == "bfloat16"
+    mine, theirs = [], []
+    for name in ("five ragged images over three turns", "a mixed batch"):
+        samples = CASES[name]
+        inputs = our_inputs(samples)
+        real = inputs[2] > 0
+        truth = np.asarray(exact.logits(exact(*inputs)))[real]
+        with torch.no_grad():
+            theirs.append(np.abs(reference(**hf_inputs(samples)).logits.float().numpy()[real] - truth).mean())
+        mine.append(np.abs(np.asarray(rounded.logits(rounded(*inputs)))[real] - truth).mean())
+    assert np.mean(mine) <= np.mean(theirs), (mine, theirs)
