@@ -92,8 +92,9 @@ def test_published_config_of_7b():
         "image_token_id": 151655, "video_token_id": 151656, "torch_dtype": "bfloat16",
         "vision_config": {
             "depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420,
-            "num_heads": 16, "in_chans": 3, "out_hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2,
-            "spatial_patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+            "num_heads": 16, "in_chans": 3, "out_hidden_size": 3584, "patch_size": 14,
+            "spatial_merge_size": 2, "spatial_patch_size": 14, "window_size": 112,
+            "fullatt_block_indexes": [7, 15, 23, 31],
             "tokens_per_second": 2, "temporal_patch_size": 2,
         },
     }  # fmt: skip
