@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vilasr_jax.drawing import STYLES, Box, Line, get_style, render
+from vilasr_jax.drawing.bench import bench_render
 from vilasr_jax.errors import ConfigError
 
 SIDE = 140
@@ -106,3 +107,8 @@ def test_any_call_in_any_style(calls, name, size):
     assert drawn.size == size and drawn.mode == "RGB"
     assert (np.asarray(base) == 255).all()
     assert drawn.tobytes() == render(base, calls, get_style(name)).tobytes()
+
+
+def test_bench_counts_pictures():
+    (record,) = bench_render(sides=(140,), workers=(1,), seconds=0.05)
+    assert record["drawings_per_second"] > 0 and record["copies_per_second"] > record["drawings_per_second"]
