@@ -1,5 +1,7 @@
 """The tools that are off by default, and that prompt and parser follow the enabled ones."""
 
+import pickle
+
 import numpy as np
 from PIL import Image
 
@@ -61,6 +63,7 @@ def test_zoom_is_a_new_base():
     reply = s.step(turn("Zoom", BOX))
     assert reply.drawn == 1 and s.images[1].size == (84, 84)
     s.step(turn("Object Mapper", BOX.replace('"index": 1', '"index": 2')))
+    assert pickle.loads(pickle.dumps(s)).images[1].tobytes() == s.images[1].tobytes()
     changed = (np.asarray(s.images[2]) != np.asarray(s.images[1])).any(-1)
     assert 0 < changed.mean() < 0.5
     reply = s.step(turn("Zoom", '{"index": 1, "bbox_2d": [0, 0, 5, 80], "label": "a"}'))

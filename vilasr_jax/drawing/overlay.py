@@ -75,13 +75,13 @@ class Overlay:
                 TOOLS[call.tool].apply(call, self)
             except ItemError as error:
                 errors.append(f"item {number}: {error}")
-        first = len(self.images)
-        if self.max_images is not None and first + len(self._touched) + len(self._added) > self.max_images:
+        first, added, self._added = len(self.images), self._added, []
+        if self.max_images is not None and first + len(self._touched) + len(added) > self.max_images:
             return Applied((), self._corrected, self._repeated, tuple(errors), full=True)
         for base in self._touched:
             self.images.append(render(self.images[base - 1], self.annotations(base), self.style))
             self._base_of.append(base)
-        for base, make in self._added:
+        for base, make in added:
             self.images.append(make(self.images[base - 1]))
             self._base_of.append(len(self.images))
         drawn = tuple(range(first + 1, len(self.images) + 1))
