@@ -191,6 +191,7 @@ class JobConfig:
     name: str = ""
     seed: int = 0
     tokenizer: str = ""  # a folder with tokenizer files; empty: a tiny one, trained on the task's own text
+    tokenizer_size: int = 512  # of the tiny one
     stages: tuple[str, ...] = ("cold_start", "reflect", "rl", "eval", "export", "report")
     model: ModelSection = field(default_factory=ModelSection)
     image: ImageSection = field(default_factory=ImageSection)

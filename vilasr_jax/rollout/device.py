@@ -8,21 +8,31 @@ State lives on the device. A slot is one live conversation, with a cache length 
 
 `prefill` computes each distinct prompt once and copies its cache to all the slots that share it. `insert` runs only
 the new turn's tokens, at each slot's own offset. Both end by sampling the turn's first token. `decode` goes on, one
-token a step, until enough of the rows have stopped. Padding rows carry the slot number `slots` (one past the end):
-their reads are clipped and their writes dropped.
+token a step, until enough of the rows have stopped.
+
+The slots are split over the mesh's data and fsdp axes; each shard works on its own slots alone (`jax.shard_map`), with
+no communication but that of tensor parallelism. Slot and source numbers count inside a shard. Padding rows carry the
+slot number one past the shard's last: their reads are clipped and their writes dropped.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.config import SamplingSection
 from vilasr_jax.models.qwen2_5_vl import KVCache, ModelConfig, VisionInput, init_cache
 from vilasr_jax.rollout.sampling import sample
+
+
+_ROWS = P(("data", "fsdp"))  # split by slot
+_POSITIONS = P(None, ("data", "fsdp"))
 
 
 class RolloutState(NamedTuple):
@@ -53,8 +63,8 @@ class NewTurn(NamedTuple):
 class Rows(NamedTuple):
     """Which slots start a turn, and what they start it with."""
 
-    slots: jax.Array  # [m] int32; the number of slots: padding
-    source: jax.Array  # [m] int32, the row of NewTurn each takes
+    slots: jax.Array  # [m] int32, in the shard; one past its last: padding
+    source: jax.Array  # [m] int32, the row of the shard's NewTurn that each takes
     position: jax.Array  # [m] int32, of the first token to be sampled
     turn_limit: jax.Array  # [m] int32
     seed: jax.Array  # [m] int32 (used by prefill)
@@ -72,13 +82,27 @@ class Calls:
         stop_ids: tuple[int, ...],
         decode_steps: int,
         stop_share: float,
+        mesh: Mesh,
     ):
         self.config, self.graphdef, self.sampling = config, graphdef, sampling
         self.suppressed, self.stop_ids = suppressed, stop_ids
         self.decode_steps, self.stop_share = decode_steps, stop_share
-        self.prefill = jax.jit(self._prefill, donate_argnums=1)
-        self.insert = jax.jit(self._insert, donate_argnums=1)
-        self.decode = jax.jit(self._decode, donate_argnums=1)
+        self.mesh = mesh
+        self.prefill = self._compiled(self._prefill, NewTurn(_ROWS, _POSITIONS, _ROWS, _ROWS, _ROWS), _ROWS)
+        self.insert = self._compiled(self._insert, NewTurn(_ROWS, _POSITIONS, _ROWS, _ROWS, _ROWS), _ROWS)
+        self.decode = self._compiled(self._decode)
+
+    def _compiled(self, call: Callable, *specs: Any) -> Callable:
+        """jit of `call(params, state, key, ...)`, shard by shard over the slots; the state is donated."""
+        mapped = jax.shard_map(
+            call,
+            mesh=self.mesh,
+            in_specs=(P(), _ROWS, P(), *specs),
+            out_specs=_ROWS,
+            axis_names={"data", "fsdp"},
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=1)
 
     def init_state(self, slots: int, max_len: int) -> RolloutState:
         """Empty slots with room for `max_len` tokens each."""
@@ -86,7 +110,7 @@ class Calls:
         def zeros() -> jax.Array:  # one buffer each: they are donated
             return jnp.zeros(slots, jnp.int32)
 
-        return RolloutState(
+        state = RolloutState(
             cache=init_cache(self.config, slots, max_len, jnp.dtype(self.config.dtype)),
             token=zeros(),
             position=zeros(),
@@ -98,6 +122,7 @@ class Calls:
             turn_tokens=jnp.zeros((slots, self.sampling.max_turn_tokens), jnp.int32),
             turn_logprobs=jnp.zeros((slots, self.sampling.max_turn_tokens), jnp.float32),
         )
+        return jax.device_put(state, NamedSharding(self.mesh, _ROWS))
 
     def _prefill(self, params, state: RolloutState, key, turn: NewTurn, rows: Rows) -> RolloutState:
         model = nnx.merge(self.graphdef, params)

@@ -13,7 +13,7 @@ a run repeats exactly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +21,11 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
-from vilasr_jax.config import BucketSection, EngineSection, SamplingSection
+from vilasr_jax.config import EngineSection, SamplingSection
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
-from vilasr_jax.processing import Buckets, Tokenizer, collate
+from vilasr_jax.processing import Buckets, Encoded, Tokenizer, collate
 from vilasr_jax.rollout.conversation import Conversation, Incoming, Request, make_prompt
 from vilasr_jax.rollout.device import Calls, NewTurn, RolloutState, Rows
 from vilasr_jax.rollout.trajectory import Trajectory
@@ -46,7 +47,10 @@ class Engine:
       config: the model's.
       graphdef: from `nnx.split(model)`.
       tokenizer: the model's.
-      engine, sampling, buckets: the config sections.
+      suppressed: [v] bool, tokens that the model may not write.
+      engine, sampling: the config sections.
+      patches: buckets of an image's patches.
+      mesh: conversations are split over its data and fsdp axes.
     """
 
     def __init__(
@@ -54,24 +58,26 @@ class Engine:
         config: ModelConfig,
         graphdef: nnx.GraphDef,
         tokenizer: Tokenizer,
+        suppressed: np.ndarray,
         engine: EngineSection,
         sampling: SamplingSection,
-        buckets: BucketSection,
+        patches: tuple[int, ...],
+        mesh: Mesh,
     ):
         self.tokenizer, self.engine, self.sampling = tokenizer, engine, sampling
-        self.prompt_buckets = Buckets(engine.prompt_tokens, engine.prompt_images, buckets.patches)
-        self.insert_buckets = Buckets(engine.insert_tokens, engine.insert_images, buckets.patches)
-        suppressed = np.zeros(config.vocab_size, bool)
-        suppressed[tokenizer.suppressed_ids] = True
-        suppressed[tokenizer.vocab_size :] = True
+        self.prompt_buckets = Buckets(engine.prompt_tokens, engine.prompt_images, patches)
+        self.insert_buckets = Buckets(engine.insert_tokens, engine.insert_images, patches)
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
-        suppressed[list(stop_ids)] = False
         self.calls = Calls(
-            config, graphdef, sampling, suppressed, stop_ids, engine.decode_steps, engine.stop_share
+            config, graphdef, sampling, suppressed, stop_ids, engine.decode_steps, engine.stop_share, mesh
         )
-        self.lane_slots = -(-engine.slots // engine.lanes)
-        self.row_buckets = tuple(sorted({max(1, self.lane_slots // 8), self.lane_slots}))
+        self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        self.shard_slots = -(-engine.slots // (engine.lanes * self.shards))  # of one lane
+        self.lane_slots = self.shard_slots * self.shards
+        self.row_buckets = tuple(sorted({max(1, self.shard_slots // 8), self.shard_slots}))  # a shard
+        none = np.zeros(1, bool)
+        self._filler = Incoming(Encoded(np.array([special.endoftext], np.int32), none, [], special), 0)
         self.counters = {"sampled_tokens": 0, "prefilled_tokens": 0, "images": 0, "decode_calls": 0}
 
     def generate(
@@ -139,23 +145,17 @@ class Engine:
     # --------------------------------------------------------------------------------------------------------
 
     def _dispatch(self, lane: _Lane, params, key, requests, queue, prompts, keys) -> None:
-        while lane.pending:
-            part, lane.pending = self._take(lane.pending)
-            self._insert(lane, params, key, part)
+        if lane.pending:
+            self._insert(lane, params, key)
         admitted = self._admit(lane, requests, queue, prompts, keys)
-        while admitted:
-            part, admitted = self._take(admitted)
-            self._prefill(lane, params, key, part)
+        if admitted:
+            self._prefill(lane, params, key, admitted)
         if lane.live:
             self.counters["decode_calls"] += 1
             lane.state = self.calls.decode(params, lane.state, key)
 
-    def _take(self, items: list) -> tuple[list, list]:
-        most = self.row_buckets[-1]
-        return items[:most], items[most:]
-
-    def _admit(self, lane: _Lane, requests, queue, prompts, keys) -> list[tuple[int, int]]:
-        """Puts queued conversations into free slots; returns (slot, request number) pairs."""
+    def _admit(self, lane: _Lane, requests, queue, prompts, keys) -> list[int]:
+        """Puts queued conversations into free slots; returns those slots."""
         admitted = []
         for slot in range(self.lane_slots):
             if slot in lane.live or not queue:
@@ -178,53 +178,61 @@ class Engine:
             )
             keys[conversation.id] = (i, n)
             lane.live[slot] = conversation
-            admitted.append((slot, i))
+            admitted.append(slot)
         return admitted
 
-    def _prefill(self, lane: _Lane, params, key, admitted: list[tuple[int, int]]) -> None:
-        prompts = {i: lane.live[slot].prompt for slot, i in admitted}
-        source = {i: at for at, i in enumerate(prompts)}
-        turn = self._new_turn(
-            list(prompts.values()),
-            self._rows(len(prompts)),
-            self.prompt_buckets,
-        )
-        rows = self._start(
-            lane, [slot for slot, _ in admitted], self.lane_slots, [source[i] for _, i in admitted]
-        )
+    def _prefill(self, lane: _Lane, params, key, slots: list[int]) -> None:
+        shards = self._by_shard(slots)
+        prompts = [list({id(p): p for p in (lane.live[s].prompt for s in shard)}.values()) for shard in shards]
+        source = [
+            [next(at for at, p in enumerate(own) if p is lane.live[s].prompt) for s in shard]
+            for shard, own in zip(shards, prompts, strict=True)
+        ]
+        turn = self._new_turn(prompts, self.prompt_buckets)
+        rows = self._start(lane, shards, self.shard_slots, source)
         lane.state = self.calls.prefill(params, lane.state, key, turn, rows)
 
-    def _insert(self, lane: _Lane, params, key, replies: list[tuple[int, Incoming]]) -> None:
-        m = self._rows(len(replies))
-        turn = self._new_turn([reply for _, reply in replies], m, self.insert_buckets)
-        slots = [slot for slot, _ in replies]
-        rows = self._start(lane, slots, m, list(range(len(replies))))
+    def _insert(self, lane: _Lane, params, key) -> None:
+        replies, lane.pending = dict(lane.pending), []
+        shards = self._by_shard(replies)
+        turn = self._new_turn([[replies[s] for s in shard] for shard in shards], self.insert_buckets)
+        source = [list(range(len(shard))) for shard in shards]
+        rows = self._start(lane, shards, len(turn.length) // self.shards, source)
         lane.state = self.calls.insert(params, lane.state, key, turn, rows)
 
-    def _rows(self, count: int) -> int:
-        return next(size for size in self.row_buckets if size >= count)
+    def _by_shard(self, slots: Iterable[int]) -> list[list[int]]:
+        shards: list[list[int]] = [[] for _ in range(self.shards)]
+        for slot in slots:
+            shards[slot // self.shard_slots].append(slot)
+        return shards
 
-    def _start(self, lane: _Lane, slots: list[int], m: int, source: list[int]) -> Rows:
-        """Pads to m rows; padding goes to the slot one past the end."""
-        live = [lane.live[slot] for slot in slots]
+    def _start(self, lane: _Lane, shards: list[list[int]], m: int, source: list[list[int]]) -> Rows:
+        """Which slots open a turn: m rows a shard, padding at the slot one past the shard's last."""
 
-        def padded(values: Sequence[int], fill: int = 0) -> np.ndarray:
-            return np.array([*values, *[fill] * (m - len(slots))], np.int32)
+        def padded(values: list[list[int]], fill: int = 0) -> np.ndarray:
+            return np.array([[*own, *[fill] * (m - len(own))] for own in values], np.int32).reshape(-1)
+
+        def each(value: Callable[[Conversation], int]) -> list[list[int]]:
+            return [[value(lane.live[slot]) for slot in shard] for shard in shards]
 
         return Rows(
-            slots=padded(slots, self.lane_slots),
+            slots=padded([[slot % self.shard_slots for slot in shard] for shard in shards], self.shard_slots),
             source=padded(source),
-            position=padded([c.position for c in live]),
-            turn_limit=padded([min(c.room, self.sampling.max_turn_tokens) for c in live], 1),
-            seed=padded([c.seed for c in live]),
+            position=padded(each(lambda c: c.position)),
+            turn_limit=padded(each(lambda c: min(c.room, self.sampling.max_turn_tokens)), 1),
+            seed=padded(each(lambda c: c.seed)),
         )
 
-    def _new_turn(self, news: list[Incoming], m: int, buckets: Buckets) -> NewTurn:
-        batch = collate([new.encoded for new in news], buckets=buckets, rows=m)
-        starts = np.array([*(new.start for new in news), *[0] * (m - len(news))], np.int32)
+    def _new_turn(self, shards: list[list[Incoming]], buckets: Buckets) -> NewTurn:
+        """Tokens and images of each shard's rows, padded to one number of rows a shard."""
+        most = max(len(shard) for shard in shards)
+        m = next(size for size in self.row_buckets if size >= most)
+        news = [new for shard in shards for new in [*shard, *[self._filler] * (m - len(shard))]]
+        batch = collate([new.encoded for new in news], buckets=buckets)
+        starts = np.array([new.start for new in news], np.int32)
         length = batch.segment_ids.sum(axis=1, dtype=np.int32)
-        self.counters["prefilled_tokens"] += int(length.sum())
-        self.counters["images"] += sum(len(new.encoded.images) for new in news)
+        self.counters["prefilled_tokens"] += sum(len(new.encoded.ids) for shard in shards for new in shard)
+        self.counters["images"] += sum(len(new.encoded.images) for shard in shards for new in shard)
         return NewTurn(
             batch.tokens, batch.positions + starts[:, None], length, batch.image_index, batch.vision
         )

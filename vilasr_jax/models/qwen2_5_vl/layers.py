@@ -59,7 +59,9 @@ class SwiGLU(nnx.Module):
         self.down_proj = Linear(hidden, dim, config, bias=bias, rngs=rngs, layers=layers)
 
     def __call__(self, x):
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        rows = x.reshape(-1, x.shape[-1])  # see Linear
+        rows = self.down_proj(jax.nn.silu(self.gate_proj(rows)) * self.up_proj(rows))
+        return rows.reshape(x.shape)
 
 
 class Embedding(nnx.Module):

@@ -1,0 +1,51 @@
+"""The quickstart: a tiny model learns to answer maze questions by drawing, in minutes on two cores.
+
+    vilasr train --config=configs/maze_tiny.py --workdir=runs/quickstart
+"""
+
+from vilasr_jax.config import (
+    BucketSection,
+    ColdStartSection,
+    DrawingSection,
+    EngineSection,
+    EvalSection,
+    ImageSection,
+    JobConfig,
+    MazeSection,
+    OptimizerSection,
+    ReflectSection,
+    RLSection,
+    SamplingSection,
+    to_config_dict,
+)
+
+
+def get_config():
+    """The job's configuration."""
+    muon = OptimizerSection(name="muon", learning_rate=4e-3, schedule="cosine", warmup_share=0.1, final_share=0.1)
+    sampling = SamplingSection(max_turn_tokens=48, max_tokens=640)
+    return to_config_dict(
+        JobConfig(
+            name="maze_tiny",
+            image=ImageSection(max_pixels=140 * 140),
+            buckets=BucketSection(tokens=(192, 320, 448, 640), images=(1, 6, 8, 12), patches=(100,)),
+            drawing=DrawingSection(prompt="short", style="maze", max_turns=12, max_images=12),
+            maze=MazeSection(grid=5, min_moves=4, max_moves=6, wall_density=0.35),
+            engine=EngineSection(
+                slots=128, prompt_tokens=(96,), insert_tokens=(64,), decode_steps=48, stop_share=0.9
+            ),
+            cold_start=ColdStartSection(
+                perception_steps=500,
+                perception_batch=32,
+                perception_optimizer=muon,
+                traces=3000,
+                slip_share=0.25,
+                steps=1000,
+                batch=16,
+                optimizer=muon,
+            ),
+            eval=EvalSection(sampling=SamplingSection(0.75, 0.9, max_turn_tokens=48, max_tokens=640)),
+            reflect=ReflectSection(sampling=sampling),
+            rl=RLSection(sampling=sampling),
+        )
+    )

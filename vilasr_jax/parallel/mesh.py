@@ -1,0 +1,55 @@
+"""The device mesh, and how batches and rollout slots lie on it.
+
+Steps are `jax.jit` with `NamedSharding` (what pjit became). `jax.pmap` is not used: since JAX 0.8 it is only a
+maintenance wrapper over jit and shard_map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vilasr_jax.config import MeshSection
+from vilasr_jax.errors import ConfigError
+
+AXES = ("data", "fsdp", "model")
+
+
+def make_mesh(section: MeshSection, devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes data, fsdp and model over `devices` (all by default).
+
+    Raises:
+      ConfigError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [section.data, section.fsdp, section.model]
+    if sizes.count(-1) == 1:
+        rest = int(np.prod([size for size in sizes if size != -1]))
+        sizes[sizes.index(-1)] = len(devices) // rest
+    if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
+        raise ConfigError(
+            f"config.mesh: data={section.data}, fsdp={section.fsdp}, model={section.model} do not cover the "
+            f"{len(devices)} devices of this machine"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def batch_axis(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Splits dimension `axis` of an array over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, ("data", "fsdp")))
+
+
+def put_batch(mesh: Mesh, batch: Any) -> Any:
+    """Places a `processing.Batch` of host arrays: every array is split by its batch dimension."""
+    if mesh.size == 1:
+        return jax.device_put(batch)
+    specs = jax.tree.map(lambda _: batch_axis(mesh), batch)
+    return jax.device_put(batch, specs._replace(positions=batch_axis(mesh, 1)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())

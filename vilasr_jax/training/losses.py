@@ -1,0 +1,156 @@
+"""Per-token log-probabilities, and the losses built on them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
+from vilasr_jax.processing import Batch
+from vilasr_jax.rollout import allowed_logits
+
+
+def token_logprobs(
+    model: Qwen2_5_VL,
+    batch: Batch,
+    *,
+    suppressed: jax.Array | None = None,
+    temperature: float = 1.0,
+    chunk: int = 512,
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of every token given those before it, and the entropy of its distribution.
+
+    The sequence goes through the output head `chunk` tokens at a time, and each chunk's logits are computed again
+    in the backward pass, so that [tokens, vocabulary] logits never exist at once.
+
+    Args:
+      model: the model.
+      batch: b conversations of t tokens.
+      suppressed: [v] bool, tokens that may not be written; as the rollout's, when its log-probabilities are compared.
+      temperature: as the rollout's.
+      chunk: tokens of a conversation a time.
+
+    Returns:
+      logprobs [b, t] float32 and entropy [b, t] float32; column i speaks of token i, column 0 is 0.
+    """
+    hidden = model(batch.tokens, batch.positions, batch.segment_ids, batch.image_index, batch.vision)
+    hidden, targets = hidden[:, :-1], batch.tokens[:, 1:]
+    t = targets.shape[1]
+    chunks = -(-t // chunk)
+
+    @jax.checkpoint
+    def head(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        part, ids = args
+        logits = model.logits(part)
+        if suppressed is not None:
+            logits = allowed_logits(logits, suppressed, temperature)
+        logprobs = jax.nn.log_softmax(logits, axis=-1)
+        entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+        return jnp.take_along_axis(logprobs, ids[..., None], axis=-1)[..., 0], entropy
+
+    if chunks == 1:
+        outputs = head((hidden, targets))
+    else:
+        pad = chunks * chunk - t
+
+        def split(x: jax.Array) -> jax.Array:  # [b, t, ...] -> [chunks, b, chunk, ...]
+            x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
+            return jnp.moveaxis(x.reshape(x.shape[0], chunks, chunk, *x.shape[2:]), 1, 0)
+
+        parts = jax.lax.map(head, (split(hidden), split(targets)))
+        outputs = tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :t] for x in parts)
+    logprobs, entropy = (jnp.pad(x, ((0, 0), (1, 0))) for x in outputs)
+    return logprobs, entropy
+
+
+def sft_loss(logprobs: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean negative log-likelihood of the assistant's tokens, <|im_end|> included.
+
+    Args:
+      logprobs: [b, t] from `token_logprobs`.
+      batch: its `loss_mask` [b, t] says which tokens count.
+
+    Returns:
+      the loss, and {"tokens": how many counted}.
+
+    >>> import numpy as np
+    >>> from types import SimpleNamespace
+    >>> mask = np.array([[False, True, True, False]])
+    >>> loss, _ = sft_loss(np.array([[0.0, -1.0, -3.0, -9.0]]), SimpleNamespace(loss_mask=mask))
+    >>> float(loss)
+    2.0
+    """
+    mask = jnp.asarray(batch.loss_mask, jnp.float32)
+    tokens = mask.sum()
+    return -(logprobs * mask).sum() / jnp.maximum(tokens, 1), {"tokens": tokens}
+
+
+def grpo_loss(
+    logprobs: jax.Array,
+    old_logprobs: jax.Array,
+    advantages: jax.Array,
+    mask: jax.Array,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The clipped policy-gradient loss of each trajectory.
+
+    With ratio r = exp(logprob - old logprob) and advantage A, a token's loss is
+    max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)); for A < 0 it is at most -A * dual_clip
+    (dual clipping, arXiv 1912.09729; asymmetric clipping, arXiv 2503.14476). A trajectory's loss is the mean over its
+    own sampled tokens (GRPO, arXiv 2402.03300); the caller takes the mean over trajectories.
+
+    Args:
+      logprobs, old_logprobs: [b, t], under the trained and the sampling policy.
+      advantages: [b, t], a trajectory's own at each of its tokens.
+      mask: [b, t] bool, the sampled tokens.
+
+    Returns:
+      loss [b], and sums over the batch: "clipped_high", "clipped_low", "dual_clipped" (tokens), "kl" (the k3 estimate
+      of KL(old || new), arXiv 2005.00341's control variate) and "tokens".
+
+    >>> import numpy as np
+    >>> loss, _ = grpo_loss(np.zeros((1, 2)), np.zeros((1, 2)), np.full((1, 2), 2.0), np.array([[False, True]]),
+    ...                     clip_low=0.2, clip_high=0.3, dual_clip=3.0)
+    >>> loss.tolist()
+    [-2.0]
+    """
+    mask = jnp.asarray(mask, jnp.float32)
+    log_ratio = (logprobs - old_logprobs) * mask
+    ratio = jnp.exp(log_ratio)
+    a = advantages
+    plain = -a * ratio
+    clipped = -a * jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
+    token_loss = jnp.maximum(plain, clipped)
+    bound = -a * dual_clip
+    token_loss = jnp.where((a < 0) & (dual_clip > 0), jnp.minimum(token_loss, bound), token_loss)
+    loss = (token_loss * mask).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
+    sums = {
+        "clipped_high": ((a > 0) & (ratio > 1 + clip_high)) * mask,
+        "clipped_low": ((a < 0) & (ratio < 1 - clip_low)) * mask,
+        "dual_clipped": ((a < 0) & (ratio > dual_clip)) * mask,
+        "kl": (ratio - 1 - log_ratio) * mask,
+        "tokens": mask,
+    }
+    return loss, {name: value.sum() for name, value in sums.items()}
+
+
+def group_advantages(rewards: jax.Array, group: int) -> jax.Array:
+    """GRPO advantages: (reward - mean) / (std + 1e-6) inside each group, std with n - 1 (as published).
+
+    Args:
+      rewards: [n * group], samples of a question side by side.
+
+    Returns:
+      [n * group] float32; exactly 0 where all rewards of a group are equal.
+
+    >>> import numpy as np
+    >>> group_advantages(np.array([1.0, 0.0, 0.5, 0.5]), 2).round(3).tolist()
+    [0.7070000171661377, -0.7070000171661377, 0.0, 0.0]
+    """
+    grouped = jnp.asarray(rewards, jnp.float32).reshape(-1, group)
+    centred = grouped - grouped.mean(axis=1, keepdims=True)
+    centred = jnp.where(jnp.ptp(grouped, axis=1, keepdims=True) == 0, 0.0, centred)
+    return (centred / (grouped.std(axis=1, keepdims=True, ddof=1) + 1e-6)).reshape(-1)
