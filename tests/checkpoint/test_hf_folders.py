@@ -41,7 +41,7 @@ def write_folder(folder, config=SMALL, *, dtype="float32", layout="flat", change
 
 
 def assert_same_tensors(folder, tensors):
-    found = stored_tensors(folder)
+    found = {published_name(name): tensor for name, tensor in stored_tensors(folder).items()}
     assert {published_name(name) for name in tensors} == set(found)
     for name, value in tensors.items():
         read = found[published_name(name)].read()

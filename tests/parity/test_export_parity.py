@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from flax import nnx
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -15,10 +16,7 @@ from vilasr_jax.processing import train_tiny_tokenizer  # noqa: E402
 
 
 def weights(model):
-    import jax
-    from flax import nnx
-
-    return jax.tree.map(lambda x: x, nnx.split(model)[1])
+    return nnx.split(model)[1]
 
 
 @pytest.mark.parametrize("layout", ["flat", "nested"])
@@ -51,11 +49,13 @@ def test_tokenizer_and_image_processor_load(tmp_path):
     reference = hf_model()
     reference.save_pretrained(tmp_path / "theirs")
     ours = load_hf(tmp_path / "theirs")
-    export_hf(weights(ours), ours.config, tmp_path / "ours", tokenizer=tokenizer, min_pixels=784, max_pixels=78400)
+    files = {"tokenizer": tokenizer, "min_pixels": 784, "max_pixels": 78400}
+    export_hf(weights(ours), ours.config, tmp_path / "ours", **files)
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     text = "turn left at 340 and 12"
     assert loaded(text)["input_ids"] == tokenizer.encode(text)
-    assert "<|im_start|>user" in loaded.apply_chat_template([{"role": "user", "content": text}], tokenize=False)
+    messages = [{"role": "user", "content": text}]
+    assert "<|im_start|>user" in loaded.apply_chat_template(messages, tokenize=False)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "ours", use_fast=False)
     image = np.random.default_rng(0).integers(0, 256, (200, 330, 3), np.uint8)
     out = processor(images=[image], return_tensors="np")

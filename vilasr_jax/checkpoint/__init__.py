@@ -1,5 +1,7 @@
 """Checkpoints: the training store, and Hugging Face import and export."""
 
+from vilasr_jax.checkpoint.convert import convert_from_hf as convert_from_hf
+from vilasr_jax.checkpoint.convert import convert_to_hf as convert_to_hf
 from vilasr_jax.checkpoint.hf_config import config_from_hf as config_from_hf
 from vilasr_jax.checkpoint.hf_export import export_hf as export_hf
 from vilasr_jax.checkpoint.hf_import import import_hf as import_hf

@@ -10,7 +10,7 @@ from etils import epath
 from vilasr_jax.checkpoint.folders import complete_folder
 from vilasr_jax.checkpoint.hf_config import config_to_hf, generation_config, preprocessor_config
 from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves, nested_name
-from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, write_safetensors
+from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, all_finite, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
 
@@ -67,7 +67,7 @@ def export_hf(
         leaf = leaves[tensor.path]
         array = np.asarray(leaf if tensor.layer is None else leaf[tensor.layer])
         array = tensor.to_hf(array).astype(out_dtype[tensor.path], copy=False)
-        if not np.isfinite(array).all():
+        if not all_finite(np.ascontiguousarray(array)):
             raise CheckpointError(
                 f"weight {tensor.path!r} holds values that are not finite; nothing was exported"
             )

@@ -46,16 +46,21 @@ class StoredTensor:
     def dtype(self) -> np.dtype:
         return DTYPES[self.code]
 
-    def read(self, *, finite: bool = True) -> np.ndarray:
-        """The values, in memory of their own.
+    def read(self, rows: slice | None = None) -> np.ndarray:
+        """The values, or those of some rows (indices on the first axis), in memory of their own.
 
         Raises:
-          CheckpointError: the file ends too early, or (when `finite`) a value is infinite or not a number.
+          CheckpointError: the file ends too early, or a value is infinite or not a number.
         """
-        array = np.empty(self.shape, self.dtype)
+        shape, offset = self.shape, self.offset
+        if rows is not None:
+            start, stop, _ = rows.indices(shape[0])
+            offset += start * math.prod(shape[1:]) * self.dtype.itemsize
+            shape = (stop - start, *shape[1:])
+        array = np.empty(shape, self.dtype)
         view = memoryview(array.reshape(-1).view(np.uint8))
         with self.file.open("rb") as f:
-            f.seek(self.offset)
+            f.seek(offset)
             done = 0
             while done < len(view):
                 count = f.readinto(view[done:])
@@ -64,9 +69,16 @@ class StoredTensor:
                         f"{self.file}: ends inside tensor {self.name!r}; fetch the file again"
                     )
                 done += count
-        if finite and not _all_finite(array, self.code):
+        if not all_finite(array):
             raise CheckpointError(f"{self.file}: tensor {self.name!r} holds values that are not finite")
         return array
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether no value is infinite or not a number; on the bits, as NumPy is slow on bfloat16."""
+    kind, bits = _EXPONENT_BITS[_CODES[array.dtype]]
+    flat = array.reshape(-1).view(kind)
+    return not any(np.any((flat[i : i + _CHUNK] & bits) == bits) for i in range(0, flat.size, _CHUNK))
 
 
 def stored_tensors(folder: epath.PathLike) -> dict[str, StoredTensor]:
@@ -108,7 +120,7 @@ def stored_tensors(folder: epath.PathLike) -> dict[str, StoredTensor]:
 def write_safetensors(
     folder: epath.PathLike,
     tensors: Iterable[tuple[str, np.dtype, tuple[int, ...]]],
-    values: Callable[[str], np.ndarray],
+    values: Callable[[str], np.ndarray | Iterable[np.ndarray]],
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     metadata: Mapping[str, str] | None = None,
@@ -118,7 +130,7 @@ def write_safetensors(
     Args:
       folder: an existing folder.
       tensors: (name, dtype, shape) of each.
-      values: gives one tensor's values; called once for each name, in order.
+      values: gives one tensor's values, whole or as blocks of rows; called once for each name, in order.
       max_shard_bytes: largest shard, unless one tensor alone is larger.
       metadata: goes into each header.
 
@@ -163,11 +175,15 @@ def _write_file(path, shard, values, metadata):
     text += b" " * (-len(text) % 8)
     with path.open("wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for name, dtype, shape, _ in shard:
-            array = np.ascontiguousarray(values(name))
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(f"{name}: {array.dtype}{array.shape}, announced as {dtype}{shape}")
-            f.write(memoryview(array.reshape(-1).view(np.uint8)))
+        for name, dtype, shape, count in shard:
+            blocks = values(name)
+            for block in [blocks] if isinstance(blocks, np.ndarray) else blocks:
+                if block.dtype != dtype or block.shape[1:] != shape[1:]:
+                    raise ValueError(f"{name}: {block.dtype}{block.shape}, announced as {dtype}{shape}")
+                block = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+                count -= f.write(memoryview(block))
+            if count:
+                raise ValueError(f"{name}: {count} bytes less than announced")
 
 
 def _read_header(path: epath.Path) -> list[StoredTensor]:
@@ -197,9 +213,3 @@ def _read_header(path: epath.Path) -> list[StoredTensor]:
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or cut off ({error})") from error
     return tensors
-
-
-def _all_finite(array: np.ndarray, code: str) -> bool:
-    kind, bits = _EXPONENT_BITS[code]
-    flat = array.reshape(-1).view(kind)
-    return not any(np.any((flat[i : i + _CHUNK] & bits) == bits) for i in range(0, flat.size, _CHUNK))

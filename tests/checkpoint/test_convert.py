@@ -1,0 +1,94 @@
+"""Hugging Face -> Orbax -> Hugging Face, streamed."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.checkpoint.test_hf_folders import DTYPES, assert_same_tensors, write_folder
+from tests.models.small import SMALL
+from vilasr_jax.checkpoint import CheckpointStore, convert, convert_from_hf, convert_to_hf, import_hf
+from vilasr_jax.checkpoint.hf_layout import abstract_params, named_leaves
+from vilasr_jax.errors import CheckpointError
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Blocks of a few rows, so that small models cross their edges."""
+    monkeypatch.setattr(convert, "CHUNK_BYTES", 5_000)
+    monkeypatch.setattr("vilasr_jax.checkpoint.array_files.CHUNK_BYTES", 7_000)
+
+
+@pytest.mark.parametrize("layout", ["flat", "nested"])
+@pytest.mark.parametrize("tied, dtype", [(False, "bfloat16"), (True, "float32"), (False, "float16")])
+def test_there_and_back_is_bit_exact(tmp_path, layout, tied, dtype):
+    config = SMALL.replace(tie_word_embeddings=tied)
+    tensors = write_folder(tmp_path / "a", config, dtype=dtype, layout=layout, max_shard_bytes=200_000)
+    (tmp_path / "a" / "tokenizer.json").write_text("{}")
+    convert_from_hf(tmp_path / "a", tmp_path / "b")
+    convert_to_hf(tmp_path / "b", tmp_path / "c", layout=layout, max_shard_bytes=300_000)
+    assert_same_tensors(tmp_path / "c", tensors)
+    read, params = import_hf(tmp_path / "c")
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(import_hf(tmp_path / "a")[1]), strict=True):
+        assert a.dtype == DTYPES[dtype] and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    assert read.tie_word_embeddings == tied
+    assert (tmp_path / "c" / "tokenizer.json").read_text() == "{}"
+
+
+def test_the_converted_checkpoint_is_one_of_ours(tmp_path):
+    write_folder(tmp_path / "a", dtype="bfloat16")
+    config = convert_from_hf(tmp_path / "a", tmp_path / "b", param_dtype="float32")
+    _, params = import_hf(tmp_path / "a", param_dtype="float32")
+    store = CheckpointStore(tmp_path / "b")
+    restored = store.restore(None, {"params": abstract_params(config)})["params"]
+    assert jax.tree.structure(restored) == jax.tree.structure(params)
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_training_checkpoint_converts(tmp_path):
+    tensors = write_folder(tmp_path / "a")
+    config, params = import_hf(tmp_path / "a")
+    with CheckpointStore(tmp_path / "run") as store:
+        store.save(3, {"params": params, "opt_state": {"mu": np.zeros(3)}}, wait=True)
+        store.save(7, {"params": jax.tree.map(lambda x: x + 1, params)}, wait=True)
+    convert_to_hf(tmp_path / "run", tmp_path / "out", config=config, step=3)
+    assert_same_tensors(tmp_path / "out", tensors)
+    with pytest.raises(CheckpointError, match=r"no finished checkpoint of step 4 here \(steps: \[3, 7\]\)"):
+        convert_to_hf(tmp_path / "run", tmp_path / "other", config=config, step=4)
+    with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
+        convert_to_hf(tmp_path / "run", tmp_path / "other")
+    with pytest.raises(CheckpointError, match="'language_model/embed_tokens/embedding' has shape"):
+        convert_to_hf(tmp_path / "run", tmp_path / "other", config=config.replace(vocab_size=199))
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_cannot_be_converted_leaves_nothing(tmp_path, monkeypatch):
+    def spoil(tensors):
+        tensors["model.layers.2.mlp.down_proj.weight"][1, 2] = np.nan
+
+    write_folder(tmp_path / "a", change=spoil)
+    with pytest.raises(
+        CheckpointError, match=r"'model\.layers\.2\.mlp\.down_proj\.weight' holds values that are not"
+    ):
+        convert_from_hf(tmp_path / "a", tmp_path / "b")
+    write_folder(tmp_path / "good")
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+        patch.setattr(convert, "open_array", full)
+        with pytest.raises(CheckpointError, match=r"could not be written .*No space left"):
+            convert_from_hf(tmp_path / "good", tmp_path / "b")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "good"]
+    convert_from_hf(tmp_path / "good", tmp_path / "b")
+    with pytest.raises(CheckpointError, match="b: exists and is not empty"):
+        convert_from_hf(tmp_path / "good", tmp_path / "b")
+    with pytest.raises(CheckpointError, match="exists and is not empty"):
+        convert_to_hf(tmp_path / "b", tmp_path / "good")
+
+
+def test_names_of_leaves_do_not_depend_on_the_container():
+    state = abstract_params(SMALL)
+    assert named_leaves(state).keys() == named_leaves(nnx.to_pure_dict(state)).keys()
