@@ -50,7 +50,7 @@ class DrawingSection:
     """The drawing tools, as the model sees them."""
 
     prompt: str = "published"  # published, short
-    style: str = "published"  # published, clear, path
+    style: str = "published"  # published, clear, maze
     max_turns: int = 10  # assistant turns a conversation
     max_images: int = 45  # base and drawn images a conversation
 
@@ -182,6 +182,7 @@ class MeshSection:
     data: int = -1
     fsdp: int = 1
     model: int = 1
+    cpu_devices: int = 1  # on a machine without accelerators: virtual devices that share its cores
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,13 @@ class Conversation:
     mask: list[np.ndarray] = field(default_factory=list)
     logprobs: list[np.ndarray] = field(default_factory=list)
     length: int = 0
+    images_read: int = 0
     position: int = 0  # of the next token to be sampled
     stop_reason: str | None = None
 
     def __post_init__(self):
         self._add(self.prompt.encoded.ids, None)
+        self.images_read = len(self.prompt.encoded.images)
         self.position = self.prompt.next_position
 
     @property
@@ -97,6 +99,7 @@ class Conversation:
             self.stop_reason = "token_limit"
             return None
         self._add(turn.ids, None)
+        self.images_read += len(turn.images)
         self.position = new.next_position
         return new
 
@@ -111,6 +114,7 @@ class Conversation:
             turns=list(self.session.events),
             stop_reason=self.stop_reason or "unfinished",
             base_images=len(self.prompt.encoded.images),
+            images_read=self.images_read,
             row=self.row,
         )
 

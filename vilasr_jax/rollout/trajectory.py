@@ -24,6 +24,7 @@ class Trajectory:
       turns: one a model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"}.
       stop_reason: "answer", "turn_limit", "token_limit", "image_limit", "no_action".
       base_images: how many of `images` came with the question.
+      images_read: how many of `images` the model was shown (one drawn in a last turn was not).
       row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row.
       reward: parts by name; empty until scored.
     """
@@ -36,6 +37,7 @@ class Trajectory:
     turns: list[dict]
     stop_reason: str
     base_images: int
+    images_read: int
     row: dict
     reward: dict[str, float] = field(default_factory=dict)
 
@@ -58,6 +60,11 @@ class Trajectory:
     def errors(self) -> int:
         """Turns answered with an error text."""
         return sum(turn["error"] is not None for turn in self.turns)
+
+    @property
+    def images_in_tokens(self) -> list[Image.Image]:
+        """The images whose pad tokens stand in `tokens`: all but those drawn in a turn that ended it."""
+        return self.images[: self.images_read]
 
     def to_bytes(self) -> bytes:
         """Serialises without loss (NumPy archive; images as raw pixels, compressed)."""

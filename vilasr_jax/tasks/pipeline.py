@@ -45,7 +45,7 @@ class TraceSource:
         row = make_maze_row(self.spec, seed)
         if self.format == "drawing":
             rng = random.Random(f"trace {seed}")
-            trace = expert_trace(row, rng, slip=rng.random() < self.slip_share)
+            trace = expert_trace(row, rng, slip=rng.random() < self.slip_share, labels="line")
         else:
             trace = {"text": text_trace, "direct": direct_trace}[self.format](row)
         return encode_conversation(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import Buckets, Tokenizer, train_tiny_tokenizer
-from vilasr_jax.rollout import Engine, Request
+from vilasr_jax.rewards import RewardSettings, score
+from vilasr_jax.rollout import Engine, Request, Trajectory
 from vilasr_jax.tasks import Row
-from vilasr_jax.tasks.maze import MazeSpec, corpus, make_maze_row, template_phrases
+from vilasr_jax.tasks.maze import MazeSpec, corpus, make_maze_rows, template_phrases
 
 
 class Context:
@@ -90,6 +93,19 @@ class Context:
         return jax.device_put(self._split[1], replicated(self.mesh))
 
     @cached_property
+    def abstract_params(self) -> Any:
+        """Shapes and shardings of the parameters, without values."""
+        sharding = replicated(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), self._split[1]
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the model has."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_params))
+
+    @cached_property
     def suppressed(self) -> np.ndarray:
         """[v] bool, the tokens a model may not write: special ones except the ends of a turn, and padding."""
         mask = np.zeros(self.model_config.vocab_size, bool)
@@ -119,8 +135,24 @@ class Context:
         )
         return dataclasses.replace(spec, **changes)
 
-    def request(self, row: Row, seed: int, samples: int = 1) -> Request:
-        """A row as a question to the engine."""
+    # Questions of the RL split that reflection samples and those that RL trains on never meet.
+    RL_SEEDS = 0
+    REFLECT_SEEDS = 1 << 30
+
+    def maze_rows(self, split: str, count: int, *, first: int = 0, **changes: Any) -> list[Row]:
+        """`count` different rows of a split, from seed `first` on; `changes` to the maze specification."""
+        return list(make_maze_rows(self.maze(split, **changes), count, first))
+
+    def key(self, purpose: str, step: int = 0) -> jax.Array:
+        """The random key of a step, from the job's seed."""
+        key = jax.random.fold_in(jax.random.key(self.job.seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
+        return jax.random.fold_in(key, step)
+
+    def requests(self, rows: Sequence[Row], *, samples: int = 1, seed: int = 0) -> list[Request]:
+        """Rows as questions to the engine, each sample with a random stream of its own from `seed` on."""
+        return [self._request(row, seed + i * samples, samples) for i, row in enumerate(rows)]
+
+    def _request(self, row: Row, seed: int, samples: int) -> Request:
         plain = {
             "id": row.id,
             "question": row.question,
@@ -132,6 +164,20 @@ class Context:
         }
         return Request(plain, lambda: row.session(self.settings), seed, samples)
 
-    def maze_rows(self, spec: MazeSpec, first: int, count: int) -> list[Row]:
-        """`count` rows of a split, from seed `first` on."""
-        return [make_maze_row(spec, seed) for seed in range(first, first + count)]
+    def reward(self, trajectory: Trajectory) -> dict[str, float]:
+        """Reward parts of a finished conversation, under the job's weights."""
+        row, section = trajectory.row, self.job.rl
+        settings = RewardSettings(
+            accuracy_weight=section.accuracy_weight,
+            format_weight=section.format_weight,
+            tools=self.settings.tools if self.settings.draw else (),
+        )
+        return score(
+            trajectory.texts,
+            trajectory.turns,
+            answer=row["answer"],
+            question_type=row["question_type"],
+            options=row["options"],
+            meta=row["meta"],
+            settings=settings,
+        )

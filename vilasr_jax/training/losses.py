@@ -10,6 +10,9 @@ from vilasr_jax.processing import Batch
 from vilasr_jax.rollout import allowed_logits
 
 
+GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "tokens")  # what grpo_loss counts, over tokens
+
+
 def token_logprobs(
     model: Qwen2_5_VL,
     batch: Batch,

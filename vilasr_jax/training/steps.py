@@ -12,7 +12,7 @@ from flax import nnx
 
 from vilasr_jax.config import RLSection
 from vilasr_jax.processing import Batch
-from vilasr_jax.training.losses import grpo_loss, sft_loss, token_logprobs
+from vilasr_jax.training.losses import GRPO_SUMS, grpo_loss, sft_loss, token_logprobs
 
 
 class TrainState(NamedTuple):
@@ -54,12 +54,17 @@ def make_sft_step(graphdef: nnx.GraphDef, optimizer: optax.GradientTransformatio
 def make_grpo_steps(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, section: RLSection, suppressed: jax.Array
 ):
-    """Returns jitted `grad(params, total, batch, share) -> total` and `apply(state, total) -> (state, metrics)`.
+    """Returns jitted `zero(params) -> total`, `grad(params, total, batch, share) -> total` and
+    `apply(state, total) -> (state, metrics)`.
 
-    A batch carries `extras`: "logprobs" [b, t] of the sampling policy and "advantages" [b, t] (the trajectory's own
-    at every token, 0 for padding rows). `total` is (gradient sum, metric sums), None at first; `share` is 1 / the
-    update's trajectories, so that several calls add up to one mean over trajectories.
+    A batch carries `extras`: "logprobs" [b, t] of the sampling policy and "advantages" [b, t] (the
+    trajectory's own at every token, 0 for padding rows). `total` is (gradient sum, metric sums); `share` is
+    1 / the update's trajectories, so that several calls add up to one mean over trajectories.
     """
+
+    @jax.jit
+    def zero(params):
+        return jax.tree.map(jnp.zeros_like, params), {name: jnp.zeros(()) for name in (*GRPO_SUMS, "entropy", "loss")}
 
     @partial(jax.jit, donate_argnums=1)
     def grad(params, total, batch: Batch, share: jax.Array):
@@ -83,7 +88,7 @@ def make_grpo_steps(
             return (loss * share).sum(), sums
 
         grads, sums = jax.grad(loss_of, has_aux=True)(params)
-        return (grads, sums) if total is None else jax.tree.map(jnp.add, total, (grads, sums))
+        return jax.tree.map(jnp.add, total, (grads, sums))
 
     @partial(jax.jit, donate_argnums=0)
     def apply(state: TrainState, total):
@@ -91,7 +96,7 @@ def make_grpo_steps(
         state, norm = _apply(optimizer, state, grads)
         return state, {**sums, "grad_norm": norm}
 
-    return grad, apply
+    return zero, grad, apply
 
 
 def make_logprobs(graphdef: nnx.GraphDef, suppressed: jax.Array, temperature: float):

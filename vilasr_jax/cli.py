@@ -1,0 +1,201 @@
+"""The `vilasr` command: one thin function a subcommand.
+
+Exit codes: 0 done, 1 a fault of ours, 2 the user's input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from vilasr_jax.config import JobConfig, from_config_dict
+from vilasr_jax.errors import ConfigError, UserError
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "A file of configs/; override a key with --config.key=value.")
+flags.DEFINE_string("workdir", None, "The folder of the run: everything is written there.")
+flags.DEFINE_string("json", None, "Also write what is printed to this file.")
+flags.DEFINE_string("question", None, "solve: what to ask about the images.", short_name="Q")
+flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face folder.")
+flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
+flags.DEFINE_string("seeds", "0,1,2", "bench learn: the seeds, with commas between them.")
+
+USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--workdir=DIR]
+
+  train                     all stages of a config in order; each is skipped when done, resumed when half done
+  sft | reflect | rl        one stage
+  eval                      the finished stages of a workdir on held-out questions
+  solve IMAGE... --question Q --checkpoint DIR [--out DIR]
+                            one question; prints each turn, saves each drawn image
+  convert from-hf SRC DST   a Hugging Face folder to an Orbax checkpoint
+  convert to-hf SRC DST     and back
+  report WORKDIR            the HTML page of a run
+  bench learn               the controls and seeds of a config, in one table
+  bench render              drawings a second
+
+Examples
+  vilasr train --config=configs/maze_tiny.py --workdir=runs/quickstart
+  vilasr solve maze.png --question "..." --checkpoint runs/quickstart
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the console script."""
+    argv = sys.argv if argv is None else argv
+    logging.set_verbosity(logging.WARNING)
+    try:
+        code = _run(argv)
+    except UserError as error:
+        code = _refuse(error)
+    except (flags.Error, AttributeError, FileNotFoundError, ImportError) as error:
+        if not _about_flags(error):
+            raise
+        code = _refuse(error)
+    sys.exit(code)
+
+
+def _run(argv: list[str]) -> int:
+    if len(argv) < 2 or argv[1] in ("help", "-h", "--help", "--helpfull", "--helpshort"):
+        print(USAGE)
+        return 0 if len(argv) > 1 else 2
+    command = COMMANDS.get(argv[1])
+    if command is None:
+        raise ConfigError(f"no command {argv[1]!r}; there are: {', '.join(COMMANDS)}. `vilasr help` shows them")
+    if any(word in ("-h", "--help") for word in argv[2:]):
+        print(USAGE)
+        return 0
+    command(_parse(argv))
+    return 0
+
+
+class _BadFlags(ConfigError):
+    """Flags that absl or ml_collections refused."""
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Reads the flags; returns the words that are none."""
+    try:
+        return FLAGS([argv[0], *argv[2:]])[1:]
+    except Exception as error:  # absl, config_flags and the config file itself raise many types
+        text = " ".join(str(error).split())
+        raise _BadFlags(text or type(error).__name__) from error
+
+
+def _about_flags(error: Exception) -> bool:
+    return isinstance(error, flags.Error)
+
+
+def _refuse(error: Exception) -> int:
+    print(f"vilasr: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def _job(stages: tuple[str, ...] | None = None) -> tuple[JobConfig, Path]:
+    """The config and workdir of a training command."""
+    if FLAGS.config is None:
+        raise ConfigError("give a config: --config=configs/maze_tiny.py")
+    if not FLAGS.workdir:
+        raise ConfigError("give a folder for the run: --workdir=runs/NAME")
+    job = from_config_dict(FLAGS.config)
+    if stages is not None:
+        job = dataclasses.replace(job, stages=stages)
+    _use_devices(job)
+    return job, Path(FLAGS.workdir)
+
+
+def _use_devices(job: JobConfig) -> None:
+    import jax
+
+    if job.mesh.cpu_devices > 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", job.mesh.cpu_devices)
+
+
+def _train(stages: tuple[str, ...] | None = None) -> Callable[[list[str]], None]:
+    def command(words: list[str]) -> None:
+        from vilasr_jax.job import train
+        from vilasr_jax.report import print_summary
+
+        _no_words(words)
+        job, workdir = _job(stages)
+        summary = train(job, workdir)
+        if summary["stages"]:
+            print_summary(summary)
+        _write_json(summary)
+        print(f"Everything is in {workdir}")
+
+    return command
+
+
+def _solve(words: list[str]) -> None:
+    from vilasr_jax.solve import solve
+
+    if not words or not FLAGS.question or not FLAGS.checkpoint:
+        raise ConfigError("usage: vilasr solve IMAGE... --question Q --checkpoint DIR [--out DIR]")
+    solve(words, FLAGS.question, Path(FLAGS.checkpoint), Path(FLAGS.out or "solved"))
+
+
+def _convert(words: list[str]) -> None:
+    from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf
+
+    ways = {"from-hf": convert_from_hf, "to-hf": convert_to_hf}
+    if len(words) != 3 or words[0] not in ways:
+        raise ConfigError("usage: vilasr convert from-hf SRC DST, or vilasr convert to-hf SRC DST")
+    ways[words[0]](words[1], words[2])
+    print(f"Wrote {words[2]}")
+
+
+def _report(words: list[str]) -> None:
+    from vilasr_jax.report import render_report
+
+    workdir = words[0] if words else FLAGS.workdir
+    if not workdir or not Path(workdir).is_dir():
+        raise ConfigError(f"vilasr report WORKDIR: {workdir!r} is no folder of a run")
+    print(f"Wrote {render_report(Path(workdir))}")
+
+
+def _bench(words: list[str]) -> None:
+    if words == ["learn"]:
+        from vilasr_jax.bench.learn import bench_learn
+
+        job, workdir = _job()
+        _write_json(bench_learn(job, workdir, [int(seed) for seed in FLAGS.seeds.split(",")]))
+    elif words == ["render"]:
+        from vilasr_jax.drawing.bench import bench_render
+
+        _write_json(bench_render())
+    else:
+        raise ConfigError("usage: vilasr bench learn, or vilasr bench render")
+
+
+def _no_words(words: list[str]) -> None:
+    if words:
+        raise ConfigError(f"unexpected word {words[0]!r}; flags start with --")
+
+
+def _write_json(value: object) -> None:
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps(value, indent=1, default=float))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train(),
+    "sft": _train(("cold_start",)),
+    "reflect": _train(("reflect",)),
+    "rl": _train(("rl",)),
+    "eval": _train(("eval", "report")),
+    "solve": _solve,
+    "convert": _convert,
+    "report": _report,
+    "bench": _bench,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""All stages of a job in order, each skipped when its result is there and resumed when it is half done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.progress import Progress
+
+from vilasr_jax.checkpoint import export_hf
+from vilasr_jax.config import JobConfig, to_dict
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.evaluation import score_all, summarize, write_results
+from vilasr_jax.report import render_report
+from vilasr_jax.tasks import Row
+from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.grpo import rl_stage, run_rl
+from vilasr_jax.training.reflect import reflect_stage, run_reflect
+from vilasr_jax.training.stage import progress_bar, write_json
+
+TRAINED = ("cold_start", "reflect", "rl")
+_RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
+_STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_stage}
+OOD_LOOKS = ("thin", "thick", "blueprint", "sand")
+
+
+def open_workdir(job: JobConfig, workdir: Path) -> None:
+    """Writes the config into a new workdir; refuses one that belongs to another config.
+
+    `stages` may differ: it only says what to do now.
+    """
+    ours = json.loads(json.dumps(to_dict(job)))
+    path = workdir / "config.json"
+    if not path.exists():
+        write_json(path, ours)
+        return
+    theirs = json.loads(path.read_text())
+    changed = [
+        f"{key}: {was!r} there, {now!r} now"
+        for (key, was), (_, now) in zip(_flat(theirs), _flat(ours), strict=False)
+        if was != now and key != "stages"
+    ]
+    if [key for key, _ in _flat(theirs)] != [key for key, _ in _flat(ours)]:
+        changed.append("its keys are of another version")
+    if changed:
+        raise ConfigError(
+            f"{workdir} belongs to another config ({'; '.join(changed[:3])}); choose another --workdir"
+        )
+
+
+def _flat(tree: dict, path: str = "") -> list[tuple[str, Any]]:
+    items = []
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else key
+        items += _flat(value, where) if isinstance(value, dict) else [(where, value)]
+    return items
+
+
+def train(job: JobConfig, workdir: Path) -> dict[str, Any]:
+    """Runs the job's stages in `workdir`; returns the summary that is also written there."""
+    began = time.monotonic()
+    open_workdir(job, workdir)
+    context = Context(job, workdir)
+    with progress_bar() as progress:
+        params: Any = None
+        for name in TRAINED:
+            if name in job.stages:
+                params = _RUN[name](context, params if params is not None else _start(context, name), progress)
+        if "eval" in job.stages:
+            evaluate_stages(context, progress)
+        if "export" in job.stages:
+            export(context)
+    summary = write_summary(context, time.monotonic() - began)
+    if "report" in job.stages:
+        render_report(workdir)
+    return summary
+
+
+def load_stage(context: Context, name: str) -> Any:
+    """The final parameters of a finished stage, or the fresh ones for "untrained"."""
+    if name == "untrained":
+        return context.initial_params()
+    return _STAGE[name](context).load_params(context.abstract_params)
+
+
+def last_stage(context: Context) -> str:
+    """The last trained stage that is finished."""
+    finished = [name for name in TRAINED if _STAGE[name](context).done]
+    return finished[-1] if finished else "untrained"
+
+
+def _start(context: Context, name: str) -> Any:
+    """What a stage starts from: the stage before it."""
+    before = TRAINED[: TRAINED.index(name)]
+    if not before:
+        return context.initial_params()
+    if not _STAGE[before[-1]](context).done:
+        raise ConfigError(
+            f"{name} starts from {before[-1]}, which {context.workdir} does not hold yet; "
+            f"run `vilasr {before[-1].replace('cold_start', 'sft')}` first, or `vilasr train` for all"
+        )
+    return load_stage(context, before[-1])
+
+
+def evaluate_stages(context: Context, progress: Progress) -> None:
+    """Evaluates each finished stage on the held-out mazes, and the last one on the controls."""
+    job = context.job
+    rows = context.maze_rows("test", job.eval.rows)
+    jobs: list[tuple[str, str, Sequence[Row]]] = [("untrained", "untrained", rows)]
+    jobs += [(name, name, rows) for name in TRAINED if _STAGE[name](context).done]
+    last = last_stage(context)
+    if last != "untrained":
+        jobs.append(("blank_image", last, [blank(row) for row in rows]))
+        jobs.append(("ood", last, ood_rows(context)))
+    bar = progress.add_task("evaluation", total=len(jobs) * len(rows), note="")
+    for number, (name, stage, some) in enumerate(jobs):
+        folder = context.workdir / "eval" / name
+        if not (folder / "scores.json").exists():
+            progress.update(bar, note=name)
+            evaluate(
+                context, load_stage(context, stage), some, folder, name,
+                lambda n, at=number: progress.update(bar, completed=at * len(rows) + n),
+            )  # fmt: skip
+        progress.update(bar, completed=(number + 1) * len(rows))
+
+
+def evaluate(context: Context, params: Any, rows: Sequence[Row], folder: Path, name: str, progress=None) -> None:
+    """Free-running conversations about `rows`; writes results and scores into `folder`."""
+    engine = context.engine(context.job.eval.sampling)
+    trajectories = engine.generate(params, context.requests(rows), context.key("eval"), progress)
+    score_all(trajectories, context.reward)
+    scores = summarize(trajectories)
+    for kind in sorted({row.meta.get("kind", "") for row in rows} - {""}):
+        part = [t for t in trajectories if t.row["meta"].get("kind") == kind]
+        scores.setdefault("parts", {})[kind] = summarize(part)
+    scores["sampling"] = to_dict(context.job.eval.sampling)
+    write_results(folder, name, trajectories, scores, context.job.eval.gallery)
+
+
+def blank(row: Row) -> Row:
+    """The row with white images: what can be answered without looking."""
+    return dataclasses.replace(row, images=tuple(Image.new("RGB", i.size, "white") for i in row.images))
+
+
+def ood_rows(context: Context) -> list[Row]:
+    """Mazes unlike the trained ones: half on a bigger grid, half with other colours and line widths."""
+    half = context.job.eval.rows // 2
+    rows = context.maze_rows("ood", half, grid=context.job.maze.ood_grid)
+    rows = [dataclasses.replace(row, meta={**row.meta, "kind": "bigger grid"}) for row in rows]
+    each = -(-(context.job.eval.rows - half) // len(OOD_LOOKS))
+    for look in OOD_LOOKS:
+        for row in context.maze_rows("ood", each, look=look):
+            rows.append(dataclasses.replace(row, meta={**row.meta, "kind": "other look"}))
+    return rows[: context.job.eval.rows]
+
+
+def export(context: Context) -> Path:
+    """Writes the last stage's model as a Hugging Face folder."""
+    folder = context.workdir / "hf"
+    if not folder.exists():
+        image = context.job.image
+        export_hf(
+            load_stage(context, last_stage(context)),
+            context.model_config,
+            folder,
+            tokenizer=context.tokenizer,
+            min_pixels=image.min_pixels,
+            max_pixels=image.max_pixels,
+        )
+    return folder
+
+
+def write_summary(context: Context, seconds: float) -> dict[str, Any]:
+    """The table printed at the end, as data; the time adds up over restarts."""
+    path = context.workdir / "summary.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    order = ("untrained", *TRAINED, "more_sft", "direct", "text_coordinates", "blank_image", "ood")
+    stages = {}
+    for name in order:
+        scores = context.workdir / "eval" / name / "scores.json"
+        if scores.exists():
+            stages[name] = json.loads(scores.read_text())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    summary = {
+        "name": context.job.name,
+        "stages": stages,
+        "seconds": before.get("seconds", 0.0) + seconds,
+        "peak_rss_bytes": max(before.get("peak_rss_bytes", 0), peak),
+        "parameters": context.parameter_count,
+        "chance": 0.25,
+    }
+    write_json(path, summary)
+    return summary

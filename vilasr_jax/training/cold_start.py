@@ -1,0 +1,86 @@
+"""Stage 1, cold start: supervised fine-tuning on expert drawing traces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.progress import Progress
+
+from vilasr_jax.evaluation import score_all, summarize
+from vilasr_jax.tasks.pipeline import PerceptionSource, TraceSource, batches
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.sft import train_sft
+from vilasr_jax.training.stage import Stage
+
+PERCEPTION_EXAMPLES = 1 << 20  # more than any run looks at
+
+
+def trace_source(context: Context) -> TraceSource:
+    """The job's expert traces."""
+    section = context.job.cold_start
+    return TraceSource(
+        context.maze("train"),
+        context.settings,
+        context.tokenizer,
+        section.traces,
+        section.slip_share,
+        section.format,
+        first_seed=context.job.seed * section.traces,
+    )
+
+
+def perception_stage(context: Context) -> Stage:
+    """The first phase: what pre-training gives a published model, a tiny one learns here."""
+    section = context.job.cold_start
+    folder = context.workdir / "cold_start" / "perception"
+    return Stage(folder, section.perception_steps, section.save_every, "cold start: seeing")
+
+
+def cold_start_stage(context: Context) -> Stage:
+    """The stage proper."""
+    section = context.job.cold_start
+    return Stage(context.workdir / "cold_start", section.steps, section.save_every, "cold start: drawing")
+
+
+def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
+    """Trains from `params`, or goes on from what is saved; returns the parameters."""
+    job, section = context.job, context.job.cold_start
+    stage = cold_start_stage(context)
+    if stage.done:
+        return stage.load_params(context.abstract_params)
+    seeing = perception_stage(context)
+    if seeing.steps and stage.store.latest_step() is None:
+        if seeing.done:
+            params = seeing.load_params(context.abstract_params)
+        else:
+            source = PerceptionSource(
+                context.maze("perception"), context.settings, context.tokenizer, PERCEPTION_EXAMPLES, job.seed << 24
+            )
+            data = batches(
+                [source], [1], seed=job.seed, batch=section.perception_batch, buckets=context.buckets
+            )
+            params = train_sft(context, seeing, params, data, section.perception_optimizer, progress)
+    data = batches(
+        [trace_source(context)], [1], seed=job.seed + 1, batch=section.batch, buckets=context.buckets
+    )
+    return train_sft(
+        context,
+        stage,
+        params,
+        data,
+        section.optimizer,
+        progress,
+        validate_every=section.validate_every,
+        validate=lambda params: validate(context, params),
+    )
+
+
+def validate(context: Context, params: Any) -> dict[str, float]:
+    """Accuracy, drawings and corrections of free-running conversations about the validation mazes."""
+    section = context.job.eval
+    rows = context.maze_rows("val", section.validation_rows)
+    engine = context.engine(section.sampling)
+    trajectories = engine.generate(params, context.requests(rows), context.key("validate"))
+    score_all(trajectories, context.reward)
+    scores = summarize(trajectories)
+    return {f"val_{name}": scores[name] for name in ("accuracy", "drawings", "corrected", "errors")}
