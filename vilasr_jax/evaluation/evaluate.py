@@ -13,14 +13,6 @@ from vilasr_jax.evaluation.intervals import wilson_interval
 from vilasr_jax.rollout import Trajectory
 
 
-def prediction_of(trajectory: Trajectory) -> str | None:
-    """What stands in the answer tag of the last turn, or None."""
-    if trajectory.stop_reason != "answer":
-        return None
-    text = trajectory.texts[-1]
-    return text.rsplit("<answer>", 1)[-1].split("</answer>")[0].strip()
-
-
 def summarize(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """Accuracy with its 95 % Wilson interval, and how much was drawn and corrected."""
     n = len(trajectories)
@@ -78,7 +70,7 @@ def _line(directory: Path, stage: str, trajectory: Trajectory, pictures: bool) -
         "question": row["question"],
         "options": row["options"],
         "answer": row["answer"],
-        "prediction": prediction_of(trajectory),
+        "prediction": trajectory.answer,
         "correct": trajectory.reward["accuracy"] == 1,
         "reward": trajectory.reward,
         "stop_reason": trajectory.stop_reason,

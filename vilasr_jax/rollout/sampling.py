@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vilasr_jax.config import SamplingSection
+from vilasr_jax.processing import Tokenizer
 
 NEVER = -1e30  # a logit that no token is sampled at
+
+
+def suppressed_tokens(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
+    """[vocab_size] bool, True for tokens a model may NOT write: special ones but the ends of a turn, and padding."""
+    mask = np.zeros(vocab_size, bool)
+    mask[tokenizer.suppressed_ids] = True
+    mask[tokenizer.vocab_size :] = True
+    mask[[tokenizer.special.im_end, tokenizer.special.endoftext]] = False
+    return mask
 
 
 def allowed_logits(logits: jax.Array, suppressed: jax.Array, temperature: float) -> jax.Array:

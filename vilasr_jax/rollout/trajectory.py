@@ -47,6 +47,13 @@ class Trajectory:
         return [turn["text"] for turn in self.turns]
 
     @property
+    def answer(self) -> str | None:
+        """What stands in the answer tag of the last turn; None when the conversation ended without one."""
+        if self.stop_reason != "answer":
+            return None
+        return self.texts[-1].rsplit("<answer>", 1)[-1].split("</answer>")[0].strip()
+
+    @property
     def drawings(self) -> int:
         """Turns that drew something."""
         return sum(bool(turn["drawn"]) for turn in self.turns)

@@ -19,7 +19,7 @@ from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import Buckets, Tokenizer, train_tiny_tokenizer
 from vilasr_jax.rewards import RewardSettings, score
-from vilasr_jax.rollout import Engine, Request, Trajectory
+from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.maze import MazeSpec, corpus, make_maze_rows, template_phrases
 
@@ -108,11 +108,7 @@ class Context:
     @cached_property
     def suppressed(self) -> np.ndarray:
         """[v] bool, the tokens a model may not write: special ones except the ends of a turn, and padding."""
-        mask = np.zeros(self.model_config.vocab_size, bool)
-        mask[self.tokenizer.suppressed_ids] = True
-        mask[self.tokenizer.vocab_size :] = True
-        mask[[self.tokenizer.special.im_end, self.tokenizer.special.endoftext]] = False
-        return mask
+        return suppressed_tokens(self.tokenizer, self.model_config.vocab_size)
 
     def engine(self, sampling: SamplingSection) -> Engine:
         """The rollout engine for a sampling setting; compiled once."""
