@@ -12,6 +12,7 @@ from vilasr_jax.config import (
     ImageSection,
     JobConfig,
     MazeSection,
+    MeshSection,
     OptimizerSection,
     ReflectSection,
     RLSection,
@@ -28,19 +29,20 @@ def get_config():
         JobConfig(
             name="maze_tiny",
             image=ImageSection(max_pixels=140 * 140),
-            buckets=BucketSection(tokens=(192, 320, 448, 640), images=(1, 6, 8, 12), patches=(100,)),
+            buckets=BucketSection(tokens=(128, 320, 384, 640), images=(1, 6, 8, 12), patches=(100, 144)),
             drawing=DrawingSection(prompt="short", style="maze", max_turns=12, max_images=12),
             maze=MazeSection(grid=5, min_moves=4, max_moves=6, wall_density=0.35),
+            mesh=MeshSection(cpu_devices=2),
             engine=EngineSection(
                 slots=128, prompt_tokens=(96,), insert_tokens=(64,), decode_steps=48, stop_share=0.9
             ),
             cold_start=ColdStartSection(
-                perception_steps=500,
+                perception_steps=300,
                 perception_batch=32,
                 perception_optimizer=muon,
-                traces=3000,
+                traces=2000,
                 slip_share=0.25,
-                steps=1000,
+                steps=700,
                 batch=16,
                 optimizer=muon,
             ),

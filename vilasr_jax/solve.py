@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from vilasr_jax.checkpoint import load_hf
-from vilasr_jax.config import EngineSection, JobConfig, SamplingSection, from_config_dict
+from vilasr_jax.config import EngineSection, JobConfig, MeshSection, SamplingSection, from_config_dict
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.job import last_stage, load_stage
@@ -111,7 +111,7 @@ def solve(images: Sequence[str], question: str, checkpoint: Path, out: Path) -> 
         insert_images=(len(pixels),),
         draw_workers=1,
     )
-    mesh = make_mesh(model.job.mesh, jax.devices()[:1])
+    mesh = make_mesh(MeshSection(), jax.devices()[:1])
     runner = Engine(
         model.config,
         model.graphdef,

@@ -1,0 +1,148 @@
+"""Does drawing help, and does reinforcement learning? The controls of a config, over several seeds.
+
+For each seed, in folders of their own:
+
+    main       the config's stages: cold start, reflect, rl
+    more_sft   the cold start's parameters trained on by SFT, for as many seconds as reflect and rl took
+    direct     cold start on traces that answer at once, for the same number of steps (first seed)
+    text       cold start on traces that write the coordinates as text, without drawing (first seed)
+
+All answer the same held-out mazes in free-running conversations. Each run is resumed or skipped like any workdir.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from vilasr_jax.config import JobConfig
+from vilasr_jax.evaluation.intervals import paired_difference
+from vilasr_jax.job import evaluate, load_stage, open_workdir, train
+from vilasr_jax.report import print_summary
+from vilasr_jax.tasks.pipeline import batches
+from vilasr_jax.training.cold_start import trace_source
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.sft import train_sft
+from vilasr_jax.training.stage import Stage, progress_bar, write_json
+
+CONTROLS = {"direct": "direct", "text": "text_coordinates"}
+
+
+def bench_learn(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """Runs all that is missing; prints and returns the pooled table, which `learn.json` keeps too."""
+    folders: dict[str, list[Path]] = {}
+    for number, seed in enumerate(seeds):
+        home = workdir / f"seed_{seed}"
+        main = dataclasses.replace(job, seed=seed, stages=("cold_start", "reflect", "rl", "eval"))
+        train(main, home / "main")
+        for path in sorted((home / "main" / "eval").iterdir()):
+            folders.setdefault(path.name, []).append(path)
+        folders.setdefault("more_sft", []).append(more_sft(main, home))
+        for form, name in CONTROLS.items() if number == 0 else ():
+            folders.setdefault(name, []).append(control(main, home / form, form, name))
+    table = pooled(folders)
+    table["rl_over_cold_start"] = difference(folders["cold_start"], folders["rl"])
+    table["rl_over_more_sft"] = difference(folders["more_sft"], folders["rl"])
+    table["seeds"] = list(seeds)
+    write_json(workdir / "learn.json", table)
+    print_summary(table)
+    for name in ("rl_over_cold_start", "rl_over_more_sft"):
+        d = table[name]
+        print(f"{name}: {d['mean']:+.1%}, 95 % interval {d['ci95'][0]:+.1%} to {d['ci95'][1]:+.1%}")
+    return table
+
+
+def more_sft(job: JobConfig, home: Path) -> Path:
+    """The cold start's parameters, trained further on the same traces for the time that reflect and rl took."""
+    folder = home / "more_sft" / "eval"
+    if (folder / "scores.json").exists():
+        return folder
+    context = Context(job, home / "main")
+    spent = sum(_seconds(home / "main" / name) for name in ("reflect", "rl"))
+    per_step = _seconds(home / "main" / "cold_start") / job.cold_start.steps
+    steps = max(1, round(spent / per_step))
+    stage = Stage(home / "more_sft", steps, job.cold_start.save_every, "control: more SFT")
+    with progress_bar() as progress:
+        if stage.done:
+            params = stage.load_params(context.abstract_params)
+        else:
+            params = load_stage(context, "cold_start")
+            section = job.cold_start
+            data = batches(
+                [trace_source(context)], [1], seed=job.seed + 3, batch=section.batch, buckets=context.buckets
+            )
+            params = train_sft(context, stage, params, data, section.optimizer, progress)
+        _evaluate(context, params, folder, "more_sft", progress)
+    return folder
+
+
+def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
+    """The same model, seeing phase and steps, trained on another form of trace."""
+    job = dataclasses.replace(
+        job, stages=("cold_start",), cold_start=dataclasses.replace(job.cold_start, format=form, slip_share=0.0)
+    )
+    folder = workdir / "eval" / name
+    if not (folder / "scores.json").exists():
+        open_workdir(job, workdir)
+        train(job, workdir)
+        context = Context(job, workdir)
+        with progress_bar() as progress:
+            _evaluate(context, load_stage(context, "cold_start"), folder, name, progress)
+    return folder
+
+
+def _evaluate(context: Context, params: Any, folder: Path, name: str, progress: Progress) -> None:
+    rows = context.maze_rows("test", context.job.eval.rows)
+    bar = progress.add_task(f"evaluation: {name}", total=len(rows), note="")
+    evaluate(context, params, rows, folder, name, lambda n: progress.update(bar, completed=n))
+
+
+def _seconds(stage: Path) -> float:
+    """Time that a stage's steps took, from its metrics; a restart begins a new count."""
+    total, last = 0.0, 0.0
+    for line in (stage / "metrics.jsonl").read_text().splitlines():
+        now = json.loads(line)["time"]
+        total += now - last if now >= last else now
+        last = now
+    return total
+
+
+def _right(folder: Path) -> dict[str, bool]:
+    lines = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+    return {line["id"]: line["correct"] for line in lines}
+
+
+def pooled(folders: dict[str, list[Path]]) -> dict[str, Any]:
+    """Each stage's figures as means over the seeds; the interval is over seeds and mazes together."""
+    stages = {}
+    for name, paths in folders.items():
+        scores = [json.loads((path / "scores.json").read_text()) for path in paths]
+        mean = {
+            key: float(np.mean([s[key] for s in scores]))
+            for key in ("accuracy", "drawings", "drew", "corrected", "errors", "format")
+        }
+        n = sum(s["n"] for s in scores)
+        half = 1.96 * float(np.sqrt(max(mean["accuracy"] * (1 - mean["accuracy"]), 1e-9) / n))
+        if len(scores) > 1:  # seeds differ by more than the mazes drawn
+            spread = float(np.std([s["accuracy"] for s in scores], ddof=1)) / np.sqrt(len(scores))
+            half = max(half, 1.96 * spread)
+        low, high = max(0.0, mean["accuracy"] - half), min(1.0, mean["accuracy"] + half)
+        stages[name] = {**mean, "ci95": [low, high], "n": n, "by_seed": [s["accuracy"] for s in scores]}
+    return {"stages": stages}
+
+
+def difference(before: list[Path], after: list[Path]) -> dict[str, Any]:
+    """Accuracy gained, on the same mazes, over all seeds (paired bootstrap)."""
+    first, second = [], []
+    for a, b in zip(before, after, strict=True):
+        one, two = _right(a), _right(b)
+        first += [one[row] for row in one]
+        second += [two[row] for row in one]
+    mean, low, high = paired_difference(first, second)
+    return {"mean": mean, "ci95": [low, high]}
