@@ -1,8 +1,8 @@
 """Weights in a finished Orbax checkpoint, read and written a piece at a time with TensorStore.
 
 Orbax takes and gives whole arrays; a 72B model's stacked layers are tens of GB each. So a checkpoint is first
-saved by Orbax with arrays of one value, which makes every file of its format, and then each array is made anew
-here in its real shape, in chunks of one layer, and filled.
+saved by Orbax with arrays of one value, which makes every file of its format, and then each array is made
+anew here in its real shape, in chunks of whole layers, and filled.
 """
 
 import math

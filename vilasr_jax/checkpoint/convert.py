@@ -6,6 +6,8 @@ and the tokenizer's and processor's files, so that it converts back alone:
     dst/0/params/...   dst/config.json   dst/tokenizer.json ...
 """
 
+import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -25,7 +27,14 @@ from vilasr_jax.checkpoint.folders import check_free, complete_folder
 from vilasr_jax.checkpoint.hf_config import config_from_hf, config_to_hf, generation_config, read_json
 from vilasr_jax.checkpoint.hf_export import write_json
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.checkpoint.hf_layout import HFTensor, abstract_params, hf_tensors, named_leaves, nested_name
+from vilasr_jax.checkpoint.hf_layout import (
+    HFTensor,
+    abstract_params,
+    hf_tensors,
+    named_leaves,
+    nested_name,
+    transposed,
+)
 from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, all_finite, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
@@ -69,14 +78,14 @@ def convert_from_hf(
     dtype = jnp.dtype(config.param_dtype)
     abstract = abstract_params(config)
     shapes = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
-    opened = ("", None)
     with complete_folder(dst, overwrite=overwrite) as folder:
         arrays = save_skeleton(folder, abstract)
-        for tensor in _by_weight(wanted):
-            if opened[0] != tensor.path:
-                new = (shapes[tensor.path], dtype, _split_axis(tensor))
-                opened = (tensor.path, _try(dst, lambda new=new, t=tensor: open_array(arrays, t.path, new)))
-            _fill(dst, opened[1], tensor, stored[tensor.key], dtype)
+        for path, group in itertools.groupby(_by_weight(wanted), key=lambda tensor: tensor.path):
+            tensors = list(group)
+            new = (shapes[path], dtype, _split_axis(tensors[0]))
+            with _named_failure(dst):
+                target = open_array(arrays, path, new)
+            _fill(dst, target, tensors, stored, dtype)
         write_json(folder / "config.json", config_to_hf(config))
         _copy_companions(epath.Path(src), folder)
     return config
@@ -150,9 +159,8 @@ class _Reader:
             pieces = iter([self.source if tensor.layer is None else self.source[tensor.layer]])
         for piece in pieces:
             array = piece if isinstance(piece, np.ndarray) else piece.read().result()
-            array = np.ascontiguousarray(
-                array.T if len(tensor.shape) == 2 and _kernel(tensor) else tensor.to_hf(array)
-            )
+            is_matrix = len(tensor.shape) == 2 and _kernel(tensor)
+            array = transposed(array) if is_matrix else np.ascontiguousarray(tensor.to_hf(array))
             if not all_finite(array):
                 raise CheckpointError(
                     f"{self.folder}: weight {tensor.path!r} holds values that are not finite"
@@ -160,23 +168,36 @@ class _Reader:
             yield array
 
 
-def _fill(dst, target, tensor: HFTensor, source, dtype) -> None:
-    """Writes one published tensor into its place."""
-    if tensor.layer is not None or len(tensor.shape) != 2:
-        place = target if tensor.layer is None else target[tensor.layer]
-        values = tensor.to_ours(source.read()).astype(dtype, copy=False)
-        _try(dst, lambda: place.write(values).result())
-        return
-    for rows in _rows(tensor.shape, dtype):
-        values = source.read(rows).astype(dtype, copy=False)
-        place, values = (target[:, rows], values.T) if _kernel(tensor) else (target[rows], values)
-        _try(dst, lambda place=place, values=values: place.write(values).result())
+def _fill(dst, target, tensors: list[HFTensor], stored, dtype) -> None:
+    """Writes the published tensors that make up one weight, a chunk at a time."""
+    first = tensors[0]
+    if first.layer is not None:
+        count = target.chunk_layout.write_chunk.shape[0]
+        for start in range(0, len(tensors), count):
+            layers = tensors[start : start + count]
+            values = np.empty((len(layers), *target.shape[1:]), dtype)
+            for row, tensor in zip(values, layers, strict=True):
+                row[...] = tensor.to_ours(stored[tensor.key].read())
+            with _named_failure(dst):
+                target[start : start + len(layers)].write(values).result()
+    elif len(first.shape) == 2:
+        for rows in _rows(first.shape, dtype):
+            values = stored[first.key].read(rows).astype(dtype, copy=False)
+            place, values = (
+                (target[:, rows], transposed(values)) if _kernel(first) else (target[rows], values)
+            )
+            with _named_failure(dst):
+                place.write(values).result()
+    else:
+        with _named_failure(dst):
+            target.write(first.to_ours(stored[first.key].read()).astype(dtype, copy=False)).result()
 
 
-def _try(dst, write):
+@contextlib.contextmanager
+def _named_failure(dst):
     """TensorStore says ValueError for a full disk and the like."""
     try:
-        return write()
+        yield
     except ValueError as error:
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(f"{dst}: could not be written ({reason}); nothing was left there") from error
