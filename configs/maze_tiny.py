@@ -23,7 +23,9 @@ from vilasr_jax.config import (
 
 def get_config():
     """The job's configuration."""
-    muon = OptimizerSection(name="muon", learning_rate=4e-3, schedule="cosine", warmup_share=0.1, final_share=0.1)
+    muon = OptimizerSection(
+        name="muon", learning_rate=4e-3, schedule="cosine", warmup_share=0.1, final_share=0.1
+    )
     sampling = SamplingSection(max_turn_tokens=48, max_tokens=640)
     return to_config_dict(
         JobConfig(

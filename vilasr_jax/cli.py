@@ -67,7 +67,8 @@ def _run(argv: list[str]) -> int:
         return 0 if len(argv) > 1 else 2
     command = COMMANDS.get(argv[1])
     if command is None:
-        raise ConfigError(f"no command {argv[1]!r}; there are: {', '.join(COMMANDS)}. `vilasr help` shows them")
+        known = ", ".join(COMMANDS)
+        raise ConfigError(f"no command {argv[1]!r}; there are: {known}. `vilasr help` shows them")
     if any(word in ("-h", "--help") for word in argv[2:]):
         print(USAGE)
         return 0

@@ -1,8 +1,8 @@
 """Typed configuration of every job.
 
-A file in `configs/` builds a `JobConfig` and returns `to_config_dict(job)`: a locked `ml_collections.ConfigDict`
-that the command line overrides key by key. `from_config_dict` reads it back strictly: a key that does not exist,
-or a value of another type, is a `ConfigError`.
+A file in `configs/` builds a `JobConfig` and returns `to_config_dict(job)`: a locked
+`ml_collections.ConfigDict` that the command line overrides key by key. `from_config_dict` reads it back
+strictly: a key that does not exist, or a value of another type, is a `ConfigError`.
 """
 
 from __future__ import annotations

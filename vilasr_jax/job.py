@@ -72,7 +72,8 @@ def train(job: JobConfig, workdir: Path) -> dict[str, Any]:
         params: Any = None
         for name in TRAINED:
             if name in job.stages:
-                params = _RUN[name](context, params if params is not None else _start(context, name), progress)
+                params = _start(context, name) if params is None else params
+                params = _RUN[name](context, params, progress)
         if "eval" in job.stages:
             evaluate_stages(context, progress)
         if "export" in job.stages:
@@ -131,7 +132,9 @@ def evaluate_stages(context: Context, progress: Progress) -> None:
         progress.update(bar, completed=(number + 1) * len(rows))
 
 
-def evaluate(context: Context, params: Any, rows: Sequence[Row], folder: Path, name: str, progress=None) -> None:
+def evaluate(
+    context: Context, params: Any, rows: Sequence[Row], folder: Path, name: str, progress=None
+) -> None:
     """Free-running conversations about `rows`; writes results and scores into `folder`."""
     engine = context.engine(context.job.eval.sampling)
     trajectories = engine.generate(params, context.requests(rows), context.key("eval"), progress)

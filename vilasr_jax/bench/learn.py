@@ -7,7 +7,8 @@ For each seed, in folders of their own:
     direct     cold start on traces that answer at once, for the same number of steps (first seed)
     text       cold start on traces that write the coordinates as text, without drawing (first seed)
 
-All answer the same held-out mazes in free-running conversations. Each run is resumed or skipped like any workdir.
+All answer the same held-out mazes in free-running conversations. Each run is resumed or skipped like any
+workdir.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def bench_learn(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str
 
 
 def more_sft(job: JobConfig, home: Path) -> Path:
-    """The cold start's parameters, trained further on the same traces for the time that reflect and rl took."""
+    """The cold start's parameters, trained on with the same traces for the time reflect and rl took."""
     folder = home / "more_sft" / "eval"
     if (folder / "scores.json").exists():
         return folder
@@ -85,7 +86,9 @@ def more_sft(job: JobConfig, home: Path) -> Path:
 def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
     """The same model, seeing phase and steps, trained on another form of trace."""
     job = dataclasses.replace(
-        job, stages=("cold_start",), cold_start=dataclasses.replace(job.cold_start, format=form, slip_share=0.0)
+        job,
+        stages=("cold_start",),
+        cold_start=dataclasses.replace(job.cold_start, format=form, slip_share=0.0),
     )
     folder = workdir / "eval" / name
     if not (folder / "scores.json").exists():

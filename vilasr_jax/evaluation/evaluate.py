@@ -42,7 +42,7 @@ def score_all(
 def write_results(
     directory: Path, stage: str, trajectories: Sequence[Trajectory], scores: dict[str, Any], gallery: int
 ) -> None:
-    """Writes `results.jsonl` (a line a conversation), the first `gallery` ones' pictures, and `scores.json` last."""
+    """Writes `results.jsonl`, the pictures of the first `gallery` conversations, and `scores.json` last."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "images").mkdir(exist_ok=True)
     with (directory / "results.jsonl").open("w") as file:

@@ -1,7 +1,7 @@
 """The device mesh, and how batches and rollout slots lie on it.
 
-Steps are `jax.jit` with `NamedSharding` (what pjit became). `jax.pmap` is not used: since JAX 0.8 it is only a
-maintenance wrapper over jit and shard_map.
+Steps are `jax.jit` with `NamedSharding` (what pjit became). `jax.pmap` is not used: since JAX 0.8 it is only
+a maintenance wrapper over jit and shard_map.
 """
 
 from __future__ import annotations

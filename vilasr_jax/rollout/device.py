@@ -6,13 +6,14 @@ State lives on the device. A slot is one live conversation, with a cache length 
     slot 1   [prompt ..........][sampled ......................]
     slot 2   (free)
 
-`prefill` computes each distinct prompt once and copies its cache to all the slots that share it. `insert` runs only
-the new turn's tokens, at each slot's own offset. Both end by sampling the turn's first token. `decode` goes on, one
-token a step, until enough of the rows have stopped.
+`prefill` computes each distinct prompt once and copies its cache to all the slots that share it. `insert`
+runs only the new turn's tokens, at each slot's own offset. Both end by sampling the turn's first token.
+`decode` goes on, one token a step, until enough of the rows have stopped.
 
-The slots are split over the mesh's data and fsdp axes; each shard works on its own slots alone (`jax.shard_map`), with
-no communication but that of tensor parallelism. Slot and source numbers count inside a shard. Padding rows carry the
-slot number one past the shard's last: their reads are clipped and their writes dropped.
+The slots are split over the mesh's data and fsdp axes; each shard works on its own slots alone
+(`jax.shard_map`), with no communication but that of tensor parallelism. Slot and source numbers count inside
+a shard. Padding rows carry the slot number one past the shard's last: their reads are clipped and their
+writes dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from jax.sharding import PartitionSpec as P
 from vilasr_jax.config import SamplingSection
 from vilasr_jax.models.qwen2_5_vl import KVCache, ModelConfig, VisionInput, init_cache
 from vilasr_jax.rollout.sampling import sample
-
 
 _ROWS = P(("data", "fsdp"))  # split by slot
 _POSITIONS = P(None, ("data", "fsdp"))

@@ -1,13 +1,13 @@
 """Batched multi-turn generation with drawing in the loop.
 
-The slots are split into lanes. While one lane's compiled calls run on the device, the host reads another lane's
-finished turns, draws, and prepares what goes into its caches next:
+The slots are split into lanes. While one lane's compiled calls run on the device, the host reads another
+lane's finished turns, draws, and prepares what goes into its caches next:
 
     lane 0   | device: insert, decode | host: draw | device: insert, decode | ...
     lane 1   | host: draw | device: insert, decode | host: draw | ...
 
-A slot is refilled from the queue as soon as its conversation ends. The rhythm depends on nothing but the tokens, so
-a run repeats exactly.
+A slot is refilled from the queue as soon as its conversation ends. The rhythm depends on nothing but the
+tokens, so a run repeats exactly.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Engine:
     # --------------------------------------------------------------------------------------------------------
 
     def _collect(self, lane: _Lane, pool: ThreadPoolExecutor) -> list[Conversation]:
-        """Takes the turns that have stopped; returns the conversations that are over and frees their slots."""
+        """Takes the turns that have stopped; frees and returns the conversations that are over."""
         if not lane.live:
             return []
         state = lane.state
@@ -183,7 +183,9 @@ class Engine:
 
     def _prefill(self, lane: _Lane, params, key, slots: list[int]) -> None:
         shards = self._by_shard(slots)
-        prompts = [list({id(p): p for p in (lane.live[s].prompt for s in shard)}.values()) for shard in shards]
+        prompts = [
+            list({id(p): p for p in (lane.live[s].prompt for s in shard)}.values()) for shard in shards
+        ]
         source = [
             [next(at for at, p in enumerate(own) if p is lane.live[s].prompt) for s in shard]
             for shard, own in zip(shards, prompts, strict=True)

@@ -13,7 +13,7 @@ NEVER = -1e30  # a logit that no token is sampled at
 
 
 def suppressed_tokens(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
-    """[vocab_size] bool, True for tokens a model may NOT write: special ones but the ends of a turn, and padding."""
+    """[vocab_size] bool, True for what a model may NOT write: padding, special tokens but a turn's end."""
     mask = np.zeros(vocab_size, bool)
     mask[tokenizer.suppressed_ids] = True
     mask[tokenizer.vocab_size :] = True

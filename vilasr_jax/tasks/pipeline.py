@@ -1,7 +1,7 @@
 """Training examples by number, and the Grain pipeline that shuffles, encodes and batches them.
 
-Every example is made from its number alone, and the iterator's state is part of the checkpoint, so a restarted run
-sees exactly the batches that the broken one would have seen.
+Every example is made from its number alone, and the iterator's state is part of the checkpoint, so a
+restarted run sees exactly the batches that the broken one would have seen.
 """
 
 from __future__ import annotations

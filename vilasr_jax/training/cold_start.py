@@ -54,7 +54,11 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
             params = seeing.load_params(context.abstract_params)
         else:
             source = PerceptionSource(
-                context.maze("perception"), context.settings, context.tokenizer, PERCEPTION_EXAMPLES, job.seed << 24
+                context.maze("perception"),
+                context.settings,
+                context.tokenizer,
+                PERCEPTION_EXAMPLES,
+                job.seed << 24,
             )
             data = batches(
                 [source], [1], seed=job.seed, batch=section.perception_batch, buckets=context.buckets

@@ -28,8 +28,11 @@ def rl_stage(context: Context) -> Stage:
     return Stage(context.workdir / "rl", section.steps, section.save_every, "rl: GRPO")
 
 
-def rollout_metrics(trajectories: Sequence[Trajectory], advantages: np.ndarray, group: int) -> dict[str, float]:
+def rollout_metrics(
+    trajectories: Sequence[Trajectory], advantages: np.ndarray, group: int
+) -> dict[str, float]:
     """What the sampled conversations were like, means over them."""
+
     def mean(value) -> float:
         return float(np.mean([value(t) for t in trajectories]))
 
@@ -50,8 +53,8 @@ def rollout_metrics(trajectories: Sequence[Trajectory], advantages: np.ndarray, 
 def run_rl(context: Context, params: Any, progress: Progress) -> Any:
     """Trains from `params`, or goes on from what is saved; returns the parameters.
 
-    A step samples `prompts` x `group` conversations, and makes `updates` optimiser updates, each on an equal part of
-    them in random order. Everything a step does follows from the parameters and its number.
+    A step samples `prompts` x `group` conversations, and makes `updates` optimiser updates, each on an equal
+    part of them in random order. Everything a step does follows from the parameters and its number.
     """
     section = context.job.rl
     stage = rl_stage(context)
@@ -118,6 +121,7 @@ def _update(
     state, sums = apply(state, total)
     sums = jax.device_get(sums)
     tokens = max(float(sums["tokens"]), 1.0)
-    per_token = {k: sums[k] / tokens for k in ("clipped_high", "clipped_low", "dual_clipped", "kl", "entropy")}
+    names = ("clipped_high", "clipped_low", "dual_clipped", "kl", "entropy")
+    per_token = {name: sums[name] / tokens for name in names}
     stage.note({"loss": sums["loss"], "grad_norm": sums["grad_norm"], **per_token})
     return state

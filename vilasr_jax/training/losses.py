@@ -9,8 +9,8 @@ from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout import allowed_logits
 
-
-GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "tokens")  # what grpo_loss counts, over tokens
+# What grpo_loss counts, over tokens.
+GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "tokens")
 
 
 def token_logprobs(
@@ -23,13 +23,14 @@ def token_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every token given those before it, and the entropy of its distribution.
 
-    The sequence goes through the output head `chunk` tokens at a time, and each chunk's logits are computed again
-    in the backward pass, so that [tokens, vocabulary] logits never exist at once.
+    The sequence goes through the output head `chunk` tokens at a time, and each chunk's logits are computed
+    again in the backward pass, so that [tokens, vocabulary] logits never exist at once.
 
     Args:
       model: the model.
       batch: b conversations of t tokens.
-      suppressed: [v] bool, tokens that may not be written; as the rollout's, when its log-probabilities are compared.
+      suppressed: [v] bool, tokens that may not be written; as the rollout's, when its log-probabilities are
+        compared.
       temperature: as the rollout's.
       chunk: tokens of a conversation a time.
 
@@ -102,8 +103,8 @@ def grpo_loss(
 
     With ratio r = exp(logprob - old logprob) and advantage A, a token's loss is
     max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)); for A < 0 it is at most -A * dual_clip
-    (dual clipping, arXiv 1912.09729; asymmetric clipping, arXiv 2503.14476). A trajectory's loss is the mean over its
-    own sampled tokens (GRPO, arXiv 2402.03300); the caller takes the mean over trajectories.
+    (dual clipping, arXiv 1912.09729; asymmetric clipping, arXiv 2503.14476). A trajectory's loss is the mean
+    over its own sampled tokens (GRPO, arXiv 2402.03300); the caller takes the mean over trajectories.
 
     Args:
       logprobs, old_logprobs: [b, t], under the trained and the sampling policy.
@@ -111,12 +112,12 @@ def grpo_loss(
       mask: [b, t] bool, the sampled tokens.
 
     Returns:
-      loss [b], and sums over the batch: "clipped_high", "clipped_low", "dual_clipped" (tokens), "kl" (the k3 estimate
-      of KL(old || new), arXiv 2005.00341's control variate) and "tokens".
+      loss [b], and sums over the batch: "clipped_high", "clipped_low", "dual_clipped" (tokens), "kl" (the k3
+      estimate of KL(old || new), arXiv 2005.00341's control variate) and "tokens".
 
     >>> import numpy as np
-    >>> loss, _ = grpo_loss(np.zeros((1, 2)), np.zeros((1, 2)), np.full((1, 2), 2.0), np.array([[False, True]]),
-    ...                     clip_low=0.2, clip_high=0.3, dual_clip=3.0)
+    >>> zero, mask = np.zeros((1, 2)), np.array([[False, True]])
+    >>> loss, _ = grpo_loss(zero, zero, zero + 2, mask, clip_low=0.2, clip_high=0.3, dual_clip=3.0)
     >>> loss.tolist()
     [-2.0]
     """

@@ -13,7 +13,7 @@ from vilasr_jax.errors import ConfigError
 
 
 def make_schedule(section: OptimizerSection, steps: int) -> optax.Schedule:
-    """Learning rate by optimiser step: linear warm-up, then constant or a cosine to `final_share` of the peak."""
+    """Learning rate by optimiser step: linear warm-up, then constant or a cosine to `final_share` of it."""
     warmup = int(section.warmup_share * steps)
     peak = section.learning_rate
     if section.schedule == "constant":

@@ -1,8 +1,8 @@
-"""Stage 2, reflective rejection sampling: the model learns from its own conversations that corrected themselves.
+"""Stage 2, reflective rejection sampling: the model learns from its own self-corrected conversations.
 
-A sampled conversation is kept when its answer is right, its format is right, and it reflects: a label is drawn again
-at a later turn with other coordinates (arXiv 2506.09965, section 3). Samples are written shard by shard, so a stopped
-run goes on with the first shard that is missing.
+A sampled conversation is kept when its answer is right, its format is right, and it reflects: a label is
+drawn again at a later turn with other coordinates (arXiv 2506.09965, section 3). Samples are written shard by
+shard, so a stopped run goes on with the first shard that is missing.
 """
 
 from __future__ import annotations
@@ -102,7 +102,11 @@ def encode_trajectory(context: Context, data: bytes) -> Encoded:
 def trajectory_example(context: Context, trajectory: Trajectory, **extras: np.ndarray) -> Encoded:
     """A conversation as a training example; `extras` are per-token arrays."""
     return Encoded(
-        trajectory.tokens, trajectory.loss_mask, trajectory.images_in_tokens, context.tokenizer.special, extras
+        trajectory.tokens,
+        trajectory.loss_mask,
+        trajectory.images_in_tokens,
+        context.tokenizer.special,
+        extras,
     )
 
 
@@ -115,8 +119,8 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
     paths = sample_traces(context, params, progress)
     if not paths:
         raise DataError(
-            f"reflect: none of {section.questions} x {section.samples} sampled conversations was right, well formed "
-            "and corrected itself; train the cold start longer, or raise config.cold_start.slip_share"
+            f"reflect: none of {section.questions} x {section.samples} sampled conversations was right, well "
+            "formed and corrected itself; train the cold start longer, or raise config.cold_start.slip_share"
         )
     stored = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
     kept = MappedSource(stored, lambda data: encode_trajectory(context, data))

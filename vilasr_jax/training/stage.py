@@ -47,9 +47,10 @@ def write_json(path: Path, value: Any) -> None:
 class Stage:
     """Steps of training in a folder of their own.
 
-    Checkpoints lie in `<directory>/checkpoints/<step>`; a line a logged step goes to `metrics.jsonl` and TensorBoard.
-    A stage is over when its last step is saved. After a stop, `begin` goes back to the newest saved step and drops
-    the metrics that came after it, so that the rest runs as it would have without the stop.
+    Checkpoints lie in `<directory>/checkpoints/<step>`; a line a logged step goes to `metrics.jsonl` and
+    TensorBoard. A stage is over when its last step is saved. After a stop, `begin` goes back to the newest
+    saved step and drops the metrics that came after it, so that the rest runs as it would have without the
+    stop.
     """
 
     def __init__(self, directory: Path, steps: int, save_every: int, title: str):

@@ -64,7 +64,8 @@ def make_grpo_steps(
 
     @jax.jit
     def zero(params):
-        return jax.tree.map(jnp.zeros_like, params), {name: jnp.zeros(()) for name in (*GRPO_SUMS, "entropy", "loss")}
+        sums = {name: jnp.zeros(()) for name in (*GRPO_SUMS, "entropy", "loss")}
+        return jax.tree.map(jnp.zeros_like, params), sums
 
     @partial(jax.jit, donate_argnums=1)
     def grad(params, total, batch: Batch, share: jax.Array):
