@@ -10,6 +10,7 @@ import pytest
 from tests.models.small import SMALL
 from vilasr_jax.checkpoint import config_from_hf, export_hf, import_hf, safetensors_files
 from vilasr_jax.checkpoint.hf_config import config_to_hf
+from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.checkpoint.hf_layout import (
     hf_tensors,
     named_leaves,
@@ -111,6 +112,31 @@ def test_published_names_of_7b():
     assert names["model.layers.0.mlp.down_proj.weight"] == (3584, 18944)
     assert names["lm_head.weight"] == names["model.embed_tokens.weight"] == (152064, 3584)
     assert sum(int(np.prod(shape)) for shape in names.values()) == 8_292_166_656
+
+
+def test_72b_is_checked_without_a_weight_in_memory(tmp_path):
+    """145 GB of holes with true headers: names, shapes and sizes are checked from these alone."""
+    config, weight_map = preset("72b"), {}
+    tensors = hf_tensors(config)
+    for number, start in enumerate(range(0, len(tensors), 300)):
+        header, offset, name = {}, 0, f"model-{number}.safetensors"
+        for tensor in tensors[start : start + 300]:
+            end = offset + 2 * int(np.prod(tensor.shape))
+            header[tensor.key] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": [offset, end]}
+            offset, weight_map[tensor.key] = end, name
+        text = json.dumps(header).encode()
+        with (tmp_path / name).open("wb") as f:
+            f.write(struct.pack("<Q", len(text)) + text)
+            f.truncate(8 + len(text) + offset)
+    (tmp_path / safetensors_files.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "config.json").write_text(json.dumps(config_to_hf(config, dtype="bfloat16")))
+    read, wanted, stored = open_hf(tmp_path)
+    assert read == config.replace(param_dtype="bfloat16") and len(wanted) == len(stored) == len(tensors)
+    (tmp_path / "config.json").write_text(json.dumps(config_to_hf(config.replace(num_layers=81))))
+    with pytest.raises(
+        CheckpointError, match=r"'model\.layers\.80\.input_layernorm\.weight' and 11 more missing"
+    ):
+        open_hf(tmp_path)
 
 
 def test_a_tied_head_written_twice_is_fine_only_when_equal(tmp_path):

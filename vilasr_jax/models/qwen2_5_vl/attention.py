@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
+from vilasr_jax.models.qwen2_5_vl.splash import splash_self_attention
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least
@@ -24,13 +25,14 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
       q: [b, t, n, h]; k, v: [b, t, kv, h] with n a multiple of kv (grouped-query attention).
       segment_ids: int [b, t]; tokens see only their own segment; what a 0 token gets is meaningless.
       causal: whether tokens see only themselves and what is before them.
-      backend: "xla" (plain).
+      backend: "xla" (plain), "splash" (TPU kernels) or "splash_interpret" (those kernels, slowly, anywhere).
 
     Returns:
       [b, t, n, h] in q's dtype.
     """
     if backend != "xla":
-        raise NotImplementedError(f"attention backend {backend!r}")
+        interpret = backend == "splash_interpret"
+        return splash_self_attention(q, k, v, segment_ids, causal=causal, interpret=interpret)
     t = q.shape[1]
     mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, None, :]
     if not causal:
