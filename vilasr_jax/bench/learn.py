@@ -107,13 +107,14 @@ def _evaluate(context: Context, params: Any, folder: Path, name: str, progress: 
 
 
 def _seconds(stage: Path) -> float:
-    """Time that a stage's steps took, from its metrics; a restart begins a new count."""
+    """Time that a stage's steps and its sampling took; a restart begins a new count."""
     total, last = 0.0, 0.0
     for line in (stage / "metrics.jsonl").read_text().splitlines():
         now = json.loads(line)["time"]
         total += now - last if now >= last else now
         last = now
-    return total
+    samples = (json.loads(path.read_text()) for path in (stage / "samples").glob("*.json"))
+    return total + sum(shard["seconds"] for shard in samples)
 
 
 def _right(folder: Path) -> dict[str, bool]:

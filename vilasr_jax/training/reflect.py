@@ -8,6 +8,7 @@ shard, so a stopped run goes on with the first shard that is missing.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,19 @@ def is_reflective(trajectory: Trajectory) -> bool:
 
 
 def funnel_of(trajectories: Sequence[Trajectory]) -> dict[str, int]:
-    """How many conversations pass each test after the ones before it."""
-    parsed = [t for t in trajectories if t.stop_reason == "answer" and not t.errors]
+    """How many conversations pass each test after the ones before it; "kept" are those that `keep` keeps."""
+    parsed = [t for t in trajectories if t.stop_reason == "answer"]
     right = [t for t in parsed if t.reward["accuracy"] == 1]
     reflective = [t for t in right if is_reflective(t)]
-    kept = [t for t in reflective if t.reward["format"] == 1]
+    kept = [t for t in reflective if keep(t)]
     return dict(zip(FUNNEL, map(len, (trajectories, parsed, right, reflective, kept)), strict=True))
 
 
 def keep(trajectory: Trajectory) -> bool:
-    """The published rule."""
+    """The published rule: the answer is right, the format is right, and the model corrected itself."""
     reward = trajectory.reward
-    return reward["accuracy"] == 1 and reward["format"] == 1 and is_reflective(trajectory)
+    right = trajectory.stop_reason == "answer" and reward["accuracy"] == 1 and reward["format"] == 1
+    return right and is_reflective(trajectory)
 
 
 def sample_traces(context: Context, params: Any, progress: Progress) -> list[Path]:
@@ -68,6 +70,7 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
         path = folder / f"{number:05d}-of-{count:05d}.array_record"
         note = path.with_suffix(".json")
         if not note.exists():
+            began = time.monotonic()
             first = number * section.shard
             some = min(section.shard, section.questions - first)
             rows = context.maze_rows("rl", some, first=context.REFLECT_SEEDS + first)
@@ -80,7 +83,7 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
                 writer.write(trajectory.to_bytes())
             writer.close()
             draft.replace(path)
-            write_json(note, funnel_of(trajectories))
+            write_json(note, {**funnel_of(trajectories), "seconds": time.monotonic() - began})
         counts = json.loads(note.read_text())
         totals = {name: totals[name] + counts[name] for name in FUNNEL}
         paths += [path] if counts["kept"] else []

@@ -58,12 +58,13 @@ class Stage:
         self.store = CheckpointStore(directory / "checkpoints", keep=2)
         self.window: list[Mapping[str, Any]] = []
         self._writer: SummaryWriter | None = None
-        self._started = time.monotonic()
+        self._started = 0.0
 
     @property
     def done(self) -> bool:
         """Whether the last step is saved."""
-        return (self.store.latest_step() or 0) >= self.steps
+        step = self.store.latest_step()
+        return step is not None and step >= self.steps
 
     def load_params(self, abstract: Any) -> Any:
         """The parameters of the newest checkpoint; `abstract` gives shapes and shardings."""
@@ -71,6 +72,7 @@ class Stage:
 
     def begin(self, items: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns (steps already done, items): those given, or those of the newest checkpoint."""
+        self._started = time.monotonic()
         step = 0
         if self.store.latest_step() is not None:
             abstract = {
