@@ -102,6 +102,11 @@ def test_published_config_of_7b():
     assert config_from_hf(published) == preset("7b")
 
 
+def test_several_stop_tokens_and_nulls_are_understood():
+    config = {**config_to_hf(SMALL), "eos_token_id": [151645, 151643], "bos_token_id": None}
+    assert config_from_hf(config, init_std=SMALL.init_std, dtype=SMALL.dtype) == SMALL
+
+
 def test_published_names_of_7b():
     names = {t.key: t.shape for t in hf_tensors(preset("7b"))}
     assert len(names) == 729

@@ -25,7 +25,7 @@ from vilasr_jax.checkpoint.array_files import (
 )
 from vilasr_jax.checkpoint.folders import check_free, complete_folder
 from vilasr_jax.checkpoint.hf_config import config_from_hf, config_to_hf, generation_config, read_json
-from vilasr_jax.checkpoint.hf_export import write_json
+from vilasr_jax.checkpoint.hf_export import check_shapes, write_json
 from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.checkpoint.hf_layout import (
     HFTensor,
@@ -125,12 +125,15 @@ def convert_to_hf(
     if config is None:
         config = config_from_hf(read_json(src / "config.json"), where=str(src / "config.json"))
     saved, wanted = saved_shapes(arrays), hf_tensors(config)
-    _check(arrays, saved, config)
+    check_shapes({name: shape for name, (shape, _) in saved.items()}, config, where=f"{arrays}: ")
     name_of = {(nested_name(t.key) if layout == "nested" else t.key): t for t in _by_weight(wanted)}
     reader = _Reader(arrays)
     with complete_folder(dst, overwrite=overwrite) as folder:
-        dtypes = {str(dtype) for _, dtype in saved.values()}
-        write_json(folder / "config.json", config_to_hf(config, layout=layout, dtype=max(dtypes)))
+        dtypes = sorted({str(dtype) for _, dtype in saved.values()})
+        write_json(
+            folder / "config.json",
+            config_to_hf(config, layout=layout, dtype=dtypes[0] if len(dtypes) == 1 else "float32"),
+        )
         write_json(folder / "generation_config.json", generation_config(config))
         _copy_companions(src, folder)
         specs = [(name, saved[t.path][1], t.shape) for name, t in name_of.items()]
@@ -220,20 +223,6 @@ def _rows(shape: tuple[int, ...], dtype) -> list[slice]:
     """Blocks of rows as large as a chunk."""
     count = max(1, CHUNK_BYTES * shape[0] // (math.prod(shape) * np.dtype(dtype).itemsize))
     return [slice(start, min(start + count, shape[0])) for start in range(0, shape[0], count)]
-
-
-def _check(arrays: epath.Path, saved, config: ModelConfig) -> None:
-    expected = {name: tuple(leaf.shape) for name, leaf in named_leaves(abstract_params(config)).items()}
-    for name, shape in expected.items():
-        if name not in saved:
-            raise CheckpointError(f"{arrays}: weight {name!r} is missing for the model's config")
-        if saved[name][0] != shape:
-            raise CheckpointError(
-                f"{arrays}: weight {name!r} has shape {saved[name][0]}, the config asks for {shape}"
-            )
-    for name in saved:
-        if name not in expected:
-            raise CheckpointError(f"{arrays}: weight {name!r} is unexpected for the model's config")
 
 
 def _copy_companions(src: epath.Path, dst: epath.Path) -> None:

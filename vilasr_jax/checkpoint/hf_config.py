@@ -60,6 +60,7 @@ def config_from_hf(config: Mapping[str, Any], *, where: str = "config.json", **o
             raise CheckpointError(f"{where}: {what} is not implemented")
     text = _Reader(text, where)
     tied = config.get("tie_word_embeddings") or text.values.get("tie_word_embeddings") or False
+    eos = text.get("eos_token_id", 151645)
     heads, width = text.need("num_attention_heads"), text.need("hidden_size")
     fields = dict(
         vocab_size=text.need("vocab_size"),
@@ -75,7 +76,7 @@ def config_from_hf(config: Mapping[str, Any], *, where: str = "config.json", **o
         tie_word_embeddings=bool(tied),
         max_position_embeddings=text.get("max_position_embeddings", 32768),
         bos_token_id=text.get("bos_token_id", 151643),
-        eos_token_id=text.get("eos_token_id", 151645),
+        eos_token_id=eos[0] if isinstance(eos, list) and eos else eos,
         vision=VisionConfig(
             depth=vision.need("depth"),
             hidden_size=vision.need("hidden_size"),

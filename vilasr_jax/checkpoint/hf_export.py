@@ -1,6 +1,7 @@
 """Our weights -> a Hugging Face folder that transformers (and what reads its format) loads."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def export_hf(
     """
     leaves = named_leaves(params)
     wanted = hf_tensors(config)
-    check_leaves(leaves, config)
+    check_shapes({name: leaf.shape for name, leaf in leaves.items()}, config)
     name_of = {(nested_name(t.key) if layout == "nested" else t.key): t for t in wanted}
     out_dtype = {t.path: jnp.dtype(dtype or leaves[t.path].dtype) for t in wanted}
 
@@ -83,19 +84,19 @@ def export_hf(
         write_safetensors(folder, specs, values, max_shard_bytes=max_shard_bytes)
 
 
-def check_leaves(leaves, config: ModelConfig) -> None:
-    """Raises CheckpointError unless `leaves` are exactly the weights of `config`, in names and shapes."""
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, *, where: str = "") -> None:
+    """Raises CheckpointError unless `shapes` (by weight) are exactly those of a model of `config`."""
     expected = {name: tuple(leaf.shape) for name, leaf in named_leaves(abstract_params(config)).items()}
     for name, shape in expected.items():
-        if name not in leaves:
-            raise CheckpointError(f"weight {name!r} is missing for this model config")
-        if tuple(leaves[name].shape) != shape:
+        if name not in shapes:
+            raise CheckpointError(f"{where}weight {name!r} is missing for this model config")
+        if tuple(shapes[name]) != shape:
             raise CheckpointError(
-                f"weight {name!r} has shape {tuple(leaves[name].shape)}, the config asks for {shape}"
+                f"{where}weight {name!r} has shape {tuple(shapes[name])}, the config asks for {shape}"
             )
-    for name in leaves:
+    for name in shapes:
         if name not in expected:
-            raise CheckpointError(f"weight {name!r} is unexpected for this model config")
+            raise CheckpointError(f"{where}weight {name!r} is unexpected for this model config")
 
 
 def write_json(path: epath.Path, value) -> None:
