@@ -17,6 +17,7 @@ from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.config import JobConfig, to_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.evaluation import score_all, summarize, write_results
+from vilasr_jax.parallel import make_mesh
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
@@ -38,10 +39,17 @@ def open_workdir(job: JobConfig, workdir: Path) -> None:
     """
     ours = json.loads(json.dumps(to_dict(job)))
     path = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"{workdir} is a file; give a folder for --workdir")
     if not path.exists():
         write_json(path, ours)
         return
-    theirs = json.loads(path.read_text())
+    try:
+        theirs = json.loads(path.read_text())
+        if not isinstance(theirs, dict):
+            raise ValueError("it holds no keys")
+    except ValueError as error:
+        raise ConfigError(f"{path} is no config of a run ({error}); choose another --workdir") from None
     changed = [
         f"{key}: {was!r} there, {now!r} now"
         for (key, was), (_, now) in zip(_flat(theirs), _flat(ours), strict=False)
@@ -63,9 +71,41 @@ def _flat(tree: dict, path: str = "") -> list[tuple[str, Any]]:
     return items
 
 
+def check(job: JobConfig) -> None:
+    """Raises ConfigError for sizes that do not fit together, before anything is written."""
+    mesh = make_mesh(job.mesh)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    batches = {
+        "cold_start.perception_batch": job.cold_start.perception_batch,
+        "cold_start.batch": job.cold_start.batch,
+        "reflect.batch": job.reflect.batch,
+        "rl.micro_batch": job.rl.micro_batch,
+    }
+    for key, size in batches.items():
+        if key.split(".")[0] in job.stages and (size < 1 or size % shards):
+            raise ConfigError(f"config.{key}={size} must be a multiple of the mesh's {shards} data shards")
+    for name in TRAINED:
+        if name in job.stages and getattr(job, name).steps < 1:
+            raise ConfigError(f"config.{name}.steps must be at least 1; or leave {name} out of config.stages")
+    for name in ("reflect", "rl"):
+        tokens, most = getattr(job, name).sampling.max_tokens, job.buckets.tokens[-1]
+        if name in job.stages and tokens > most:
+            raise ConfigError(
+                f"config.{name}.sampling.max_tokens={tokens} is more than the largest training bucket, "
+                f"config.buckets.tokens={most}"
+            )
+        images, most = job.drawing.max_images, job.buckets.images[-1]
+        if name in job.stages and images > most:
+            raise ConfigError(
+                f"config.drawing.max_images={images} is more than the largest training bucket, "
+                f"config.buckets.images={most}"
+            )
+
+
 def train(job: JobConfig, workdir: Path) -> dict[str, Any]:
     """Runs the job's stages in `workdir`; returns the summary that is also written there."""
     began = time.monotonic()
+    check(job)
     open_workdir(job, workdir)
     context = Context(job, workdir)
     with progress_bar() as progress:

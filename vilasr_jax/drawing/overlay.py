@@ -11,6 +11,7 @@ of that label (a correction); one call that names a label twice means two object
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from absl import logging
 from PIL import Image
 
 from vilasr_jax.drawing.calls import Call
@@ -69,6 +70,7 @@ class Overlay:
     def apply(self, calls: Sequence[Call]) -> Applied:
         """Applies one turn's calls and draws every image they touched, once. Never raises."""
         self._reset_turn()
+        before = dict(self._annotations)
         errors = []
         for number, call in enumerate(calls, 1):
             try:
@@ -78,12 +80,18 @@ class Overlay:
         first, added, self._added = len(self.images), self._added, []
         if self.max_images is not None and first + len(self._touched) + len(added) > self.max_images:
             return Applied((), self._corrected, self._repeated, tuple(errors), full=True)
-        for base in self._touched:
-            self.images.append(render(self.images[base - 1], self.annotations(base), self.style))
-            self._base_of.append(base)
-        for base, make in added:
-            self.images.append(make(self.images[base - 1]))
-            self._base_of.append(len(self.images))
+        try:
+            bases = list(self._touched)
+            new = [render(self.images[base - 1], self.annotations(base), self.style) for base in bases]
+            new += [make(self.images[base - 1]) for base, make in added]
+            if any(image.mode != "RGB" for image in new):
+                raise ValueError("a drawn image is not RGB")
+        except Exception:  # a fault of ours or of a tool's: it costs this turn, not the conversation
+            logging.exception("a drawing failed")
+            self._annotations = before
+            return Applied((), 0, 0, (*errors, "the drawing failed"))
+        self.images += new
+        self._base_of += [*bases, *range(first + len(bases) + 1, len(self.images) + 1)]
         drawn = tuple(range(first + 1, len(self.images) + 1))
         return Applied(drawn, self._corrected, self._repeated, tuple(errors))
 

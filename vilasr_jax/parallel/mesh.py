@@ -26,8 +26,8 @@ def make_mesh(section: MeshSection, devices: list[jax.Device] | None = None) -> 
     """
     devices = jax.devices() if devices is None else devices
     sizes = [section.data, section.fsdp, section.model]
-    if sizes.count(-1) == 1:
-        rest = int(np.prod([size for size in sizes if size != -1]))
+    rest = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) == 1 and rest > 0:
         sizes[sizes.index(-1)] = len(devices) // rest
     if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
         raise ConfigError(

@@ -57,7 +57,7 @@ class NewTurn(NamedTuple):
     positions: jax.Array  # [3, m, t] int32
     length: jax.Array  # [m] int32
     image_index: jax.Array  # [m, t] int32, -1 for text
-    vision: VisionInput
+    vision: VisionInput | None  # None where the bucket for images is 0
 
 
 class Rows(NamedTuple):
@@ -132,7 +132,7 @@ class Calls:
         cache = state.cache
 
         def copy(whole: jax.Array, new: jax.Array) -> jax.Array:
-            return whole.at[rows.slots, :t].set(new[rows.source], mode="drop")
+            return whole.at[rows.slots, :, :t].set(new[rows.source], mode="drop")
 
         cache = KVCache(
             k=tuple(map(copy, cache.k, fresh.k)),
@@ -175,7 +175,8 @@ class Calls:
     def _forward(self, model, turn: NewTurn, cache: KVCache) -> tuple[jax.Array, KVCache]:
         """Runs the new tokens; returns the hidden state at each row's last one, [m, d], and the cache."""
         t = turn.tokens.shape[1]
-        x = model.embed(turn.tokens, turn.image_index, model.encode_vision(turn.vision))
+        vision = None if turn.vision is None else model.encode_vision(turn.vision)
+        x = model.embed(turn.tokens, turn.image_index, vision)
         valid = jnp.arange(t)[None] < turn.length[:, None]
         hidden, cache = model.extend(x, turn.positions, valid, cache)
         last = jnp.maximum(turn.length - 1, 0)

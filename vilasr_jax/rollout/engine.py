@@ -24,9 +24,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vilasr_jax.config import EngineSection, SamplingSection
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
 from vilasr_jax.processing import Buckets, Encoded, Tokenizer, collate
-from vilasr_jax.rollout.conversation import Conversation, Incoming, Request, make_prompt
+from vilasr_jax.rollout.conversation import Conversation, Incoming, Request, check_prompt, make_prompt
 from vilasr_jax.rollout.device import Calls, NewTurn, RolloutState, Rows
 from vilasr_jax.rollout.trajectory import Trajectory
 
@@ -51,6 +52,9 @@ class Engine:
       engine, sampling: the config sections.
       patches: buckets of an image's patches.
       mesh: conversations are split over its data and fsdp axes.
+
+    Raises:
+      ConfigError: sizes that do not fit together.
     """
 
     def __init__(
@@ -67,6 +71,11 @@ class Engine:
         self.tokenizer, self.engine, self.sampling = tokenizer, engine, sampling
         self.prompt_buckets = Buckets(engine.prompt_tokens, engine.prompt_images, patches)
         self.insert_buckets = Buckets(engine.insert_tokens, engine.insert_images, patches)
+        if engine.prompt_tokens[-1] > sampling.max_tokens:
+            raise ConfigError(
+                f"engine.prompt_tokens={engine.prompt_tokens} are more than sampling.max_tokens="
+                f"{sampling.max_tokens}, which a whole conversation may have"
+            )
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
         self.calls = Calls(
@@ -94,6 +103,9 @@ class Engine:
           requests: questions; the samples of one share their prompt's cache.
           key: a trajectory's tokens depend on this, its own seed and the parameters, not on its neighbours.
           progress: called with the number of conversations finished so far.
+
+        Raises:
+          DataError: a prompt is larger than the engine's buckets.
         """
         queue = deque((i, n) for i, request in enumerate(requests) for n in range(request.samples))
         prompts: dict[int, Incoming] = {}
@@ -102,15 +114,14 @@ class Engine:
             _Lane(self.calls.init_state(self.lane_slots, self.sampling.max_tokens))
             for _ in range(self.engine.lanes)
         ]
-        keys: dict[str, tuple[int, int]] = {}
         with ThreadPoolExecutor(self.engine.draw_workers) as pool:
             while queue or any(lane.live for lane in lanes):
                 for lane in lanes:
                     for done in self._collect(lane, pool):
-                        results[keys[done.id]] = done.finish()
+                        results[done.key] = done.finish()
                     if progress:
                         progress(len(results))
-                    self._dispatch(lane, params, key, requests, queue, prompts, keys)
+                    self._dispatch(lane, params, key, requests, queue, prompts)
         return [results[i, n] for i, request in enumerate(requests) for n in range(request.samples)]
 
     # --------------------------------------------------------------------------------------------------------
@@ -129,7 +140,9 @@ class Engine:
 
         def answer(slot: int) -> Incoming | None:
             n = lengths[slot]
-            return lane.live[slot].reply(self.tokenizer, tokens[slot, :n].copy(), logprobs[slot, :n].copy())
+            return lane.live[slot].reply(
+                self.tokenizer, tokens[slot, :n].copy(), logprobs[slot, :n].copy(), self.insert_buckets
+            )
 
         over = []
         for slot, reply in zip(stopped, pool.map(answer, stopped), strict=True):
@@ -144,17 +157,17 @@ class Engine:
     # device: prefill, insert, decode
     # --------------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, lane: _Lane, params, key, requests, queue, prompts, keys) -> None:
+    def _dispatch(self, lane: _Lane, params, key, requests, queue, prompts) -> None:
         if lane.pending:
             self._insert(lane, params, key)
-        admitted = self._admit(lane, requests, queue, prompts, keys)
+        admitted = self._admit(lane, requests, queue, prompts)
         if admitted:
             self._prefill(lane, params, key, admitted)
         if lane.live:
             self.counters["decode_calls"] += 1
             lane.state = self.calls.decode(params, lane.state, key)
 
-    def _admit(self, lane: _Lane, requests, queue, prompts, keys) -> list[int]:
+    def _admit(self, lane: _Lane, requests, queue, prompts) -> list[int]:
         """Puts queued conversations into free slots; returns those slots."""
         admitted = []
         for slot in range(self.lane_slots):
@@ -163,20 +176,18 @@ class Engine:
             i, n = queue.popleft()
             request = requests[i]
             session = request.session()
-            if (
-                i not in prompts
-            ):  # samples of a question come one after the other: the newest prompt is enough
+            if i not in prompts:  # a question's samples come one after the other: the newest is enough
                 prompts.clear()
                 prompts[i] = make_prompt(self.tokenizer, session)
+                check_prompt(prompts[i], request.row, self.prompt_buckets, self.sampling.max_tokens)
             conversation = Conversation(
-                f"{request.row['id']}/{n}",
+                (i, n),
                 request.row,
                 request.seed + n,
                 session,
                 prompts[i],
                 self.sampling.max_tokens,
             )
-            keys[conversation.id] = (i, n)
             lane.live[slot] = conversation
             admitted.append(slot)
         return admitted

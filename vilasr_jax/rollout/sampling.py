@@ -56,7 +56,7 @@ def sample(
     else:
         kept = logits
         if sampling.top_k:
-            kth = jax.lax.top_k(kept, sampling.top_k)[0][:, -1:]
+            kth = jax.lax.top_k(kept, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
             kept = jnp.where(kept < kth, NEVER, kept)
         if sampling.top_p < 1:
             probs = jnp.sort(jax.nn.softmax(kept, axis=-1), axis=-1, descending=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,7 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
+from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
@@ -30,11 +33,12 @@ class Context:
     Args:
       job: the configuration.
       workdir: the run's folder; tokenizer files are kept there.
+      mesh: by default over all devices, as `job.mesh` says.
     """
 
-    def __init__(self, job: JobConfig, workdir: Path):
+    def __init__(self, job: JobConfig, workdir: Path, mesh: Mesh | None = None):
         self.job, self.workdir = job, workdir
-        self.mesh = make_mesh(job.mesh)
+        self.mesh = make_mesh(job.mesh) if mesh is None else mesh
         self.buckets = Buckets(job.buckets.tokens, job.buckets.images, job.buckets.patches)
         self.settings = DrawingSettings(
             style=job.drawing.style,
@@ -47,26 +51,32 @@ class Context:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Read from the workdir, else from `job.tokenizer`, else a tiny one trained on the task's text."""
+        """Read from the workdir, else from `job.tokenizer` or `job.model.init_from`, else trained anew."""
         kept = self.workdir / "tokenizer"
         if kept.exists():
             return Tokenizer.from_dir(kept)
-        if self.job.tokenizer:
-            tokenizer = Tokenizer.from_dir(self.job.tokenizer)
+        if self.job.tokenizer or self.job.model.init_from:
+            tokenizer = Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
         else:
             specs = (self.maze("train"), self.maze("ood", grid=self.job.maze.ood_grid))
             texts = [text for spec in specs for text in corpus(spec)]
             tokenizer = train_tiny_tokenizer(texts, template_phrases(), self.job.tokenizer_size)
-        tokenizer.save(kept)
+        draft = kept.with_name(f"{kept.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
+        tokenizer.save(draft)
+        draft.rename(kept)
         return tokenizer
 
     @cached_property
     def model_config(self) -> ModelConfig:
-        """The preset, with the vocabulary and special ids of the tokenizer where the preset is for any."""
+        """That of `job.model.init_from`, else the preset; "tiny" takes vocabulary and special ids from the
+        tokenizer."""
         job, special = self.job, self.tokenizer.special
         fields: dict[str, Any] = dict(
             dtype=job.model.dtype, param_dtype=job.model.param_dtype, remat=job.model.remat
         )
+        if job.model.init_from:
+            return open_hf(job.model.init_from, **fields)[0]
         if job.model.preset == "tiny":
             fields |= dict(
                 vocab_size=-(-self.tokenizer.vocab_size // 8) * 8,
@@ -80,24 +90,32 @@ class Context:
         return preset(job.model.preset, **fields)
 
     @cached_property
-    def _split(self) -> tuple[nnx.GraphDef, Any]:
-        return nnx.split(Qwen2_5_VL(self.model_config, rngs=nnx.Rngs(self.job.seed)))
+    def _abstract(self) -> tuple[nnx.GraphDef, Any]:
+        return nnx.split(nnx.eval_shape(self._new_model))
+
+    def _new_model(self) -> Qwen2_5_VL:
+        return Qwen2_5_VL(self.model_config, rngs=nnx.Rngs(self.job.seed))
 
     @property
     def graphdef(self) -> nnx.GraphDef:
         """The model's structure, for `nnx.merge`."""
-        return self._split[0]
+        return self._abstract[0]
 
     def initial_params(self) -> Any:
-        """Fresh random parameters from the job's seed, on the mesh."""
-        return jax.device_put(self._split[1], replicated(self.mesh))
+        """The parameters of `job.model.init_from`, else random ones from the job's seed, on the mesh."""
+        model = self.job.model
+        if model.init_from:
+            params = import_hf(model.init_from, param_dtype=model.param_dtype)[1]
+        else:
+            params = nnx.split(self._new_model())[1]
+        return jax.device_put(params, replicated(self.mesh))
 
     @cached_property
     def abstract_params(self) -> Any:
         """Shapes and shardings of the parameters, without values."""
         sharding = replicated(self.mesh)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), self._split[1]
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), self._abstract[1]
         )
 
     @property

@@ -156,5 +156,6 @@ def group_advantages(rewards: jax.Array, group: int) -> jax.Array:
     """
     grouped = jnp.asarray(rewards, jnp.float32).reshape(-1, group)
     centred = grouped - grouped.mean(axis=1, keepdims=True)
-    centred = jnp.where(jnp.ptp(grouped, axis=1, keepdims=True) == 0, 0.0, centred)
-    return (centred / (grouped.std(axis=1, keepdims=True, ddof=1) + 1e-6)).reshape(-1)
+    advantages = centred / (grouped.std(axis=1, keepdims=True, ddof=1) + 1e-6)
+    equal = jnp.ptp(grouped, axis=1, keepdims=True) == 0  # also a group of one, whose std is not a number
+    return jnp.where(equal, 0.0, advantages).reshape(-1)

@@ -1,0 +1,150 @@
+"""What goes wrong in one conversation costs that conversation, or only its turn; never the batch."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+from vilasr_jax.config import EngineSection, SamplingSection
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
+from vilasr_jax.drawing import overlay as overlay_module
+from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.processing import Buckets
+from vilasr_jax.rollout import Engine
+from vilasr_jax.rollout.device import NewTurn, Rows
+
+DRAW = """<think> look </think>
+Action: Object Mapper
+```json
+[{"index": %d, "bbox_2d": [3, 3, 20, 20], "label": "%s"}]
+```"""
+
+
+def message(*content):
+    return Reply({"role": "user", "content": list(content)}, False, None, 0, None)
+
+
+class Raises(tiny.ScriptedSession):
+    """Fails before it has noted the turn."""
+
+    def step(self, text, *, truncated=False):
+        if len(self.events) == 1:
+            raise RuntimeError("the pencil broke")
+        return super().step(text, truncated=truncated)
+
+
+class OddImage(tiny.ScriptedSession):
+    """Answers with a picture that the model does not take."""
+
+    def step(self, text, *, truncated=False):
+        super().step(text, truncated=truncated)
+        return message({"type": "image", "image": Image.new("RGB", (30, 30))})
+
+
+class HugeImage(OddImage):
+    """Answers with more patches than the buckets hold."""
+
+    def step(self, text, *, truncated=False):
+        super().step(text, truncated=truncated)
+        return message({"type": "image", "image": Image.new("RGB", (280, 280))})
+
+
+class LongText(OddImage):
+    """Answers with more tokens than the buckets hold."""
+
+    def step(self, text, *, truncated=False):
+        super().step(text, truncated=truncated)
+        return message({"type": "text", "text": "2" * 400})
+
+
+class TwoImages(OddImage):
+    """Answers with more pictures than the buckets hold."""
+
+    def step(self, text, *, truncated=False):
+        super().step(text, truncated=truncated)
+        return message(*[{"type": "image", "image": Image.new("RGB", (28, 28))}] * 2)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason", "turns"),
+    [
+        (Raises, "error", 2),
+        (OddImage, "error", 1),
+        (HugeImage, "insert_limit", 1),
+        (LongText, "insert_limit", 1),
+        (TwoImages, "insert_limit", 1),
+    ],
+)
+def test_a_broken_session_ends_only_itself(broken, reason, turns):
+    def script(seed):
+        return broken(seed, turns=5) if seed == 3 else tiny.ScriptedSession(seed)
+
+    whole = tiny.generate(tiny.engine(), tiny.requests(8))
+    hurt = tiny.generate(tiny.engine(), tiny.requests(8, session=script))
+    for number, (a, b) in enumerate(zip(whole, hurt, strict=True)):
+        if number != 3:
+            np.testing.assert_array_equal(a.tokens, b.tokens)
+    t = hurt[3]
+    assert t.stop_reason == reason and len(t.turns) == turns
+    assert t.loss_mask[-1] and len(t.images_in_tokens) == t.images_read
+    if reason == "error" and broken is Raises:
+        assert t.turns[-1]["error"] == "RuntimeError: the pencil broke" and t.errors == 1
+
+
+@pytest.mark.parametrize("fault", ["raises", "grey"])
+def test_a_drawing_that_fails_costs_its_turn(monkeypatch, fault):
+    """The model is told so, and may draw again; nothing half-done remains."""
+    session = DrawingSession([Image.new("RGB", (56, 56), "white")], "where?", settings=DrawingSettings())
+    assert session.step(DRAW % (1, "a")).drawn == 1
+    real = overlay_module.render
+
+    def broken(*args):
+        if fault == "raises":
+            raise MemoryError("no paint")
+        return real(*args).convert("L")
+
+    monkeypatch.setattr(overlay_module, "render", broken)
+    reply = session.step(DRAW % (2, "b"))
+    assert not reply.done and reply.drawn == 0 and "the drawing failed" in reply.error
+    assert "the drawing failed" in reply.message["content"][0]["text"]
+    assert len(session.images) == 2 and session.events[-1]["drawn"] == []
+    monkeypatch.undo()
+    reply = session.step(DRAW % (2, "b"))
+    assert reply.drawn == 1 and reply.error is None and session.events[-1]["corrected"] == 0
+
+
+def engine(sampling=tiny.SAMPLING, **changes):
+    sizes = {"slots": 1, "lanes": 1, "prompt_tokens": (40,), "insert_tokens": (32,), **changes}
+    return Engine(
+        tiny.config(),
+        tiny.graphdef(),
+        tiny.tokenizer(),
+        tiny.suppressed(),
+        EngineSection(**sizes),
+        sampling,
+        tiny.PATCHES,
+        tiny.mesh(),
+    )
+
+
+def test_a_prompt_without_room_names_its_row():
+    with pytest.raises(DataError, match=r"row row-0: .* more than the largest buckets: prompt_tokens=12"):
+        tiny.generate(engine(prompt_tokens=(12,)), tiny.requests(1))
+    small = SamplingSection(max_turn_tokens=7, max_tokens=15)
+    with pytest.raises(DataError, match=r"row row-0: .* max_tokens=15 leaves no"):
+        tiny.generate(engine(small, prompt_tokens=(12,)), tiny.requests(1))
+    with pytest.raises(ConfigError, match="prompt_tokens"):
+        engine(small)
+
+
+def test_prompts_without_images():
+    """A bucket of 0 images: text only, no vision tower."""
+    runner = engine(prompt_images=(0,))
+    state = runner.calls.init_state(1, 150)
+    one = np.ones(1, np.int32)
+    turn = NewTurn(np.ones((1, 40), np.int32), np.ones((3, 1, 40), np.int32), one, np.full((1, 40), -1), None)
+    rows = Rows(one * 0, one * 0, one, one, one)
+    after = jax.eval_shape(runner.calls.prefill, tiny.params(), state, jax.random.key(0), turn, rows)
+    assert after.token.shape == (1,)
+    assert Buckets((8,), (0,), (4,)).fit("images", 0) == 0

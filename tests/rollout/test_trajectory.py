@@ -1,0 +1,57 @@
+"""Trajectories are stored and read without loss."""
+
+import dataclasses
+
+import numpy as np
+
+from tests import tiny
+from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.rollout import Trajectory
+
+
+def same(a: Trajectory, b: Trajectory) -> None:
+    for field in dataclasses.fields(Trajectory):
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(one, np.ndarray):
+            assert one.dtype == other.dtype, field.name
+            np.testing.assert_array_equal(one, other)
+        elif field.name == "images":
+            one, other = ([(i.mode, i.size, i.tobytes()) for i in images] for images in (one, other))
+            assert one == other
+        else:
+            assert one == other, field.name
+
+
+def test_round_trip_of_sampled_conversations():
+    for t in tiny.generate(tiny.engine(), tiny.requests(8)):
+        t.reward = {"accuracy": 1 / 3, "total": 0.0}
+        same(t, Trajectory.from_bytes(t.to_bytes()))
+
+
+def test_round_trip_of_drawn_turns_and_odd_text():
+    session = DrawingSession([tiny.ScriptedSession(1).images[0].resize((112, 84))], "where?")
+    texts = [
+        '<think> "\ud800 \u2603 \x00" </think> Action: Path Tracer\n```json\n[{"index": 1, '
+        '"start_point_2d": [1, 2], "end_point_2d": [30, 40.5], "label": "\u00e9"}]\n```',
+        "Action: Object Mapper\n```json\n[{broken\n```",
+        "<answer> B </answer>",
+    ]
+    for text in texts:
+        session.step(text)
+    assert session.stop_reason == "answer" and len(session.images) == 2
+    t = Trajectory(
+        id="a/0",
+        tokens=np.arange(7, dtype=np.int32),
+        loss_mask=np.arange(7) % 2 == 0,
+        logprobs=np.array([0, -1e-8, -3.3, -np.float32(1e30), 0, 1, 2], np.float32),
+        images=session.images,
+        turns=session.events,
+        stop_reason="answer",
+        base_images=1,
+        images_read=2,
+        row={"id": "a", "question": "\u4e16\u754c", "meta": {"grid": 3, "ok": True, "x": None}},
+    )
+    again = Trajectory.from_bytes(t.to_bytes())
+    same(t, again)
+    assert again.drawings == 1 and again.errors == 1 and again.texts == texts
+    assert again.answer == "B"
