@@ -35,6 +35,7 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
         return splash_self_attention(q, k, v, segment_ids, causal=causal, interpret=interpret)
     t = q.shape[1]
     mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, None, :]
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     if not causal:
         return _plain(q, k, v, mask)
     index = jnp.arange(t)
@@ -43,7 +44,7 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
     size = max(_BLOCK, -(-t // _MAX_BLOCKS))
     ends = [min(start + size, t) for start in range(0, t, size)]
     blocks = [
-        _plain(q[:, start:end], k[:, :end], v[:, :end], mask[:, start:end, :end])
+        _plain(q[:, start:end], k[:, :, :end], v[:, :, :end], mask[:, start:end, :end])
         for start, end in zip([0, *ends], ends, strict=False)
     ]
     return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
@@ -53,24 +54,27 @@ def cached_attention(q, k, v, visible):
     """Attention into a cache: query j of row i sees slots 0 .. visible[i, j] - 1.
 
     Args:
-      q: [b, t, n, h]; k, v: [b, s, kv, h].
+      q: [b, t, n, h]; k, v: [b, kv, s, h], as the cache keeps them.
       visible: int [b, t].
 
     Returns:
       [b, t, n, h] in q's dtype.
     """
-    return _plain(q, k, v, jnp.arange(k.shape[1]) < visible[:, :, None])
+    return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[:, :, None])
 
 
 def _plain(q, k, v, mask):
-    """mask: bool [b, t, s]. Softmax in float32; its denominator is divided out after the sum over values."""
+    """k, v: [b, kv, s, h]; mask: bool [b, t, s].
+
+    Softmax in float32; its denominator is divided out after the sum over values.
+    """
     b, t, n, h = q.shape
-    s, kv = k.shape[1:3]
+    kv, s = k.shape[1:3]
     matmul = partial(jnp.matmul, precision=matmul_precision(q.dtype), preferred_element_type=jnp.float32)
-    q = (q * h**-0.5).reshape(b, t, kv, n // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, n // kv * t, h)
-    scores = matmul(q, k.transpose(0, 2, 3, 1)).reshape(b, kv, n // kv, t, s)
-    scores = jnp.where(mask[:, None, None], scores, _MASKED)
+    q = q.reshape(b, t, kv, n // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, n // kv * t, h)
+    scores = matmul(q, k.swapaxes(2, 3)).reshape(b, kv, n // kv, t, s)
+    scores = jnp.where(mask[:, None, None], scores * h**-0.5, _MASKED)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    out = matmul(weights.astype(v.dtype).reshape(b, kv, n // kv * t, s), v.transpose(0, 2, 1, 3))
+    out = matmul(weights.astype(v.dtype).reshape(b, kv, n // kv * t, s), v)
     out = out.reshape(b, kv, n // kv, t, h) / weights.sum(axis=-1)[..., None]
     return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)

@@ -16,19 +16,19 @@ from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 class KVCache(NamedTuple):
     """Keys and values of what has been read, layer by layer."""
 
-    k: tuple[jax.Array, ...]  # a layer: [b, s, kv, h]
-    v: tuple[jax.Array, ...]  # a layer: [b, s, kv, h]
+    k: tuple[jax.Array, ...]  # a layer: [b, kv, s, h], so that attention reads it without a transpose
+    v: tuple[jax.Array, ...]  # a layer: [b, kv, s, h]
     length: jax.Array  # [b] int32, slots filled in each row
 
     @property
     def max_len(self) -> int:
         """Slots in each row."""
-        return self.k[0].shape[1]
+        return self.k[0].shape[2]
 
 
 def init_cache(config: ModelConfig, batch: int, max_len: int, dtype=None) -> KVCache:
     """An empty cache of `max_len` slots for each of `batch` rows; dtype is the config's unless given."""
-    shape = (batch, max_len, config.num_kv_heads, config.head_dim)
+    shape = (batch, config.num_kv_heads, max_len, config.head_dim)
 
     def zeros():
         return tuple(jnp.zeros(shape, dtype or config.dtype) for _ in range(config.num_layers))
@@ -43,6 +43,6 @@ def write_slots(length, valid, max_len: int):
 
 
 def write(cached, new, slots):
-    """cached [b, s, kv, h] with new [b, t, kv, h] at slots [b, t]; a slot past the end is dropped."""
+    """cached [b, kv, s, h] with new [b, t, kv, h] at slots [b, t]; a slot past the end is dropped."""
     rows = jnp.arange(cached.shape[0])[:, None]
-    return cached.at[rows, slots].set(new.astype(cached.dtype), mode="drop", unique_indices=True)
+    return cached.at[rows, :, slots].set(new.astype(cached.dtype), mode="drop", unique_indices=True)

@@ -47,7 +47,11 @@ class RMSNorm(nnx.Module):
     def __call__(self, x):
         x32 = x.astype(jnp.float32)
         x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
-        return x32.astype(self.dtype) * self.scale[...].astype(self.dtype)
+        return (x32 * self.scale[...].astype(jnp.float32)).astype(self.dtype)
+
+
+def _silu(x):
+    return jax.nn.silu(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class SwiGLU(nnx.Module):
@@ -60,7 +64,7 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x):
         rows = x.reshape(-1, x.shape[-1])  # see Linear
-        rows = self.down_proj(jax.nn.silu(self.gate_proj(rows)) * self.up_proj(rows))
+        rows = self.down_proj(_silu(self.gate_proj(rows)) * self.up_proj(rows))
         return rows.reshape(x.shape)
 
 

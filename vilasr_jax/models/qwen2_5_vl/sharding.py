@@ -31,7 +31,7 @@ class Sharding:
     tokens_bt: P
     act_btd: P
     logits_btv: P
-    cache_bskh: P
+    cache_bksh: P
 
 
 TRAINING = Sharding(
@@ -51,7 +51,7 @@ TRAINING = Sharding(
     tokens_bt=P(("data", "fsdp")),
     act_btd=P(("data", "fsdp")),
     logits_btv=P(("data", "fsdp"), None, "model"),
-    cache_bskh=P(("data", "fsdp"), None, "model"),
+    cache_bksh=P(("data", "fsdp"), "model"),
 )
 # Sampling reads every weight at each token: no gathering over fsdp there, only tensor parallelism.
 SAMPLING = Sharding(

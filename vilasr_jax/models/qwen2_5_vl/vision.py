@@ -67,7 +67,8 @@ class PatchMerger(nnx.Module):
     def __call__(self, x):
         """x [r, p, d_vision] -> [r, p / 4, d]."""
         x = self.ln_q(x).reshape(x.shape[0], -1, self.width)
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        x = self.fc1(x)
+        return self.fc2(jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype))
 
 
 class VisionTower(nnx.Module):
