@@ -64,12 +64,13 @@ def test_gradients_of_splash_equal_plain(causal):
 
 def test_cached_attention_sees_its_slots_only():
     q, k, v = inputs(2, 5, 6, 2, 26)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # as the cache keeps them
     visible = np.array([[1, 2, 3, 4, 5], [2, 2, 3, 5, 1]])
     out = cached_attention(q, k, v, visible)
     for row in range(2):
         for j in range(5):
             piece = slice(0, visible[row, j])
-            keys, values = k[row : row + 1, piece], v[row : row + 1, piece]
+            keys, values = k[row : row + 1, :, piece], v[row : row + 1, :, piece]
             alone = cached_attention(
                 q[row : row + 1, j : j + 1], keys, values, visible[row : row + 1, j : j + 1]
             )

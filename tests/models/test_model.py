@@ -71,8 +71,8 @@ def test_tokens_without_a_slot_are_dropped_and_overwrite_nothing(split, extend):
     valid = np.array([[True, True, True], [True, True, False]])
     _, full = extend(split[1], tokens[:, :3], positions[..., :3], valid, cache)
     np.testing.assert_array_equal(full.k[0][0], cache.k[0][0])
-    np.testing.assert_array_equal(full.k[2][1, :3], cache.k[2][1, :3])
-    assert np.abs(full.k[0][1, 3:5]).min() > 0
+    np.testing.assert_array_equal(full.k[2][1, :, :3], cache.k[2][1, :, :3])
+    assert np.abs(full.k[0][1, :, 3:5]).min() > 0
 
 
 def test_what_is_not_valid_changes_no_other_token(split, extend):
