@@ -59,10 +59,27 @@ def sample(
             kth = jax.lax.top_k(kept, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
             kept = jnp.where(kept < kth, NEVER, kept)
         if sampling.top_p < 1:
-            probs = jnp.sort(jax.nn.softmax(kept, axis=-1), axis=-1, descending=True)
-            before = jnp.cumsum(probs, axis=-1) - probs
-            least = jnp.min(jnp.where(before < sampling.top_p, probs, jnp.inf), axis=-1, keepdims=True)
-            kept = jnp.where(jax.nn.softmax(kept, axis=-1) < least, NEVER, kept)
+            probs = jax.nn.softmax(kept, axis=-1)
+            kept = jnp.where(_nucleus(probs, sampling.top_p), kept, NEVER)
         tokens = jax.vmap(jax.random.categorical)(keys, kept)
     tokens = tokens.astype(jnp.int32)
     return tokens, jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
+
+
+def _nucleus(probs: jax.Array, top_p: float) -> jax.Array:
+    """[b, v] bool: the fewest most likely tokens with a mass of at least `top_p` (all of those that tie with the last).
+
+    Non-negative floats are ordered as their bits are, so the least probability to keep is found by halving the range
+    of its 31 bits; that is exact, and far cheaper than sorting a vocabulary.
+    """
+    bits = jax.lax.bitcast_convert_type(probs, jnp.int32)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = low + (high - low) // 2
+        enough = jnp.where(bits >= middle, probs, 0).sum(axis=-1, keepdims=True) >= top_p
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    low = jnp.zeros((*probs.shape[:-1], 1), jnp.int32)
+    low, _ = jax.lax.fori_loop(0, 31, halve, (low, jnp.full_like(low, 0x7F800000)))
+    return bits >= low
