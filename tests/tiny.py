@@ -32,7 +32,7 @@ def config() -> ModelConfig:
     special = tokenizer().special
     return ModelConfig(
         vocab_size=-(-tokenizer().vocab_size // 8) * 8,
-        hidden_size=22,
+        hidden_size=42,
         intermediate_size=37,
         num_layers=2,
         num_heads=3,
@@ -52,7 +52,7 @@ def config() -> ModelConfig:
             intermediate_size=29,
             num_heads=2,
             fullatt_block_indexes=(1,),
-            out_hidden_size=22,
+            out_hidden_size=42,
         ),
         init_std=0.3,
         dtype="float32",

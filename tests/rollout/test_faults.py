@@ -132,7 +132,7 @@ def test_a_prompt_without_room_names_its_row():
     with pytest.raises(DataError, match=r"row row-0: .* more than the largest buckets: prompt_tokens=12"):
         tiny.generate(engine(prompt_tokens=(12,)), tiny.requests(1))
     small = SamplingSection(max_turn_tokens=7, max_tokens=15)
-    with pytest.raises(DataError, match=r"row row-0: .* max_tokens=15 leaves no"):
+    with pytest.raises(DataError, match=r"row row-0: .*max_tokens=15 leaves no"):
         tiny.generate(engine(small, prompt_tokens=(12,)), tiny.requests(1))
     with pytest.raises(ConfigError, match="prompt_tokens"):
         engine(small)

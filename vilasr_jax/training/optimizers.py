@@ -28,8 +28,8 @@ def make_schedule(section: OptimizerSection, steps: int) -> optax.Schedule:
 def make_optimizer(section: OptimizerSection, steps: int) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, 2019), or Muon (Jordan, 2024) for the matrices of the layers.
 
-    Under Muon, embeddings, the output head, biases and norms are left to Adam. Weights of stacked layers
-    [layer, in, out] are orthogonalised layer by layer.
+    Under Muon, embeddings, the output head, biases and norms are left to (Nesterov) Adam. Weights of stacked
+    layers [layer, in, out] are orthogonalised layer by layer.
     """
     schedule = make_schedule(section, steps)
     if section.name == "adamw":

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from vilasr_jax.config import RLSection
 from vilasr_jax.processing import Batch
@@ -24,9 +25,21 @@ class TrainState(NamedTuple):
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """A fresh optimiser around `params` (copied: the steps donate their state)."""
+    """A fresh optimiser around `params` (copied: the steps donate their state).
+
+    All of it lies on the parameters' mesh, counters too: else a step would compile anew for its own output.
+    """
     params = jax.tree.map(jnp.copy, params)
-    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    meshes = [x.sharding.mesh for x in jax.tree.leaves(params) if isinstance(x.sharding, NamedSharding)]
+    if not meshes:
+        return state
+    whole = NamedSharding(meshes[0], PartitionSpec())
+
+    def place(leaf: jax.Array) -> jax.Array:
+        return leaf if isinstance(leaf.sharding, NamedSharding) else jax.device_put(leaf, whole)
+
+    return jax.tree.map(place, state)
 
 
 def _apply(optimizer, state: TrainState, grads) -> tuple[TrainState, jax.Array]:

@@ -1,0 +1,255 @@
+"""A stage that is stopped anywhere and started again ends with the same bits; samples are not made twice."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from tests import tiny
+from tests.training import samples
+from vilasr_jax.config import (
+    BucketSection,
+    EngineSection,
+    ImageSection,
+    JobConfig,
+    MazeSection,
+    OptimizerSection,
+    ReflectSection,
+    RLSection,
+    SamplingSection,
+)
+from vilasr_jax.errors import DataError
+from vilasr_jax.tasks.pipeline import MappedSource, batches
+from vilasr_jax.training import grpo, reflect
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.sft import train_sft
+from vilasr_jax.training.stage import Stage
+
+ADAM = OptimizerSection(learning_rate=3e-3, warmup_share=0.5)
+SAMPLING = SamplingSection(max_turn_tokens=7, max_tokens=150)
+JOB = JobConfig(
+    seed=5,
+    image=ImageSection(max_pixels=84 * 84),
+    buckets=BucketSection(tokens=(150,), images=(5,), patches=tiny.PATCHES),
+    maze=MazeSection(grid=3, cell=28, min_moves=2, max_moves=3, ood_grid=4),
+    engine=EngineSection(slots=2, lanes=2, decode_steps=7, prompt_tokens=(40,), insert_tokens=(32,)),
+    reflect=ReflectSection(
+        questions=5, samples=2, shard=2, steps=2, batch=2, optimizer=ADAM, sampling=SAMPLING
+    ),
+    rl=RLSection(
+        steps=3, prompts=2, group=4, updates=2, micro_batch=4, save_every=1, optimizer=ADAM, sampling=SAMPLING
+    ),
+)
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def quiet() -> Progress:
+    return Progress(disable=True)
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "time"} for line in lines]
+
+
+class ScriptedContext(Context):
+    """The tiny model, its scripted sessions as questions, and a reward that some answers get."""
+
+    tokenizer = property(lambda self: tiny.tokenizer())
+    model_config = property(lambda self: tiny.config())
+    suppressed = property(lambda self: tiny.suppressed())
+
+    def __init__(self, job, workdir):
+        super().__init__(job, workdir, tiny.mesh())
+
+    def maze_rows(self, split, count, *, first=0, **changes):
+        return list(range(first, first + count))
+
+    def _request(self, row, seed, samples):
+        request = tiny.requests(1, first=row % 1000)[0]
+        return dataclasses.replace(request, seed=seed, samples=samples)
+
+    def reward(self, trajectory):
+        total = float(trajectory.tokens.sum() % 3)
+        return {"accuracy": float(total > 0), "format": 1.0, "total": total}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return tiny.place(tiny.params(), tiny.mesh())
+
+
+class Breaking:
+    """An iterator that dies before its n-th item."""
+
+    def __init__(self, data, left):
+        self.data, self.left = data, left
+        self.get_state, self.set_state = data.get_state, data.set_state
+
+    def __next__(self):
+        if self.left == 0:
+            raise Stopped
+        self.left -= 1
+        return next(self.data)
+
+
+def test_sft_goes_on_bit_for_bit(tmp_path, params):
+    steps, save_every = 7, 2
+
+    def run(folder, stop_before=None):
+        source = MappedSource(range(23), samples.example)
+        data = batches([source], [1], seed=3, batch=4, buckets=samples.BUCKETS)
+        if stop_before is not None:
+            data = Breaking(data, stop_before)
+        stage = Stage(folder, steps, save_every, "test")
+        try:
+            return train_sft(ScriptedContext(JOB, folder), stage, params, data, ADAM, quiet())
+        finally:
+            stage.close()
+
+    whole = run(tmp_path / "whole")
+    for _ in range(2):  # the second time: before anything new is saved
+        with pytest.raises(Stopped):
+            run(tmp_path / "broken", stop_before=3)
+    assert Stage(tmp_path / "broken", steps, save_every, "").store.latest_step() == 4
+    assert not Stage(tmp_path / "broken", steps, save_every, "").done
+    resumed = run(tmp_path / "broken")
+    assert bits(resumed) == bits(whole) != bits(params)
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+    stage = Stage(tmp_path / "broken", steps, save_every, "")
+    context = ScriptedContext(JOB, tmp_path)
+    assert stage.done and bits(stage.load_params(context.abstract_params)) == bits(whole)
+
+
+def test_rl_goes_on_bit_for_bit(tmp_path, params, monkeypatch):
+    engines = {}
+
+    def run(folder, stop_at=None):
+        context = ScriptedContext(JOB, folder)
+        context._engines = engines
+        real, calls = context.engine(SAMPLING).generate, []
+
+        def generate(*args):
+            calls.append(0)
+            if len(calls) == stop_at:
+                raise Stopped
+            return real(*args)
+
+        monkeypatch.setattr(engines[SAMPLING], "generate", generate)
+        try:
+            return grpo.run_rl(context, params, quiet())
+        finally:
+            monkeypatch.undo()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "broken", stop_at=3)
+    resumed = run(tmp_path / "broken")
+    assert bits(resumed) == bits(whole) != bits(params)
+    lines = metrics(tmp_path / "whole" / "rl")
+    assert metrics(tmp_path / "broken" / "rl") == lines and [line["step"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert 0 < line["reward"] < 2 and line["grad_norm"] > 0 and np.isfinite(line["loss"])
+        assert 0 <= line["kl"] < 1 and line["response_tokens"] > 3
+    again = run(tmp_path / "broken", stop_at=1)  # done: nothing is sampled
+    assert bits(again) == bits(whole)
+
+
+class FakeEngine:
+    """Hands out scripted trajectories; every other one is to be kept."""
+
+    def __init__(self, trajectories, stop_at=None):
+        self.trajectories, self.stop_at, self.asked = trajectories, stop_at, []
+
+    def generate(self, params, requests, key, progress=None):
+        if len(self.asked) == self.stop_at:
+            raise Stopped
+        self.asked.append([(r.row["id"], r.seed) for r in requests])
+        out = []
+        for n in range(sum(r.samples for r in requests)):
+            t = dataclasses.replace(self.trajectories[n % len(self.trajectories)], stop_reason="answer")
+            t.turns = [{**turn, "corrected": n % 2} for turn in t.turns]
+            out.append(t)
+        return out
+
+
+def reflecting(folder, engine) -> ScriptedContext:
+    context = ScriptedContext(JOB, folder)
+    context.engine = lambda sampling: engine
+    context.reward = lambda t: {"accuracy": 1.0, "format": 1.0, "total": 1.0}
+    return context
+
+
+@pytest.fixture(scope="module")
+def trajectories():
+    asked = [request for request in tiny.requests(30) if request.session().turns <= 3]
+    return tiny.generate(tiny.engine(), asked)
+
+
+def test_reflect_samples_shard_by_shard_and_goes_on(tmp_path, params, trajectories):
+    engine = FakeEngine(trajectories, stop_at=2)
+    with pytest.raises(Stopped):
+        reflect.sample_traces(reflecting(tmp_path, engine), params, quiet())
+    (tmp_path / "reflect" / "samples" / "00002-of-00003.draft").write_bytes(b"half")
+    rest = FakeEngine(trajectories)
+    paths = reflect.sample_traces(reflecting(tmp_path, rest), params, quiet())
+    assert len(engine.asked) == 2 and len(rest.asked) == 1 and len(paths) == 3
+    seeds = [seed for asked in engine.asked + rest.asked for _, seed in asked]
+    assert seeds == [0, 2, 4, 6, 8]  # two samples each: no stream twice
+    funnel = json.loads((tmp_path / "reflect" / "funnel.json").read_text())
+    assert funnel == {"sampled": 10, "parsed": 10, "right": 10, "reflective": 5, "kept": 5}
+
+    context = reflecting(tmp_path, None)  # samples no more
+    learnt = reflect.run_reflect(context, params, quiet())
+    assert bits(learnt) != bits(params)
+    assert bits(reflect.run_reflect(context, None, quiet())) == bits(learnt)
+
+
+def test_reflect_without_anything_kept(tmp_path, params, trajectories):
+    context = reflecting(tmp_path, FakeEngine(trajectories))
+    context.reward = lambda t: {"accuracy": 0.0, "format": 1.0, "total": 0.0}
+    with pytest.raises(DataError, match="none of 5 x 2 sampled conversations"):
+        reflect.run_reflect(context, params, quiet())
+
+
+def test_the_rule_and_its_funnel(trajectories):
+    def made(stop="answer", accuracy=1.0, form=1.0, corrected=1, error=None):
+        turns = [{"text": "", "calls": [], "error": error, "drawn": [], "corrected": corrected}]
+        reward = {"accuracy": accuracy, "format": form, "total": 1.0}
+        return dataclasses.replace(trajectories[0], stop_reason=stop, turns=turns, reward=reward)
+
+    some = [
+        made(),
+        made(error="item 1: odd"),
+        made(form=0.0),
+        made(corrected=0),
+        made(accuracy=0.5),
+        made(accuracy=0.0),
+        made(stop="turn_limit"),
+    ]
+    assert [reflect.keep(t) for t in some] == [True, True, False, False, False, False, False]
+    funnel = reflect.funnel_of(some)
+    assert list(funnel.values()) == [7, 6, 4, 3, 2]
+    assert funnel["kept"] == sum(map(reflect.keep, some))
+
+
+def test_a_tokenizer_half_written_is_made_again(tmp_path):
+    context = Context(JOB, tmp_path, tiny.mesh())
+    draft = tmp_path / "tokenizer.draft"
+    draft.mkdir()
+    (draft / "tokenizer.json").write_text("{")
+    made = context.tokenizer
+    assert not draft.exists() and (tmp_path / "tokenizer" / "tokenizer.json").exists()
+    again = Context(JOB, tmp_path, tiny.mesh()).tokenizer
+    text = "Moves from the green start: 1 up"
+    assert again.encode(text) == made.encode(text)
