@@ -104,6 +104,10 @@ def _job(stages: tuple[str, ...] | None = None) -> tuple[JobConfig, Path]:
         raise ConfigError("give a config: --config=configs/maze_tiny.py")
     if not FLAGS.workdir:
         raise ConfigError("give a folder for the run: --workdir=runs/NAME")
+    try:
+        FLAGS.config.keys()
+    except Exception as error:  # a file that could not be read is told of only when it is used
+        raise ConfigError(f"--config: {error}") from error
     job = from_config_dict(FLAGS.config)
     if stages is not None:
         job = dataclasses.replace(job, stages=stages)
@@ -166,7 +170,11 @@ def _bench(words: list[str]) -> None:
         from vilasr_jax.bench.learn import bench_learn
 
         job, workdir = _job()
-        _write_json(bench_learn(job, workdir, [int(seed) for seed in FLAGS.seeds.split(",")]))
+        try:
+            seeds = [int(seed) for seed in FLAGS.seeds.split(",")]
+        except ValueError:
+            raise ConfigError(f"--seeds={FLAGS.seeds}: give whole numbers with commas between them") from None
+        _write_json(bench_learn(job, workdir, seeds))
     elif words == ["render"]:
         from vilasr_jax.drawing.bench import bench_render
 

@@ -14,15 +14,19 @@ from PIL import Image
 from rich.progress import Progress
 
 from vilasr_jax.checkpoint import export_hf
+from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.config import JobConfig, to_dict
+from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.evaluation import score_all, summarize, write_results
-from vilasr_jax.parallel import make_mesh
+from vilasr_jax.models.qwen2_5_vl import preset
+from vilasr_jax.processing import Tokenizer
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.grpo import rl_stage, run_rl
+from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
 from vilasr_jax.training.stage import progress_bar, write_json
 
@@ -71,10 +75,28 @@ def _flat(tree: dict, path: str = "") -> list[tuple[str, Any]]:
     return items
 
 
-def check(job: JobConfig) -> None:
-    """Raises ConfigError for sizes that do not fit together, before anything is written."""
-    mesh = make_mesh(job.mesh)
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+def check(context: Context) -> None:
+    """Raises a UserError for what can't be run, before anything is written into the workdir."""
+    job, shards = context.job, context.mesh.shape["data"] * context.mesh.shape["fsdp"]
+    if job.model.init_from:
+        open_hf(job.model.init_from)
+    else:
+        preset(job.model.preset, remat=job.model.remat)
+    if job.tokenizer:
+        Tokenizer.from_dir(job.tokenizer)
+    DrawingSession([], "", settings=context.settings)
+    for split in ("train", "rl", "val", "test"):
+        context.maze(split)
+    context.maze("ood", grid=job.maze.ood_grid)
+    unknown = [name for name in job.stages if name not in (*TRAINED, "eval", "export", "report")]
+    if unknown:
+        raise ConfigError(f"config.stages: no stage {unknown[0]!r}")
+    if job.cold_start.format not in ("drawing", "text", "direct"):
+        given = job.cold_start.format
+        raise ConfigError(f"config.cold_start.format={given!r}: choose drawing, text or direct")
+    sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
+    for section in sections:
+        make_optimizer(section, 1)
     batches = {
         "cold_start.perception_batch": job.cold_start.perception_batch,
         "cold_start.batch": job.cold_start.batch,
@@ -105,9 +127,11 @@ def check(job: JobConfig) -> None:
 def train(job: JobConfig, workdir: Path) -> dict[str, Any]:
     """Runs the job's stages in `workdir`; returns the summary that is also written there."""
     began = time.monotonic()
-    check(job)
-    open_workdir(job, workdir)
     context = Context(job, workdir)
+    check(context)
+    if not (workdir / "config.json").exists():
+        _check_new(context)
+    open_workdir(job, workdir)
     with progress_bar() as progress:
         params: Any = None
         for name in TRAINED:
@@ -143,11 +167,25 @@ def _start(context: Context, name: str) -> Any:
     if not before:
         return context.initial_params()
     if not _STAGE[before[-1]](context).done:
-        raise ConfigError(
-            f"{name} starts from {before[-1]}, which {context.workdir} does not hold yet; "
-            f"run `vilasr {before[-1].replace('cold_start', 'sft')}` first, or `vilasr train` for all"
-        )
+        raise _missing(context, name)
     return load_stage(context, before[-1])
+
+
+def _check_new(context: Context) -> None:
+    """Raises ConfigError when the first thing to do needs what a new workdir does not hold."""
+    trained = [name for name in TRAINED if name in context.job.stages]
+    if not trained:
+        raise ConfigError(f"{context.workdir} holds no run yet; start it with `vilasr train`")
+    if trained[0] != TRAINED[0]:
+        raise _missing(context, trained[0])
+
+
+def _missing(context: Context, name: str) -> ConfigError:
+    before = TRAINED[TRAINED.index(name) - 1]
+    return ConfigError(
+        f"{name} starts from {before}, which {context.workdir} does not hold yet; "
+        f"run `vilasr {before.replace('cold_start', 'sft')}` first, or `vilasr train` for all"
+    )
 
 
 def evaluate_stages(context: Context, progress: Progress) -> None:

@@ -67,10 +67,10 @@ def sample(
 
 
 def _nucleus(probs: jax.Array, top_p: float) -> jax.Array:
-    """[b, v] bool: the fewest most likely tokens with a mass of at least `top_p` (all of those that tie with the last).
+    """[b, v] bool: the fewest likeliest tokens with a mass of at least `top_p`, and what ties with the last.
 
-    Non-negative floats are ordered as their bits are, so the least probability to keep is found by halving the range
-    of its 31 bits; that is exact, and far cheaper than sorting a vocabulary.
+    Non-negative floats are ordered as their bits are, so the least probability to keep is found by halving
+    the range of its 31 bits; that is exact, and far cheaper than sorting a vocabulary.
     """
     bits = jax.lax.bitcast_convert_type(probs, jnp.int32)
 

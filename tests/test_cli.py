@@ -1,0 +1,207 @@
+"""The command line on bad input: one clear line, exit code 2, nothing overwritten."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from vilasr_jax import cli
+from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.config import JobConfig, from_config_dict, to_dict
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.job import open_workdir
+
+ROOT = Path(__file__).parent.parent
+CONFIG = "--config=configs/maze_tiny.py"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process; returns its exit code, and standard output and error."""
+    monkeypatch.chdir(ROOT)
+
+    def call(*words):
+        for name in ("workdir", "json", "question", "checkpoint", "out"):
+            flags.FLAGS[name].unparse()
+        flags.FLAGS["config"].unparse()
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        monkeypatch.setattr(sys, "argv", ["vilasr", *map(str, words)])  # config_flags looks for keys there
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    yield call
+    flags.FLAGS.unparse_flags()
+
+
+def refused(result, *parts):
+    code, out, err = result
+    assert code == 2, (code, err)
+    assert err.startswith("vilasr: ") and err.count("\n") == 1 and "Traceback" not in err, err
+    for part in parts:
+        assert part in err, err
+    assert not out.strip()
+    return err
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_help(run):
+    assert run("help")[0] == 0 and "vilasr train" in run("--help")[1]
+    assert run("train", "--help")[:2] == (0, cli.USAGE + "\n")
+    code, out, _ = run()
+    assert code == 2 and "COMMAND" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["trian"], ["'trian'", "train"]),
+        (["train"], ["--config"]),
+        (["train", CONFIG], ["--workdir"]),
+        (["train", CONFIG, "--workdir=W", "extra"], ["extra"]),
+        (["train", "--config=configs/nothing.py", "--workdir=W"], ["configs/nothing.py"]),
+        (["train", CONFIG, "--workdir=W", "--nothing=1"], ["nothing"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl.stepz=1"], ["stepz"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl.steps=many"], ["steps", "many"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl.steps=0"], ["config.rl.steps"]),
+        (["train", CONFIG, "--workdir=W", "--config.mesh.data=3"], ["config.mesh", "data=3"]),
+        (["train", CONFIG, "--workdir=W", "--config.mesh.fsdp=0"], ["config.mesh", "fsdp=0"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl.sampling.max_tokens=9999"], ["max_tokens=9999"]),
+        (["train", CONFIG, "--workdir=W", "--config.drawing.max_images=99"], ["max_images=99", "buckets"]),
+        (["train", CONFIG, "--workdir=W", "--config.cold_start.batch=3"], ["cold_start.batch=3"]),
+        (["train", CONFIG, "--workdir=W", "--config.model.preset=huge"], ["huge"]),
+        (["train", CONFIG, "--workdir=W", "--config.maze.grid=2"], ["grid is 2"]),
+        (["train", CONFIG, "--workdir=W", "--config.drawing.style=odd"], ["odd"]),
+        (["train", CONFIG, "--workdir=W", "--config.cold_start.format=poem"], ["poem"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl.optimizer.name=lion"], ["lion"]),
+        (["train", CONFIG, "--workdir=W", "--config.model.init_from=none"], ["none"]),
+        (["eval", CONFIG, "--workdir=W"], ["W"]),
+        (["rl", CONFIG, "--workdir=W"], ["reflect"]),
+        (["reflect", CONFIG, "--workdir=W"], ["cold_start", "sft"]),
+        (["report", "W"], ["W"]),
+        (["report"], ["WORKDIR"]),
+        (["solve", "a.png"], ["usage"]),
+        (["convert", "sideways", "a", "b"], ["usage"]),
+        (["convert", "from-hf", "missing", "W"], ["missing"]),
+        (["bench", "nothing"], ["usage"]),
+        (["bench", "learn", CONFIG, "--workdir=W", "--seeds=0,x"], ["seeds"]),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[3:]) if isinstance(value, list) else "",
+)
+def test_bad_words(run, tmp_path, words, parts):
+    words = [word.replace("=W", f"={tmp_path / 'W'}") if word != "W" else tmp_path / "W" for word in words]
+    refused(run(*words), *parts)
+    assert not (tmp_path / "W").exists()
+
+
+def test_a_config_file_that_fails(run, tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("def get_config():\n    return 1 / 0\n")
+    refused(run("train", f"--config={bad}", f"--workdir={tmp_path / 'W'}"), "division")
+    bad.write_text("import ml_collections as m\n\ndef get_config():\n    return m.ConfigDict({'a': 1})\n")
+    refused(run("train", f"--config={bad}", f"--workdir={tmp_path / 'W'}"), "config.a", "no such key")
+
+
+def test_a_workdir_of_another_config(run, tmp_path):
+    from configs.maze_tiny import get_config
+
+    open_workdir(from_config_dict(get_config()), tmp_path)
+    before = files(tmp_path)
+    refused(
+        run("train", CONFIG, f"--workdir={tmp_path}", "--config.seed=7", "--config.maze.grid=6"),
+        "another config", "seed: 0 there, 7 now", "maze.grid", "--workdir",
+    )  # fmt: skip
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "old"}'])
+def test_a_workdir_with_a_strange_config(run, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    refused(run("train", CONFIG, f"--workdir={tmp_path}"), str(tmp_path))
+    assert files(tmp_path) == {"config.json": text.encode()}
+
+
+def test_a_workdir_that_is_a_file(run, tmp_path):
+    (tmp_path / "W").write_text("mine")
+    refused(run("train", CONFIG, f"--workdir={tmp_path / 'W'}"), "is a file")
+    refused(run("report", tmp_path / "W"), "no folder")
+    assert (tmp_path / "W").read_text() == "mine"
+
+
+def test_a_checkpoint_of_another_shape(run, tmp_path):
+    from configs.maze_tiny import get_config
+
+    job = from_config_dict(get_config())
+    open_workdir(job, tmp_path)
+    with CheckpointStore(tmp_path / "cold_start" / "checkpoints") as store:
+        odd = {"language_model": {"embed_tokens": {"embedding": np.zeros((7, 3), np.float32)}}}
+        store.save(job.cold_start.steps, {"params": odd}, wait=True)
+    before = files(tmp_path)
+    refused(run("reflect", CONFIG, f"--workdir={tmp_path}"), "cold_start", "another model")
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before and not (tmp_path / "reflect").exists()
+
+
+def test_stages_may_differ(tmp_path):
+    open_workdir(JobConfig(), tmp_path)
+    open_workdir(JobConfig(stages=("rl",)), tmp_path)
+    with pytest.raises(ConfigError, match="seed"):
+        open_workdir(JobConfig(seed=1), tmp_path)
+    assert from_config_dict(json.loads((tmp_path / "config.json").read_text())) == JobConfig()
+
+
+def test_config_values_are_read_strictly():
+    values = json.loads(json.dumps(to_dict(JobConfig())))
+    for path, value, message in [
+        (("rl", "steps"), 1.5, "config.rl.steps: expected int"),
+        (("rl", "steps"), True, "config.rl.steps: expected int"),
+        (("rl", "clip_low"), "0.2", "config.rl.clip_low: expected float"),
+        (("stages",), "rl", "config.stages: expected a list"),
+        (("buckets", "tokens"), [1, "2"], r"config.buckets.tokens\[1\]: expected int"),
+        (("engine",), 3, "config.engine: expected keys and values"),
+    ]:
+        wrong = json.loads(json.dumps(values))
+        node = wrong
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
+        with pytest.raises(ConfigError, match=message):
+            from_config_dict(wrong)
+
+
+def test_solve_with_bad_files(run, tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_text("no picture")
+    ask = ["--question=where?", f"--checkpoint={tmp_path}", f"--out={tmp_path / 'out'}"]
+    refused(run("solve", picture, *ask), "picture.png")
+    refused(run("solve", tmp_path / "none.png", *ask), "none.png")
+    from PIL import Image
+
+    Image.new("RGB", (56, 56)).save(picture)
+    refused(run("solve", picture, *ask), str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    refused(run("solve", picture, *ask), str(tmp_path))
+    (tmp_path / "tokenizer").mkdir()
+    refused(run("solve", picture, *ask), str(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_in_a_process_of_its_own(tmp_path):
+    """The exit code of the real command; loading takes no model."""
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    words = ["train", CONFIG, f"--workdir={tmp_path / 'W'}", "--config.nothing=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vilasr_jax.cli", *words], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    refused((done.returncode, done.stdout, done.stderr), "nothing")
+    assert not (tmp_path / "W").exists()
