@@ -155,6 +155,7 @@ def requests(count: int, *, samples: int = 1, first: int = 0, session=ScriptedSe
 
 
 SAMPLING = SamplingSection(temperature=1.0, max_turn_tokens=7, max_tokens=150)
+GREEDY = SamplingSection(temperature=0.0, max_turn_tokens=7, max_tokens=90)
 
 
 @functools.cache

@@ -8,10 +8,7 @@ transformers = pytest.importorskip("transformers")
 
 from tests import tiny  # noqa: E402
 from vilasr_jax.checkpoint import export_hf  # noqa: E402
-from vilasr_jax.config import SamplingSection  # noqa: E402
 from vilasr_jax.processing import patchify  # noqa: E402
-
-GREEDY = SamplingSection(temperature=0.0, max_turn_tokens=7, max_tokens=150)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def their_turn(model, prefix: np.ndarray, images) -> list[int]:
             attention_mask=torch.ones_like(ids),
             mm_token_type_ids=(ids == special.image_pad).long(),
             do_sample=False,
-            max_new_tokens=GREEDY.max_turn_tokens,
+            max_new_tokens=min(tiny.GREEDY.max_turn_tokens, tiny.GREEDY.max_tokens - len(prefix)),
             suppress_tokens=np.flatnonzero(tiny.suppressed()).tolist(),
             eos_token_id=[special.im_end, special.endoftext],
             pad_token_id=special.endoftext,
@@ -54,7 +51,7 @@ def their_turn(model, prefix: np.ndarray, images) -> list[int]:
 
 def test_greedy_conversations_equal_transformers(exported):
     special = tiny.tokenizer().special
-    trajectories = tiny.generate(tiny.engine(2, 2, sampling=GREEDY), tiny.requests(8))
+    trajectories = tiny.generate(tiny.engine(2, 2, sampling=tiny.GREEDY), tiny.requests(10))
     turns, with_images = 0, 0
     for t in trajectories:
         for begin, end in sampled_runs(t):

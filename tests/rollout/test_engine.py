@@ -12,7 +12,6 @@ from vilasr_jax.processing import Encoded, collate, image_grid, mrope_positions
 from vilasr_jax.training.steps import make_logprobs
 
 WARM = SamplingSection(temperature=0.7, top_p=0.9, max_turn_tokens=7, max_tokens=150)
-GREEDY = SamplingSection(temperature=0.0, max_turn_tokens=7, max_tokens=90)
 
 
 def as_batch(trajectories):
@@ -114,7 +113,16 @@ def test_positions_equal_those_from_scratch(monkeypatch):
             before = end - 1  # the last sampled token enters the cache with the next turn
 
 
-@pytest.mark.parametrize(("slots", "lanes", "devices"), [(1, 1, 1), (2, 1, 2), (8, 1, 8)])
+@pytest.mark.parametrize(
+    ("slots", "lanes", "devices"),
+    [
+        (2, 1, 2),
+        (8, 1, 8),
+        pytest.param(1, 1, 1, marks=pytest.mark.slow),
+        pytest.param(5, 1, 1, marks=pytest.mark.slow),
+        pytest.param(24, 3, 4, marks=pytest.mark.slow),
+    ],
+)
 def test_same_tokens_in_any_slots_lanes_and_devices(plain, slots, lanes, devices):
     same_tokens(plain, tiny.generate(tiny.engine(slots, lanes, devices), tiny.requests(32)))
 
@@ -163,10 +171,10 @@ def test_nothing_compiles_after_the_first_pass():
 
 def test_token_limits(plain):
     """A conversation that has no room for the next turn stops; none grows past `max_tokens`."""
-    runner = tiny.engine(2, 2, sampling=GREEDY)
+    runner = tiny.engine(2, 2, sampling=tiny.GREEDY)
     trajectories = tiny.generate(runner, tiny.requests(16))
     assert {t.stop_reason for t in trajectories} == {"answer", "token_limit"}
-    assert max(len(t.tokens) for t in trajectories) <= GREEDY.max_tokens
+    assert max(len(t.tokens) for t in trajectories) <= tiny.GREEDY.max_tokens
     for t in trajectories:  # greedy: the recorded log-probability is that of the likeliest token
         logits = np.asarray(t.logprobs[t.loss_mask])
         assert (logits <= 0).all() and len(t.tokens) == len(t.loss_mask) == len(t.logprobs)

@@ -23,7 +23,7 @@ from vilasr_jax.config import (
 )
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.pipeline import MappedSource, batches
-from vilasr_jax.training import grpo, reflect
+from vilasr_jax.training import grpo, reflect, sft
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
@@ -89,6 +89,24 @@ def params():
     return tiny.place(tiny.params(), tiny.mesh())
 
 
+def once(make):
+    """`make`, but every call after the first returns what the first did."""
+    made = []
+
+    def call(*args):
+        made.append(made[0] if made else make(*args))
+        return made[0]
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch):
+    """The runs of a test share their compiled steps; they are the same every time."""
+    for module, name in ((sft, "make_sft_step"), (grpo, "make_grpo_steps")):
+        monkeypatch.setattr(module, name, once(getattr(module, name)))
+
+
 class Breaking:
     """An iterator that dies before its n-th item."""
 
@@ -149,7 +167,7 @@ def test_rl_goes_on_bit_for_bit(tmp_path, params, monkeypatch):
         try:
             return grpo.run_rl(context, params, quiet())
         finally:
-            monkeypatch.undo()
+            monkeypatch.setattr(engines[SAMPLING], "generate", real)
 
     whole = run(tmp_path / "whole")
     with pytest.raises(Stopped):

@@ -1,0 +1,34 @@
+"""`vilasr train`, but with rewards that random weights get too, so that every stage has work to do.
+
+    python -m tests.training.kill_run --config=... --workdir=...
+"""
+
+import jax
+
+jax.config.update("jax_disable_most_optimizations", True)
+
+from vilasr_jax import cli  # noqa: E402
+from vilasr_jax.training import reflect  # noqa: E402
+from vilasr_jax.training.context import Context  # noqa: E402
+
+
+def reward(self, trajectory):
+    """By the sampled tokens: as good as chance, but the same in every run."""
+    total = float(trajectory.tokens.sum() % 3) / 2
+    return {"accuracy": float(total == 1), "format": 1.0, "total": total}
+
+
+def keep(trajectory):
+    """Every other conversation."""
+    return trajectory.tokens.sum() % 2 == 0
+
+
+def funnel_of(trajectories):
+    """The counts that go with `keep`."""
+    counts = dict.fromkeys(reflect.FUNNEL, len(trajectories))
+    return {**counts, "kept": sum(map(keep, trajectories))}
+
+
+if __name__ == "__main__":
+    Context.reward, reflect.keep, reflect.funnel_of = reward, keep, funnel_of
+    cli.main()
