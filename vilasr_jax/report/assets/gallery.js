@@ -123,11 +123,11 @@ const gallery = (() => {
           turnsView(other, other.images.map((key, i) => ({ key, words: `Image ${i + 1}, given` })))))));
   }
 
-  /* The strip under the headline: one right, corrected or long conversation of the last stage that has pictures. */
+  /* The strip under the headline: a right, long and undisturbed conversation of the last stage, a corrected one if it can be. */
   function strip() {
     const able = all.filter((c) => c.correct && c.images.length && c.turns.some((t) => t.images.length));
-    const score = (c) => (MAIN.includes(c.stage) ? (3 - MAIN.indexOf(c.stage)) * 1000 : 0) + (c.corrected ? 100 : 0)
-      + Math.min(c.turns.length, 6) - Math.max(0, c.turns.length - 6);
+    const score = (c) => (MAIN.includes(c.stage) ? (3 - MAIN.indexOf(c.stage)) * 1000 : 0) + (c.corrected ? 1 : 0)
+      + 2 * Math.min(c.turns.length, 6) - 2 * Math.max(0, c.turns.length - 6) - 10 * c.turns.filter((t) => t.error).length;
     const best = able.reduce((a, b) => (a && score(a) >= score(b) ? a : b), null);
     if (!best) return;
     const set = [], steps = best.images.map((key) => picture(key, "Given", set));
