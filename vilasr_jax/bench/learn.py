@@ -4,8 +4,8 @@ For each seed, in folders of their own:
 
     main       the config's stages: cold start, reflect, rl
     more_sft   the cold start's parameters trained on by SFT, for as many seconds as reflect and rl took
-    direct     cold start on traces that answer at once, for the same number of steps (first seed)
-    text       cold start on traces that write the coordinates as text, without drawing (first seed)
+    direct     cold start on traces that answer at once, for as many training tokens (first seed)
+    text       cold start on traces that write the coordinates as text, without drawing, likewise (first seed)
 
 All answer the same held-out mazes in free-running conversations. Each run is resumed or skipped like any
 workdir.
@@ -24,7 +24,7 @@ from rich.progress import Progress
 
 from vilasr_jax.config import JobConfig
 from vilasr_jax.evaluation.intervals import paired_difference
-from vilasr_jax.job import evaluate, load_stage, open_workdir, train
+from vilasr_jax.job import evaluate, load_stage, train
 from vilasr_jax.report import print_summary
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.training.cold_start import trace_source
@@ -84,20 +84,34 @@ def more_sft(job: JobConfig, home: Path) -> Path:
 
 
 def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
-    """The same model, seeing phase and steps, trained on another form of trace."""
+    """The same model, seeing phase and training tokens, on another form of trace."""
+    shorter = dataclasses.replace(job.cold_start, format=form, slip_share=0.0)
+    lengths = [
+        _mean_tokens(dataclasses.replace(job, cold_start=section), workdir)
+        for section in (job.cold_start, shorter)
+    ]
+    steps = round(job.cold_start.steps * lengths[0] / lengths[1])
+    sampling = job.eval.sampling  # the whole answer is one turn here: room for it
+    sampling = dataclasses.replace(sampling, max_turn_tokens=4 * sampling.max_turn_tokens)
     job = dataclasses.replace(
         job,
         stages=("cold_start",),
-        cold_start=dataclasses.replace(job.cold_start, format=form, slip_share=0.0),
+        cold_start=dataclasses.replace(shorter, steps=steps, validate_every=0),
+        eval=dataclasses.replace(job.eval, sampling=sampling),
     )
     folder = workdir / "eval" / name
     if not (folder / "scores.json").exists():
-        open_workdir(job, workdir)
         train(job, workdir)
         context = Context(job, workdir)
         with progress_bar() as progress:
             _evaluate(context, load_stage(context, "cold_start"), folder, name, progress)
     return folder
+
+
+def _mean_tokens(job: JobConfig, workdir: Path) -> float:
+    """Tokens of a training conversation, image tokens included."""
+    source = trace_source(Context(job, workdir))
+    return float(np.mean([len(source[i]) for i in range(min(64, len(source)))]))
 
 
 def _evaluate(context: Context, params: Any, folder: Path, name: str, progress: Progress) -> None:
