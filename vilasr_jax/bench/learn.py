@@ -36,27 +36,39 @@ CONTROLS = {"direct": "direct", "text": "text_coordinates"}
 
 
 def bench_learn(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Runs all that is missing; prints and returns the pooled table, which `learn.json` keeps too."""
+    """Runs all that is missing; prints and returns the pooled table, which `learn.json` keeps from seed to seed."""
     folders: dict[str, list[Path]] = {}
-    for number, seed in enumerate(seeds):
+    mains = {
+        seed: dataclasses.replace(job, seed=seed, stages=("cold_start", "reflect", "rl", "eval"))
+        for seed in seeds
+    }
+    for seed, main in mains.items():
         home = workdir / f"seed_{seed}"
-        main = dataclasses.replace(job, seed=seed, stages=("cold_start", "reflect", "rl", "eval"))
         train(main, home / "main")
         for path in sorted((home / "main" / "eval").iterdir()):
             folders.setdefault(path.name, []).append(path)
         folders.setdefault("more_sft", []).append(more_sft(main, home))
-        for form, name in CONTROLS.items() if number == 0 else ():
-            folders.setdefault(name, []).append(control(main, home / form, form, name))
-    table = pooled(folders)
-    table["rl_over_cold_start"] = difference(folders["cold_start"], folders["rl"])
-    table["rl_over_more_sft"] = difference(folders["more_sft"], folders["rl"])
-    table["seeds"] = list(seeds)
+        table = _table(folders)
+        write_json(workdir / "learn.json", table)
+    first = seeds[0]
+    for form, name in CONTROLS.items():
+        folders[name] = [control(mains[first], workdir / f"seed_{first}" / form, form, name)]
+    table = _table(folders)
     write_json(workdir / "learn.json", table)
     print_summary(table)
     for name in ("rl_over_cold_start", "rl_over_more_sft"):
         d = table[name]
         print(f"{name}: {d['mean']:+.1%}, 95 % interval {d['ci95'][0]:+.1%} to {d['ci95'][1]:+.1%}")
     return table
+
+
+def _table(folders: dict[str, list[Path]]) -> dict[str, Any]:
+    """All that was measured so far."""
+    return {
+        **pooled(folders),
+        "rl_over_cold_start": difference(folders["cold_start"], folders["rl"]),
+        "rl_over_more_sft": difference(folders["more_sft"], folders["rl"]),
+    }
 
 
 def more_sft(job: JobConfig, home: Path) -> Path:
