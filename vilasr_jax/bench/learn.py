@@ -36,7 +36,7 @@ CONTROLS = {"direct": "direct", "text": "text_coordinates"}
 
 
 def bench_learn(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Runs all that is missing; prints and returns the pooled table, which `learn.json` keeps from seed to seed."""
+    """Runs all that is missing; prints and returns the pooled table, which also grows in `learn.json`."""
     folders: dict[str, list[Path]] = {}
     mains = {
         seed: dataclasses.replace(job, seed=seed, stages=("cold_start", "reflect", "rl", "eval"))
