@@ -26,12 +26,12 @@ def get_config():
     muon = OptimizerSection(
         name="muon", learning_rate=4e-3, schedule="cosine", warmup_share=0.1, final_share=0.1
     )
-    sampling = SamplingSection(max_turn_tokens=48, max_tokens=448)
+    sampling = SamplingSection(max_turn_tokens=48, max_tokens=480)
     return to_config_dict(
         JobConfig(
             name="maze_tiny",
             image=ImageSection(max_pixels=140 * 140),
-            buckets=BucketSection(tokens=(128, 320, 416, 448), images=(1, 6, 8), patches=(100, 144)),
+            buckets=BucketSection(tokens=(128, 320, 416, 480), images=(1, 6, 8), patches=(100, 144)),
             drawing=DrawingSection(prompt="short", style="maze", max_turns=9, max_images=8),
             maze=MazeSection(grid=5, min_moves=4, max_moves=6, wall_density=0.35),
             mesh=MeshSection(cpu_devices=2),
@@ -49,7 +49,7 @@ def get_config():
                 batch=16,
                 optimizer=muon,
             ),
-            eval=EvalSection(sampling=SamplingSection(0.75, 0.9, max_turn_tokens=48, max_tokens=448)),
+            eval=EvalSection(sampling=SamplingSection(0.75, 0.9, max_turn_tokens=48, max_tokens=480)),
             reflect=ReflectSection(
                 questions=256,
                 samples=4,
