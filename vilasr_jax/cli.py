@@ -23,6 +23,7 @@ config_flags.DEFINE_config_file("config", None, "A file of configs/; override a 
 flags.DEFINE_string("workdir", None, "The folder of the run: everything is written there.")
 flags.DEFINE_string("json", None, "Also write what is printed to this file.")
 flags.DEFINE_string("question", None, "solve: what to ask about the images.", short_name="Q")
+flags.DEFINE_list("options", [], "solve: the choices, with commas between them, when there are any.")
 flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face folder.")
 flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn: the seeds, with commas between them.")
@@ -32,7 +33,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   train                     all stages of a config in order; each is skipped when done, resumed when half done
   sft | reflect | rl        one stage
   eval                      the finished stages of a workdir on held-out questions
-  solve IMAGE... --question Q --checkpoint DIR [--out DIR]
+  solve IMAGE... --question Q [--options A,B,C,D] --checkpoint DIR [--out DIR]
                             one question; prints each turn, saves each drawn image
   convert from-hf SRC DST   a Hugging Face folder to an Orbax checkpoint
   convert to-hf SRC DST     and back
@@ -143,7 +144,7 @@ def _solve(words: list[str]) -> None:
 
     if not words or not FLAGS.question or not FLAGS.checkpoint:
         raise ConfigError("usage: vilasr solve IMAGE... --question Q --checkpoint DIR [--out DIR]")
-    solve(words, FLAGS.question, Path(FLAGS.checkpoint), Path(FLAGS.out or "solved"))
+    solve(words, FLAGS.question, Path(FLAGS.checkpoint), Path(FLAGS.out or "solved"), FLAGS.options)
 
 
 def _convert(words: list[str]) -> None:

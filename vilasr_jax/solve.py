@@ -82,8 +82,10 @@ class _ToldSession(DrawingSession):
         return reply
 
 
-def solve(images: Sequence[str], question: str, checkpoint: Path, out: Path) -> Trajectory:
-    """Answers `question`, printing the turns; images drawn go to `out`.
+def solve(
+    images: Sequence[str], question: str, checkpoint: Path, out: Path, options: Sequence[str] = ()
+) -> Trajectory:
+    """Answers `question`, printing the turns; images drawn go to `out`. With `options` it is multiple choice.
 
     Raises:
       ImageError: an image can't be read.
@@ -96,9 +98,12 @@ def solve(images: Sequence[str], question: str, checkpoint: Path, out: Path) -> 
     out.mkdir(parents=True, exist_ok=True)
 
     def session() -> DrawingSession:
-        return _ToldSession(pixels, question, settings=model.settings, out=out)
+        return _ToldSession(
+            pixels, question, question_type=kind, options=options, settings=model.settings, out=out
+        )
 
-    row = {"id": "question", "question": question, "answer": "", "question_type": "free-form"}
+    kind = "multiple choice" if options else "free-form"
+    row = {"id": "question", "question": question, "answer": "", "question_type": kind}
     prompt = make_prompt(model.tokenizer, session())
     sampling = _sampling(model.job.eval.sampling, len(prompt.encoded.ids))
     patches = max(int(np.prod(image_grid(image))) for image in pixels)
