@@ -26,6 +26,7 @@ flags.DEFINE_string("question", None, "solve: what to ask about the images.", sh
 flags.DEFINE_list("options", [], "solve: the choices, with commas between them, when there are any.")
 flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face folder.")
 flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
+flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn: the seeds, with commas between them.")
 
 USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--workdir=DIR]
@@ -40,6 +41,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   report WORKDIR            the HTML page of a run
   bench learn               the controls and seeds of a config, in one table
   bench render              drawings a second
+  bench convert --size 7b   a conversion beside a plain copy of the same bytes
 
 Examples
   vilasr train --config=configs/maze_tiny.py --workdir=runs/quickstart
@@ -179,9 +181,19 @@ def _bench(words: list[str]) -> None:
     elif words == ["render"]:
         from vilasr_jax.drawing.bench import bench_render
 
-        _write_json(bench_render())
+        records = bench_render()
+        for r in records:
+            print(
+                f"{r['side']} x {r['side']}, {r['workers']} workers, {r['annotations']} annotations: "
+                f"{r['drawings_per_second']:,.0f} a second (only copied: {r['copies_per_second']:,.0f})"
+            )
+        _write_json(records)
+    elif words == ["convert"]:
+        from vilasr_jax.bench.convert import bench_convert
+
+        _write_json(bench_convert(FLAGS.size, Path(FLAGS.workdir) if FLAGS.workdir else None))
     else:
-        raise ConfigError("usage: vilasr bench learn, or vilasr bench render")
+        raise ConfigError("usage: vilasr bench learn, bench render or bench convert")
 
 
 def _no_words(words: list[str]) -> None:
