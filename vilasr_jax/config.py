@@ -155,7 +155,6 @@ class RLSection:
     clip_low: float = 0.2
     clip_high: float = 0.3
     dual_clip: float = 3.0
-    kl_weight: float = 0.0  # 0: no reference model
     accuracy_weight: float = 0.5
     format_weight: float = 0.5
     optimizer: OptimizerSection = field(
