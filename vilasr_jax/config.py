@@ -155,8 +155,12 @@ class RLSection:
     clip_low: float = 0.2
     clip_high: float = 0.3
     dual_clip: float = 3.0
+    advantage: str = "grpo"  # grpo, dr_grpo, rloo
+    loss: str = "trajectory_mean"  # trajectory_mean, token_mean, gspo
     accuracy_weight: float = 0.5
     format_weight: float = 0.5
+    must_draw: bool = False  # an answer without any drawing earns nothing
+    repeat_penalty: float = 0.0  # taken off for turns that only repeat a drawing
     optimizer: OptimizerSection = field(
         default_factory=lambda: OptimizerSection(learning_rate=1e-6, schedule="constant", weight_decay=0.01)
     )

@@ -23,9 +23,11 @@ from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
+from vilasr_jax.training.advantages import ADVANTAGES
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.grpo import rl_stage, run_rl
+from vilasr_jax.training.losses import POLICY_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
 from vilasr_jax.training.stage import progress_bar, write_json
@@ -94,6 +96,12 @@ def check(context: Context) -> None:
     if job.cold_start.format not in ("drawing", "text", "direct"):
         given = job.cold_start.format
         raise ConfigError(f"config.cold_start.format={given!r}: choose drawing, text or direct")
+    for key, given, known in (
+        ("advantage", job.rl.advantage, ADVANTAGES),
+        ("loss", job.rl.loss, POLICY_LOSSES),
+    ):
+        if given not in known:
+            raise ConfigError(f"config.rl.{key}={given!r}: choose one of {', '.join(known)}")
     sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
     for section in sections:
         make_optimizer(section, 1)

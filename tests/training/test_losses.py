@@ -11,8 +11,10 @@ from flax import nnx
 
 from tests import tiny
 from tests.training import samples
+from vilasr_jax.training import advantages as advantage_functions
 from vilasr_jax.training import losses
-from vilasr_jax.training.losses import group_advantages, grpo_loss, sft_loss, token_logprobs
+from vilasr_jax.training.advantages import group_advantages
+from vilasr_jax.training.losses import grpo_loss, sft_loss, token_logprobs
 
 SIZES = dict(clip_low=0.2, clip_high=0.3, dual_clip=3.0)
 
@@ -82,6 +84,36 @@ def test_group_advantages(group):
     np.testing.assert_array_equal(group_advantages(np.array([1.0, 0.0]), 1), [0, 0])
 
 
+@pytest.mark.parametrize("group", [2, 5])
+def test_other_advantages_by_hand(group):
+    rewards = np.random.default_rng(group).random((7, group)).astype(np.float32)
+    rewards[3] = 0.1
+    centred = rewards - rewards.mean(axis=1, keepdims=True)
+    others = np.array([[r - np.delete(row, i).mean() for i, r in enumerate(row)] for row in rewards])
+    for name, want in (("dr_grpo", centred), ("rloo", others)):
+        got = group_advantages(rewards.reshape(-1), group, name).reshape(7, group)
+        np.testing.assert_allclose(got, want, atol=1e-6)
+        assert not got[3].any()
+
+
+def test_token_mean_sums_tokens_and_gspo_has_one_ratio_a_trajectory():
+    new, old, advantages, mask = random_case(8)
+    wide = dict(clip_low=1.0, clip_high=1e9, dual_clip=0.0)  # nothing clips: the loss is -A r
+    ratios = np.exp(new - old, dtype=np.float64) * mask
+    tokens, _ = grpo_loss(new, old, advantages, mask, **wide, kind="token_mean")
+    np.testing.assert_allclose(tokens, -(advantages * ratios).sum(axis=1), rtol=1e-4, atol=1e-5)
+    mean = ((new - old) * mask).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    loss, _ = grpo_loss(new, old, advantages, mask, **wide, kind="gspo")
+    np.testing.assert_allclose(
+        loss, np.where(mask.any(axis=1), -advantages[:, 0] * np.exp(mean), 0), rtol=1e-4
+    )
+    gradient = jax.grad(lambda x: grpo_loss(x, old, advantages, mask, **wide, kind="gspo")[0].sum())(new)
+    share = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    np.testing.assert_allclose(
+        gradient, -advantages * np.exp(mean)[:, None] * share, rtol=1e-3, atol=1e-6
+    )
+
+
 def test_sft_loss():
     rng = np.random.default_rng(0)
     logprobs, mask = -rng.exponential(1, (5, 9)).astype(np.float32), rng.random((5, 9)) < 0.4
@@ -119,5 +151,7 @@ def test_token_logprobs_in_chunks_equal_the_whole():
         np.testing.assert_allclose(a, b, atol=1e-5 * scale)
 
 
-def test_examples_in_the_docstrings():
-    assert doctest.testmod(losses).failed == 0 and doctest.testmod(losses).attempted >= 6
+@pytest.mark.parametrize(("module", "least"), [(losses, 4), (advantage_functions, 2)])
+def test_examples_in_the_docstrings(module, least):
+    result = doctest.testmod(module)
+    assert result.failed == 0 and result.attempted >= least

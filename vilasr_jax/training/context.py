@@ -184,6 +184,8 @@ class Context:
         settings = RewardSettings(
             accuracy_weight=section.accuracy_weight,
             format_weight=section.format_weight,
+            must_draw=section.must_draw,
+            repeat_penalty=section.repeat_penalty,
             tools=self.settings.tools if self.settings.draw else (),
         )
         return score(

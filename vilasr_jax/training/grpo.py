@@ -13,9 +13,9 @@ from vilasr_jax.evaluation import score_all
 from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import collate
 from vilasr_jax.rollout import Trajectory
+from vilasr_jax.training.advantages import group_advantages
 from vilasr_jax.training.cold_start import validate
 from vilasr_jax.training.context import Context
-from vilasr_jax.training.losses import group_advantages
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.reflect import trajectory_example
 from vilasr_jax.training.stage import Stage
@@ -75,7 +75,7 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
         trajectories = engine.generate(state.params, requests, context.key("rl", step))
         score_all(trajectories, context.reward)
         rewards = np.array([t.reward["total"] for t in trajectories], np.float32)
-        advantages = np.asarray(group_advantages(rewards, section.group))
+        advantages = group_advantages(rewards, section.group, section.advantage)
         order = np.random.default_rng([context.job.seed, step]).permutation(len(trajectories))
         for part in np.array_split(order, section.updates):
             state = _update(context, state, calls, trajectories, advantages, part, stage)
@@ -103,7 +103,10 @@ def _update(
     telling = sorted((i for i in part if advantages[i] != 0), key=lambda i: len(trajectories[i].tokens))
     if not telling:
         return state
-    share = np.float32(1 / len(part))
+    if section.loss == "token_mean":
+        share = np.float32(1 / sum(trajectories[i].loss_mask.sum() for i in part))
+    else:
+        share = np.float32(1 / len(part))
     zero, grad, apply = calls
     total = zero(state.params)
     for at in range(0, len(telling), section.micro_batch):

@@ -10,6 +10,7 @@ from vilasr_jax.processing import Batch
 from vilasr_jax.rollout import allowed_logits
 
 # What grpo_loss counts, over tokens.
+POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
 GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "tokens")
 
 
@@ -98,13 +99,19 @@ def grpo_loss(
     clip_low: float,
     clip_high: float,
     dual_clip: float,
+    kind: str = "trajectory_mean",
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The clipped policy-gradient loss of each trajectory.
 
     With ratio r = exp(logprob - old logprob) and advantage A, a token's loss is
     max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)); for A < 0 it is at most -A * dual_clip
-    (dual clipping, arXiv 1912.09729; asymmetric clipping, arXiv 2503.14476). A trajectory's loss is the mean
-    over its own sampled tokens (GRPO, arXiv 2402.03300); the caller takes the mean over trajectories.
+    (dual clipping, arXiv 1912.09729; asymmetric clipping, arXiv 2503.14476). `kind` says how tokens make
+    a trajectory's loss:
+
+    - "trajectory_mean": the mean over its own sampled tokens (GRPO, arXiv 2402.03300);
+    - "token_mean": their sum; the caller divides by the update's sampled tokens (DAPO, arXiv 2503.14476);
+    - "gspo": as the first, with one ratio for the whole trajectory, exp(mean of log r), whose gradient flows
+      through every token (GSPO, arXiv 2507.18071).
 
     Args:
       logprobs, old_logprobs: [b, t], under the trained and the sampling policy.
@@ -123,6 +130,9 @@ def grpo_loss(
     """
     mask = jnp.asarray(mask, jnp.float32)
     log_ratio = (logprobs - old_logprobs) * mask
+    count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    if kind == "gspo":
+        log_ratio = mask * log_ratio.sum(axis=1, keepdims=True) / count
     ratio = jnp.exp(log_ratio)
     a = advantages
     plain = -a * ratio
@@ -130,7 +140,9 @@ def grpo_loss(
     token_loss = jnp.maximum(plain, clipped)
     bound = -a * dual_clip
     token_loss = jnp.where((a < 0) & (dual_clip > 0), jnp.minimum(token_loss, bound), token_loss)
-    loss = (token_loss * mask).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
+    loss = (token_loss * mask).sum(axis=1)
+    if kind != "token_mean":
+        loss = loss / count[:, 0]
     sums = {
         "clipped_high": ((a > 0) & (ratio > 1 + clip_high)) * mask,
         "clipped_low": ((a < 0) & (ratio < 1 - clip_low)) * mask,
@@ -139,23 +151,3 @@ def grpo_loss(
         "tokens": mask,
     }
     return loss, {name: value.sum() for name, value in sums.items()}
-
-
-def group_advantages(rewards: jax.Array, group: int) -> jax.Array:
-    """GRPO advantages: (reward - mean) / (std + 1e-6) inside each group, std with n - 1 (as published).
-
-    Args:
-      rewards: [n * group], samples of a question side by side.
-
-    Returns:
-      [n * group] float32; exactly 0 where all rewards of a group are equal.
-
-    >>> import numpy as np
-    >>> group_advantages(np.array([1.0, 0.0, 0.5, 0.5]), 2).round(3).tolist()
-    [0.7070000171661377, -0.7070000171661377, 0.0, 0.0]
-    """
-    grouped = jnp.asarray(rewards, jnp.float32).reshape(-1, group)
-    centred = grouped - grouped.mean(axis=1, keepdims=True)
-    advantages = centred / (grouped.std(axis=1, keepdims=True, ddof=1) + 1e-6)
-    equal = jnp.ptp(grouped, axis=1, keepdims=True) == 0  # also a group of one, whose std is not a number
-    return jnp.where(equal, 0.0, advantages).reshape(-1)

@@ -72,7 +72,8 @@ def make_grpo_steps(
 
     A batch carries `extras`: "logprobs" [b, t] of the sampling policy and "advantages" [b, t] (the
     trajectory's own at every token, 0 for padding rows). `total` is (gradient sum, metric sums); `share` is
-    1 / the update's trajectories, so that several calls add up to one mean over trajectories.
+    1 / the update's trajectories (its sampled tokens for "token_mean"), so that several calls add up to one
+    mean.
     """
 
     @jax.jit
@@ -97,6 +98,7 @@ def make_grpo_steps(
                 clip_low=section.clip_low,
                 clip_high=section.clip_high,
                 dual_clip=section.dual_clip,
+                kind=section.loss,
             )
             sums = {**sums, "entropy": (entropy * batch.loss_mask).sum(), "loss": (loss * share).sum()}
             return (loss * share).sum(), sums
