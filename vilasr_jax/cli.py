@@ -57,10 +57,6 @@ def main(argv: list[str] | None = None) -> None:
         code = _run(argv)
     except UserError as error:
         code = _refuse(error)
-    except (flags.Error, AttributeError, FileNotFoundError, ImportError) as error:
-        if not _about_flags(error):
-            raise
-        code = _refuse(error)
     sys.exit(code)
 
 
@@ -79,21 +75,13 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-class _BadFlags(ConfigError):
-    """Flags that absl or ml_collections refused."""
-
-
 def _parse(argv: list[str]) -> list[str]:
     """Reads the flags; returns the words that are none."""
     try:
         return FLAGS([argv[0], *argv[2:]])[1:]
     except Exception as error:  # absl, config_flags and the config file itself raise many types
         text = " ".join(str(error).split())
-        raise _BadFlags(text or type(error).__name__) from error
-
-
-def _about_flags(error: Exception) -> bool:
-    return isinstance(error, flags.Error)
+        raise ConfigError(text or type(error).__name__) from error
 
 
 def _refuse(error: Exception) -> int:
