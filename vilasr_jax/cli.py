@@ -157,31 +157,38 @@ def _report(words: list[str]) -> None:
 
 
 def _bench(words: list[str]) -> None:
-    if words == ["learn"]:
-        from vilasr_jax.bench.learn import bench_learn
+    if len(words) != 1 or words[0] not in BENCHES:
+        raise ConfigError(f"usage: vilasr bench NAME; there are: {', '.join(BENCHES)}")
+    _write_json(BENCHES[words[0]]())
 
-        job, workdir = _job()
-        try:
-            seeds = [int(seed) for seed in FLAGS.seeds.split(",")]
-        except ValueError:
-            raise ConfigError(f"--seeds={FLAGS.seeds}: give whole numbers with commas between them") from None
-        _write_json(bench_learn(job, workdir, seeds))
-    elif words == ["render"]:
-        from vilasr_jax.drawing.bench import bench_render
 
-        records = bench_render()
-        for r in records:
-            print(
-                f"{r['side']} x {r['side']}, {r['workers']} workers, {r['annotations']} annotations: "
-                f"{r['drawings_per_second']:,.0f} a second (only copied: {r['copies_per_second']:,.0f})"
-            )
-        _write_json(records)
-    elif words == ["convert"]:
-        from vilasr_jax.bench.convert import bench_convert
+def _bench_learn() -> object:
+    from vilasr_jax.bench.learn import bench_learn
 
-        _write_json(bench_convert(FLAGS.size, Path(FLAGS.workdir) if FLAGS.workdir else None))
-    else:
-        raise ConfigError("usage: vilasr bench learn, bench render or bench convert")
+    job, workdir = _job()
+    try:
+        seeds = [int(seed) for seed in FLAGS.seeds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds={FLAGS.seeds}: give whole numbers with commas between them") from None
+    return bench_learn(job, workdir, seeds)
+
+
+def _bench_render() -> object:
+    from vilasr_jax.drawing.bench import bench_render
+
+    records = bench_render()
+    for r in records:
+        print(
+            f"{r['side']} x {r['side']}, {r['workers']} workers, {r['annotations']} annotations: "
+            f"{r['drawings_per_second']:,.0f} a second (only copied: {r['copies_per_second']:,.0f})"
+        )
+    return records
+
+
+def _bench_convert() -> object:
+    from vilasr_jax.bench.convert import bench_convert
+
+    return bench_convert(FLAGS.size, Path(FLAGS.workdir) if FLAGS.workdir else None)
 
 
 def _no_words(words: list[str]) -> None:
@@ -204,6 +211,12 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "convert": _convert,
     "report": _report,
     "bench": _bench,
+}
+
+BENCHES: dict[str, Callable[[], object]] = {
+    "learn": _bench_learn,
+    "render": _bench_render,
+    "convert": _bench_convert,
 }
 
 
