@@ -107,10 +107,14 @@ def _job(stages: tuple[str, ...] | None = None) -> tuple[JobConfig, Path]:
 
 
 def _use_devices(job: JobConfig) -> None:
+    """Virtual CPU devices where the config asks for them, and the other processes where there are any."""
     import jax
+
+    from vilasr_jax.parallel import join
 
     if job.mesh.cpu_devices > 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", job.mesh.cpu_devices)
+    join()
 
 
 def _train(stages: tuple[str, ...] | None = None) -> Callable[[list[str]], None]:
