@@ -10,7 +10,7 @@ from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
 from vilasr_jax.drawing import Reply
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, VisionConfig
+from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import Buckets, Tokenizer, train_tiny_tokenizer
 from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
@@ -30,7 +30,8 @@ def tokenizer() -> Tokenizer:
 def config() -> ModelConfig:
     """Two layers with odd widths."""
     special = tokenizer().special
-    return ModelConfig(
+    return preset(
+        "tiny",
         vocab_size=-(-tokenizer().vocab_size // 8) * 8,
         hidden_size=42,
         intermediate_size=37,
@@ -39,23 +40,14 @@ def config() -> ModelConfig:
         num_kv_heads=1,
         head_dim=14,
         mrope_section=(2, 2, 3),
-        max_position_embeddings=4096,
         image_token_id=special.image_pad,
         video_token_id=special.video_pad,
         vision_start_token_id=special.vision_start,
         vision_end_token_id=special.vision_end,
         bos_token_id=special.endoftext,
         eos_token_id=special.im_end,
-        vision=VisionConfig(
-            depth=2,
-            hidden_size=24,
-            intermediate_size=29,
-            num_heads=2,
-            fullatt_block_indexes=(1,),
-            out_hidden_size=42,
-        ),
+        vision={"hidden_size": 24, "intermediate_size": 29},
         init_std=0.3,
-        dtype="float32",
         scan_unroll=2,
     )
 

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a fault of ours, 2 the user's input.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from ml_collections import config_flags
 
 from vilasr_jax.config import JobConfig, from_config_dict
 from vilasr_jax.errors import ConfigError, UserError
+from vilasr_jax.files import write_json
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "A file of configs/; override a key with --config.key=value.")
@@ -127,7 +127,7 @@ def _train(stages: tuple[str, ...] | None = None) -> Callable[[list[str]], None]
         summary = train(job, workdir)
         if summary["stages"]:
             print_summary(summary)
-        _write_json(summary)
+        _save(summary)
         print(f"Everything is in {workdir}")
 
     return command
@@ -163,7 +163,7 @@ def _report(words: list[str]) -> None:
 def _bench(words: list[str]) -> None:
     if len(words) != 1 or words[0] not in BENCHES:
         raise ConfigError(f"usage: vilasr bench NAME; there are: {', '.join(BENCHES)}")
-    _write_json(BENCHES[words[0]]())
+    _save(BENCHES[words[0]]())
 
 
 def _bench_learn() -> object:
@@ -200,9 +200,9 @@ def _no_words(words: list[str]) -> None:
         raise ConfigError(f"unexpected word {words[0]!r}; flags start with --")
 
 
-def _write_json(value: object) -> None:
+def _save(value: object) -> None:
     if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps(value, indent=1, default=float))
+        write_json(FLAGS.json, value)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

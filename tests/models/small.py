@@ -2,28 +2,21 @@
 
 import numpy as np
 
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, VisionConfig, VisionInput
+from vilasr_jax.models.qwen2_5_vl import VisionInput, preset
 from vilasr_jax.processing import patch_layout
 
-SMALL = ModelConfig(
+SMALL = preset(
+    "tiny",
     vocab_size=211,
     hidden_size=130,
     intermediate_size=71,
-    num_layers=3,
     num_heads=5,
     num_kv_heads=1,
     head_dim=26,
     mrope_section=(3, 5, 5),
-    vision=VisionConfig(
-        depth=3,
-        hidden_size=40,
-        intermediate_size=59,
-        num_heads=2,
-        fullatt_block_indexes=(1,),
-        out_hidden_size=130,
-    ),
+    vision={"depth": 3, "hidden_size": 40, "intermediate_size": 59},
     init_std=0.12,
-    dtype="float32",
+    scan_unroll=1,
 )
 
 

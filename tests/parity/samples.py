@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, VisionConfig, VisionInput
+from vilasr_jax.models.qwen2_5_vl import VisionInput, preset
 from vilasr_jax.processing import SpecialTokens, mrope_positions, patch_layout
 
 VOCAB, IMAGE, VIDEO, START, END = 211, 200, 201, 202, 203
@@ -17,31 +17,20 @@ SPECIAL = SpecialTokens(
     image_pad=IMAGE,
     video_pad=VIDEO,
 )
-CONFIG = ModelConfig(
+CONFIG = preset(
+    "tiny",
     vocab_size=VOCAB,
     hidden_size=104,
     intermediate_size=71,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
     head_dim=26,
     mrope_section=(3, 5, 5),
-    max_position_embeddings=997,
     image_token_id=IMAGE,
     video_token_id=VIDEO,
     vision_start_token_id=START,
     vision_end_token_id=END,
     bos_token_id=206,
     eos_token_id=205,
-    vision=VisionConfig(
-        depth=3,
-        hidden_size=40,
-        intermediate_size=59,
-        num_heads=2,
-        fullatt_block_indexes=(1,),
-        out_hidden_size=104,
-    ),
-    dtype="float32",
+    vision={"depth": 3, "hidden_size": 40, "intermediate_size": 59},
 )
 
 

@@ -25,6 +25,7 @@ from vilasr_jax.checkpoint.hf_config import config_to_hf
 from vilasr_jax.checkpoint.hf_layout import hf_tensors
 from vilasr_jax.checkpoint.safetensors_files import write_safetensors
 from vilasr_jax.errors import DataError
+from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, preset
 
 _BLOCK = 1 << 24  # values written in one go
@@ -97,6 +98,6 @@ def write_random(config: ModelConfig, folder: Path) -> None:
             yield noise[: count * each].reshape(count, *rest)
 
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config_to_hf(config)))
+    write_json(folder / "config.json", config_to_hf(config))
     specs = [(name, noise.dtype, shape) for name, shape in tensors.items()]
     write_safetensors(epath.Path(folder), specs, values)

@@ -25,7 +25,7 @@ from vilasr_jax.checkpoint.array_files import (
 )
 from vilasr_jax.checkpoint.folders import check_free, complete_folder
 from vilasr_jax.checkpoint.hf_config import config_from_hf, config_to_hf, generation_config, read_json
-from vilasr_jax.checkpoint.hf_export import check_shapes, write_json
+from vilasr_jax.checkpoint.hf_export import check_shapes
 from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.checkpoint.hf_layout import (
     HFTensor,
@@ -37,6 +37,7 @@ from vilasr_jax.checkpoint.hf_layout import (
 )
 from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, all_finite, write_safetensors
 from vilasr_jax.errors import CheckpointError
+from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
 
 # Text files beside the weights that travel with them.

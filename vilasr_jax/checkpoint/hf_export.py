@@ -1,6 +1,5 @@
 """Our weights -> a Hugging Face folder that transformers (and what reads its format) loads."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from vilasr_jax.checkpoint.hf_config import config_to_hf, generation_config, pre
 from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves, nested_name
 from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, all_finite, write_safetensors
 from vilasr_jax.errors import CheckpointError
+from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
 
 
@@ -97,8 +97,3 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, *, 
     for name in shapes:
         if name not in expected:
             raise CheckpointError(f"{where}weight {name!r} is unexpected for this model config")
-
-
-def write_json(path: epath.Path, value) -> None:
-    """Writes a readable JSON file."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

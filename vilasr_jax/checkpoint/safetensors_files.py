@@ -17,6 +17,7 @@ from etils import epath
 
 from vilasr_jax.checkpoint.hf_config import read_json
 from vilasr_jax.errors import CheckpointError
+from vilasr_jax.files import write_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -159,7 +160,7 @@ def write_safetensors(
         weight_map |= {tensor[0]: name for tensor in shard}
     if not single:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        (epath.Path(folder) / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        write_json(epath.Path(folder) / INDEX, index)
 
 
 def _write_file(path, shard, values, metadata):

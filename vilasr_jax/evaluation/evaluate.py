@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vilasr_jax.evaluation.intervals import wilson_interval
+from vilasr_jax.files import write_json
 from vilasr_jax.rollout import Trajectory
 
 
@@ -49,9 +50,7 @@ def write_results(
         for number, trajectory in enumerate(trajectories):
             kept = trajectory if number < gallery else None
             file.write(json.dumps(_line(directory, stage, trajectory, kept is not None)) + "\n")
-    draft = directory / "scores.json.draft"
-    draft.write_text(json.dumps(scores, indent=1))
-    draft.replace(directory / "scores.json")
+    write_json(directory / "scores.json", scores)
 
 
 def _line(directory: Path, stage: str, trajectory: Trajectory, pictures: bool) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Host side: text, pictures and conversations to the arrays a model takes, with NumPy alone."""
 
+from vilasr_jax.models.inputs import VisionInput as VisionInput
 from vilasr_jax.processing.batching import Batch as Batch
 from vilasr_jax.processing.batching import Buckets as Buckets
-from vilasr_jax.processing.batching import VisionInput as VisionInput
 from vilasr_jax.processing.batching import collate as collate
 from vilasr_jax.processing.batching import fill_vision_row as fill_vision_row
 from vilasr_jax.processing.chat import Encoded as Encoded

@@ -11,27 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.processing.chat import Encoded
 from vilasr_jax.processing.images import MERGE_SIZE, PATCH_DIM, image_grid, patch_layout, patchify
 from vilasr_jax.processing.positions import mrope_positions
 
 MERGED = MERGE_SIZE**2  # patches a merged token
-
-
-class VisionInput(NamedTuple):
-    """Pictures of a batch; the vision tower reads these fields by name.
-
-    Attributes:
-      patches: [b, n, p, 1176] float32, n vision rows an example, zeros as padding.
-      pos_hw: [b, n, p, 2] int32, patch row and column.
-      window_ids: [b, n, p] int32, patches of one attention window share a number; 0 is padding.
-      image_ids: [b, n, p] int32, patches of one picture and frame share a number; 0 is padding.
-    """
-
-    patches: np.ndarray
-    pos_hw: np.ndarray
-    window_ids: np.ndarray
-    image_ids: np.ndarray
 
 
 class Batch(NamedTuple):

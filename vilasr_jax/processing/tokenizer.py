@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from vilasr_jax.errors import TokenizerError
+from vilasr_jax.files import write_json
 
 # In the order of their published ids (151643 ...).
 QWEN_SPECIAL_TOKENS = (
@@ -148,8 +149,8 @@ class Tokenizer:
             **named,
         }
         extra = [token for token in QWEN_SPECIAL_TOKENS if self._backend.token_to_id(token) is not None]
-        _write_json(path / "tokenizer_config.json", config)
-        _write_json(path / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
+        write_json(path / "tokenizer_config.json", config)
+        write_json(path / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
         template = self._template or CHAT_TEMPLATE
         (path / "chat_template.jinja").write_text(template, encoding="utf-8")
 
@@ -204,7 +205,3 @@ def _read_json(path: Path) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TokenizerError(f"{path}: not valid JSON ({error})") from None
-
-
-def _write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

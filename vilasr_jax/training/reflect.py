@@ -20,13 +20,14 @@ from rich.progress import Progress
 
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import score_all
+from vilasr_jax.files import write_json
 from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks.pipeline import MappedSource, batches
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
-from vilasr_jax.training.stage import Stage, write_json
+from vilasr_jax.training.stage import Stage
 
 FUNNEL = ("sampled", "parsed", "right", "reflective", "kept")
 

@@ -36,14 +36,6 @@ def progress_bar() -> Progress:
     )
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(json.dumps(value, indent=1, default=float))
-    draft.replace(path)
-
-
 class Stage:
     """Steps of training in a folder of their own.
 

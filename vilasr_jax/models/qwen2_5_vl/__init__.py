@@ -1,5 +1,6 @@
 """Qwen2.5-VL in Flax NNX: config and presets, model, cache, sharding layout."""
 
+from vilasr_jax.models.inputs import VisionInput as VisionInput
 from vilasr_jax.models.qwen2_5_vl.attention import cached_attention as cached_attention
 from vilasr_jax.models.qwen2_5_vl.attention import self_attention as self_attention
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache as KVCache
@@ -12,4 +13,3 @@ from vilasr_jax.models.qwen2_5_vl.sharding import SAMPLING as SAMPLING
 from vilasr_jax.models.qwen2_5_vl.sharding import TRAINING as TRAINING
 from vilasr_jax.models.qwen2_5_vl.sharding import Sharding as Sharding
 from vilasr_jax.models.qwen2_5_vl.sharding import partition_specs as partition_specs
-from vilasr_jax.models.qwen2_5_vl.vision import VisionInput as VisionInput

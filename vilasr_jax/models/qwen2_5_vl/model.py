@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.language import LanguageModel
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, matmul_precision
-from vilasr_jax.models.qwen2_5_vl.vision import VisionInput, VisionTower
+from vilasr_jax.models.qwen2_5_vl.vision import VisionTower
 
 
 class Qwen2_5_VL(nnx.Module):

@@ -1,30 +1,16 @@
 """The vision tower: patches -> blocks of windowed or full attention -> one token for each 2x2 patches."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.attention import self_attention
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import rope_2d, rotate
 from vilasr_jax.models.qwen2_5_vl.stack import scan_layers
-
-
-class VisionInput(NamedTuple):
-    """Images of a batch: n vision rows a sample, each packing the patches of one or more images.
-
-    Patches come in the Hugging Face processor's order (the four of a merged block follow one another), p is a
-    multiple of four, and padding is at the end of a row with id 0.
-    """
-
-    patches: jax.Array  # [b, n, p, 1176] float
-    pos_hw: jax.Array  # [b, n, p, 2] int32, patch row and column
-    window_ids: jax.Array  # [b, n, p] int32, attention window, unique in the vision row, 0 = padding
-    image_ids: jax.Array  # [b, n, p] int32, image and temporal frame, unique in the vision row, 0 = padding
 
 
 class VisionBlock(nnx.Module):
