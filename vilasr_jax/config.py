@@ -109,6 +109,17 @@ class EngineSection:
 
 
 @dataclass(frozen=True)
+class SoftDrawingSection:
+    """An optional SFT term: the expected drawing against the true one (vilasr_jax.training.soft_drawing)."""
+
+    weight: float = 0.0  # beside the cross entropy's 1; 0: off
+    canvas: int = 32  # pixels a side that drawings are compared on; an image is shrunk to it
+    softness: float = 2.0  # canvas pixels over which an edge fades
+    line_width: float = 4.0  # canvas pixels
+    annotations: int = 64  # of a conversation (a row of a batch) that are compared
+
+
+@dataclass(frozen=True)
 class ColdStartSection:
     """Stage 1: supervised fine-tuning on drawing traces."""
 
@@ -203,6 +214,7 @@ class JobConfig:
     drawing: DrawingSection = field(default_factory=DrawingSection)
     maze: MazeSection = field(default_factory=MazeSection)
     engine: EngineSection = field(default_factory=EngineSection)
+    soft_drawing: SoftDrawingSection = field(default_factory=SoftDrawingSection)
     cold_start: ColdStartSection = field(default_factory=ColdStartSection)
     reflect: ReflectSection = field(default_factory=ReflectSection)
     rl: RLSection = field(default_factory=RLSection)

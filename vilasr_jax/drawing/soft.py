@@ -12,11 +12,7 @@ minus the box shrunk by `w`. A line is a span along it and one across it, in its
 Many shapes make one mask by the probability that at least one covers a pixel, `1 - prod_k (1 - m_k)`, added
 up as logarithms: the running sum enters linearly, so the gradient needs no copy of the image for each shape.
 
-`expected_number` and `soft_iou` make the optional training term: expected coordinates under the model's token
-probabilities, rendered softly, compared with the target drawing. For a coordinate with token probabilities
-`p_v` over numbers `v`, `c = sum_v p_v v`, so `dL/dlogit_v = p_v (v - c) dL/dc`: numbers on the side that
-would improve the overlap gain probability in proportion to their distance, unlike in cross entropy, where a
-near miss costs as much as a far one.
+`expected_number` and `soft_iou` serve the SFT term of `training.soft_drawing`, where its derivation stands.
 """
 
 from typing import Literal
@@ -109,9 +105,13 @@ def soft_render(
 
 
 def soft_iou(a: Float[Array, "*b h w"], b: Float[Array, "*b h w"]) -> Float[Array, "*b"]:
-    """Soft intersection over union of two masks, `sum ab / sum (a + b - ab)`; 0 where both are empty."""
+    """Soft intersection over union of two masks, `sum ab / sum (a^2 + b^2 - ab)`; 0 where both are empty.
+
+    For hard masks it is the usual one. Unlike `sum ab / sum (a + b - ab)` it is 1 exactly where soft masks
+    agree (the Tanimoto coefficient), so a drawing that is right has no gradient left.
+    """
     both = (a * b).sum((-2, -1))
-    return both / jnp.maximum((a + b).sum((-2, -1)) - both, _LEAST)
+    return both / jnp.maximum((a * a + b * b).sum((-2, -1)) - both, _LEAST)
 
 
 def expected_number(
@@ -119,18 +119,6 @@ def expected_number(
 ) -> Float[Array, "*b"]:
     """Mean of the numbers whose tokens are `ids`, under the model's probabilities among those tokens."""
     return jax.nn.softmax(logits[..., ids].astype(jnp.float32), -1) @ values
-
-
-def expected_digits(
-    logits: Float[Array, "*b n vocab"], digit_ids: Int[Array, "10"], valid: Bool[Array, "*b n"]
-) -> Float[Array, "*b"]:
-    """The expected number where each digit is a token: `sum_i 10^place(i) E[digit i]`, given the true prefix.
-
-    `valid` marks the digits, first the highest; padding comes after them.
-    """
-    digits = expected_number(logits, digit_ids, jnp.arange(10.0))
-    place = jnp.cumsum(valid[..., ::-1], -1)[..., ::-1] - 1
-    return jnp.where(valid, digits * 10.0**place, 0.0).sum(-1)
 
 
 def _span(x: Array, low: Array, high: Array, softness: float) -> Array:

@@ -65,7 +65,11 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
             )
             params = train_sft(context, seeing, params, data, section.perception_optimizer, progress)
     data = batches(
-        [trace_source(context)], [1], seed=job.seed + 1, batch=section.batch, buckets=context.buckets
+        [context.marked(trace_source(context))],
+        [1],
+        seed=job.seed + 1,
+        batch=section.batch,
+        buckets=context.buckets,
     )
     return train_sft(
         context,
@@ -76,6 +80,7 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
         progress,
         validate_every=section.validate_every,
         validate=lambda params: validate(context, params),
+        soft=context.soft_drawing,
     )
 
 

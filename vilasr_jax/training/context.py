@@ -20,11 +20,13 @@ from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
 from vilasr_jax.parallel import make_mesh, replicated
-from vilasr_jax.processing import Buckets, Tokenizer, train_tiny_tokenizer
+from vilasr_jax.processing import Buckets, Encoded, Tokenizer, train_tiny_tokenizer
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.maze import MazeSpec, corpus, make_maze_rows, template_phrases
+from vilasr_jax.tasks.pipeline import MappedSource
+from vilasr_jax.training.soft_drawing import SoftDrawing
 
 
 class Context:
@@ -122,6 +124,16 @@ class Context:
     def parameter_count(self) -> int:
         """How many numbers the model has."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_params))
+
+    @cached_property
+    def soft_drawing(self) -> SoftDrawing | None:
+        """The term of the SFT loss that compares drawings; None where its weight is 0 or nothing is drawn."""
+        section = self.job.soft_drawing
+        return SoftDrawing(section, self.tokenizer) if section.weight and self.settings.draw else None
+
+    def marked(self, source: Sequence[Encoded]) -> Sequence[Encoded]:
+        """Training examples, marked for `soft_drawing` where that is on."""
+        return MappedSource(source, self.soft_drawing.mark) if self.soft_drawing else source
 
     @cached_property
     def suppressed(self) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -14,15 +17,10 @@ POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
 GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "tokens")
 
 
-def token_logprobs(
-    model: Qwen2_5_VL,
-    batch: Batch,
-    *,
-    suppressed: jax.Array | None = None,
-    temperature: float = 1.0,
-    chunk: int = 512,
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probability of every token given those before it, and the entropy of its distribution.
+def map_head(
+    model: Qwen2_5_VL, batch: Batch, figures: Callable[[jax.Array, jax.Array], Any], chunk: int = 512
+) -> Any:
+    """Figures of every token's predicted distribution.
 
     The sequence goes through the output head `chunk` tokens at a time, and each chunk's logits are computed
     again in the backward pass, so that [tokens, vocabulary] logits never exist at once.
@@ -30,13 +28,11 @@ def token_logprobs(
     Args:
       model: the model.
       batch: b conversations of t tokens.
-      suppressed: [v] bool, tokens that may not be written; as the rollout's, when its log-probabilities are
-        compared.
-      temperature: as the rollout's.
-      chunk: tokens of a conversation a time.
+      figures: (logits [b, c, v], the tokens that really come [b, c]) to a tree of arrays [b, c, ...].
+      chunk: tokens of a conversation at a time.
 
     Returns:
-      logprobs [b, t] float32 and entropy [b, t] float32; column i speaks of token i, column 0 is 0.
+      that tree, its arrays [b, t, ...]; column i speaks of token i, column 0 is 0.
     """
     hidden = model(batch.tokens, batch.positions, batch.segment_ids, batch.image_index, batch.vision)
     hidden, targets = hidden[:, :-1], batch.tokens[:, 1:]
@@ -44,14 +40,9 @@ def token_logprobs(
     chunks = -(-t // chunk)
 
     @jax.checkpoint
-    def head(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def head(args: tuple[jax.Array, jax.Array]) -> Any:
         part, ids = args
-        logits = model.logits(part)
-        if suppressed is not None:
-            logits = allowed_logits(logits, suppressed, temperature)
-        logprobs = jax.nn.log_softmax(logits, axis=-1)
-        entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
-        return jnp.take_along_axis(logprobs, ids[..., None], axis=-1)[..., 0], entropy
+        return figures(model.logits(part), ids)
 
     if chunks == 1:
         outputs = head((hidden, targets))
@@ -62,10 +53,49 @@ def token_logprobs(
             x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
             return jnp.moveaxis(x.reshape(x.shape[0], chunks, chunk, *x.shape[2:]), 1, 0)
 
-        parts = jax.lax.map(head, (split(hidden), split(targets)))
-        outputs = tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :t] for x in parts)
-    logprobs, entropy = (jnp.pad(x, ((0, 0), (1, 0))) for x in outputs)
-    return logprobs, entropy
+        def whole(x: jax.Array) -> jax.Array:  # and back, without the padding
+            x = jnp.moveaxis(x, 0, 1)
+            return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :t]
+
+        outputs = jax.tree.map(whole, jax.lax.map(head, (split(hidden), split(targets))))
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2)), outputs)
+
+
+def token_logprob(logits: jax.Array, ids: jax.Array) -> jax.Array:
+    """Log-probability [b, c] of the tokens `ids` [b, c] under `logits` [b, c, v]."""
+    return jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), ids[..., None], axis=-1)[..., 0]
+
+
+def token_logprobs(
+    model: Qwen2_5_VL,
+    batch: Batch,
+    *,
+    suppressed: jax.Array | None = None,
+    temperature: float = 1.0,
+    chunk: int = 512,
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of every token given those before it, and the entropy of its distribution.
+
+    Args:
+      model: the model.
+      batch: b conversations of t tokens.
+      suppressed: [v] bool, tokens that may not be written; as the rollout's, when its log-probabilities are
+        compared.
+      temperature: as the rollout's.
+      chunk: see `map_head`.
+
+    Returns:
+      logprobs [b, t] float32 and entropy [b, t] float32; column i speaks of token i, column 0 is 0.
+    """
+
+    def figures(logits: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if suppressed is not None:
+            logits = allowed_logits(logits, suppressed, temperature)
+        logprobs = jax.nn.log_softmax(logits, axis=-1)
+        entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+        return jnp.take_along_axis(logprobs, ids[..., None], axis=-1)[..., 0], entropy
+
+    return map_head(model, batch, figures, chunk)
 
 
 def sft_loss(logprobs: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:

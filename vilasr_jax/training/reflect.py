@@ -131,5 +131,8 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
     sources, weights = [kept], [section.kept_share]
     if section.kept_share < 1:
         sources, weights = [*sources, trace_source(context)], [*weights, 1 - section.kept_share]
+    sources = [context.marked(source) for source in sources]
     data = batches(sources, weights, seed=job.seed + 2, batch=section.batch, buckets=context.buckets)
-    return train_sft(context, stage, params, data, section.optimizer, progress)
+    return train_sft(
+        context, stage, params, data, section.optimizer, progress, soft=context.soft_drawing
+    )

@@ -14,6 +14,7 @@ from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import Batch
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.steps import TrainState, init_state, make_sft_step
 
@@ -29,6 +30,7 @@ def train_sft(
     progress: Progress,
     validate_every: int = 0,
     validate: Callable[[Any], dict[str, float]] | None = None,
+    soft: SoftDrawing | None = None,
 ) -> Any:
     """Trains for `stage.steps` steps, from its newest checkpoint if there is one; returns the parameters.
 
@@ -40,6 +42,7 @@ def train_sft(
       optimizer: the Optax optimiser.
       progress: where the bar is shown.
       validate_every, validate: every so many steps `validate(params)` adds its figures to the metrics.
+      soft: a term added to the loss; the examples are then marked for it.
     """
     transform = make_optimizer(optimizer, stage.steps)
     fresh = init_state(params, transform)
@@ -49,7 +52,7 @@ def train_sft(
     state = TrainState(items["params"], items["opt_state"], items["count"]["step"])
     if done:
         data.set_state(json.loads(items["data_iter"]["state"]))
-    step_fn = make_sft_step(context.graphdef, transform)
+    step_fn = make_sft_step(context.graphdef, transform, soft)
     bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
     for step in range(done + 1, stage.steps + 1):
         state, metrics = step_fn(state, put_batch(context.mesh, next(data)))

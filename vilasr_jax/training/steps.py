@@ -13,7 +13,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from vilasr_jax.config import RLSection
 from vilasr_jax.processing import Batch
-from vilasr_jax.training.losses import GRPO_SUMS, grpo_loss, sft_loss, token_logprobs
+from vilasr_jax.training.losses import (
+    GRPO_SUMS,
+    grpo_loss,
+    map_head,
+    sft_loss,
+    token_logprob,
+    token_logprobs,
+)
+from vilasr_jax.training.soft_drawing import SoftDrawing
 
 
 class TrainState(NamedTuple):
@@ -48,14 +56,26 @@ def _apply(optimizer, state: TrainState, grads) -> tuple[TrainState, jax.Array]:
     return TrainState(params, opt_state, state.step + 1), optax.global_norm(grads)
 
 
-def make_sft_step(graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation):
-    """Returns jitted `step(state, batch) -> (state, metrics)`; metrics are scalars on the device."""
+def make_sft_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, soft: SoftDrawing | None = None
+):
+    """Returns jitted `step(state, batch) -> (state, metrics)`; metrics are scalars on the device.
+
+    With `soft`, its term is added to the cross entropy; batches then carry the extras of `soft.mark`.
+    """
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         def loss_of(params):
-            logprobs, _ = token_logprobs(nnx.merge(graphdef, params), batch)
-            return sft_loss(logprobs, batch)
+            def figures(logits, ids):
+                return token_logprob(logits, ids), soft.read(logits) if soft else None
+
+            logprobs, read = map_head(nnx.merge(graphdef, params), batch, figures)
+            loss, metrics = sft_loss(logprobs, batch)
+            if soft:
+                term, more = soft.loss(read, batch)
+                loss, metrics = loss + term, {**metrics, **more}
+            return loss, metrics
 
         (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         state, norm = _apply(optimizer, state, grads)
