@@ -45,15 +45,11 @@ class ImageShelf:
 
 
 def _uri(data: bytes) -> str:
-    """Few colours: a palette PNG, exact. Many: WebP."""
+    """WebP: exact for few colours (drawings, mazes), else at a quality that hides the loss."""
     with Image.open(io.BytesIO(data)) as opened:
         image = opened.convert("RGB")
     image.thumbnail((MAX_SIDE, MAX_SIDE))
+    few = image.getcolors(256) is not None
     out = io.BytesIO()
-    if image.getcolors(256):
-        image.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
-        kind = "png"
-    else:
-        image.save(out, "WEBP", quality=85, method=4)
-        kind = "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+    image.save(out, "WEBP", lossless=few, quality=0 if few else 85, method=0 if few else 4)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"

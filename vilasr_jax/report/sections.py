@@ -65,23 +65,13 @@ def interval(row: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def score_table(run: Run) -> str:
     """Accuracy of each stage and control, with its interval as text and as a mark on a scale."""
-    rows = []
+    chance, rows = run.summary.get("chance"), []
     for name, row in run.scores.items():
-        accuracy, (low, high) = row.get("accuracy"), interval(row)
-        text = f"{100 * low:.1f} to {100 * high:.1f}" if low is not None else "–"
-        drawings = row.get("drawings")
-        rows.append(
-            f'<tr class="{"control" if _is_control(name) else "stage"}">'
-            f'<th scope="row">{escape(stage_label(name))}</th>'
-            f'<td class="num strong">{percent(accuracy)}</td><td class="num">{text}</td>'
-            f'<td class="scale">{_mark(accuracy, low, high, run.summary.get("chance"))}</td>'
-            f'<td class="num">{escape(str(row.get("n", "–")))}</td>'
-            f'<td class="num">{f"{drawings:.1f}" if _is_number(drawings) else "–"}</td>'
-            f'<td class="num">{percent(row.get("corrected"))}</td></tr>'
-        )
+        rows.append(_score_row(stage_label(name), row, "control" if _is_control(name) else "stage", chance))
+        parts = row.get("parts") if isinstance(row.get("parts"), dict) else {}
+        rows += [_score_row(k, part, "part", chance) for k, part in parts.items() if isinstance(part, dict)]
     if not rows:
         return '<p class="empty">No stage has been scored yet.</p>'
-    chance = run.summary.get("chance")
     note = f" The thin line marks chance, {percent(chance)}." if _is_number(chance) else ""
     heads = "".join(f'<th scope="col" class="{kind}">{words}</th>' for words, kind in COLUMNS.items())
     return (
@@ -90,6 +80,19 @@ def score_table(run: Run) -> str:
         '<p class="note">Each answer is a whole conversation that ran freely. '
         "Drawings: mean number a question. "
         f"Corrected: share of conversations in which a drawing was moved.{note}</p>"
+    )
+
+
+def _score_row(words: str, row: Mapping[str, Any], kind: str, chance: Any) -> str:
+    accuracy, (low, high), drawings = row.get("accuracy"), interval(row), row.get("drawings")
+    text = f"{100 * low:.1f} to {100 * high:.1f}" if low is not None else "–"
+    return (
+        f'<tr class="{kind}"><th scope="row">{escape(words)}</th>'
+        f'<td class="num strong">{percent(accuracy)}</td><td class="num">{text}</td>'
+        f'<td class="scale">{_mark(accuracy, low, high, chance)}</td>'
+        f'<td class="num">{escape(str(row.get("n", "–")))}</td>'
+        f'<td class="num">{f"{drawings:.1f}" if _is_number(drawings) else "–"}</td>'
+        f'<td class="num">{percent(row.get("corrected"))}</td></tr>'
     )
 
 
@@ -128,6 +131,13 @@ def _facts(run: Run) -> dict[str, str]:
         facts["Model"] = f"Qwen2.5-VL {model['preset']}"
     if _is_number(run.summary.get("parameters")):
         facts["Parameters"] = _short(run.summary["parameters"])
+    metas = (row.get("meta") for row in run.conversations)
+    families = {str(meta["family"]) for meta in metas if isinstance(meta, dict) and meta.get("family")}
+    if families:
+        facts["Questions about"] = ", ".join(sorted(families))
+    cold_start = run.config.get("cold_start") if isinstance(run.config.get("cold_start"), dict) else {}
+    if _is_number(cold_start.get("traces")):
+        facts["Expert traces"] = f"{cold_start['traces']:,}"
     if "seed" in run.config:
         facts["Seed"] = str(run.config["seed"])
     if "seconds" in run.summary:

@@ -11,6 +11,7 @@ from vilasr_jax.errors import DataError
 # In the order of the run, with the words that people read.
 STAGE_NAMES = {
     "untrained": "Before training",
+    "cold_start/perception": "Cold start: seeing",
     "cold_start": "Cold start",
     "reflect": "Reflection",
     "rl": "Reinforcement learning",
@@ -71,10 +72,10 @@ def read_run(workdir: str | Path) -> Run:
     run.config = _read_object(path / "config.json", run.notes)
     run.summary = _read_object(path / "summary.json", run.notes)
     run.funnel = _read_object(path / "reflect" / "funnel.json", run.notes)
-    for file in sorted(path.glob("*/metrics.jsonl"), key=lambda p: stage_order(p.parent.name)):
+    for file in [*path.glob("*/metrics.jsonl"), *path.glob("*/perception/metrics.jsonl")]:
         curves = read_curves(file, run.notes)
         if curves:
-            run.curves[file.parent.name] = curves
+            run.curves[file.parent.relative_to(path).as_posix()] = curves
     for file in sorted(path.glob("eval/*/results.jsonl"), key=lambda p: stage_order(p.parent.name)):
         for row in _read_lines(file, run.notes):
             run.conversations.append(

@@ -1,0 +1,125 @@
+"""The report page in a real browser: filters, keyboard, comparison, zoom, themes, a phone, many rows."""
+
+import re
+import time
+from importlib.resources import files
+
+import pytest
+
+from tests.browser import chromium
+from tests.report.conftest import write_workdir
+from vilasr_jax.report import render_report
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return render_report(write_workdir(tmp_path_factory.mktemp("report") / "run")).as_uri()
+
+
+def shown(page) -> str:
+    return page.locator(".status [aria-live]").inner_text()
+
+
+def test_a_reader_finds_a_conversation(report, tmp_path):
+    with chromium(tmp_path) as (page, faults):
+        page.goto(report)
+        assert shown(page) == "1 of 6 conversations"  # of the last stage
+        page.get_by_label("Stage").select_option("")
+        assert shown(page).endswith("of 36 conversations")  # the one that was shown stays
+        page.get_by_label("Outcome").select_option("wrong")
+        wrong = page.locator(".list li").count()
+        assert 0 < wrong < 36 and all("✗" in text for text in page.locator(".list .name").all_inner_texts())
+        page.get_by_label("Corrections").select_option("yes")
+        assert page.locator(".list li").count() < wrong
+        assert all("corrected" in text for text in page.locator(".list .sub").all_inner_texts())
+        page.get_by_label("Outcome").select_option("")
+        page.get_by_label("Turns").select_option("4")
+        assert all(text.startswith("4 turns") for text in page.locator(".list .sub").all_inner_texts())
+        page.get_by_label("Find").fill("nothing has these words")
+        assert shown(page) == "No conversation fits these filters."
+        assert page.locator(".conv article").count() == 0
+        assert not faults
+
+
+def test_keyboard_comparison_and_zoom(report, tmp_path):
+    with chromium(tmp_path) as (page, faults):
+        page.goto(report)
+        page.keyboard.press("ArrowRight")
+        assert shown(page) == "2 of 6 conversations"
+        assert page.locator('.list [aria-current="true"]').count() == 1
+        page.keyboard.press("ArrowLeft")
+        page.get_by_role("button", name="Compare 6 stages").press("Enter")
+        stages = page.locator(".compare h3.stage").all_inner_texts()
+        assert stages[:2] == ["Before training", "Cold start"] and len(stages) == 6
+        assert page.get_by_role("button", name="Compare 6 stages").get_attribute("aria-pressed") == "true"
+        page.keyboard.press("Enter")
+        page.locator(".conv .pic").first.press("Enter")
+        zoom = page.get_by_role("dialog", name="Enlarged picture")
+        first = zoom.locator("figcaption").inner_text()
+        page.keyboard.press("ArrowRight")
+        assert zoom.locator("figcaption").inner_text() != first
+        assert zoom.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 140
+        page.keyboard.press("Escape")
+        assert not zoom.is_visible()
+        chart = page.locator("#curves svg").first
+        chart.focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#curves output").first.inner_text().startswith("step 6:")
+        assert shown(page) == "1 of 6 conversations"  # the chart kept the key for itself
+        assert not faults
+
+
+def test_a_phone_in_the_dark(report, tmp_path):
+    with chromium(tmp_path, width=390, height=844, dark=True) as (page, faults):
+        page.goto(report)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.locator("html").get_attribute("data-theme") == "dark"
+        page.get_by_role("button", name="Theme").click()
+        assert page.locator("html").get_attribute("data-theme") == "light"
+        page.locator(".conv .pic img").first.scroll_into_view_if_needed()
+        page.wait_for_function("document.querySelector('.conv .pic img').naturalWidth === 140")
+        assert not faults
+
+
+def test_every_control_has_a_name_and_every_picture_words(report, tmp_path):
+    nameless = """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter(node =>
+        !(node.labels && node.labels.length) && !node.getAttribute('aria-label') && !node.textContent.trim()
+    ).map(node => node.outerHTML)"""
+    with chromium(tmp_path) as (page, faults):
+        page.goto(report)
+        assert page.evaluate(nameless) == []
+        assert page.locator("img:not([alt])").count() == 0
+        assert not faults
+
+
+def test_text_stands_out_in_both_themes():
+    """Contrast as WCAG 2 reckons it: 4.5 at least for text."""
+    css = files("vilasr_jax.report").joinpath("assets", "style.css").read_text()
+    light, dark = re.findall(r"^:root[^{]*\{(.*?)^\}", css, re.DOTALL | re.MULTILINE)
+    for block in (light, dark):
+        color = dict(re.findall(r"--([\w-]+): (#\w{6});", block))
+        pairs = [(ink, paper) for ink in ("ink", "soft", "mark", "blue") for paper in ("paper", "card")]
+        pairs += [("good", "good-soft"), ("mark", "mark-soft"), ("ink", "code"), ("soft", "code")]
+        for ink, paper in pairs:
+            low, high = sorted((luminance(color[ink]), luminance(color[paper])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, paper)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.mark.slow
+def test_two_thousand_conversations(tmp_path):
+    out = render_report(write_workdir(tmp_path / "run", rows=334, with_pictures=334))
+    assert out.stat().st_size < 30_000_000
+    with chromium(tmp_path / "profile") as (page, faults):
+        began = time.monotonic()
+        page.goto(out.as_uri())
+        page.wait_for_selector(".conv article")
+        seconds = time.monotonic() - began
+        page.get_by_label("Stage").select_option("")
+        assert shown(page).endswith("of 2004 conversations")
+        assert seconds < 2 and not faults, seconds
