@@ -10,7 +10,9 @@ THRESHOLDS = tuple(0.5 + 0.05 * k for k in range(10))  # .50, .55, ..., .95
 
 _TAGS = re.compile(r"</?answer>")
 _LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*\Z")
-_NUMBER = re.compile(r"\s*([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?![\d,]*\d)")
+_NUMBER = re.compile(
+    r"\s*((?:[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?:[eE][-+]?\d+)?)(?![\d,]*\d)"
+)
 
 
 def plain(answer: object) -> str:
@@ -26,7 +28,7 @@ def option_letter(answer: object) -> str | None:
 
 def number_text(answer: object) -> str | None:
     """The number an answer starts with, as written but without thousands commas ("1,234.5 m" -> "1234.5")."""
-    match = _NUMBER.match(plain(answer)[:100])
+    match = _NUMBER.match(plain(answer)[:100].replace("\u2212", "-"))
     return match.group(1).replace(",", "") if match else None
 
 

@@ -1,0 +1,161 @@
+"""The means of a benchmark as it is published: by question type, by group, and overall, with 95 % intervals.
+
+- VSI-Bench (arXiv 2412.14171): the macro mean over its eight types; the three levels of
+  `object_rel_direction` are one type, the mean of their means.
+- SPAR-Bench (arXiv 2503.22976): the macro mean over its types, which fall into the groups Low, Medium, High.
+- All others: the mean over rows, and each type's own.
+
+Types without rows are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vilasr_jax.evaluation.intervals import mean_interval
+
+VSI_DIRECTION = "object_rel_direction"
+VSI_TYPES = (
+    "object_counting",
+    "object_abs_distance",
+    "object_size_estimation",
+    "room_size_estimation",
+    "object_rel_distance",
+    VSI_DIRECTION,
+    "route_planning",
+    "obj_appearance_order",
+)
+SPAR_GROUPS: dict[str, tuple[str, ...]] = {
+    "Low": (
+        "depth_prediction_oc",
+        "depth_prediction_oo",
+        "distance_prediction_oc",
+        "distance_prediction_oo",
+        "depth_prediction_oc_mv",
+        "depth_prediction_oo_mv",
+        "distance_prediction_oc_mv",
+        "distance_prediction_oo_mv",
+    ),
+    "Medium": ("view_change_infer", "position_matching", "camera_motion_infer"),
+    "High": (
+        "obj_spatial_relation_oo",
+        "obj_spatial_relation_oc_mv",
+        "obj_spatial_relation_oo_mv",
+        "spatial_imagination_oc",
+        "spatial_imagination_oo",
+        "spatial_imagination_oc_mv",
+        "spatial_imagination_oo_mv",
+        "distance_infer_center_oo",
+        "distance_infer_center_oo_mv",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean score (0 to 1) of `n` rows with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `scores.json`."""
+        return {"mean": self.mean, "ci95": [self.low, self.high], "n": self.n}
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """A benchmark's means: `overall`, and by name those of its groups (SPAR-Bench) and types."""
+
+    benchmark: str
+    overall: Mean
+    groups: Mapping[str, Mean]
+    types: Mapping[str, Mean]
+
+    @property
+    def means(self) -> dict[str, Mean]:
+        """Types, groups and "overall" by name, in the order of a table."""
+        return {**self.types, **self.groups, "overall": self.overall}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `scores.json`."""
+        parts = {"groups": self.groups, "types": self.types}
+        named = {part: {name: m.to_dict() for name, m in means.items()} for part, means in parts.items()}
+        return {"benchmark": self.benchmark, "overall": self.overall.to_dict(), **named}
+
+
+def benchmark_table(benchmark: str, rows: Iterable[tuple[str, float]]) -> BenchmarkTable:
+    """The means of scored rows, each (question type, score of 0 to 1); rows without a type have "".
+
+    >>> table = benchmark_table("vsi_bench", [("object_counting", 1.0)] * 3 + [("route_planning", 0.0)])
+    >>> table.overall.mean
+    0.5
+    """
+    scores: dict[str, list[float]] = defaultdict(list)
+    for kind, value in rows:
+        scores[kind].append(value)
+    types = {kind: _mean(values) for kind, values in scores.items()}
+    if benchmark.lower().startswith("vsi"):
+        types = _merge_directions(types)
+        return BenchmarkTable(benchmark, _macro(types.values()), {}, types)
+    if benchmark.lower().startswith("spar"):
+        groups = {
+            name: _macro([types[kind] for kind in kinds if kind in types])
+            for name, kinds in SPAR_GROUPS.items()
+            if any(kind in types for kind in kinds)
+        }
+        return BenchmarkTable(benchmark, _macro(types.values()), groups, types)
+    overall = _mean([value for values in scores.values() for value in values])
+    return BenchmarkTable(benchmark, overall, {}, types if set(types) != {""} else {})
+
+
+def guess_benchmark(kinds: Iterable[str]) -> str:
+    """The benchmark to whose types all of `kinds` belong; "" for none."""
+    found = set(kinds)
+    if found and all(kind in VSI_TYPES or kind.startswith(VSI_DIRECTION) for kind in found):
+        return "vsi_bench"
+    if found and found <= {kind for kinds in SPAR_GROUPS.values() for kind in kinds}:
+        return "spar_bench"
+    return ""
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    r"""Chance that `k` of a question's samples, drawn without return, hold a right one (arXiv 2107.03374):
+
+    $$1 - \binom{n - c}{k} / \binom{n}{k}$$
+
+    >>> round(pass_at_k(4, 1, 2), 3)
+    0.5
+    """
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def _merge_directions(types: Mapping[str, Mean]) -> dict[str, Mean]:
+    levels = [mean for kind, mean in types.items() if kind.startswith(VSI_DIRECTION)]
+    rest = {kind: mean for kind, mean in types.items() if not kind.startswith(VSI_DIRECTION)}
+    if levels:
+        rest[VSI_DIRECTION] = _macro(levels)
+    return {kind: rest[kind] for kind in VSI_TYPES if kind in rest} | rest
+
+
+def _mean(values: Sequence[float]) -> Mean:
+    if not values:
+        return Mean(0.0, 0.0, 1.0, 0)
+    return Mean(sum(values) / len(values), *mean_interval(values), len(values))
+
+
+def _macro(parts: Iterable[Mean]) -> Mean:
+    """The mean of independent means; its interval joins theirs (Zou and Donner, 2008)."""
+    parts = list(parts)
+    if not parts:
+        return _mean([])
+    mean = sum(part.mean for part in parts) / len(parts)
+    below = math.hypot(*[part.mean - part.low for part in parts]) / len(parts)
+    above = math.hypot(*[part.high - part.mean for part in parts]) / len(parts)
+    return Mean(mean, max(0.0, mean - below), min(1.0, mean + above), sum(part.n for part in parts))
