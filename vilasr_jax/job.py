@@ -22,6 +22,7 @@ from vilasr_jax.evaluation import score_all, summarize, write_results
 from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.processing import Tokenizer
+from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
 from vilasr_jax.training.advantages import ADVANTAGES
@@ -31,7 +32,6 @@ from vilasr_jax.training.grpo import rl_stage, run_rl
 from vilasr_jax.training.losses import POLICY_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
-from vilasr_jax.training.stage import progress_bar
 
 TRAINED = ("cold_start", "reflect", "rl")
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}

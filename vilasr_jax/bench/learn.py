@@ -26,12 +26,13 @@ from vilasr_jax.config import JobConfig
 from vilasr_jax.evaluation.intervals import paired_difference
 from vilasr_jax.files import write_json
 from vilasr_jax.job import evaluate, load_stage, train
+from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import print_summary
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
-from vilasr_jax.training.stage import Stage, progress_bar
+from vilasr_jax.training.stage import Stage
 
 CONTROLS = {"direct": "direct", "text": "text_coordinates"}
 
