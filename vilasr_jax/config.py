@@ -106,6 +106,8 @@ class EngineSection:
     prompt_images: tuple[int, ...] = (1,)
     insert_images: tuple[int, ...] = (1,)
     draw_workers: int = 2  # threads
+    draw_seconds: float = 30.0  # a drawing that takes longer costs its turn an error text; 0: no limit
+    draw_wait: float = 1.0  # seconds that other rows wait for a drawing, so that runs repeat bit by bit
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from PIL import Image
 
 from vilasr_jax.checkpoint import load_hf
 from vilasr_jax.config import EngineSection, JobConfig, MeshSection, SamplingSection, from_config_dict
-from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.job import last_stage, load_stage
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
@@ -50,9 +51,7 @@ def open_model(checkpoint: Path) -> Model:
         if stage == "untrained":
             raise CheckpointError(f"{checkpoint}: no stage is finished yet; run `vilasr train` on it")
         params = load_stage(context, stage)
-        return Model(
-            context.model_config, context.graphdef, params, context.tokenizer, context.settings, job
-        )
+        return Model(context.model_config, context.graphdef, params, context.tokenizer, context.settings, job)
     if not (checkpoint / "config.json").is_file():
         raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")
     model = load_hf(checkpoint)
@@ -62,24 +61,27 @@ def open_model(checkpoint: Path) -> Model:
     return Model(model.config, graphdef, params, Tokenizer.from_dir(checkpoint), settings, job)
 
 
-class _ToldSession(DrawingSession):
-    """Prints each turn as it comes and saves what was drawn."""
+class _Teller:
+    """Prints the conversation while it is written, and saves what is drawn."""
 
-    def __init__(self, *args: Any, out: Path, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.out = out
+    def __init__(self, out: Path):
+        self.out, self.turn, self.opened = out, 0, False
 
-    def step(self, text: str, *, truncated: bool = False) -> Reply:
-        reply = super().step(text, truncated=truncated)
-        event = self.events[-1]
-        print(f"--- turn {len(self.events)}\n{text.strip()}", flush=True)
-        for index in event["drawn"]:
+    def tokens(self, sample: int, text: str) -> None:
+        if not self.opened:
+            self.turn, self.opened = self.turn + 1, True
+            print(f"--- turn {self.turn}")
+        print(text, end="", flush=True)
+
+    def turn_over(self, sample: int, turn: dict, images: list[Image.Image]) -> None:
+        self.tokens(sample, "\n")
+        self.opened = False
+        for index, image in zip(turn["drawn"], images, strict=True):
             path = self.out / f"image_{index}.png"
-            self.images[index - 1].save(path)
+            image.save(path)
             print(f"    drew {path}", flush=True)
-        if event["error"]:
-            print(f"    told: {event['error']}", flush=True)
-        return reply
+        if turn["error"]:
+            print(f"    told: {turn['error']}", flush=True)
 
 
 def solve(
@@ -98,9 +100,7 @@ def solve(
     out.mkdir(parents=True, exist_ok=True)
 
     def session() -> DrawingSession:
-        return _ToldSession(
-            pixels, question, question_type=kind, options=options, settings=model.settings, out=out
-        )
+        return DrawingSession(pixels, question, question_type=kind, options=options, settings=model.settings)
 
     kind = "multiple choice" if options else "free-form"
     row = {"id": "question", "question": question, "answer": "", "question_type": kind}
@@ -128,7 +128,9 @@ def solve(
         mesh,
     )
     params = jax.device_put(model.params, jax.devices()[0])
-    trajectory = runner.generate(params, [Request(row, session, 0)], jax.random.key(0))[0]
+    teller = _Teller(out)
+    request = Request(row, session, 0, on_tokens=teller.tokens, on_turn=teller.turn_over)
+    trajectory = runner.generate(params, [request], jax.random.key(0))[0]
     answer = trajectory.answer
     print(f"=== {'answer: ' + answer if answer else 'no answer (' + trajectory.stop_reason + ')'}")
     return trajectory

@@ -1,5 +1,8 @@
 """What goes wrong in one conversation costs that conversation, or only its turn; never the batch."""
 
+import dataclasses
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
 from vilasr_jax.drawing import overlay as overlay_module
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import Buckets
-from vilasr_jax.rollout import Engine
+from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.rollout.device import NewTurn, Rows
 
 DRAW = """<think> look </think>
@@ -19,6 +22,9 @@ Action: Object Mapper
 ```json
 [{"index": %d, "bbox_2d": [3, 3, 20, 20], "label": "%s"}]
 ```"""
+
+
+SHORT = DrawingSettings(prompt="short")
 
 
 def message(*content):
@@ -112,6 +118,64 @@ def test_a_drawing_that_fails_costs_its_turn(monkeypatch, fault):
     monkeypatch.undo()
     reply = session.step(DRAW % (2, "b"))
     assert reply.drawn == 1 and reply.error is None and session.events[-1]["corrected"] == 0
+
+
+class Drawer(DrawingSession):
+    """Draws a box a turn, whatever the model writes; its third drawing never ends, or is broken."""
+
+    def __init__(self, seed, fault, release):
+        super().__init__([Image.new("RGB", (56, 28), (seed, 0, 0))], "1", settings=SHORT)
+        self.fault, self.release = fault, release
+
+    def step(self, text, *, truncated=False, lost=None):
+        turn = len(self.events)
+        if turn == 3:
+            reply = super().step("<answer> A </answer>")
+        else:
+            if turn == 2 and self.fault == "hangs" and not lost:
+                self.release.wait()
+            if turn == 2 and self.fault == "raises" and not lost:
+                raise MemoryError("no paper")
+            reply = super().step(DRAW % (1, "abc"[turn]), lost=lost)
+            if turn == 2 and self.fault == "odd" and not lost:
+                reply.message["content"][0]["image"] = Image.new("RGB", (30, 30))
+        if reply.message:  # the published words are long for the small buckets
+            reply.message["content"] = [c for c in reply.message["content"] if c["type"] == "image" or lost]
+        return reply
+
+
+@pytest.mark.parametrize("fault", ["hangs", "raises", "odd"])
+def test_a_drawing_that_fails_in_the_engine_costs_its_turn(fault):
+    """The model is told so and goes on; the others do not wait for it."""
+    release, order = threading.Event(), []
+    runner = engine(
+        SamplingSection(max_turn_tokens=5, max_tokens=700),
+        slots=4, lanes=2, prompt_tokens=(400,), insert_tokens=(160,), draw_seconds=0.7, draw_wait=0.05,
+    )  # fmt: skip
+    asked = [
+        Request(
+            {"id": f"row-{i}"},
+            lambda i=i: Drawer(i, fault if i == 0 else None, release),
+            i,
+            on_end=lambda _, t: order.append(t.id),
+        )
+        for i in range(5)
+    ]
+    plain = tiny.generate(
+        runner,
+        [dataclasses.replace(r, session=lambda i=i: Drawer(i, None, release)) for i, r in enumerate(asked)],
+    )
+    hurt = tiny.generate(runner, asked)
+    release.set()
+    for a, b in zip(plain[1:], hurt[1:], strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+    t = hurt[0]
+    assert t.stop_reason == "answer" and len(t.turns) == 4 and t.errors == 1
+    reason = {"hangs": "longer than 0.7 seconds", "raises": "no paper", "odd": "30 x 30 px"}[fault]
+    assert reason in t.turns[2]["error"] and reason in tiny.tokenizer().decode(t.tokens)
+    assert t.turns[2]["drawn"] == [] and len(t.images) == t.images_read == 3
+    if fault == "hangs":
+        assert order[5:] != sorted(order[5:]) and order[-1] == "row-0/0"
 
 
 def engine(sampling=tiny.SAMPLING, **changes):

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from vilasr_jax.drawing.actions import parse_actions
-from vilasr_jax.drawing.overlay import Overlay
+from vilasr_jax.drawing.overlay import Applied, Overlay
 from vilasr_jax.drawing.prompts import get_prompts, question_text, system_text
 from vilasr_jax.drawing.style import Style, get_style
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
@@ -100,8 +100,15 @@ class DrawingSession:
         content.append(_text(question_text(prompts, question, question_type, options)))
         return [{"role": "system", "content": [_text(system)]}, {"role": "user", "content": _joined(content)}]
 
-    def step(self, text: str, *, truncated: bool = False) -> Reply:
-        """Takes one assistant turn. `truncated`: it ran into the token limit of a turn."""
+    def step(self, text: str, *, truncated: bool = False, lost: str | None = None) -> Reply:
+        """Takes one assistant turn.
+
+        Args:
+          text: what the model wrote.
+          truncated: it ran into the token limit of a turn.
+          lost: why this turn's drawing can't be made (it took too long, say): nothing is drawn, and the model
+            is told this.
+        """
         if self.stop_reason:
             return Reply(None, True, self.stop_reason, 0, None)
         turn = parse_actions(text, self.tools)
@@ -123,10 +130,10 @@ class DrawingSession:
             return self._stop("turn_limit")
         if not turn.calls and not turn.errors:
             return self._stop("truncated" if truncated else "no_action")
-        return self._draw(turn, event)
+        return self._draw(turn, event, lost)
 
-    def _draw(self, turn, event: dict[str, Any]) -> Reply:
-        applied = self._overlay.apply(turn.calls)
+    def _draw(self, turn, event: dict[str, Any], lost: str | None) -> Reply:
+        applied = self._overlay.apply(turn.calls) if lost is None else Applied((), 0, 0, (lost,))
         errors = (turn.errors + applied.errors)[:3]
         event["drawn"], event["corrected"] = list(applied.drawn), applied.corrected
         event["repeated"] = applied.repeated

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from absl import logging
+from PIL import Image
 
-from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.drawing import DrawingSession, Reply
 from vilasr_jax.errors import DataError
 from vilasr_jax.processing import (
     Buckets,
@@ -28,16 +30,29 @@ from vilasr_jax.rollout.trajectory import Trajectory
 class Request:
     """One question to be answered `samples` times.
 
+    The hooks let a terminal, notebook or server follow along. They are called in the thread of the engine, so
+    they should be quick (put what you get in a queue); one that raises cancels its conversation.
+
     Attributes:
       row: the task row's plain fields (see `Trajectory.row`).
-      session: makes a fresh `DrawingSession`, one a sample.
+      session: makes a fresh `DrawingSession`, one a sample; making it twice must give equal ones.
       seed: the first of `samples` consecutive random streams.
+      max_new_tokens: sampled tokens of the whole conversation; None: only the engine's limits.
+      on_tokens: `(sample, text)`: the piece of text that the model has just written. The pieces of a turn,
+        joined, are the turn's text; they come a decode call at a time, never cut inside a character.
+      on_turn: `(sample, turn, images)`: a turn is over and what it asked for is drawn. `turn` is the
+        session's event (see `Trajectory.turns`), `images` the new pictures, numbered by `turn["drawn"]`.
+      on_end: `(sample, trajectory)`: the conversation is over.
     """
 
     row: dict
-    session: Any
+    session: Callable[[], Any]
     seed: int
     samples: int = 1
+    max_new_tokens: int | None = None
+    on_tokens: Callable[[int, str], Any] | None = None
+    on_turn: Callable[[int, dict, list[Image.Image]], Any] | None = None
+    on_end: Callable[[int, Trajectory], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,22 +71,28 @@ class Incoming:
 
 @dataclass
 class Conversation:
-    """Accumulates a trajectory, turn by turn."""
+    """Accumulates a trajectory, turn by turn.
+
+    A turn goes `take` (in the engine's thread), then the function it returned (in a drawing thread), then
+    `follow` (in the engine's thread again).
+    """
 
     key: tuple[int, int]  # number of the request, and of the sample
-    row: dict
-    seed: int
+    request: Request
     session: DrawingSession
     prompt: Incoming
     max_tokens: int
     tokens: list[np.ndarray] = field(default_factory=list)
     mask: list[np.ndarray] = field(default_factory=list)
     logprobs: list[np.ndarray] = field(default_factory=list)
+    said: list[dict] = field(default_factory=list)  # arguments of `session.step`, a turn each
     length: int = 0
+    sampled: int = 0
     images_read: int = 0
     position: int = 0  # of the next token to be sampled
     stop_reason: str | None = None
     lost_turn: dict | None = None  # a turn that the session failed on
+    told: str = ""  # of the turn being written, to `on_tokens`
 
     def __post_init__(self):
         self._add(self.prompt.encoded.ids, None)
@@ -79,54 +100,84 @@ class Conversation:
         self.position = self.prompt.next_position
 
     @property
+    def seed(self) -> int:
+        """Of the sample's own random stream."""
+        return self.request.seed + self.key[1]
+
+    @property
     def room(self) -> int:
         """Tokens that may still be sampled."""
-        return self.max_tokens - self.length
+        room, most = self.max_tokens - self.length, self.request.max_new_tokens
+        return room if most is None else min(room, most - self.sampled)
 
-    def reply(
-        self, tokenizer: Tokenizer, ids: np.ndarray, logprobs: np.ndarray, buckets: Buckets
-    ) -> Incoming | None:
-        """Takes the model's turn; returns what enters the cache next, or None when the conversation is over.
+    def hear(self, tokenizer: Tokenizer, ids: np.ndarray, over: bool) -> None:
+        """Passes on what is new in the turn's tokens so far; cancels the conversation if the hook raises."""
+        if self.request.on_tokens is None:
+            return
+        text = tokenizer.decode(_words(ids, tokenizer))
+        if not over:
+            text = text.rstrip("\ufffd")  # perhaps the first bytes of a character
+        if len(text) > len(self.told) and text.startswith(self.told):
+            new, self.told = text[len(self.told) :], text
+            self._call(self.request.on_tokens, new)
 
-        The last sampled token is not in the cache yet, so it leads the new tokens. Never raises: a session
-        that fails, or answers with more than `buckets` hold, ends this conversation and no other.
-        """
+    def take(
+        self, tokenizer: Tokenizer, ids: np.ndarray, logprobs: np.ndarray
+    ) -> Callable[[], tuple[Reply, Encoded | None]]:
+        """Takes the model's turn; returns the work of a drawing thread: the reply, and its tokens."""
         self._add(ids, logprobs)
-        last_position = self.position + len(ids) - 1
-        special = tokenizer.special
-        closed = int(ids[-1]) == special.im_end
-        text = tokenizer.decode(ids[:-1] if ids[-1] in (special.im_end, special.endoftext) else ids)
-        known = len(self.session.events)
-        try:
-            answer = self.session.step(text, truncated=not closed)
-            if answer.done or answer.message is None:
-                self.stop_reason = answer.stop_reason or "no_action"
+        self.position += len(ids) - 1  # now that of the last token, which is not in the cache yet
+        self.told = ""
+        closed = int(ids[-1]) == tokenizer.special.im_end
+        self.said.append({"text": tokenizer.decode(_words(ids, tokenizer)), "truncated": not closed})
+        return partial(_reply, self.session, tokenizer, closed, self.said[-1])
+
+    def retake(
+        self, tokenizer: Tokenizer, error: BaseException
+    ) -> Callable[[], tuple[Any, Reply, Encoded | None]]:
+        """After a failure: a fresh session hears the same, and is told why nothing is drawn this time."""
+        closed = not self.said[-1]["truncated"]
+        self.said[-1]["lost"] = f"the drawing failed ({_line(error)})"
+        return partial(_replay, self.request.session, tokenizer, closed, list(self.said))
+
+    def follow(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> Incoming | None:
+        """Takes the session's reply; returns what enters the cache next, or None when all is over.
+
+        The last sampled token is not in the cache yet, so it leads the new tokens.
+        """
+        if self.request.on_turn is not None:
+            event = self.session.events[-1]
+            self._call(self.request.on_turn, event, [self.session.images[i - 1] for i in event["drawn"]])
+            if self.stop_reason:
                 return None
-            turn = encode_turn(tokenizer, answer.message, closed=closed)
-        except Exception as error:
-            logging.exception("conversation about %s: its session failed", self.row.get("id"))
-            self.stop_reason = "error"
-            if len(self.session.events) == known:
-                line = f"{type(error).__name__}: {error}"
-                self.lost_turn = {"text": text, "calls": [], "error": line, "drawn": [], "corrected": 0}
-            return None
-        last = Encoded(ids[-1:], np.zeros(1, bool), [], turn.special)
-        if not fits(turn, buckets, extra=1):
+        if turn is None:
+            self.stop_reason = reply.stop_reason or "no_action"
+        elif not fits(turn, buckets, extra=1):
             self.stop_reason = "insert_limit"
-            return None
-        new = Incoming(join([last, turn]), last_position)
-        if self.room <= len(turn.ids):
+        elif self.max_tokens - self.length <= len(turn.ids) or self.room < 1:
             self.stop_reason = "token_limit"
+        if self.stop_reason:
             return None
+        last = Encoded(self.tokens[-1][-1:], np.zeros(1, bool), [], turn.special)
+        new = Incoming(join([last, turn]), self.position)
         self._add(turn.ids, None)
         self.images_read += len(turn.images)
         self.position = new.next_position
         return new
 
+    def fail(self, error: BaseException) -> None:
+        """Ends the conversation: its session failed, and could not be mended."""
+        logging.error("conversation about %s: its session failed: %s", self.request.row.get("id"), error)
+        self.stop_reason = "error"
+        if len(self.session.events) < len(self.said):
+            text = self.said[-1]["text"]
+            line = f"{type(error).__name__}: {error}"
+            self.lost_turn = {"text": text, "calls": [], "error": line, "drawn": [], "corrected": 0}
+
     def finish(self) -> Trajectory:
         """The conversation as a `Trajectory`."""
-        return Trajectory(
-            id=f"{self.row['id']}/{self.key[1]}",
+        trajectory = Trajectory(
+            id=f"{self.request.row['id']}/{self.key[1]}",
             tokens=np.concatenate(self.tokens).astype(np.int32),
             loss_mask=np.concatenate(self.mask),
             logprobs=np.concatenate(self.logprobs).astype(np.float32),
@@ -135,14 +186,51 @@ class Conversation:
             stop_reason=self.stop_reason or "unfinished",
             base_images=len(self.prompt.encoded.images),
             images_read=self.images_read,
-            row=self.row,
+            row=self.request.row,
         )
+        if self.request.on_end is not None:
+            self._call(self.request.on_end, trajectory)
+        return trajectory
+
+    def _call(self, hook: Callable, *arguments: Any) -> None:
+        try:
+            hook(self.key[1], *arguments)
+        except Exception as error:
+            logging.warning("conversation about %s: cancelled: %s", self.request.row.get("id"), error)
+            self.stop_reason = "cancelled"
 
     def _add(self, ids: np.ndarray, logprobs: np.ndarray | None) -> None:
         self.tokens.append(ids)
         self.mask.append(np.full(len(ids), logprobs is not None))
         self.logprobs.append(np.zeros(len(ids), np.float32) if logprobs is None else logprobs)
         self.length += len(ids)
+        self.sampled += 0 if logprobs is None else len(ids)
+
+
+def _words(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of a turn without the one that ended it."""
+    special = tokenizer.special
+    return ids[:-1] if len(ids) and ids[-1] in (special.im_end, special.endoftext) else ids
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _reply(session, tokenizer: Tokenizer, closed: bool, said: dict) -> tuple[Reply, Encoded | None]:
+    reply = session.step(**said)
+    if reply.done or reply.message is None:
+        return reply, None
+    return reply, encode_turn(tokenizer, reply.message, closed=closed)
+
+
+def _replay(
+    make: Callable[[], Any], tokenizer: Tokenizer, closed: bool, said: list[dict]
+) -> tuple[Any, Reply, Encoded | None]:
+    session = make()
+    for turn in said[:-1]:
+        session.step(**turn)
+    return session, *_reply(session, tokenizer, closed, said[-1])
 
 
 def fits(piece: Encoded, buckets: Buckets, extra: int = 0) -> bool:

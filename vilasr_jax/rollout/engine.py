@@ -12,9 +12,8 @@ tokens, so a run repeats exactly.
 
 from __future__ import annotations
 
-from collections import deque
+import queue
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +23,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vilasr_jax.config import EngineSection, SamplingSection
+from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
 from vilasr_jax.processing import Buckets, Encoded, Tokenizer, collate
 from vilasr_jax.rollout.conversation import Conversation, Incoming, Request, check_prompt, make_prompt
 from vilasr_jax.rollout.device import Calls, NewTurn, RolloutState, Rows
+from vilasr_jax.rollout.pool import DrawingPool, Job
 from vilasr_jax.rollout.trajectory import Trajectory
 
 
@@ -38,7 +39,37 @@ class _Lane:
 
     state: RolloutState
     live: dict[int, Conversation] = field(default_factory=dict)  # by slot
+    drawing: dict[int, Job] = field(default_factory=dict)  # by slot: its reply is being made
+    failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is made again
     pending: list[tuple[int, Incoming]] = field(default_factory=list)  # replies to insert, by slot
+
+
+class _Queue:
+    """Conversations still to be begun; requests are asked for one at a time, when there is a free slot."""
+
+    def __init__(self, source: Callable[[bool], Request | None]):
+        self.source = source
+        self.request: Request | None = None
+        self.number, self.sample = -1, 0
+        self.prompt: Incoming | None = None
+
+    def more(self, wait: bool) -> bool:
+        """Whether there is a conversation to be begun; may wait for one."""
+        while self.request is None or self.sample >= self.request.samples:
+            self.request, self.sample, self.prompt = self.source(wait), 0, None
+            self.number += 1
+            if self.request is None:
+                return False
+        return True
+
+    def take(self, engine: Engine) -> Conversation:
+        """Begins it."""
+        session = self.request.session()
+        if self.prompt is None:
+            self.prompt = engine.prompt(self.request, session)
+        key = (self.number, self.sample)
+        self.sample += 1
+        return Conversation(key, self.request, session, self.prompt, engine.sampling.max_tokens)
 
 
 class Engine:
@@ -100,97 +131,146 @@ class Engine:
 
         Args:
           params: the model's parameters (nnx state).
-          requests: questions; the samples of one share their prompt's cache.
+          requests: questions; the samples of one share their prompt's cache. Their hooks follow along.
           key: a trajectory's tokens depend on this, its own seed and the parameters, not on its neighbours.
           progress: called with the number of conversations finished so far.
 
         Raises:
           DataError: a prompt is larger than the engine's buckets.
         """
-        queue = deque((i, n) for i, request in enumerate(requests) for n in range(request.samples))
-        prompts: dict[int, Incoming] = {}
         results: dict[tuple[int, int], Trajectory] = {}
+
+        def finished(done: Conversation) -> None:
+            results[done.key] = done.finish()
+            if progress:
+                progress(len(results))
+
+        source = iter(requests)
+        self._run(params, key, lambda wait: next(source, None), finished)
+        return [results[i, n] for i, request in enumerate(requests) for n in range(request.samples)]
+
+    def serve(self, params: Any, inbox: queue.Queue[Request | None], key: jax.Array) -> None:
+        """Answers requests as they come, many at once, until it takes None from the inbox; then finishes.
+
+        Run it in a thread of its own. What was answered is told by the requests' hooks alone.
+
+        Args:
+          params: the model's parameters (nnx state).
+          inbox: requests, each looked at with `check` before it was put in; the last is None.
+          key: see `generate`.
+        """
+        closed = False
+
+        def source(wait: bool) -> Request | None:
+            nonlocal closed
+            if closed:
+                return None
+            try:
+                request = inbox.get(block=wait)
+            except queue.Empty:
+                return None
+            closed = request is None
+            return request
+
+        self._run(params, key, source, Conversation.finish)
+
+    def check(self, request: Request) -> None:
+        """Raises DataError, naming the row, for a prompt that the engine has no room for."""
+        self.prompt(request, request.session())
+
+    def prompt(self, request: Request, session: DrawingSession) -> Incoming:
+        """The request's prompt; raises DataError as `check` does."""
+        prompt = make_prompt(self.tokenizer, session)
+        check_prompt(prompt, request.row, self.prompt_buckets, self.sampling.max_tokens)
+        return prompt
+
+    def _run(self, params, key, source, finished) -> None:
+        """Answers what `source(wait)` gives until it gives None when nothing else is left to do."""
         lanes = [
             _Lane(self.calls.init_state(self.lane_slots, self.sampling.max_tokens))
             for _ in range(self.engine.lanes)
         ]
-        with ThreadPoolExecutor(self.engine.draw_workers) as pool:
-            while queue or any(lane.live for lane in lanes):
+        waiting = _Queue(source)
+        with DrawingPool(self.engine.draw_workers, self.engine.draw_seconds) as pool:
+            while True:
                 for lane in lanes:
                     for done in self._collect(lane, pool):
-                        results[done.key] = done.finish()
-                    if progress:
-                        progress(len(results))
-                    self._dispatch(lane, params, key, requests, queue, prompts)
-        return [results[i, n] for i, request in enumerate(requests) for n in range(request.samples)]
+                        finished(done)
+                    self._dispatch(lane, params, key, waiting)
+                if any(lane.live for lane in lanes):
+                    drawing = [job for lane in lanes for job in lane.drawing.values()]
+                    if len(drawing) == sum(len(lane.live) for lane in lanes):
+                        pool.wait_any(drawing)
+                elif not waiting.more(wait=True):
+                    return
 
     # --------------------------------------------------------------------------------------------------------
     # host: read finished turns, draw, reply
     # --------------------------------------------------------------------------------------------------------
 
-    def _collect(self, lane: _Lane, pool: ThreadPoolExecutor) -> list[Conversation]:
-        """Takes the turns that have stopped; frees and returns the conversations that are over."""
+    def _collect(self, lane: _Lane, pool: DrawingPool) -> list[Conversation]:
+        """Takes the turns that have stopped and the replies that are there; returns the conversations that
+        are over, whose slots are free again."""
         if not lane.live:
             return []
+        self._hear(lane, pool)
+        pool.wait(lane.drawing.values(), self.engine.draw_wait)
+        for slot in [slot for slot, job in lane.drawing.items() if job.done()]:
+            self._follow(lane, slot, lane.drawing.pop(slot), pool)
+        over = [slot for slot, conversation in lane.live.items() if conversation.stop_reason]
+        for slot in over:
+            lane.drawing.pop(slot, None)
+        return [lane.live.pop(slot) for slot in over]
+
+    def _hear(self, lane: _Lane, pool: DrawingPool) -> None:
+        """Reads what the model has written; gives the turns that have stopped to the drawing threads."""
         state = lane.state
         active, lengths, tokens, logprobs = jax.device_get(
             (state.active, state.turn_length, state.turn_tokens, state.turn_logprobs)
         )
-        stopped = [slot for slot in sorted(lane.live) if not active[slot]]
+        for slot in sorted(lane.live.keys() - lane.drawing.keys()):
+            conversation, n = lane.live[slot], lengths[slot]
+            conversation.hear(self.tokenizer, tokens[slot, :n], not active[slot])
+            if conversation.stop_reason or active[slot]:
+                continue
+            self.counters["sampled_tokens"] += int(n)
+            work = conversation.take(self.tokenizer, tokens[slot, :n].copy(), logprobs[slot, :n].copy())
+            lane.drawing[slot] = pool.submit(work)
 
-        def answer(slot: int) -> Incoming | None:
-            n = lengths[slot]
-            return lane.live[slot].reply(
-                self.tokenizer, tokens[slot, :n].copy(), logprobs[slot, :n].copy(), self.insert_buckets
-            )
-
-        over = []
-        for slot, reply in zip(stopped, pool.map(answer, stopped), strict=True):
-            self.counters["sampled_tokens"] += int(lengths[slot])
-            if reply is None:
-                over.append(lane.live.pop(slot))
+    def _follow(self, lane: _Lane, slot: int, job: Job, pool: DrawingPool) -> None:
+        """Takes a session's reply; if it failed, a fresh session that knows why makes another, once."""
+        conversation = lane.live[slot]
+        if error := job.exception():
+            if slot in lane.failed:
+                conversation.fail(lane.failed.pop(slot))
             else:
-                lane.pending.append((slot, reply))
-        return over
+                lane.failed[slot] = error
+                lane.drawing[slot] = pool.submit(conversation.retake(self.tokenizer, error))
+            return
+        reply = job.result()
+        if lane.failed.pop(slot, None):
+            conversation.session, *reply = reply
+        new = conversation.follow(*reply, self.insert_buckets)
+        if new is not None:
+            lane.pending.append((slot, new))
 
     # --------------------------------------------------------------------------------------------------------
     # device: prefill, insert, decode
     # --------------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, lane: _Lane, params, key, requests, queue, prompts) -> None:
+    def _dispatch(self, lane: _Lane, params, key, waiting: _Queue) -> None:
         if lane.pending:
             self._insert(lane, params, key)
-        admitted = self._admit(lane, requests, queue, prompts)
-        if admitted:
-            self._prefill(lane, params, key, admitted)
-        if lane.live:
-            self.counters["decode_calls"] += 1
-            lane.state = self.calls.decode(params, lane.state, key)
-
-    def _admit(self, lane: _Lane, requests, queue, prompts) -> list[int]:
-        """Puts queued conversations into free slots; returns those slots."""
         admitted = []
         for slot in range(self.lane_slots):
-            if slot in lane.live or not queue:
-                continue
-            i, n = queue.popleft()
-            request = requests[i]
-            session = request.session()
-            if i not in prompts:  # a question's samples come one after the other: the newest is enough
-                prompts.clear()
-                prompts[i] = make_prompt(self.tokenizer, session)
-                check_prompt(prompts[i], request.row, self.prompt_buckets, self.sampling.max_tokens)
-            conversation = Conversation(
-                (i, n),
-                request.row,
-                request.seed + n,
-                session,
-                prompts[i],
-                self.sampling.max_tokens,
-            )
-            lane.live[slot] = conversation
-            admitted.append(slot)
-        return admitted
+            if slot not in lane.live and waiting.more(wait=False):
+                lane.live[slot] = waiting.take(self)
+                admitted.append(slot)
+        if admitted:
+            self._prefill(lane, params, key, admitted)
+        if len(lane.live) > len(lane.drawing):
+            self.counters["decode_calls"] += 1
+            lane.state = self.calls.decode(params, lane.state, key)
 
     def _prefill(self, lane: _Lane, params, key, slots: list[int]) -> None:
         shards = self._by_shard(slots)

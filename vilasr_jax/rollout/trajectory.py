@@ -23,8 +23,8 @@ class Trajectory:
       images: every image in index order, the base images first.
       turns: one a model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"}.
       stop_reason: the session's ("answer", "turn_limit", "image_limit", "repeat", "no_action", "truncated"),
-        "token_limit" (the conversation is full), "insert_limit" (a reply larger than the engine's buckets) or
-        "error" (the session failed).
+        "token_limit" (the conversation is full), "insert_limit" (a reply larger than the engine's buckets),
+        "cancelled" (by a hook of the request) or "error" (the session failed).
       base_images: how many of `images` came with the question.
       images_read: how many of `images` the model was shown (one drawn in a last turn was not).
       row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row.

@@ -1,0 +1,97 @@
+"""Threads that draw, each piece of work with a time limit."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from typing import Any
+
+
+class Job(Future):
+    """Work in a `DrawingPool`: a future that knows when it began to run."""
+
+    def __init__(self, work: Callable[[], Any]):
+        super().__init__()
+        self.work = work
+        self.asked = time.monotonic()
+        self.began: float | None = None  # None while it queues
+
+
+class DrawingPool:
+    """Runs work in threads and gives up on what takes too long.
+
+    A thread that hangs can't be stopped. It is left behind (all are daemons, so it does not hold up the end
+    of the program), another takes its place, and what it returns one day is dropped.
+
+    Args:
+      workers: threads.
+      seconds: limit of one piece of work, from the moment that a thread takes it; 0: none.
+    """
+
+    def __init__(self, workers: int, seconds: float):
+        self.seconds = seconds
+        self._workers = workers
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        for _ in range(workers):
+            self._start()
+
+    def __enter__(self) -> DrawingPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _ in range(self._workers):
+            self._queue.put(None)
+
+    def submit(self, work: Callable[[], Any]) -> Job:
+        """Queues `work`; its result, exception or a TimeoutError is in the job that is returned."""
+        job = Job(work)
+        self._queue.put(job)
+        return job
+
+    def wait(self, jobs: Iterable[Job], seconds: float) -> None:
+        """Returns when all jobs are done, or older than `seconds`; gives up on those past the limit."""
+        jobs = list(jobs)
+        while True:
+            now = time.monotonic()
+            for job in jobs:
+                if self.seconds and job.began is not None and now - job.began > self.seconds:
+                    self._give_up(job)
+            young = [job for job in jobs if not job.done() and now - job.asked < seconds]
+            if not young:
+                return
+            until = min(job.asked + seconds for job in young)
+            if self.seconds:
+                until = min(until, now + self.seconds)
+            wait(young, max(until - now, 0.001))
+
+    def wait_any(self, jobs: Iterable[Job]) -> None:
+        """Returns when a job is done; gives up on those past the limit."""
+        jobs = list(jobs)
+        while not any(job.done() for job in jobs):
+            wait(jobs, 0.05, FIRST_COMPLETED)
+            self.wait(jobs, 0)
+
+    def _give_up(self, job: Job) -> None:
+        try:
+            job.set_exception(TimeoutError(f"it took longer than {self.seconds:g} seconds"))
+        except InvalidStateError:
+            return  # it is done after all
+        self._start()
+
+    def _start(self) -> None:
+        threading.Thread(target=self._run, name="drawing", daemon=True).start()
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            job.began = time.monotonic()
+            try:
+                value, error = job.work(), None
+            except BaseException as raised:
+                value, error = None, raised
+            try:
+                job.set_result(value) if error is None else job.set_exception(error)
+            except InvalidStateError:
+                return  # given up on; another thread runs in this one's place
