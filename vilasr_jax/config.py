@@ -207,6 +207,7 @@ class JobConfig:
 
     name: str = ""
     seed: int = 0
+    tasks: tuple[str, ...] = ("maze",)  # families, or modules that hold one (my_package.my_task)
     tokenizer: str = ""  # a folder with tokenizer files; empty: a tiny one, trained on the task's own text
     tokenizer_size: int = 512  # of the tiny one
     stages: tuple[str, ...] = ("cold_start", "reflect", "rl", "eval", "export", "report")

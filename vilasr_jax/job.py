@@ -24,7 +24,9 @@ from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
-from vilasr_jax.tasks import Row
+from vilasr_jax.rollout import Trajectory
+from vilasr_jax.tasks import Row, chance
+from vilasr_jax.tasks.sources import FORMATS
 from vilasr_jax.training.advantages import ADVANTAGES
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
@@ -36,7 +38,6 @@ from vilasr_jax.training.reflect import reflect_stage, run_reflect
 TRAINED = ("cold_start", "reflect", "rl")
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 _STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_stage}
-OOD_LOOKS = ("thin", "thick", "blueprint", "sand")
 
 
 def open_workdir(job: JobConfig, workdir: Path) -> None:
@@ -89,20 +90,19 @@ def check(context: Context) -> None:
         Tokenizer.from_dir(job.tokenizer)
     DrawingSession([], "", settings=context.settings)
     for split in ("train", "rl", "val", "test"):
-        context.maze(split)
-    context.maze("ood", grid=job.maze.ood_grid)
+        context.specs(split)
+    for family in context.families:
+        family.ood(context.section(family))
     unknown = [name for name in job.stages if name not in (*TRAINED, "eval", "export", "report")]
     if unknown:
         raise ConfigError(f"config.stages: no stage {unknown[0]!r}")
-    if job.cold_start.format not in ("drawing", "text", "direct"):
-        given = job.cold_start.format
-        raise ConfigError(f"config.cold_start.format={given!r}: choose drawing, text or direct")
     for key, given, known in (
-        ("advantage", job.rl.advantage, ADVANTAGES),
-        ("loss", job.rl.loss, POLICY_LOSSES),
+        ("cold_start.format", job.cold_start.format, FORMATS),
+        ("rl.advantage", job.rl.advantage, ADVANTAGES),
+        ("rl.loss", job.rl.loss, POLICY_LOSSES),
     ):
         if given not in known:
-            raise ConfigError(f"config.rl.{key}={given!r}: choose one of {', '.join(known)}")
+            raise ConfigError(f"config.{key}={given!r}: choose one of {', '.join(known)}")
     sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
     for section in sections:
         make_optimizer(section, 1)
@@ -198,15 +198,15 @@ def _missing(context: Context, name: str) -> ConfigError:
 
 
 def evaluate_stages(context: Context, progress: Progress) -> None:
-    """Evaluates each finished stage on the held-out mazes, and the last one on the controls."""
+    """Evaluates each finished stage on the held-out rows, and the last one on the controls."""
     job = context.job
-    rows = context.maze_rows("test", job.eval.rows)
+    rows = context.rows("test", job.eval.rows)
     jobs: list[tuple[str, str, Sequence[Row]]] = [("untrained", "untrained", rows)]
     jobs += [(name, name, rows) for name in TRAINED if _STAGE[name](context).done]
     last = last_stage(context)
     if last != "untrained":
         jobs.append(("blank_image", last, [blank(row) for row in rows]))
-        jobs.append(("ood", last, ood_rows(context)))
+        jobs.append(("ood", last, context.ood_rows(len(rows))))
     bar = progress.add_task("evaluation", total=len(jobs) * len(rows), note="")
     for number, (name, stage, some) in enumerate(jobs):
         folder = context.workdir / "eval" / name
@@ -227,28 +227,24 @@ def evaluate(
     trajectories = engine.generate(params, context.requests(rows), context.key("eval"), progress)
     score_all(trajectories, context.reward)
     scores = summarize(trajectories)
-    for kind in sorted({row.meta.get("kind", "") for row in rows} - {""}):
-        part = [t for t in trajectories if t.row["meta"].get("kind") == kind]
-        scores.setdefault("parts", {})[kind] = summarize(part)
+    scores["chance"] = chance(rows)
+    for name_of_part, key in (("families", "family"), ("kinds", "kind"), ("parts", "unlike")):
+        values = sorted({row.meta[key] for row in rows if key in row.meta})
+        if len(values) > 1 or key == "unlike":
+            scores[name_of_part] = {value: _part(rows, trajectories, key, value) for value in values}
     scores["sampling"] = to_dict(context.job.eval.sampling)
     write_results(folder, name, trajectories, scores, context.job.eval.gallery)
+
+
+def _part(rows: Sequence[Row], trajectories: Sequence[Trajectory], key: str, value: str) -> dict[str, Any]:
+    """Scores of the rows whose `meta[key]` is this value."""
+    scores = summarize([t for t in trajectories if t.row["meta"].get(key) == value])
+    return {**scores, "chance": chance([row for row in rows if row.meta.get(key) == value])}
 
 
 def blank(row: Row) -> Row:
     """The row with white images: what can be answered without looking."""
     return dataclasses.replace(row, images=tuple(Image.new("RGB", i.size, "white") for i in row.images))
-
-
-def ood_rows(context: Context) -> list[Row]:
-    """Mazes unlike the trained ones: half on a bigger grid, half with other colours and line widths."""
-    half = context.job.eval.rows // 2
-    rows = context.maze_rows("ood", half, grid=context.job.maze.ood_grid)
-    rows = [dataclasses.replace(row, meta={**row.meta, "kind": "bigger grid"}) for row in rows]
-    each = -(-(context.job.eval.rows - half) // len(OOD_LOOKS))
-    for look in OOD_LOOKS:
-        for row in context.maze_rows("ood", each, look=look):
-            rows.append(dataclasses.replace(row, meta={**row.meta, "kind": "other look"}))
-    return rows[: context.job.eval.rows]
 
 
 def export(context: Context) -> Path:
@@ -284,7 +280,7 @@ def write_summary(context: Context, seconds: float) -> dict[str, Any]:
         "seconds": before.get("seconds", 0.0) + seconds,
         "peak_rss_bytes": max(before.get("peak_rss_bytes", 0), peak),
         "parameters": context.parameter_count,
-        "chance": 0.25,
+        "chance": next((scores["chance"] for scores in stages.values() if "chance" in scores), None),
     }
     write_json(path, summary)
     return summary

@@ -9,11 +9,10 @@ import pytest
 
 from vilasr_jax.drawing import DrawingSettings, parse_actions
 from vilasr_jax.errors import ConfigError, DataError
-from vilasr_jax.tasks import Trace, replay
+from vilasr_jax.tasks import Trace, get_family, replay
 from vilasr_jax.tasks.maze import (
     KINDS,
     LOOKS,
-    SPLITS,
     MazeSpec,
     corpus,
     direct_trace,
@@ -21,14 +20,14 @@ from vilasr_jax.tasks.maze import (
     expert_trace,
     make_maze,
     make_maze_row,
-    make_maze_rows,
     perception_example,
     template_phrases,
     text_trace,
 )
 from vilasr_jax.tasks.maze.generate import STEPS
-from vilasr_jax.tasks.maze.phrases import message_texts
 from vilasr_jax.tasks.maze.picture import centre
+from vilasr_jax.tasks.phrases import message_texts
+from vilasr_jax.tasks.splits import SPLITS
 
 SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20)
 SPEC = MazeSpec(grid=5, moves=(4, 6))
@@ -57,7 +56,7 @@ def test_rows_are_deterministic():
 def test_answers_are_right_and_walls_matter(spec):
     rows = [make_maze_row(spec, seed) for seed in range(200)]
     for row in rows:
-        maze = row.meta["maze"]
+        maze = row.scene
         assert maze.letters[row.answer] == walk(maze) != maze.start
         assert len(set(maze.letters.values())) == 4 and maze.start not in maze.letters.values()
         assert spec.moves[0] <= len(maze.moves) <= spec.moves[1]
@@ -80,7 +79,7 @@ def test_splits_are_disjoint():
 
 
 def test_rows_of_a_set_differ():
-    rows = list(make_maze_rows(MazeSpec(grid=3, moves=(2, 3)), 100, seed=0))
+    rows = list(get_family("maze").rows(MazeSpec(grid=3, moves=(2, 3)), 100))
     assert len({row.meta["hash"] for row in rows}) == 100
 
 
@@ -88,7 +87,7 @@ def test_rows_of_a_set_differ():
 @pytest.mark.parametrize("grid", [3, 6])
 def test_picture(look, grid):
     row = make_maze_row(MazeSpec(grid=grid, look=look), 3)
-    maze, pixels = row.meta["maze"], np.asarray(row.images[0])
+    maze, pixels = row.scene, np.asarray(row.images[0])
     assert pixels.shape == (28 * grid, 28 * grid, 3)
     for x in range(grid):
         for y in range(grid):
@@ -122,15 +121,15 @@ def test_every_trace_replays_to_the_right_answer(spec, labels):
             assert session.answer == row.answer
             assert all(event["strict_format"] for event in session.events)
             assert sum(event["corrected"] for event in session.events) == slip
-            opened = len(row.meta["maze"].moves) - row.meta["blocked_moves"]
+            opened = len(row.scene.moves) - row.meta["blocked_moves"]
             assert len(trace.turns) == opened + 1 + slip
             if not slip:
-                ends = [row.meta["maze"].start] + [
+                ends = [row.scene.start] + [
                     ((call["x2"] - 14) // 28, (call["y2"] - 14) // 28)
                     for event in session.events
                     for call in event["calls"]
                 ]
-                path = row.meta["maze"].path()
+                path = row.scene.path()
                 assert ends == [path[0]] + [b for a, b in pairwise(path) if a != b]
 
 

@@ -129,7 +129,7 @@ def _mean_tokens(job: JobConfig, workdir: Path) -> float:
 
 
 def _evaluate(context: Context, params: Any, folder: Path, name: str, progress: Progress) -> None:
-    rows = context.maze_rows("test", context.job.eval.rows)
+    rows = context.rows("test", context.job.eval.rows)
     bar = progress.add_task(f"evaluation: {name}", total=len(rows), note="")
     evaluate(context, params, rows, folder, name, lambda n: progress.update(bar, completed=n))
 

@@ -1,4 +1,4 @@
-"""Training examples by number, and the Grain pipeline that shuffles, encodes and batches them.
+"""The Grain pipeline that shuffles, encodes and batches training examples.
 
 Every example is made from its number alone, and the iterator's state is part of the checkpoint, so a
 restarted run sees exactly the batches that the broken one would have seen.
@@ -6,83 +6,11 @@ restarted run sees exactly the batches that the broken one would have seen.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import grain
 
-from vilasr_jax.drawing import DrawingSettings
-from vilasr_jax.processing import Batch, Buckets, Encoded, Tokenizer, collate, encode_conversation
-from vilasr_jax.tasks.maze import (
-    MazeSpec,
-    direct_trace,
-    expert_trace,
-    make_maze_row,
-    perception_example,
-    text_trace,
-)
-from vilasr_jax.tasks.replay import replay
-
-
-@dataclass(frozen=True)
-class TraceSource:
-    """`count` expert traces of mazes, encoded. `format`: drawing, text or direct."""
-
-    spec: MazeSpec
-    settings: DrawingSettings
-    tokenizer: Tokenizer
-    count: int
-    slip_share: float = 0.0
-    format: str = "drawing"
-    first_seed: int = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Encoded:
-        seed = self.first_seed + int(index)
-        row = make_maze_row(self.spec, seed)
-        if self.format == "drawing":
-            rng = random.Random(f"trace {seed}")
-            trace = expert_trace(row, rng, slip=rng.random() < self.slip_share, labels="line")
-        else:
-            trace = {"text": text_trace, "direct": direct_trace}[self.format](row)
-        return encode_conversation(
-            self.tokenizer, replay(trace, self.settings), add_generation_prompt=False
-        )
-
-
-@dataclass(frozen=True)
-class PerceptionSource:
-    """Single-turn questions about what is where on a marked maze, encoded."""
-
-    spec: MazeSpec
-    settings: DrawingSettings
-    tokenizer: Tokenizer
-    count: int
-    first_seed: int = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Encoded:
-        messages = perception_example(self.spec, self.first_seed + int(index), self.settings)
-        return encode_conversation(self.tokenizer, messages, add_generation_prompt=False)
-
-
-@dataclass(frozen=True)
-class MappedSource:
-    """Stored items, each turned into an `Encoded` when it is asked for."""
-
-    items: Sequence
-    encode: Callable[[object], Encoded]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Encoded:
-        return self.encode(self.items[int(index)])
+from vilasr_jax.processing import Batch, Buckets, collate
 
 
 def batches(

@@ -1,5 +1,7 @@
 """Rows and traces: what every task family hands to training, rollouts and evaluation."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,8 @@ class Row:
     options: tuple[str, ...]
     images: tuple[Image.Image, ...]
     data_type: str  # "maze", "vqa", "spatial_r1" or "video"
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)  # plain values, stored with the row
+    scene: Any = None  # what a generator knows of the truth; not stored
 
     def session(self, settings: DrawingSettings) -> DrawingSession:
         """A fresh conversation about this row."""
@@ -43,3 +46,13 @@ class Trace:
     row: Row
     turns: tuple[str, ...]
     mistakes: tuple[int, ...] = ()
+
+
+def chance(rows: Sequence[Row]) -> float:
+    """Accuracy without looking: a random option, or a kind's commonest answer where there are no options."""
+    choices = sum(1 / len(row.options) for row in rows if row.options)
+    numbers: dict[Any, Counter] = {}
+    for row in rows:
+        if not row.options:
+            numbers.setdefault((row.meta.get("family"), row.meta.get("kind")), Counter())[row.answer] += 1
+    return (choices + sum(max(answers.values()) for answers in numbers.values())) / len(rows)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.progress import Progress
 
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.evaluation import score_all, summarize
-from vilasr_jax.tasks.pipeline import PerceptionSource, TraceSource, batches
+from vilasr_jax.processing import Encoded
+from vilasr_jax.tasks.pipeline import batches
+from vilasr_jax.tasks.sources import Interleaved, PerceptionSource, TraceSource
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
@@ -15,18 +19,41 @@ from vilasr_jax.training.stage import Stage
 PERCEPTION_EXAMPLES = 1 << 20  # more than any run looks at
 
 
-def trace_source(context: Context) -> TraceSource:
-    """The job's expert traces."""
+def trace_source(context: Context) -> Sequence[Encoded]:
+    """The job's expert traces, the families in turn."""
     section = context.job.cold_start
-    return TraceSource(
-        context.maze("train"),
-        context.settings,
-        context.tokenizer,
-        section.traces,
-        section.slip_share,
-        section.format,
-        first_seed=context.job.seed * section.traces,
+    return _in_turn(
+        TraceSource(
+            family,
+            spec,
+            context.settings,
+            context.tokenizer,
+            section.traces // len(context.families),
+            section.slip_share,
+            section.format,
+            first_seed=context.job.seed * section.traces,
+        )
+        for family, spec in context.specs("train")
     )
+
+
+def perception_source(context: Context) -> Sequence[Encoded]:
+    """Questions about what is where, of the families that have some."""
+    sources = [
+        PerceptionSource(
+            family, spec, context.settings, context.tokenizer, PERCEPTION_EXAMPLES, context.job.seed << 24
+        )
+        for family, spec in context.specs("perception")
+        if family.perception(spec, 0, context.settings) is not None
+    ]
+    if not sources:
+        raise ConfigError("config.cold_start.perception_steps: none of config.tasks has perception questions")
+    return _in_turn(sources)
+
+
+def _in_turn(sources: Iterable[Sequence[Encoded]]) -> Sequence[Encoded]:
+    first, *rest = sources
+    return Interleaved((first, *rest)) if rest else first
 
 
 def perception_stage(context: Context) -> Stage:
@@ -53,15 +80,12 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
         if seeing.done:
             params = seeing.load_params(context.abstract_params)
         else:
-            source = PerceptionSource(
-                context.maze("perception"),
-                context.settings,
-                context.tokenizer,
-                PERCEPTION_EXAMPLES,
-                job.seed << 24,
-            )
             data = batches(
-                [source], [1], seed=job.seed, batch=section.perception_batch, buckets=context.buckets
+                [perception_source(context)],
+                [1],
+                seed=job.seed,
+                batch=section.perception_batch,
+                buckets=context.buckets,
             )
             params = train_sft(context, seeing, params, data, section.perception_optimizer, progress)
     data = batches(
@@ -85,9 +109,9 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
 
 
 def validate(context: Context, params: Any) -> dict[str, float]:
-    """Accuracy, drawings and corrections of free-running conversations about the validation mazes."""
+    """Accuracy, drawings and corrections of free-running conversations about the validation rows."""
     section = context.job.eval
-    rows = context.maze_rows("val", section.validation_rows)
+    rows = context.rows("val", section.validation_rows)
     engine = context.engine(section.sampling)
     trajectories = engine.generate(params, context.requests(rows), context.key("validate"))
     score_all(trajectories, context.reward)

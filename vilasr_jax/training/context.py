@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -18,14 +17,15 @@ from jax.sharding import Mesh
 from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import Buckets, Encoded, Tokenizer, train_tiny_tokenizer
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
-from vilasr_jax.tasks import Row
-from vilasr_jax.tasks.maze import MazeSpec, corpus, make_maze_rows, template_phrases
-from vilasr_jax.tasks.pipeline import MappedSource
+from vilasr_jax.tasks import Family, Row, get_family
+from vilasr_jax.tasks.phrases import common_phrases, longest_first
+from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training.soft_drawing import SoftDrawing
 
 
@@ -60,9 +60,9 @@ class Context:
         if self.job.tokenizer or self.job.model.init_from:
             tokenizer = Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
         else:
-            specs = (self.maze("train"), self.maze("ood", grid=self.job.maze.ood_grid))
-            texts = [text for spec in specs for text in corpus(spec)]
-            tokenizer = train_tiny_tokenizer(texts, template_phrases(), self.job.tokenizer_size)
+            texts = [text for family in self.families for text in family.corpus(self.section(family))]
+            phrases = common_phrases().union(*(family.phrases for family in self.families))
+            tokenizer = train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size)
         draft = kept.with_name(f"{kept.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
         tokenizer.save(draft)
@@ -149,25 +149,36 @@ class Context:
             )
         return self._engines[sampling]
 
-    def maze(self, split: str, **changes: Any) -> MazeSpec:
-        """The maze specification of a split."""
-        maze = self.job.maze
-        spec = MazeSpec(
-            grid=maze.grid,
-            cell=maze.cell,
-            moves=(maze.min_moves, maze.max_moves),
-            wall_density=maze.wall_density,
-            split=split,
-        )
-        return dataclasses.replace(spec, **changes)
+    @cached_property
+    def families(self) -> tuple[Family, ...]:
+        """The job's tasks."""
+        if not self.job.tasks or len(set(self.job.tasks)) < len(self.job.tasks):
+            raise ConfigError(f"config.tasks={self.job.tasks!r}: name each task once, at least one")
+        return tuple(map(get_family, self.job.tasks))
+
+    def section(self, family: Family) -> Any:
+        """The job's settings of a family; None where it has no section."""
+        return getattr(self.job, family.name, None)
+
+    def specs(self, split: str) -> list[tuple[Family, Any]]:
+        """Each family with its specification of a split."""
+        return [(family, family.spec(self.section(family), split)) for family in self.families]
 
     # Questions of the RL split that reflection samples and those that RL trains on never meet.
     RL_SEEDS = 0
     REFLECT_SEEDS = 1 << 30
 
-    def maze_rows(self, split: str, count: int, *, first: int = 0, **changes: Any) -> list[Row]:
-        """`count` different rows of a split, from seed `first` on; `changes` to the maze specification."""
-        return list(make_maze_rows(self.maze(split, **changes), count, first))
+    def rows(self, split: str, count: int, *, first: int = 0) -> list[Row]:
+        """`count` different rows of a split, the families in turn, each from seed `first` on."""
+        each = -(-count // len(self.families))
+        parts = [list(family.rows(spec, each, first)) for family, spec in self.specs(split)]
+        return [row for turn in zip(*parts, strict=True) for row in turn][:count]
+
+    def ood_rows(self, count: int) -> list[Row]:
+        """`count` rows unlike the trained ones, an equal part of each family."""
+        each = -(-count // len(self.families))
+        parts = [family.ood_rows(self.section(family), each) for family in self.families]
+        return [row for part in parts for row in part][:count]
 
     def key(self, purpose: str, step: int = 0) -> jax.Array:
         """The random key of a step, from the job's seed."""

@@ -70,7 +70,7 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
     engine = context.engine(section.sampling)
     bar = progress.add_task(stage.title, total=section.steps, completed=done, note="")
     for step in range(done + 1, section.steps + 1):
-        rows = context.maze_rows("rl", section.prompts, first=context.RL_SEEDS + (step - 1) * section.prompts)
+        rows = context.rows("rl", section.prompts, first=context.RL_SEEDS + (step - 1) * section.prompts)
         requests = context.requests(rows, samples=section.group)
         trajectories = engine.generate(state.params, requests, context.key("rl", step))
         score_all(trajectories, context.reward)

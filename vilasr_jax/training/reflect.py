@@ -23,7 +23,8 @@ from vilasr_jax.evaluation import score_all
 from vilasr_jax.files import write_json
 from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
-from vilasr_jax.tasks.pipeline import MappedSource, batches
+from vilasr_jax.tasks.pipeline import batches
+from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
@@ -74,7 +75,7 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
             began = time.monotonic()
             first = number * section.shard
             some = min(section.shard, section.questions - first)
-            rows = context.maze_rows("rl", some, first=context.REFLECT_SEEDS + first)
+            rows = context.rows("rl", some, first=context.REFLECT_SEEDS + first)
             requests = context.requests(rows, samples=section.samples, seed=first * section.samples)
             trajectories = context.engine(section.sampling).generate(params, requests, context.key("reflect"))
             score_all(trajectories, context.reward)

@@ -3,22 +3,20 @@
 A move into a wall or off the grid is skipped. The other letters stand where likely mistakes end.
 """
 
-import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from vilasr_jax.tasks.maze.picture import draw_maze
-from vilasr_jax.tasks.maze.spec import FAMILIES, LOOKS, SPLITS, MazeSpec
+from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
 from vilasr_jax.tasks.rows import Row
+from vilasr_jax.tasks.splits import content_hash, first_in_split
 
 Cell = tuple[int, int]  # column, row
 
 STEPS: dict[str, Cell] = {"up": (0, -1), "right": (1, 0), "down": (0, 1), "left": (-1, 0)}
 OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}
 LETTERS = "ABCD"
-_TRIES = 10_000
 
 
 @dataclass(frozen=True)
@@ -59,30 +57,21 @@ class Maze:
         return next(letter for letter, cell in self.letters.items() if cell == end)
 
     @property
-    def family(self) -> int:
-        """Hash of walls, start and moves (letters left out) modulo `FAMILIES`; decides the split."""
-        return int(self.content_hash, 16) % FAMILIES
-
-    @property
     def content_hash(self) -> str:
-        content = repr((self.grid, sorted(self.walls), self.start, self.moves))
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        """Of walls, start and moves (letters left out); decides the split."""
+        return content_hash((self.grid, sorted(self.walls), self.start, self.moves))
 
 
 def make_maze(spec: MazeSpec, seed: int) -> Maze:
-    """The maze of a seed. Deterministic; always of the spec's split family."""
+    """The maze of a seed. Deterministic; always of the spec's split."""
     key = (spec.grid, tuple(spec.moves), spec.wall_density, spec.decisive, spec.split, seed)
     rng = random.Random(repr(key))
     decisive = rng.random() < spec.decisive
-    for _ in range(_TRIES):
-        maze = _propose(spec, rng, decisive)
-        if maze and maze.family in SPLITS[spec.split]:
-            return maze
-    raise RuntimeError(f"no maze found for {spec} in {_TRIES} tries")
+    return first_in_split(lambda: _propose(spec, rng, decisive), lambda maze: maze.content_hash, spec.split)
 
 
 def make_maze_row(spec: MazeSpec, seed: int) -> Row:
-    """The row of a seed: picture, question, answer; `meta["maze"]` is the `Maze`."""
+    """The row of a seed: picture, question, answer; `scene` is the `Maze`."""
     maze = make_maze(spec, seed)
     path = maze.path()
     return Row(
@@ -94,25 +83,16 @@ def make_maze_row(spec: MazeSpec, seed: int) -> Row:
         images=(draw_maze(maze, spec.cell, LOOKS[spec.look]),),
         data_type="maze",
         meta={
-            "maze": maze,
+            "family": "maze",
+            "kind": "end",
             "cell": spec.cell,
             "grid_size": spec.grid,
             "blocked_moves": sum(a == b for a, b in pairwise(path)),
             "decisive": maze.path(ignore_walls=True)[-1] != path[-1],
             "hash": maze.content_hash,
         },
+        scene=maze,
     )
-
-
-def make_maze_rows(spec: MazeSpec, count: int, seed: int) -> Iterator[Row]:
-    """`count` rows of different content, from seed `seed` on."""
-    seen: set[str] = set()
-    while len(seen) < count:
-        row = make_maze_row(spec, seed)
-        seed += 1
-        if row.meta["hash"] not in seen:
-            seen.add(row.meta["hash"])
-            yield row
 
 
 ASK_MOVES = "Moves from the green start: "

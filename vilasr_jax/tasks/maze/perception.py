@@ -12,6 +12,7 @@ from vilasr_jax.tasks.maze.generate import STEPS, Cell, Maze, make_maze
 from vilasr_jax.tasks.maze.picture import centre, draw_maze
 from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
 from vilasr_jax.tasks.maze.traces import OPEN, WALL
+from vilasr_jax.tasks.words import point
 
 MARKS = "Where are the marks?"
 RING = "Where is the ring?"
@@ -54,16 +55,18 @@ def _prefix(maze: Maze, rng: random.Random, at_least: int) -> list[Cell]:
 def _ask(kind: str, maze: Maze, end: Cell, cell: int, rng: random.Random) -> tuple[str, str]:
     if kind == "marks":
         places = {"start": maze.start} | maze.letters
-        return MARKS, ", ".join(f"{name}: {_point(place, cell)}" for name, place in places.items())
+        return MARKS, ", ".join(f"{name}: {point(*centre(place, cell))}" for name, place in places.items())
     if kind == "ring":
         letter = next((letter for letter, place in maze.letters.items() if place == end), "none")
-        return RING, f"{_point(end, cell)}, {letter}"
+        return RING, f"{point(*centre(end, cell))}, {letter}"
     if kind == "ring_moves":
         checks = [(end, step) for step in rng.sample(sorted(STEPS), len(STEPS))]
         asked = ", ".join(f"{number} {step}" for number, (_, step) in enumerate(checks, 1))
-        return RING_MOVES + asked, f"{_point(end, cell)}. {_verdicts(maze, checks)}"
+        return RING_MOVES + asked, f"{point(*centre(end, cell))}. {_verdicts(maze, checks)}"
     checks = [_random_check(maze, rng) for _ in range(_CHECKS)]
-    asked = ", ".join(f"{number} {_point(at, cell)} {step}" for number, (at, step) in enumerate(checks, 1))
+    asked = ", ".join(
+        f"{number} {point(*centre(at, cell))} {step}" for number, (at, step) in enumerate(checks, 1)
+    )
     return CELL_MOVES + asked, _verdicts(maze, checks)
 
 
@@ -83,8 +86,3 @@ def _verdicts(maze: Maze, checks: list[tuple[Cell, str]]) -> str:
         f"{number} {step}{WALL if maze.blocked(at, step) else OPEN}"
         for number, (at, step) in enumerate(checks, 1)
     )
-
-
-def _point(place: Cell, cell: int) -> str:
-    x, y = centre(place, cell)
-    return f"[{x}, {y}]"

@@ -3,21 +3,9 @@
 from dataclasses import dataclass
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.tasks.splits import check_split
 
 Color = tuple[int, int, int]
-
-# Split families by the hash of a maze's content (walls, start, moves) modulo 16: a maze belongs to one family
-# only, so the splits are disjoint by construction, whatever the seeds.
-SPLITS: dict[str, range] = {
-    "train": range(0, 8),
-    "perception": range(8, 10),
-    "rl": range(10, 13),
-    "val": range(13, 14),
-    "test": range(14, 15),
-    "ood": range(15, 16),
-}
-FAMILIES = 16
-
 
 @dataclass(frozen=True)
 class Look:
@@ -71,5 +59,4 @@ class MazeSpec:
             raise ConfigError(f"maze decisive is {self.decisive}; it must be from 0 to 1")
         if self.look not in LOOKS:
             raise ConfigError(f"maze look {self.look!r} does not exist; there are {', '.join(LOOKS)}")
-        if self.split not in SPLITS:
-            raise ConfigError(f"maze split {self.split!r} does not exist; there are {', '.join(SPLITS)}")
+        check_split("maze", self.split)

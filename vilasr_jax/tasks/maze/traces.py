@@ -11,19 +11,10 @@ from itertools import pairwise
 from vilasr_jax.tasks.maze.generate import STEPS, Cell, Maze
 from vilasr_jax.tasks.maze.picture import centre
 from vilasr_jax.tasks.rows import Row, Trace
+from vilasr_jax.tasks.words import GOOD, WRONG, answer_turn, line_turn, point
 
-# The constant pieces of a turn; `phrases.py` makes each of them one token of the tiny tokenizer.
-OPEN_THINK = "<think> "
-GOOD, WRONG = "good. ", "wrong. "
 OPEN, WALL = ": open. ", ": wall. "
-DRAW = '</think> Action: Path Tracer\n```json\n[{"index": '
-START = ', "start_point_2d": ['
-END = '], "end_point_2d": ['
-LABEL = '], "label": "'
-CLOSE = '"}]\n```'
 ENDS_AT = "The path ends at "
-ANSWER = ". </think> Action: Answer\n<answer> "
-CLOSE_ANSWER = " </answer>"
 
 
 @dataclass(frozen=True)
@@ -43,39 +34,39 @@ def expert_trace(row: Row, rng: random.Random, slip: bool = False, labels: str =
     slip may also be a wall taken for open or an open side for a wall, because the next line takes over the
     wrong one's label.
     """
-    maze, cell = row.meta["maze"], row.meta["cell"]
+    maze, cell = row.scene, row.meta["cell"]
     legs, tail = _legs(maze)
     slip_at = rng.randrange(len(legs)) if slip else -1
     turns, judged, mistakes = [], "", ()
     for number, leg in enumerate(legs):
         label = leg.move + 1 if labels == "move" else number + 1
         if number == slip_at:
-            turns.append(OPEN_THINK + judged + _slipped(maze, leg, label, cell, rng, labels == "line"))
+            said, end = _slipped(maze, leg, rng, labels == "line")
+            turns.append(_draw(judged + said, leg.start, end, label, cell))
             judged, mistakes = WRONG, (number,)
         said = _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
-        turns.append(OPEN_THINK + judged + said + _draw(leg.start, leg.end, label, cell))
+        turns.append(_draw(judged + said, leg.start, leg.end, label, cell))
         judged = GOOD
     said = judged + _verdicts(maze, tail, WALL)
-    turns.append(OPEN_THINK + said + ENDS_AT + maze.answer + ANSWER + maze.answer + CLOSE_ANSWER)
+    turns.append(_answer(maze, said))
     return Trace(row, tuple(turns), mistakes)
 
 
 def text_trace(row: Row) -> Trace:
     """Control: the same steps with the coordinates written in one think, nothing drawn."""
-    maze, cell = row.meta["maze"], row.meta["cell"]
-    said = _point(maze.start, cell) + ". "
+    maze, cell = row.scene, row.meta["cell"]
+    said = point(*centre(maze.start, cell)) + ". "
     legs, tail = _legs(maze)
     for leg in legs:
         said += _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
-        said += _point(leg.end, cell) + ". "
+        said += point(*centre(leg.end, cell)) + ". "
     said += _verdicts(maze, tail, WALL)
-    return Trace(row, (OPEN_THINK + said + ENDS_AT + maze.answer + ANSWER + maze.answer + CLOSE_ANSWER,))
+    return Trace(row, (_answer(maze, said),))
 
 
 def direct_trace(row: Row) -> Trace:
     """Control: the answer at once."""
-    answer = row.meta["maze"].answer
-    return Trace(row, (OPEN_THINK + ENDS_AT + answer + ANSWER + answer + CLOSE_ANSWER,))
+    return Trace(row, (_answer(row.scene, ""),))
 
 
 def _legs(maze: Maze) -> tuple[list[_Leg], tuple[int, ...]]:
@@ -90,16 +81,15 @@ def _legs(maze: Maze) -> tuple[list[_Leg], tuple[int, ...]]:
     return legs, tuple(blocked)
 
 
-def _slipped(maze: Maze, leg: _Leg, label: int, cell: int, rng: random.Random, takes_over: bool) -> str:
-    """The rest of a turn that draws a wrong line: the wrong neighbour or, where the next line takes over its
+def _slipped(maze: Maze, leg: _Leg, rng: random.Random, takes_over: bool) -> tuple[str, Cell]:
+    """Words and end of a wrong line: the wrong neighbour or, where the next line takes over its
     label, also a wall overlooked or seen where there is none."""
     ends = {maze.step(leg.start, step, ignore_walls=True) for step in STEPS} - {leg.start, leg.end}
     said = _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
     mistakes = [(said, rng.choice(sorted(ends)))]
     if takes_over:
         mistakes += _overlooked(maze, leg) + _imagined(maze, leg)
-    said, end = rng.choice(mistakes)
-    return said + _draw(leg.start, end, label, cell)
+    return rng.choice(mistakes)
 
 
 def _overlooked(maze: Maze, leg: _Leg) -> list[tuple[str, Cell]]:
@@ -130,11 +120,9 @@ def _verdicts(maze: Maze, positions: tuple[int, ...], verdict: str) -> str:
     return "".join(f"{position + 1} {maze.moves[position]}{verdict}" for position in positions)
 
 
-def _point(place: Cell, cell: int) -> str:
-    x, y = centre(place, cell)
-    return f"[{x}, {y}]"
+def _draw(think: str, start: Cell, end: Cell, label: int, cell: int) -> str:
+    return line_turn(think, [(1, (*centre(start, cell), *centre(end, cell)), label)])
 
 
-def _draw(start: Cell, end: Cell, label: int, cell: int) -> str:
-    (x1, y1), (x2, y2) = centre(start, cell), centre(end, cell)
-    return f"{DRAW}1{START}{x1}, {y1}{END}{x2}, {y2}{LABEL}{label}{CLOSE}"
+def _answer(maze: Maze, think: str) -> str:
+    return answer_turn(f"{think}{ENDS_AT}{maze.answer}", maze.answer)

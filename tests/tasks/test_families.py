@@ -1,0 +1,80 @@
+"""What holds for every task family, one of the user's own among them."""
+
+import dataclasses
+import random
+
+import pytest
+
+from vilasr_jax.config import ColdStartSection, JobConfig
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.tasks import chance, get_family, replay
+from vilasr_jax.tasks.registry import BUILT_IN
+from vilasr_jax.tasks.splits import SPLITS
+from vilasr_jax.training.cold_start import trace_source
+from vilasr_jax.training.context import Context
+
+NAMES = (*BUILT_IN, "tests.tasks.count_dots")
+SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20, max_images=64)
+
+
+@pytest.fixture(params=NAMES)
+def family(request):
+    return get_family(request.param)
+
+
+def test_the_same_seed_gives_the_same_row(family):
+    spec = family.spec(None, "train")
+    one, two = family.row(spec, 5), family.row(spec, 5)
+    assert dataclasses.replace(one, images=(), scene=None) == dataclasses.replace(two, images=(), scene=None)
+    assert [image.tobytes() for image in one.images] == [image.tobytes() for image in two.images]
+    assert one.meta["hash"] != family.row(spec, 6).meta["hash"]
+    assert one.meta["family"] and one.meta["kind"]
+
+
+def test_splits_share_no_row(family):
+    seen = {}
+    for split in SPLITS:
+        spec = family.spec(None, split)
+        for seed in range(20):
+            row = family.row(spec, seed)
+            assert seen.setdefault(row.meta["hash"], split) == split
+    for row in family.ood_rows(None, 12):
+        assert seen.get(row.meta["hash"], "ood") == "ood" and row.meta["unlike"]
+
+
+def test_expert_traces_end_right(family):
+    rng = random.Random(0)
+    spec = family.spec(None, "train")
+    for seed in range(40):
+        row = family.row(spec, seed)
+        assert all(width % 28 == 0 == height % 28 for image in row.images for width, height in [image.size])
+        for slip in (False, True):
+            trace = family.expert_trace(row, rng, slip)
+            replay(trace, SETTINGS)  # refuses a turn that can't be carried out
+            session = row.session(SETTINGS)
+            for text in trace.turns:
+                session.step(text)
+            assert session.answer == row.answer
+            assert all(event["strict_format"] for event in session.events)
+            assert (sum(event["corrected"] for event in session.events) > 0) == slip == bool(trace.mistakes)
+        for trace in (family.text_trace(row), family.direct_trace(row)):
+            assert replay(trace, dataclasses.replace(SETTINGS, draw=False))[-1]["role"] == "assistant"
+
+
+def test_a_task_takes_one_file(tmp_path):
+    tasks = ("maze", "tests.tasks.count_dots")
+    context = Context(JobConfig(tasks=tasks, cold_start=ColdStartSection(traces=10)), tmp_path)
+    rows = context.rows("test", 6)
+    assert [row.meta["family"] for row in rows] == ["maze", "dots"] * 3
+    assert chance(rows[::2]) == 0.25 and len({row.id for row in rows}) == 6
+    source = trace_source(context)
+    texts = [context.tokenizer.decode(source[i].ids) for i in range(len(source))]
+    assert len(texts) == 10 and ["dots" in text for text in texts] == [False, True] * 5
+    assert [row.meta["family"] for row in context.ood_rows(8)] == ["maze"] * 4 + ["dots"] * 4
+
+
+@pytest.mark.parametrize("name", ["mazes", "no.such.module", "vilasr_jax.tasks"])
+def test_wrong_names_are_told(name):
+    with pytest.raises(ConfigError, match=name):
+        get_family(name)

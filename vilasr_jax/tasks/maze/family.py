@@ -1,0 +1,67 @@
+"""Mazes as a task family."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.tasks.family import Family
+from vilasr_jax.tasks.maze.generate import make_maze_row
+from vilasr_jax.tasks.maze.perception import perception_example
+from vilasr_jax.tasks.maze.phrases import PHRASES, corpus
+from vilasr_jax.tasks.maze.spec import MazeSpec
+from vilasr_jax.tasks.maze.traces import direct_trace, expert_trace, text_trace
+from vilasr_jax.tasks.phrases import SHORT
+from vilasr_jax.tasks.rows import Row, Trace
+
+OOD_LOOKS = ("thin", "thick", "blueprint", "sand")
+
+
+class MazeFamily(Family):
+    """Where a list of moves ends, among walls."""
+
+    name = "maze"
+    Spec = MazeSpec
+    phrases = PHRASES
+
+    def spec(self, section: Any, split: str, **changes: Any) -> MazeSpec:
+        given: dict[str, Any] = {}
+        if section is not None:
+            given = dict(
+                grid=section.grid,
+                cell=section.cell,
+                moves=(section.min_moves, section.max_moves),
+                wall_density=section.wall_density,
+            )
+        return MazeSpec(**{**given, "split": split, **changes})
+
+    def row(self, spec: MazeSpec, seed: int) -> Row:
+        return make_maze_row(spec, seed)
+
+    def expert_trace(self, row: Row, rng: random.Random, slip: bool = False) -> Trace:
+        return expert_trace(row, rng, slip, labels="line")
+
+    def text_trace(self, row: Row) -> Trace:
+        return text_trace(row)
+
+    def direct_trace(self, row: Row) -> Trace:
+        return direct_trace(row)
+
+    def perception(self, spec: MazeSpec, seed: int, settings: DrawingSettings) -> list[dict[str, Any]]:
+        return perception_example(spec, seed, settings)
+
+    def ood(self, section: Any) -> dict[str, Sequence[MazeSpec]]:
+        grid = 6 if section is None else section.ood_grid
+        return {
+            "bigger grid": (self.spec(section, "ood", grid=grid),),
+            "other look": tuple(self.spec(section, "ood", look=look) for look in OOD_LOOKS),
+        }
+
+    def corpus(self, section: Any, settings: DrawingSettings = SHORT) -> Iterator[str]:
+        yield from corpus(self.spec(section, "train"), settings)
+        yield from corpus(self.ood(section)["bigger grid"][0], settings)
+
+
+FAMILY = MazeFamily()

@@ -1,0 +1,90 @@
+"""Training examples by number, made or read when they are asked for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.processing import Encoded, Tokenizer, encode_conversation
+from vilasr_jax.tasks.family import Family
+from vilasr_jax.tasks.replay import replay
+
+FORMATS = ("drawing", "text", "direct")
+
+
+@dataclass(frozen=True)
+class TraceSource:
+    """`count` expert traces of a family, encoded. `format`: drawing, text or direct."""
+
+    family: Family
+    spec: Any
+    settings: DrawingSettings
+    tokenizer: Tokenizer
+    count: int
+    slip_share: float = 0.0
+    format: str = "drawing"
+    first_seed: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Encoded:
+        seed = self.first_seed + int(index)
+        row = self.family.row(self.spec, seed)
+        if self.format == "drawing":
+            rng = random.Random(f"trace {seed}")
+            trace = self.family.expert_trace(row, rng, slip=rng.random() < self.slip_share)
+        else:
+            controls = {"text": self.family.text_trace, "direct": self.family.direct_trace}
+            trace = controls[self.format](row)
+        return encode_conversation(self.tokenizer, replay(trace, self.settings))
+
+
+@dataclass(frozen=True)
+class PerceptionSource:
+    """A family's single-turn questions about what is where, encoded."""
+
+    family: Family
+    spec: Any
+    settings: DrawingSettings
+    tokenizer: Tokenizer
+    count: int
+    first_seed: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Encoded:
+        messages = self.family.perception(self.spec, self.first_seed + int(index), self.settings)
+        return encode_conversation(self.tokenizer, messages)
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Sources in turn: number i is number i // n of source i % n, until the shortest ends."""
+
+    sources: tuple[Sequence[Encoded], ...]
+
+    def __len__(self) -> int:
+        return len(self.sources) * min(map(len, self.sources))
+
+    def __getitem__(self, index: int) -> Encoded:
+        turn, source = divmod(int(index), len(self.sources))
+        return self.sources[source][turn]
+
+
+@dataclass(frozen=True)
+class MappedSource:
+    """Stored items, each turned into an `Encoded` when it is asked for."""
+
+    items: Sequence
+    encode: Callable[[object], Encoded]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.encode(self.items[int(index)])
