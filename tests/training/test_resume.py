@@ -22,7 +22,8 @@ from vilasr_jax.config import (
     SamplingSection,
 )
 from vilasr_jax.errors import DataError
-from vilasr_jax.tasks.pipeline import MappedSource, batches
+from vilasr_jax.tasks.pipeline import batches
+from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training import grpo, reflect, sft
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
