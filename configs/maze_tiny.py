@@ -44,7 +44,7 @@ def get_config():
                 perception_optimizer=muon,
                 traces=400,
                 slip_share=0.25,
-                steps=500,
+                steps=1200,
                 validate_every=100,
                 batch=16,
                 optimizer=muon,

@@ -60,7 +60,7 @@ def quiet() -> Progress:
 
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "time"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("time", "cpu_seconds")} for line in lines]
 
 
 class ScriptedContext(Context):

@@ -3,7 +3,7 @@
 For each seed, in folders of their own:
 
     main       the config's stages: cold start, reflect, rl
-    more_sft   the cold start's parameters trained on by SFT, for as many seconds as reflect and rl took
+    more_sft   the cold start's parameters trained on by SFT, for the processor time that reflect and rl took
     direct     cold start on traces that answer at once, for as many training tokens (first seed)
     text       cold start on traces that write the coordinates as text, without drawing, likewise (first seed)
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,14 @@ def _table(folders: dict[str, list[Path]]) -> dict[str, Any]:
 
 
 def more_sft(job: JobConfig, home: Path) -> Path:
-    """The cold start's parameters, trained on with the same traces for the time reflect and rl took."""
+    """The cold start's parameters, trained on with the same traces for the processor time that reflect and rl
+    took."""
     folder = home / "more_sft" / "eval"
     if (folder / "scores.json").exists():
         return folder
     context = Context(job, home / "main")
-    spent = sum(_seconds(home / "main" / name) for name in ("reflect", "rl"))
-    per_step = _seconds(home / "main" / "cold_start") / job.cold_start.steps
-    steps = max(1, round(spent / per_step))
+    spent = sum(_spent(home / "main" / name) for name in ("reflect", "rl"))
+    steps = max(1, round(spent / _per_step(home / "main" / "cold_start")))
     stage = Stage(home / "more_sft", steps, job.cold_start.save_every, "control: more SFT")
     with progress_bar() as progress:
         if stage.done:
@@ -134,15 +135,25 @@ def _evaluate(context: Context, params: Any, folder: Path, name: str, progress: 
     evaluate(context, params, rows, folder, name, lambda n: progress.update(bar, completed=n))
 
 
-def _seconds(stage: Path) -> float:
-    """Time that a stage's steps and its sampling took; a restart begins a new count."""
+def _spent(stage: Path) -> float:
+    """Processor seconds of a stage's steps and its sampling, all threads; a restart begins a new count.
+
+    Processor time, not the clock's: other work on the machine slows the clock's.
+    """
     total, last = 0.0, 0.0
     for line in (stage / "metrics.jsonl").read_text().splitlines():
-        now = json.loads(line)["time"]
+        now = json.loads(line)["cpu_seconds"]
         total += now - last if now >= last else now
         last = now
     samples = (json.loads(path.read_text()) for path in (stage / "samples").glob("*.json"))
-    return total + sum(shard["seconds"] for shard in samples)
+    return total + sum(shard["cpu_seconds"] for shard in samples)
+
+
+def _per_step(stage: Path) -> float:
+    """Processor seconds of one step: the median over the log, so neither compiling nor validation counts."""
+    lines = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+    costs = [(b["cpu_seconds"] - a["cpu_seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(lines)]
+    return float(np.median([cost for cost in costs if cost > 0]))
 
 
 def _right(folder: Path) -> dict[str, bool]:

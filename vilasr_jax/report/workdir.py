@@ -95,7 +95,7 @@ def read_curves(file: Path, notes: list[str], points: int = 240) -> dict[str, li
         if not _is_number(step):
             continue
         for name, value in row.items():
-            if name not in ("step", "time") and _is_number(value):
+            if name not in ("step", "time", "cpu_seconds") and _is_number(value):
                 series.setdefault(name, {})[step] = value
     return {name: _thin(sorted(pairs.items()), points) for name, pairs in series.items()}
 

@@ -72,7 +72,7 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
         path = folder / f"{number:05d}-of-{count:05d}.array_record"
         note = path.with_suffix(".json")
         if not note.exists():
-            began = time.monotonic()
+            began = time.process_time()
             first = number * section.shard
             some = min(section.shard, section.questions - first)
             rows = context.rows("rl", some, first=context.REFLECT_SEEDS + first)
@@ -85,7 +85,7 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
                 writer.write(trajectory.to_bytes())
             writer.close()
             draft.replace(path)
-            write_json(note, {**funnel_of(trajectories), "seconds": time.monotonic() - began})
+            write_json(note, {**funnel_of(trajectories), "cpu_seconds": time.process_time() - began})
         counts = json.loads(note.read_text())
         totals = {name: totals[name] + counts[name] for name in FUNNEL}
         paths += [path] if counts["kept"] else []

@@ -29,7 +29,7 @@ class Stage:
         self.store = CheckpointStore(directory / "checkpoints", keep=2)
         self.window: list[Mapping[str, Any]] = []
         self._writer: SummaryWriter | None = None
-        self._started = 0.0
+        self._started = self._started_cpu = 0.0
 
     @property
     def done(self) -> bool:
@@ -43,7 +43,7 @@ class Stage:
 
     def begin(self, items: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns (steps already done, items): those given, or those of the newest checkpoint."""
-        self._started = time.monotonic()
+        self._started, self._started_cpu = time.monotonic(), time.process_time()
         step = 0
         if self.store.latest_step() is not None:
             abstract = {
@@ -70,7 +70,12 @@ class Stage:
         self.window = []
         means = {k: float(np.mean([m[k] for m in window])) for k in (window[0] if window else {})}
         values = {**means, **{k: float(v) for k, v in more.items()}}
-        line = {"step": step, "time": round(time.monotonic() - self._started, 2), **values}
+        line = {
+            "step": step,
+            "time": round(time.monotonic() - self._started, 2),
+            "cpu_seconds": round(time.process_time() - self._started_cpu, 2),
+            **values,
+        }
         with (self.directory / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in values.items():
