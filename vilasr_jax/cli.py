@@ -27,7 +27,7 @@ flags.DEFINE_list("options", [], "solve: the choices, with commas between them, 
 flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face folder.")
 flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
-flags.DEFINE_string("seeds", "0,1,2", "bench learn: the seeds, with commas between them.")
+flags.DEFINE_string("seeds", "0,1,2", "bench learn, bench soft: the seeds, with commas between them.")
 
 USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--workdir=DIR]
 
@@ -40,6 +40,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   convert to-hf SRC DST     and back
   report WORKDIR            the HTML page of a run
   bench learn               the controls and seeds of a config, in one table
+  bench soft                a cold start with and without the soft drawing term, seed by seed
   bench render              drawings a second
   bench convert --size 7b   a conversion beside a plain copy of the same bytes
 
@@ -170,11 +171,21 @@ def _bench_learn() -> object:
     from vilasr_jax.bench.learn import bench_learn
 
     job, workdir = _job()
+    return bench_learn(job, workdir, _seeds())
+
+
+def _bench_soft() -> object:
+    from vilasr_jax.bench.soft import bench_soft
+
+    job, workdir = _job()
+    return bench_soft(job, workdir, _seeds())
+
+
+def _seeds() -> list[int]:
     try:
-        seeds = [int(seed) for seed in FLAGS.seeds.split(",")]
+        return [int(seed) for seed in FLAGS.seeds.split(",")]
     except ValueError:
         raise ConfigError(f"--seeds={FLAGS.seeds}: give whole numbers with commas between them") from None
-    return bench_learn(job, workdir, seeds)
 
 
 def _bench_render() -> object:
@@ -184,7 +195,9 @@ def _bench_render() -> object:
     for r in records:
         print(
             f"{r['side']} x {r['side']}, {r['workers']} workers, {r['annotations']} annotations: "
-            f"{r['drawings_per_second']:,.0f} a second (only copied: {r['copies_per_second']:,.0f})"
+            f"{r['drawings_per_second']:,.0f} a second by the clock; "
+            f"{r['drawings_per_core_second']:,.0f} a second of a core "
+            f"(bare PIL calls {r['pil_per_second']:,.0f}, only copied {r['copies_per_second']:,.0f})"
         )
     return records
 
@@ -219,6 +232,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 BENCHES: dict[str, Callable[[], object]] = {
     "learn": _bench_learn,
+    "soft": _bench_soft,
     "render": _bench_render,
     "convert": _bench_convert,
 }

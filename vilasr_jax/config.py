@@ -50,7 +50,7 @@ class DrawingSection:
     """The drawing tools, as the model sees them."""
 
     prompt: str = "published"  # published, short
-    style: str = "published"  # published, clear, maze
+    style: str = "clear"  # clear, published (as released weights were trained on), maze
     max_turns: int = 10  # assistant turns a conversation
     max_images: int = 45  # base and drawn images a conversation
 

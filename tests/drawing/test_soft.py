@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vilasr_jax.drawing import Box, Line, get_style, render
+from vilasr_jax.drawing import Box, Line, Style, get_style, render
 from vilasr_jax.drawing.soft import (
     expected_number,
     soft_iou,
@@ -39,7 +39,7 @@ def test_gradient_agrees_with_finite_differences(kind, corners):
 @pytest.mark.parametrize("corners", [(10, 7, 41, 33), (3, 20, 60, 50), (30, 5, 35, 48)])
 @pytest.mark.parametrize("kind", [Box, Line])
 def test_hardens_to_pil(kind, corners):
-    style = get_style("published", labels=False, arrow=0, line_width=3, box_width=3, palette=((0, 0, 0),))
+    style = Style(labels=False, line_width=3, box_width=3, palette=((0, 0, 0),))
     white = Image.new("RGB", SIZE[::-1], "white")
     pil = 1 - np.asarray(render(white, [kind(1, "a", *corners)], style))[..., 0] / 255
     name = "box" if kind is Box else "line"

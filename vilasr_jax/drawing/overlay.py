@@ -43,7 +43,8 @@ class Overlay:
         self.style, self.max_images = style, max_images
         self.images: list[Image.Image] = list(images)
         self._base_of: list[int] = list(range(1, len(self.images) + 1))
-        self._annotations: dict[Key, Call] = {}
+        self._annotations: dict[Key, Call] = {}  # in order of first appearance
+        self._newest: dict[int, Call] = {}  # of each base
         self._reset_turn()
 
     def _reset_turn(self) -> None:
@@ -63,14 +64,14 @@ class Overlay:
         return self.images[self.base(index) - 1].size
 
     def annotations(self, index: int) -> list[Call]:
-        """What is drawn on an image's base now, oldest first."""
+        """What is drawn on an image's base now, in order of first appearance."""
         base = self.base(index)
         return [call for key, call in self._annotations.items() if key[0] == base]
 
     def apply(self, calls: Sequence[Call]) -> Applied:
         """Applies one turn's calls and draws every image they touched, once. Never raises."""
         self._reset_turn()
-        before = dict(self._annotations)
+        before = dict(self._annotations), dict(self._newest)
         errors = []
         for number, call in enumerate(calls, 1):
             try:
@@ -82,21 +83,24 @@ class Overlay:
             return Applied((), self._corrected, self._repeated, tuple(errors), full=True)
         try:
             bases = list(self._touched)
-            new = [render(self.images[base - 1], self.annotations(base), self.style) for base in bases]
+            new = [self._render(base) for base in bases]
             new += [make(self.images[base - 1]) for base, make in added]
             if any(image.mode != "RGB" for image in new):
                 raise ValueError("a drawn image is not RGB")
         except Exception:  # a fault of ours or of a tool's: it costs this turn, not the conversation
             logging.exception("a drawing failed")
-            self._annotations = before
+            self._annotations, self._newest = before
             return Applied((), 0, 0, (*errors, "the drawing failed"))
         self.images += new
         self._base_of += [*bases, *range(first + len(bases) + 1, len(self.images) + 1)]
         drawn = tuple(range(first + 1, len(self.images) + 1))
         return Applied(drawn, self._corrected, self._repeated, tuple(errors))
 
+    def _render(self, base: int) -> Image.Image:
+        return render(self.images[base - 1], self.annotations(base), self.style, self._newest.get(base))
+
     def put(self, call: Call) -> None:
-        """Adds an annotation, or moves the one of that label; it becomes the newest.
+        """Adds an annotation, or moves the one of that label; it becomes the newest, but keeps its place.
 
         What is already there in the same place is only counted: a turn of nothing else draws no image.
         """
@@ -109,8 +113,7 @@ class Overlay:
         if old is not None and _place(old) == _place(call):
             self._repeated += 1
             return
-        self._annotations.pop(key, None)
-        self._annotations[key] = call
+        self._annotations[key] = self._newest[base] = call
         self._touched[base] = None
         self._corrected += old is not None
 
@@ -119,7 +122,8 @@ class Overlay:
         base = self.base(index)
         gone = [key for key in self._annotations if (key[0], key[2]) == (base, label)]
         for key in gone:
-            del self._annotations[key]
+            if self._annotations.pop(key) is self._newest.get(base):
+                del self._newest[base]  # then the last one is
             self._touched[base] = None
         return len(gone)
 

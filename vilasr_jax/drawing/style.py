@@ -6,17 +6,20 @@ from vilasr_jax.errors import ConfigError
 
 Color = tuple[int, int, int]
 
-RED: Color = (220, 30, 40)
-# Colours that stay apart from each other and from white, black and mid-grey.
+# Colours that stay apart from each other, dark and light ones in turn.
 PALETTE: tuple[Color, ...] = (
     (214, 39, 40),
-    (31, 119, 180),
-    (44, 160, 44),
-    (255, 127, 14),
-    (148, 103, 189),
-    (0, 150, 160),
-    (227, 60, 190),
-    (120, 80, 60),
+    (255, 214, 10),
+    (0, 92, 200),
+    (120, 230, 90),
+    (150, 40, 180),
+    (255, 140, 0),
+    (0, 125, 115),
+    (255, 150, 200),
+    (110, 60, 20),
+    (70, 220, 240),
+    (30, 110, 30),
+    (200, 190, 255),
 )
 
 
@@ -24,21 +27,26 @@ PALETTE: tuple[Color, ...] = (
 class Style:
     """Look of the drawn annotations.
 
+    `look` is the painter: "clear", which all other fields steer, or "published", which draws as the published
+    code does and reads `box_width`, `line_width`, `dots`, `labels` and `label_size` only.
+
     `reference` makes sizes follow the image: they hold for a short side of that many pixels and grow and
-    shrink with it (never below 1 px); 0 keeps them as they are.
+    shrink with it, down to `least_scale` (never below 1 px); 0 keeps them as they are.
     """
 
     name: str = "custom"
+    look: str = "clear"
     palette: tuple[Color, ...] = PALETTE  # colour by label; one entry paints everything alike
     line_width: float = 3
     line_gap: float = 0  # free space before each end of a line, so that a mark at a way point stays readable
     box_width: float = 3
+    rim: float = 0  # around lines and boxes, black or white, whichever stands out from their colour
     reference: int = 0
+    least_scale: float = 0
     labels: bool = True
     label_size: float = 14
-    label_background: bool = True  # label on a filled plate, not on the bare picture
     arrow: float = 0  # length of the arrow head, 0 for none
-    dots: float = 0  # radius of a dot on each end point, 0 for none
+    dots: float = 0  # radius of a dot where a line starts, 0 for none
     newest_ring: float = 0  # radius of a ring on the newest line's end point, 0 for none
     ring_width: float = 2
     ring_color: Color = (20, 20, 20)
@@ -47,8 +55,11 @@ class Style:
 STYLES: dict[str, Style] = {
     style.name: style
     for style in (
-        Style("published", palette=(RED,), line_width=3, box_width=3, label_background=False, arrow=10),
-        Style("clear", reference=448, line_width=4, box_width=3, label_size=16, arrow=14, dots=4),
+        Style("published", look="published", box_width=4, line_width=4, dots=4, label_size=10),
+        Style(
+            "clear", reference=448, least_scale=0.55, line_width=4, box_width=3, rim=1, label_size=15,
+            arrow=16, dots=5,
+        ),
         Style(
             "maze", palette=((40, 110, 255),), line_width=4, line_gap=8, labels=False, newest_ring=12,
             ring_color=(255, 0, 200),

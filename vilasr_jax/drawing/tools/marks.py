@@ -48,8 +48,7 @@ class PointMark(_Mark):
     call = Dot
 
     def draw(self, canvas, call, newest):
-        canvas.dot(call.x, call.y, canvas.style.line_width * 1.5, canvas.color(call.label))
-        canvas.note(call.x, call.y, call.label)
+        canvas.mark(call.x, call.y, call.label)
 
 
 class TextMark(_Mark):
@@ -61,4 +60,4 @@ class TextMark(_Mark):
     call = Words
 
     def draw(self, canvas, call, newest):
-        canvas.note(call.x, call.y, call.label, always=True)
+        canvas.words(call.x, call.y, call.label)
