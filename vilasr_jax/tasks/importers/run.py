@@ -1,0 +1,203 @@
+"""Imports published data: every row that can be used is written, every other is named with file and line.
+
+Rows are written shard by shard, so a stopped import goes on with the first shard that is missing and ends
+with the same files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.files import write_json
+from vilasr_jax.processing import load_image, resize_image
+from vilasr_jax.tasks.importers.benchmarks import benchmark_reader
+from vilasr_jax.tasks.importers.fields import Draft
+from vilasr_jax.tasks.importers.items import Item, read_items
+from vilasr_jax.tasks.importers.pictures import Pictures
+from vilasr_jax.tasks.importers.questions import read_question
+from vilasr_jax.tasks.importers.sharegpt import read_sharegpt
+from vilasr_jax.tasks.stored import INDEX, StoredRow, shard_note, write_shard
+
+SHARD = 128  # items
+BROKEN = "broken.txt"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A published layout: where its files lie below the folder given, and how an item becomes a row."""
+
+    folders: tuple[str, ...]
+    names: tuple[str, ...]
+    read: Callable[[Mapping[str, Any], str], Draft]
+
+
+def _benchmark(name: str, data_type: str = "") -> Format:
+    return Format((".", "benchmark"), (f"{name}.json", f"{name}.jsonl"), benchmark_reader(name, data_type))
+
+
+FORMATS: dict[str, Format] = {
+    "cold_start": Format(("cold_start", "."), ("*.json", "*.jsonl"), read_sharegpt),
+    "rrs": Format(("reflective_rejection_sampling", "."), ("*.json", "*.jsonl"), read_sharegpt),
+    "rl": Format(("rl", "."), ("*.json", "*.jsonl"), read_question),
+    "maze": _benchmark("maze", "maze"),
+    "SpatialEval_spatialreal": _benchmark("SpatialEval_spatialreal", "vqa"),
+    "vsi_bench": _benchmark("vsi_bench", "video"),
+    "spar_bench": _benchmark("spar_bench"),
+    "mmsi_bench": _benchmark("mmsi_bench"),
+}
+_NO_ROWS = ("dataset_info.json",)
+
+
+def import_data(
+    name: str,
+    source: str | os.PathLike,
+    destination: str | os.PathLike,
+    images: str | os.PathLike | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> dict[str, Any]:
+    """Imports one format; returns the index that is also written to `destination/index.json`.
+
+    Args:
+      name: one of `FORMATS`.
+      source: a published folder, local or `gs://`, or one file of it.
+      destination: a local folder, new or that of the same import.
+      images: where relative image paths start, if not at `source` or beside the file.
+      progress: called with the share that is done and a line of figures.
+
+    Returns:
+      {"format", "source", "files", "rows", "images", "broken", "shards": [names]}; the broken rows are listed
+      in `broken.txt`, one a line.
+
+    Raises:
+      ConfigError: an unknown format, or a destination that holds something else.
+      DataError: no file of the format, or none of its rows can be used.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"no format {name!r}; there are: {', '.join(FORMATS)}")
+    if str(destination).startswith("gs://"):
+        raise ConfigError(f"{destination}: rows are written to a local (or mounted) folder")
+    source, folder = epath.Path(source), Path(destination)
+    form, files = FORMATS[name], _find_files(name, source)
+    plan = {"format": name, "source": str(source), "files": {str(f): f.stat().length for f in files}}
+    _open_folder(folder, plan)
+    if (folder / INDEX).exists():
+        return json.loads((folder / INDEX).read_text())
+    pictures = _pictures(source, files, images)
+    rows, pixels, broken, shards = 0, 0, 0, []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        items = _numbered(files)
+        for number in itertools.count():
+            some = list(itertools.islice(items, SHARD))
+            if not some:
+                break
+            path = folder / f"rows-{number:05d}.array_record"
+            note = shard_note(path)
+            if note is None:
+                made = list(pool.map(lambda it: _make_row(form, pictures, *it), some))
+                good = [row for row in made if isinstance(row, StoredRow)]
+                note = {
+                    "rows": len(good),
+                    "images": sum(len(row.images) for row in good),
+                    "broken": [line for line in made if isinstance(line, str)],
+                }
+                write_shard(path, (row.to_bytes() for row in good), note)
+            rows, pixels = rows + note["rows"], pixels + note["images"]
+            broken += len(note["broken"])
+            shards += [path.name] if note["rows"] else []
+            if progress:
+                progress(some[-1][3], f"{rows:,} rows, {broken:,} broken")
+    if progress:
+        progress(1.0, f"{rows:,} rows, {broken:,} broken")
+    _list_broken(folder, number)
+    index = {**plan, "rows": rows, "images": pixels, "broken": broken, "shards": shards}
+    if not rows:
+        first = (folder / BROKEN).read_text().split("\n")[0] if broken else f"{source} holds no row"
+        raise DataError(f"none of {broken} rows of {source} can be used; the first: {first}")
+    write_json(folder / INDEX, index)
+    return index
+
+
+def _find_files(name: str, source: epath.Path) -> list[epath.Path]:
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    if not source.is_dir():
+        return [source]
+    for folder in FORMATS[name].folders:
+        for pattern in FORMATS[name].names:
+            found = sorted(p for p in (source / folder).glob(pattern) if p.name not in _NO_ROWS)
+            if found:
+                return found
+    form = FORMATS[name]
+    wanted = ", ".join(f"{f}/{n}".removeprefix("./") for f in form.folders for n in form.names)
+    raise DataError(f"{source}: holds no file of format {name} (looked for {wanted})")
+
+
+def _open_folder(folder: Path, plan: dict[str, Any]) -> None:
+    """Notes in a new folder what is imported into it; refuses one that holds something else."""
+    path = folder / "import.json"
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give a folder to write to")
+    if not path.exists():
+        if folder.exists() and any(p.suffix != ".draft" for p in folder.iterdir()):
+            raise ConfigError(f"{folder} holds other files; give a new folder")
+        write_json(path, plan)
+    elif json.loads(path.read_text()) != plan:
+        raise ConfigError(f"{folder} holds another import, or its source has changed; give a new folder")
+
+
+def _pictures(source: epath.Path, files: list[epath.Path], images: str | os.PathLike | None) -> Pictures:
+    base = source if source.is_dir() else source.parent
+    given = [epath.Path(images)] if images else []
+    beside = [parent for file in files for parent in (file.parent, file.parent.parent)]
+    return Pictures([*given, base, *beside], archives=[*given, base])
+
+
+def _numbered(files: list[epath.Path]) -> Iterator[tuple[epath.Path, int, Item, float]]:
+    """Every item with its file, its number there (from 0), and the share of all files up to its end."""
+    sizes = [file.stat().length or 1 for file in files]
+    for at, file in enumerate(files):
+        before = sum(sizes[:at])
+        for number, item in enumerate(read_items(file)):
+            yield file, number, item, (before + item.at * sizes[at]) / sum(sizes)
+
+
+def _make_row(
+    form: Format, pictures: Pictures, file: epath.Path, number: int, item: Item, share: float
+) -> StoredRow | str:
+    """The row, or a line that says what is wrong with it."""
+    where = f"{file}:{item.line}"
+    if item.value is None:
+        return f"{where}: {item.error}"
+    try:
+        draft = form.read(item.value, file.stem)
+        images = tuple(_checked(path, pictures.read(path)) for path in draft.image_paths)
+    except DataError as error:
+        return f"{where}: {error}"
+    plain = {key: value for key, value in vars(draft).items() if key != "image_paths"}
+    meta = {**draft.meta, "image_path": list(draft.image_paths)}
+    return StoredRow(**{**plain, "id": f"{file.stem}-{number}", "images": images, "meta": meta})
+
+
+def _checked(path: str, data: bytes) -> bytes:
+    """The bytes of a picture that can be decoded and has a size the model takes."""
+    try:
+        resize_image(load_image(data))
+    except DataError as error:
+        raise DataError(f"image {path}: {error}") from None
+    return data
+
+
+def _list_broken(folder: Path, shards: int) -> None:
+    notes = [shard_note(folder / f"rows-{number:05d}.array_record") for number in range(shards)]
+    lines = [line for note in notes for line in note["broken"]]
+    (folder / BROKEN).write_text("".join(f"{' '.join(line.split())}\n" for line in lines))

@@ -1,0 +1,154 @@
+"""Rows and recorded conversations in ArrayRecord files: what importers and trace synthesis write.
+
+A record holds one row with its images as encoded files (JPEG, PNG, ...), untouched, so that the size they are
+read at is the reader's to choose. A recorded conversation also carries its messages, each
+
+    {"role": "system" | "user" | "assistant", "content": "text with <image> where a picture stands"}
+
+and the pictures of all its messages; the row's own are those of the first user message. A folder is
+`rows-00000.array_record`, `rows-00001.array_record`, ... and `index.json`, written last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from vilasr_jax.errors import DataError
+from vilasr_jax.files import write_json
+from vilasr_jax.processing import load_image, resize_image
+from vilasr_jax.tasks.rows import Row
+
+IMAGE_MARK = "<image>"
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row as it lies in a file: `images` are encoded bytes, `messages` is empty where there is no trace."""
+
+    id: str
+    question: str
+    answer: str
+    question_type: str
+    options: tuple[str, ...]
+    images: tuple[bytes, ...]
+    data_type: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Mapping[str, str], ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Length of the header (4 bytes), the header as JSON, then the images one after another."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "images"}
+        header = json.dumps({**plain, "sizes": [len(image) for image in self.images]}).encode()
+        return b"".join([len(header).to_bytes(4, "little"), header, *self.images])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StoredRow:
+        """Reads what `to_bytes` wrote."""
+        at = 4 + int.from_bytes(data[:4], "little")
+        plain = json.loads(data[4:at])
+        images = []
+        for size in plain.pop("sizes"):
+            images.append(data[at : at + size])
+            at += size
+        lists = {name: tuple(plain.pop(name)) for name in ("options", "messages")}
+        return cls(images=tuple(images), **plain, **lists)
+
+    @property
+    def base_images(self) -> tuple[bytes, ...]:
+        """The pictures that come with the question."""
+        asked = next((m["content"] for m in self.messages if m["role"] == "user"), None)
+        return self.images if asked is None else self.images[: asked.count(IMAGE_MARK)]
+
+    def row(self, min_pixels: int, max_pixels: int, frames: int = 0) -> Row:
+        """The row, its images decoded and resized; at most `frames` of a video's, evenly spaced (0: all)."""
+        images, plain = self.base_images, dict(vars(self))
+        if self.data_type == "video" and 0 < frames < len(images):
+            images = [images[i * (len(images) - 1) // max(1, frames - 1)] for i in range(frames)]
+        plain.pop("messages")
+        plain["images"] = tuple(_decode(image, min_pixels, max_pixels) for image in images)
+        return Row(**plain)
+
+    def conversation(self, min_pixels: int, max_pixels: int) -> list[dict[str, Any]]:
+        """The recorded messages as `encode_conversation` takes them, every picture resized."""
+        pictures = iter([_decode(image, min_pixels, max_pixels) for image in self.images])
+        messages = []
+        for message in self.messages:
+            content: list[dict[str, Any]] = []
+            for number, text in enumerate(message["content"].split(IMAGE_MARK)):
+                if number:
+                    content.append({"type": "image", "image": next(pictures)})
+                if text:
+                    content.append({"type": "text", "text": text})
+            messages.append({"role": message["role"], "content": content})
+        return messages
+
+
+def _decode(image: bytes, min_pixels: int, max_pixels: int) -> Image.Image:
+    return resize_image(load_image(image), min_pixels, max_pixels)
+
+
+class StoredRows(Sequence):
+    """The `StoredRow`s of one or more folders, by number.
+
+    Raises:
+      DataError: a folder is missing, unfinished or empty.
+    """
+
+    def __init__(self, folders: Iterable[str | Path]):
+        self.folders = [Path(folder) for folder in folders]
+        shards = [str(shard) for folder in self.folders for shard in _shards(folder)]
+        self._source = ArrayRecordDataSource(shards)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, number: int) -> StoredRow:
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)}")
+        return StoredRow.from_bytes(self._source[int(number)])
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """A folder's `index.json`: {"format", "rows", "shards": [names], ...}; DataError when there is none."""
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        if isinstance(index["shards"], list) and isinstance(index["rows"], int):
+            return index
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{folder} holds no finished rows ({INDEX}); write them with `vilasr data import` first")
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = read_index(folder)
+    if not index["rows"]:
+        raise DataError(f"{folder} holds no row; see {folder / INDEX} for what was left out")
+    return [folder / name for name in index["shards"]]
+
+
+def write_shard(path: Path, records: Iterable[bytes], note: Mapping[str, Any]) -> None:
+    """Writes an ArrayRecord file and, last, `note` beside it as JSON, which says that the shard is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    writer = ArrayRecordWriter(str(draft), "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
+    draft.replace(path)
+    write_json(path.with_suffix(".json"), note)
+
+
+def shard_note(path: Path) -> dict[str, Any] | None:
+    """What `write_shard` noted beside a finished shard; None for one that is not finished."""
+    note = path.with_suffix(".json")
+    return json.loads(note.read_text()) if note.exists() else None
