@@ -27,7 +27,7 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_use_devices", lambda job: None)  # they are chosen already
 
     def call(*words):
-        for name in ("workdir", "json", "question", "checkpoint", "out"):
+        for name in ("workdir", "json", "question", "checkpoint", "out", "images"):
             flags.FLAGS[name].unparse()
         flags.FLAGS["config"].unparse()
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
@@ -95,6 +95,10 @@ def test_help(run):
         (["convert", "sideways", "a", "b"], ["usage"]),
         (["convert", "from-hf", "missing", "W"], ["missing"]),
         (["bench", "nothing"], ["usage"]),
+        (["data"], ["usage", "import"]),
+        (["data", "import", "rl", "missing"], ["usage"]),
+        (["data", "import", "coco", "missing", "W"], ["'coco'", "vsi_bench"]),
+        (["data", "import", "rl", "missing", "W"], ["missing", "no such"]),
         (["bench", "learn", CONFIG, "--workdir=W", "--seeds=0,x"], ["seeds"]),
     ],
     ids=lambda value: " ".join(value[:1] + value[3:]) if isinstance(value, list) else "",
@@ -195,6 +199,25 @@ def test_solve_with_bad_files(run, tmp_path):
     (tmp_path / "tokenizer").mkdir()
     refused(run("solve", picture, *ask), str(tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+def test_data_import(run, tmp_path):
+    source, out = "tests/tasks/published/ViLaSR-eval", tmp_path / "rows"
+    code, told, _ = run("data", "import", "vsi_bench", source, out, f"--json={tmp_path / 'index.json'}")
+    assert code == 0 and f"2 rows with 32 images are in {out}" in told
+    assert json.loads((tmp_path / "index.json").read_text())["rows"] == 2
+    broken = tmp_path / "broken" / "rl.jsonl"
+    broken.parent.mkdir()
+    row = {"question": "?", "answer": "A", "image_path": ["p.png"], "question_type": "free-form",
+           "data_type": "vqa"}  # fmt: skip
+    broken.write_text("\n".join([json.dumps(row), "{"]))
+    code, _, err = run("data", "import", "rl", broken, tmp_path / "none")
+    assert code == 2 and "p.png is missing" in err and "rl.jsonl:1" in err
+    from PIL import Image
+
+    Image.new("RGB", (56, 56)).save(broken.parent / "p.png")
+    code, told, _ = run("data", "import", "rl", broken, tmp_path / "some")
+    assert code == 0 and f"{broken}:2: is no valid JSON" in told and "1 rows were left out" in told
 
 
 def test_in_a_process_of_its_own(tmp_path):

@@ -26,6 +26,7 @@ flags.DEFINE_string("question", None, "solve: what to ask about the images.", sh
 flags.DEFINE_list("options", [], "solve: the choices, with commas between them, when there are any.")
 flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face folder.")
 flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
+flags.DEFINE_string("images", None, "data import: where relative image paths start, if not at SRC.")
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn, bench soft: the seeds, with commas between them.")
 
@@ -36,6 +37,9 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   eval                      the finished stages of a workdir on held-out questions
   solve IMAGE... --question Q [--options A,B,C,D] --checkpoint DIR [--out DIR]
                             one question; prints each turn, saves each drawn image
+  data import FORMAT SRC DST [--images=DIR]
+                            published data to rows; SRC may be gs://; FORMAT is cold_start, rrs, rl, maze,
+                            SpatialEval_spatialreal, vsi_bench, spar_bench or mmsi_bench
   convert from-hf SRC DST   a Hugging Face folder to an Orbax checkpoint
   convert to-hf SRC DST     and back
   report WORKDIR            the HTML page of a run
@@ -142,6 +146,33 @@ def _solve(words: list[str]) -> None:
     solve(words, FLAGS.question, Path(FLAGS.checkpoint), Path(FLAGS.out or "solved"), FLAGS.options)
 
 
+def _data(words: list[str]) -> None:
+    if not words or words[0] not in DATA:
+        raise ConfigError(f"usage: vilasr data WHAT ...; there are: {', '.join(DATA)}")
+    DATA[words[0]](words[1:])
+
+
+def _data_import(words: list[str]) -> None:
+    from vilasr_jax.progress import progress_bar
+    from vilasr_jax.tasks.importers import BROKEN, import_data
+
+    if len(words) != 3:
+        raise ConfigError("usage: vilasr data import FORMAT SRC DST [--images=DIR]")
+    with progress_bar() as progress:
+        bar = progress.add_task(f"import {words[0]}", total=100, visible=False, note="")
+
+        def show(done: float, note: str) -> None:
+            progress.update(bar, completed=int(100 * done), visible=True, note=note)
+
+        index = import_data(*words, FLAGS.images, show)
+    print(f"{index['rows']:,} rows with {index['images']:,} images are in {words[2]}")
+    if index["broken"]:
+        listed = (Path(words[2]) / BROKEN).read_text().splitlines()
+        print("\n".join(listed[:10]), *(["..."] if len(listed) > 10 else []), sep="\n")
+        print(f"{index['broken']:,} rows were left out; {Path(words[2]) / BROKEN} lists them")
+    _save(index)
+
+
 def _convert(words: list[str]) -> None:
     from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf
 
@@ -225,9 +256,14 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "rl": _train(("rl",)),
     "eval": _train(("eval", "report")),
     "solve": _solve,
+    "data": _data,
     "convert": _convert,
     "report": _report,
     "bench": _bench,
+}
+
+DATA: dict[str, Callable[[list[str]], None]] = {
+    "import": _data_import,
 }
 
 BENCHES: dict[str, Callable[[], object]] = {
