@@ -36,9 +36,7 @@ def test_dry_run_prints_the_commands_and_starts_nothing(tmp_path):
 
 def test_one_failure_ends_all_in_bounded_time():
     began = time.monotonic()
-    done = pod(
-        "3", "bash", "-c", "[ $VILASR_PROCESS_ID != 1 ] || exit 7; sleep 50", VILASR_GRACE="1"
-    )
+    done = pod("3", "bash", "-c", "[ $VILASR_PROCESS_ID != 1 ] || exit 7; sleep 50", VILASR_GRACE="1")
     assert done.returncode == 7 and time.monotonic() - began < 20
     assert "process 1 of 3 ended with code 7" in done.stderr
     assert "run the same command again" in done.stderr
