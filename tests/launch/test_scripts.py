@@ -15,9 +15,10 @@ PLACE = ("--name=one", "--zone=us-west4-a")
 
 def script(name, *words, path=None, **env):
     path = {"PATH": f"{path}:{os.environ['PATH']}"} if path else {}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     return subprocess.run(
         ["bash", f"launch/{name}", *words],
-        cwd=ROOT, env={**os.environ, **path, **env}, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env={**outside, **path, **env}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 
