@@ -4,16 +4,10 @@ The kernels take lengths and head widths that are multiples of 128; others are p
 with zeros, which change no result.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jax.sharding import PartitionSpec as P
 
-from vilasr_jax.models.qwen2_5_vl.sharding import fitted
-
-_ROW_AXES = ("data", "fsdp")
 _LANES = 128
 _BLOCKS = (512, 256, 128)
 
@@ -30,20 +24,6 @@ def splash_self_attention(q, k, v, segment_ids, *, causal: bool, interpret: bool
     Returns:
       [b, t, n, h] in q's dtype.
     """
-    call = partial(_local_attention, causal=causal, interpret=interpret)
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = set() if mesh.empty else set(mesh.auto_axes)  # those that no shard_map around this has taken
-    if not axes or mesh.size == 1:
-        return call(q, k, v, segment_ids)
-    # The compiler cannot split a kernel by itself: each device runs it on its own rows and heads.
-    spec = fitted(P(tuple(axis for axis in _ROW_AXES if axis in axes), None, "model"), q.shape, mesh)
-    spec = P(spec[0], None, fitted(spec, k.shape, mesh)[2] if "model" in axes else None)
-    return jax.shard_map(
-        call, in_specs=(spec, spec, spec, P(spec[0])), out_specs=spec, axis_names=axes, check_vma=False
-    )(q, k, v, segment_ids)
-
-
-def _local_attention(q, k, v, segment_ids, *, causal: bool, interpret: bool):
     t, n, h = q.shape[1:]
     length, width = -t % _LANES, -h % _LANES
     q = q * h**-0.5  # of the true width
