@@ -1,0 +1,53 @@
+"""From a step's cost to a range of seconds. Uncalibrated: no figure here was compared with a TPU.
+
+The two ends, for one execution of a step on every chip:
+
+- best: cycles at the inferred clock, kernels at the chip's peak, asynchronous collectives wholly hidden
+  behind them unless they take longer, synchronous ones at the full bandwidth of the links;
+- worst: kernels at `KERNEL_SHARE` of the peak, collectives at `LINK_SHARE` of the bandwidth, none hidden.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vilasr_jax.plan.chips import Topology
+from vilasr_jax.plan.cost import Cost
+
+KERNEL_SHARE = 0.4
+LINK_SHARE = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Seconds of one execution, at best and at worst."""
+
+    compute: float  # cycles and kernels alone, at best
+    synchronous: float  # collectives that nothing hides, at best
+    asynchronous: float  # collectives that compute may hide, at best
+    best: float
+    worst: float
+
+    def utilisation(self, flops: float, topology: Topology) -> tuple[float, float]:
+        """Model FLOPs a second over the slice's peak, at (worst, best)."""
+        peak = topology.size * topology.chip.peak_flops
+        return flops / (self.worst * peak), flops / (self.best * peak)
+
+
+def predict(cost: Cost, topology: Topology) -> Prediction:
+    """The range for a step."""
+    chip = topology.chip
+    cycles = cost.cycles / chip.clock
+    kernels = cost.kernel_flops / chip.peak_flops
+
+    def exchange(asynchronous: bool) -> float:
+        return sum(
+            c.bytes / topology.gather_bandwidth(c.group)
+            for c in cost.collectives
+            if c.asynchronous == asynchronous
+        )
+
+    synchronous, asynchronous = exchange(False), exchange(True)
+    best = max(cycles + kernels + synchronous, asynchronous)
+    worst = cycles + kernels / KERNEL_SHARE + (synchronous + asynchronous) / LINK_SHARE
+    return Prediction(cycles + kernels, synchronous, asynchronous, best, worst)
