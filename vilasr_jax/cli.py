@@ -1,6 +1,6 @@
 """The `vilasr` command: one thin function a subcommand.
 
-Exit codes: 0 done, 1 a fault of ours, 2 the user's input.
+Exit codes: 0 done, 1 a fault of ours, 2 the user's input, 143 stopped by SIGTERM after saving.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from vilasr_jax.config import JobConfig, from_config_dict
-from vilasr_jax.errors import ConfigError, UserError
+from vilasr_jax.errors import STOPPED, ConfigError, Stopped, UserError
 from vilasr_jax.files import write_json
 
 FLAGS = flags.FLAGS
@@ -28,12 +28,13 @@ flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face fol
 flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
 flags.DEFINE_string("images", None, "data import: where relative image paths start, if not at SRC.")
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
+flags.DEFINE_integer("profile", 0, "train: steps of each stage to trace with the JAX profiler.")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn, bench soft: the seeds, with commas between them.")
 
 USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--workdir=DIR]
 
   train                     all stages of a config in order; each is skipped when done, resumed when half done
-  sft | reflect | rl        one stage
+  sft | reflect | rl        one stage; --profile=5 traces five steps of it
   eval                      the finished stages of a workdir on held-out questions
   solve IMAGE... --question Q [--options A,B,C,D] --checkpoint DIR [--out DIR]
                             one question; prints each turn, saves each drawn image
@@ -46,6 +47,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   bench learn               the controls and seeds of a config, in one table
   bench soft                a cold start with and without the soft drawing term, seed by seed
   bench render              drawings a second
+  bench sft                 supervised steps beside transformers, the same weights and data
   bench convert --size 7b   a conversion beside a plain copy of the same bytes
 
 Examples
@@ -62,6 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         code = _run(argv)
     except UserError as error:
         code = _refuse(error)
+    except Stopped as stopped:
+        print(f"vilasr: {stopped}, and saved; the same command goes on from there", file=sys.stderr)
+        code = STOPPED
     sys.exit(code)
 
 
@@ -126,10 +131,12 @@ def _train(stages: tuple[str, ...] | None = None) -> Callable[[list[str]], None]
     def command(words: list[str]) -> None:
         from vilasr_jax.job import train
         from vilasr_jax.report import print_summary
+        from vilasr_jax.training import interrupt
 
         _no_words(words)
         job, workdir = _job(stages)
-        summary = train(job, workdir)
+        interrupt.listen()
+        summary = train(job, workdir, FLAGS.profile)
         if summary["stages"]:
             print_summary(summary)
         _save(summary)
@@ -233,6 +240,12 @@ def _bench_render() -> object:
     return records
 
 
+def _bench_sft() -> object:
+    from vilasr_jax.bench.sft import bench_sft
+
+    return bench_sft()
+
+
 def _bench_convert() -> object:
     from vilasr_jax.bench.convert import bench_convert
 
@@ -270,6 +283,7 @@ BENCHES: dict[str, Callable[[], object]] = {
     "learn": _bench_learn,
     "soft": _bench_soft,
     "render": _bench_render,
+    "sft": _bench_sft,
     "convert": _bench_convert,
 }
 

@@ -25,7 +25,8 @@ class ModelSection:
     init_from: str = ""  # a Hugging Face folder; empty: random weights from the job's seed
     dtype: str = "float32"  # compute
     param_dtype: str = "float32"  # masters
-    remat: str = "none"  # none, full, dots
+    remat: str = "none"  # what the backward pass computes again: none, dots (all but matmuls), full
+    attention: str = "xla"  # xla; splash on TPUs: never holds the [t, t] scores
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,16 @@ class BucketSection:
     tokens: tuple[int, ...] = (128, 256, 384, 512)  # a whole conversation
     images: tuple[int, ...] = (1, 8)  # images a conversation
     patches: tuple[int, ...] = (100,)  # 14-px patches an image
+
+
+@dataclass(frozen=True)
+class PackingSection:
+    """Several conversations in one training row. A stage's batch and micro_batch then count rows."""
+
+    tokens: int = 0  # of a row; 0: off, a conversation has a row of its own
+    vision_rows: int = 8  # of patches, in a row
+    patches: int = 1024  # of a vision row; the largest image must fit
+    lookahead: int = 16  # conversations that each row is chosen from
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,13 @@ class OptimizerSection:
     clip_norm: float = 1.0  # 0: off
     b1: float = 0.9
     b2: float = 0.999
+    freeze: tuple[str, ...] = ()  # groups that stay as they are: vision, merger, language
+    vision_rate: float = 1.0  # of the learning rate, for the vision tower
+    merger_rate: float = 1.0  # of the learning rate, for the merger
+    lora_rank: int = 0  # train additions of this rank to the language model's matrices instead; 0: off
+    lora_alpha: float = 16.0  # the addition counts alpha / rank times
+    spike: float = 0.0  # skip an update whose gradient norm is so many times the running mean; 0: never
+    max_skipped: int = 20  # updates in a row that are skipped (not finite, or a spike) before the run stops
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,7 @@ class ColdStartSection:
     format: str = "drawing"  # drawing; controls: text, direct
     steps: int = 3000
     batch: int = 32
+    accumulate: int = 1  # parts of a batch that go through the model one after the other
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     validate_every: int = 0  # steps; 0: only at the end
     save_every: int = 100
@@ -150,6 +169,7 @@ class ReflectSection:
     sampling: SamplingSection = field(default_factory=SamplingSection)
     steps: int = 300
     batch: int = 32
+    accumulate: int = 1
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     shard: int = 256  # questions a file of sampled traces
     save_every: int = 100
@@ -163,17 +183,26 @@ class RLSection:
     prompts: int = 32  # questions a rollout batch
     group: int = 8  # trajectories a question
     updates: int = 2  # optimiser updates a rollout batch
-    micro_batch: int = 32  # trajectories a gradient call
+    micro_batch: int = 32  # trajectories (packed: rows) a gradient call
     sampling: SamplingSection = field(default_factory=SamplingSection)
     clip_low: float = 0.2
     clip_high: float = 0.3
     dual_clip: float = 3.0
     advantage: str = "grpo"  # grpo, dr_grpo, rloo
     loss: str = "trajectory_mean"  # trajectory_mean, token_mean, gspo
-    accuracy_weight: float = 0.5
-    format_weight: float = 0.5
+    kl_weight: float = 0.0  # of the KL to the policy that the stage started from; 0: no reference model
+    entropy_weight: float = 0.0  # of an entropy bonus
+    importance_cap: float = 0.0  # truncated importance sampling, rollout to training logprobs; 0: off
+    refill: int = 0  # rounds of more questions in place of groups with equal rewards; 0: those groups stay
+    overlong: str = "keep"  # conversations cut off at a length limit: keep, or mask (no part in the loss)
+    overlong_buffer: int = 0  # tokens before sampling.max_tokens over which reward is taken off; 0: off
+    overlong_penalty: float = 1.0  # taken off at the end of that buffer
+    rewards: dict[str, float] = field(
+        default_factory=lambda: {"accuracy": 0.5, "format": 0.5, "drawing": 0.0, "drew": 0.0, "repeat": 0.0}
+    )  # weight of each registered reward; a penalty's is negative
     must_draw: bool = False  # an answer without any drawing earns nothing
-    repeat_penalty: float = 0.0  # taken off for turns that only repeat a drawing
+    recovery: float = 0.0  # share of the questions that begin with the first turns of a failed conversation
+    sample_every: int = 0  # steps between those whose first conversations are saved to look at; 0: none
     optimizer: OptimizerSection = field(
         default_factory=lambda: OptimizerSection(learning_rate=1e-6, schedule="constant", weight_decay=0.01)
     )
@@ -198,6 +227,7 @@ class MeshSection:
     data: int = -1
     fsdp: int = 1
     model: int = 1
+    sequence_parallel: bool = False  # between blocks, split the tokens of a row over the model axis
     cpu_devices: int = 1  # on a machine without accelerators: virtual devices that share its cores
 
 
@@ -214,6 +244,7 @@ class JobConfig:
     model: ModelSection = field(default_factory=ModelSection)
     image: ImageSection = field(default_factory=ImageSection)
     buckets: BucketSection = field(default_factory=BucketSection)
+    packing: PackingSection = field(default_factory=PackingSection)
     drawing: DrawingSection = field(default_factory=DrawingSection)
     maze: MazeSection = field(default_factory=MazeSection)
     engine: EngineSection = field(default_factory=EngineSection)
@@ -262,6 +293,11 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{path}: expected a list, got {value!r}")
         return tuple(_value(item, v, f"{path}[{i}]") for i, v in enumerate(value))
+    if typing.get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: expected keys and values, got {value!r}")
+        item = typing.get_args(kind)[1]
+        return {str(key): _value(item, v, f"{path}.{key}") for key, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

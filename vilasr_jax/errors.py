@@ -4,6 +4,12 @@ A `UserError` is the user's to mend: the command line prints its one line and ex
 Anything else that escapes is a fault of ours and exits with code 1.
 """
 
+STOPPED = 143  # the exit code of a run that SIGTERM stopped: 128 + 15, as a shell tells it
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGTERM), and has saved what it did."""
+
 
 class UserError(Exception):
     """Input that can't be used as given; the message says what, where and what to do."""
@@ -27,3 +33,7 @@ class TokenizerError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that is missing, broken, or of another shape than the model."""
+
+
+class TrainingError(UserError):
+    """Training that can't go on with these settings."""

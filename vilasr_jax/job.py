@@ -15,25 +15,29 @@ from rich.progress import Progress
 
 from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.config import JobConfig, to_dict
+from vilasr_jax.config import JobConfig, RLSection, to_dict
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.evaluation import score_all, summarize, write_results
 from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import preset
+from vilasr_jax.parallel import barrier, is_writer, to_host
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
+from vilasr_jax.rewards import get_reward
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks import Row, chance
 from vilasr_jax.tasks.sources import FORMATS
 from vilasr_jax.training.advantages import ADVANTAGES
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.groups import OVERLONG
 from vilasr_jax.training.grpo import rl_stage, run_rl
 from vilasr_jax.training.losses import POLICY_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
+from vilasr_jax.training.state import check_groups
 
 TRAINED = ("cold_start", "reflect", "rl")
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
@@ -50,7 +54,8 @@ def open_workdir(job: JobConfig, workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"{workdir} is a file; give a folder for --workdir")
     if not path.exists():
-        write_json(path, ours)
+        if is_writer():
+            write_json(path, ours)
         return
     try:
         theirs = json.loads(path.read_text())
@@ -85,7 +90,7 @@ def check(context: Context) -> None:
     if job.model.init_from:
         open_hf(job.model.init_from)
     else:
-        preset(job.model.preset, remat=job.model.remat)
+        preset(job.model.preset, remat=job.model.remat, attention=job.model.attention)
     if job.tokenizer:
         Tokenizer.from_dir(job.tokenizer)
     DrawingSession([], "", settings=context.settings)
@@ -96,22 +101,35 @@ def check(context: Context) -> None:
     unknown = [name for name in job.stages if name not in (*TRAINED, "eval", "export", "report")]
     if unknown:
         raise ConfigError(f"config.stages: no stage {unknown[0]!r}")
-    for key, given, known in (
-        ("cold_start.format", job.cold_start.format, FORMATS),
-        ("rl.advantage", job.rl.advantage, ADVANTAGES),
-        ("rl.loss", job.rl.loss, POLICY_LOSSES),
-    ):
-        if given not in known:
-            raise ConfigError(f"config.{key}={given!r}: choose one of {', '.join(known)}")
+    if job.cold_start.format not in FORMATS:
+        given = job.cold_start.format
+        raise ConfigError(f"config.cold_start.format={given!r}: choose one of {', '.join(FORMATS)}")
+    check_rl(job.rl)
     sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
     for section in sections:
         make_optimizer(section, 1)
+        check_groups(section.freeze)
     batches = {
         "cold_start.perception_batch": job.cold_start.perception_batch,
         "cold_start.batch": job.cold_start.batch,
         "reflect.batch": job.reflect.batch,
         "rl.micro_batch": job.rl.micro_batch,
     }
+    for name in ("cold_start", "reflect"):
+        section = getattr(job, name)
+        if section.accumulate < 1 or section.batch % (shards * section.accumulate):
+            raise ConfigError(
+                f"config.{name}.accumulate={section.accumulate}: {name}.batch={section.batch} does not make "
+                f"so many parts for {shards} data shards"
+            )
+    if dict(context.mesh.local_mesh.shape)["model"] != context.mesh.shape["model"]:
+        raise ConfigError(
+            f"config.mesh.model={context.mesh.shape['model']} reaches over several hosts; sampling needs it "
+            "within one: make it no more than a host's devices"
+        )
+    if job.rl.prompts % context.host[1]:
+        hosts = context.host[1]
+        raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {hosts} hosts")
     for key, size in batches.items():
         if key.split(".")[0] in job.stages and (size < 1 or size % shards):
             raise ConfigError(f"config.{key}={size} must be a multiple of the mesh's {shards} data shards")
@@ -133,14 +151,38 @@ def check(context: Context) -> None:
             )
 
 
-def train(job: JobConfig, workdir: Path) -> dict[str, Any]:
-    """Runs the job's stages in `workdir`; returns the summary that is also written there."""
+def check_rl(section: RLSection) -> None:
+    """Raises ConfigError for settings of the RL stage that don't exist or can't work together."""
+    for key, given, known in (
+        ("advantage", section.advantage, ADVANTAGES),
+        ("loss", section.loss, POLICY_LOSSES),
+        ("overlong", section.overlong, OVERLONG),
+    ):
+        if given not in known:
+            raise ConfigError(f"config.rl.{key}={given!r}: choose one of {', '.join(known)}")
+    for name in section.rewards:
+        get_reward(name)
+    if section.group < 2:
+        raise ConfigError(f"config.rl.group={section.group}: samples are compared in groups of 2 at least")
+    if section.updates < 1 or section.prompts * section.group < section.updates:
+        raise ConfigError(
+            f"config.rl.updates={section.updates}: at least 1, at most prompts x group = "
+            f"{section.prompts * section.group}"
+        )
+
+
+def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
+    """Runs the job's stages in `workdir`; returns the summary that is also written there.
+
+    With `profile`, so many steps of each stage are traced into its folder `profile`.
+    """
     began = time.monotonic()
-    context = Context(job, workdir)
+    context = Context(job, workdir, profile=profile)
     check(context)
     if not (workdir / "config.json").exists():
         _check_new(context)
     open_workdir(job, workdir)
+    barrier("workdir")
     with progress_bar() as progress:
         params: Any = None
         for name in TRAINED:
@@ -153,7 +195,8 @@ def train(job: JobConfig, workdir: Path) -> dict[str, Any]:
             export(context)
     summary = write_summary(context, time.monotonic() - began)
     if "report" in job.stages:
-        render_report(workdir)
+        if is_writer():
+            render_report(workdir)
     return summary
 
 
@@ -223,8 +266,9 @@ def evaluate(
     context: Context, params: Any, rows: Sequence[Row], folder: Path, name: str, progress=None
 ) -> None:
     """Free-running conversations about `rows`; writes results and scores into `folder`."""
-    engine = context.engine(context.job.eval.sampling)
-    trajectories = engine.generate(params, context.requests(rows), context.key("eval"), progress)
+    trajectories = context.generate(
+        context.job.eval.sampling, params, context.requests(rows), context.key("eval"), progress
+    )
     score_all(trajectories, context.reward)
     scores = summarize(trajectories)
     scores["chance"] = chance(rows)
@@ -233,7 +277,8 @@ def evaluate(
         if len(values) > 1 or key == "unlike":
             scores[name_of_part] = {value: _part(rows, trajectories, key, value) for value in values}
     scores["sampling"] = to_dict(context.job.eval.sampling)
-    write_results(folder, name, trajectories, scores, context.job.eval.gallery)
+    if is_writer():
+        write_results(folder, name, trajectories, scores, context.job.eval.gallery)
 
 
 def _part(rows: Sequence[Row], trajectories: Sequence[Trajectory], key: str, value: str) -> dict[str, Any]:
@@ -250,10 +295,11 @@ def blank(row: Row) -> Row:
 def export(context: Context) -> Path:
     """Writes the last stage's model as a Hugging Face folder."""
     folder = context.workdir / "hf"
-    if not folder.exists():
+    params = None if folder.exists() else to_host(load_stage(context, last_stage(context)))
+    if params is not None and is_writer():
         image = context.job.image
         export_hf(
-            load_stage(context, last_stage(context)),
+            params,
             context.model_config,
             folder,
             tokenizer=context.tokenizer,
@@ -282,5 +328,6 @@ def write_summary(context: Context, seconds: float) -> dict[str, Any]:
         "parameters": context.parameter_count,
         "chance": next((scores["chance"] for scores in stages.values() if "chance" in scores), None),
     }
-    write_json(path, summary)
+    if is_writer():
+        write_json(path, summary)
     return summary

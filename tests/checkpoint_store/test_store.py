@@ -207,3 +207,15 @@ def test_sigkill_while_writing_leaves_a_readable_newest_step(tmp_path):
         assert all((np.asarray(w) == got.step).all() for w in got["params"].values())
         store.save(got.step + 1, {"params": got["params"]}, wait=True)
         assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]
+
+
+def test_the_best_step_is_kept_beside_the_newest(tmp_path):
+    scores = {1: 0.2, 2: 0.9, 3: None, 4: 0.5, 5: None}
+    with CheckpointStore(tmp_path, keep=2, keep_best=1) as store:
+        for step, score in scores.items():
+            store.save(step, {"params": {"w": np.full(3, step, np.float32)}}, score=score, wait=True)
+        assert store.steps() == [2, 4, 5]
+        assert (store.latest_step(), store.best_step()) == (5, 2)
+        assert store.restore(2, {"params": None})["params"]["w"][0] == 2
+    assert CheckpointStore(tmp_path).best_step() == 2
+    assert CheckpointStore(tmp_path / "none").best_step() is None

@@ -7,7 +7,7 @@ from jax.sharding import AbstractMesh, NamedSharding
 
 from tests.models.small import SMALL
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import SAMPLING, TRAINING, Qwen2_5_VL, partition_specs, preset
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, layout, partition_specs, preset
 
 # 7B's is the published figure; the others keep the presets from changing unseen.
 PARAMETERS = {"3b": 3_754_622_976, "7b": 8_292_166_656, "32b": 33_452_718_336, "72b": 73_410_777_344}
@@ -52,11 +52,11 @@ def test_unknown_preset_is_refused():
         preset("8b")
 
 
-@pytest.mark.parametrize("sharding", [TRAINING, SAMPLING])
+@pytest.mark.parametrize("mode", ["training", "rollout"])
 @pytest.mark.parametrize("config", [SMALL, preset("7b")])
-def test_every_weight_has_a_spec_of_its_rank(config, sharding):
+def test_every_weight_has_a_spec_of_its_rank(config, mode):
     params = abstract(config)
-    specs = partition_specs(params, sharding)
+    specs = partition_specs(params, layout(mode))
     split_axes = set()
     for leaf, spec in zip(
         jax.tree.leaves(params),
@@ -64,8 +64,8 @@ def test_every_weight_has_a_spec_of_its_rank(config, sharding):
         strict=True,
     ):
         assert len(spec) <= leaf.ndim
-        split_axes |= {axis for axis in spec if axis}
-    assert split_axes == ({"fsdp", "model"} if sharding is TRAINING else {"model"})
+        split_axes |= {name for axes in spec if axes for name in ([axes] if isinstance(axes, str) else axes)}
+    assert split_axes == ({"fsdp", "model"} if mode == "training" else {"model"})
 
 
 def test_7b_divides_on_a_pod():

@@ -10,7 +10,7 @@ import flax, jax, numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from tests.models.small import SMALL, image_rows, text_batch
-from vilasr_jax.models.qwen2_5_vl import TRAINING, Qwen2_5_VL, VisionInput, init_cache, partition_specs
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, init_cache, layout, partition_specs
 
 assert not flax.config.nnx_graph_mode and len(jax.devices()) == 4
 sizes = dict(hidden_size=104, num_heads=4, num_kv_heads=2, intermediate_size=74, vocab_size=212)
@@ -37,7 +37,7 @@ specs = partition_specs(params)
 shardings = jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, P))
 split = jax.device_put(params, shardings)
 assert sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(split)) > 15
-rows = NamedSharding(mesh, TRAINING.tokens_bt)
+rows = NamedSharding(mesh, layout("training").tokens_bt)
 tokens_split = jax.device_put(tokens, rows)
 np.testing.assert_allclose(jax.jit(forward)(split, tokens_split, *args[1:]), plain, atol=3e-5)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.training.stage import TIMED
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("cold_start/perception", "cold_start", "reflect", "rl")
@@ -57,7 +58,7 @@ def records(workdir: Path) -> dict:
     out = {}
     for stage in STAGES:
         lines = map(json.loads, (workdir / stage / "metrics.jsonl").read_text().splitlines())
-        out[stage] = [{k: v for k, v in line.items() if k not in ("time", "cpu_seconds")} for line in lines]
+        out[stage] = [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
     for path in sorted(workdir.glob("eval/*/results.jsonl")):
         out[path.parent.name] = path.read_text()
     out["hf"] = {path.name: path.read_bytes() for path in (workdir / "hf").iterdir()}

@@ -27,7 +27,7 @@ from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training import grpo, reflect, sft
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
-from vilasr_jax.training.stage import Stage
+from vilasr_jax.training.stage import TIMED, Stage
 
 ADAM = OptimizerSection(learning_rate=3e-3, warmup_share=0.5)
 SAMPLING = SamplingSection(max_turn_tokens=7, max_tokens=150)
@@ -60,7 +60,7 @@ def quiet() -> Progress:
 
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("time", "cpu_seconds")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
 
 
 class ScriptedContext(Context):
@@ -70,8 +70,8 @@ class ScriptedContext(Context):
     model_config = property(lambda self: tiny.config())
     suppressed = property(lambda self: tiny.suppressed())
 
-    def __init__(self, job, workdir):
-        super().__init__(job, workdir, tiny.mesh())
+    def __init__(self, job, workdir, mesh=None):
+        super().__init__(job, workdir, mesh or tiny.mesh())
 
     def rows(self, split, count, *, first=0):
         return list(range(first, first + count))
@@ -94,8 +94,8 @@ def once(make):
     """`make`, but every call after the first returns what the first did."""
     made = []
 
-    def call(*args):
-        made.append(made[0] if made else make(*args))
+    def call(*args, **options):
+        made.append(made[0] if made else make(*args, **options))
         return made[0]
 
     return call

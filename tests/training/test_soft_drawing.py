@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from vilasr_jax.config import SoftDrawingSection
+from vilasr_jax.config import OptimizerSection, SoftDrawingSection
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.processing import Buckets, collate, encode_conversation, join, train_tiny_tokenizer
 from vilasr_jax.training.soft_drawing import Numbers, SoftDrawing
-from vilasr_jax.training.steps import init_state, make_sft_step
+from vilasr_jax.training.state import init_state
+from vilasr_jax.training.steps import make_sft_step
 
 BUCKETS = Buckets((320, 640), (4,), (24,))
 SECTION = SoftDrawingSection(weight=0.5, annotations=5)
@@ -147,11 +148,12 @@ def test_the_step_lowers_both_losses():
     soft = SoftDrawing(dataclasses.replace(SECTION, canvas=13), DIGITS)
     batch = collate([marked(DIGITS, LINE), marked(DIGITS, BOX)], buckets=BUCKETS)
     optimizer = optax.adam(3e-3)
-    step, state = make_sft_step(tiny.graphdef(), optimizer, soft), init_state(tiny.params(), optimizer)
+    step = make_sft_step(tiny.graphdef(), optimizer, soft=soft)
+    state = init_state(tiny.params(), optimizer, tiny.mesh(), OptimizerSection())
     values = []
     for _ in range(12):
         state, metrics = step(state, batch)
-        values.append({name: float(value) for name, value in metrics.items()})
+        values.append({name: float(total / count) for name, (total, count) in metrics.items()})
     assert values[-1]["loss"] < values[0]["loss"] and values[-1]["soft_iou"] > values[0]["soft_iou"]
 
 

@@ -29,7 +29,6 @@ from vilasr_jax.files import write_json
 from vilasr_jax.job import evaluate, load_stage, train
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import print_summary
-from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
@@ -90,9 +89,7 @@ def more_sft(job: JobConfig, home: Path) -> Path:
         else:
             params = load_stage(context, "cold_start")
             section = job.cold_start
-            data = batches(
-                [trace_source(context)], [1], seed=job.seed + 3, batch=section.batch, buckets=context.buckets
-            )
+            data = context.batches([trace_source(context)], [1], seed=job.seed + 3, batch=section.batch)
             params = train_sft(context, stage, params, data, section.optimizer, progress)
         _evaluate(context, params, folder, "more_sft", progress)
     return folder

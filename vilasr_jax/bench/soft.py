@@ -28,11 +28,12 @@ from vilasr_jax.files import write_json
 from vilasr_jax.job import evaluate, load_stage, train
 from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import collate
+from vilasr_jax.progress import progress_bar
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.optimizers import make_optimizer
-from vilasr_jax.training.stage import progress_bar
-from vilasr_jax.training.steps import init_state, make_sft_step
+from vilasr_jax.training.state import init_state
+from vilasr_jax.training.steps import make_sft_step
 
 WEIGHT = 0.5
 
@@ -84,7 +85,7 @@ def run(job: JobConfig, home: Path, name: str) -> Path:
     if not (folder / "scores.json").exists():
         train(job, home)
         context = Context(job, home)
-        rows = context.maze_rows("test", job.eval.rows)
+        rows = context.rows("test", job.eval.rows)
         with progress_bar() as progress:
             bar = progress.add_task(f"evaluation: {name}", total=len(rows), note="")
             params = load_stage(context, "cold_start")
@@ -101,10 +102,13 @@ def step_seconds(home: Path, job: JobConfig, weight: float, rounds: int = 10) ->
     batch = put_batch(context.mesh, batch)
     optimizer = make_optimizer(job.cold_start.optimizer, job.cold_start.steps)
     steps = {
-        "plain": make_sft_step(context.graphdef, optimizer),
-        "soft": make_sft_step(context.graphdef, optimizer, context.soft_drawing),
+        "plain": make_sft_step(context.graphdef, optimizer, mesh=context.mesh),
+        "soft": make_sft_step(context.graphdef, optimizer, mesh=context.mesh, soft=context.soft_drawing),
     }
-    states = {name: init_state(context.initial_params(), optimizer) for name in steps}
+    states = {
+        name: init_state(context.initial_params(), optimizer, context.mesh, job.cold_start.optimizer)
+        for name in steps
+    }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():

@@ -23,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 from vilasr_jax.errors import CheckpointError
 
 METADATA = "metadata"
+SCORE = "score"
 
 
 class Restored(dict):
@@ -34,17 +35,18 @@ class Restored(dict):
 
 
 class CheckpointStore:
-    """The checkpoints in `directory` (local or `gs://`), of which the newest `keep` stay.
+    """The checkpoints in `directory` (local or `gs://`), of which the newest `keep` stay, and of those saved
+    with a score the best `keep_best`.
 
     Reading never writes: the folder is made by the first `save`.
     """
 
-    def __init__(self, directory: str | epath.PathLike, keep: int = 2):
+    def __init__(self, directory: str | epath.PathLike, keep: int = 2, keep_best: int = 0):
         if keep < 1:
             raise CheckpointError(f"{directory}: keep must be at least 1, not {keep}")
         path = epath.Path(directory)
         self.directory = path if "://" in str(directory) else path.absolute()
-        self.keep = keep
+        self.keep, self.keep_best = keep, keep_best
         self._writer: ocp.training.Checkpointer | None = None
         self._pending: Any = None
         self._broken: set[int] = set()
@@ -59,6 +61,11 @@ class CheckpointStore:
     def latest_step(self) -> int | None:
         """Newest finished step, or None; one that turned out broken on reading no longer counts."""
         return max((s for s in self.steps() if s not in self._broken), default=None)
+
+    def best_step(self) -> int | None:
+        """The step saved with the highest score (the newest of equals), or None where none has one."""
+        scored = [(self.metadata(step).get(SCORE), step) for step in self.steps() if step not in self._broken]
+        return max((pair for pair in scored if pair[0] is not None), default=(None, None))[1]
 
     def items(self, step: int) -> tuple[str, ...]:
         """Names of the items saved at `step`."""
@@ -126,14 +133,16 @@ class CheckpointStore:
         items: Mapping[str, Any],
         *,
         metadata: Mapping[str, Any] | None = None,
+        score: float | None = None,
         wait: bool = False,
     ) -> None:
-        """Writes `items` as step `step`, replacing a step of that number, and drops all but the newest.
+        """Writes `items` as step `step`, replacing a step of that number, and drops those not to be kept.
 
         Args:
           step: training step, >= 0.
           items: item name -> pytree of arrays, or a JSON-able dict.
           metadata: a small JSON-able dict beside them (what was trained, library versions).
+          score: what the step is kept for when it is among the best; higher is better.
           wait: return only when the files are in place. Otherwise arrays are copied to the host before the
             return (the caller may donate them) and written in the background; the next call waits for that.
 
@@ -142,7 +151,8 @@ class CheckpointStore:
         """
         self.wait()
         writer = self._open_writer()
-        named = {**items, **({} if metadata is None else {METADATA: dict(metadata)})}
+        notes = {**(metadata or {}), **({} if score is None else {SCORE: float(score)})}
+        named = {**items, **({METADATA: notes} if notes or metadata is not None else {})}
         small = {name: item for name, item in named.items() if _is_json(item)}
         arrays = {name: _flatten(name, item) for name, item in named.items() if name not in small}
         small |= {
@@ -152,7 +162,12 @@ class CheckpointStore:
         if not arrays:
             raise CheckpointError(f"{self.directory}: a checkpoint needs at least one item with arrays")
         self._pending = writer.save_checkpointables_async(
-            int(step), arrays, custom_metadata=small, force=True, overwrite=True
+            int(step),
+            arrays,
+            custom_metadata=small,
+            metrics=None if score is None else {SCORE: float(score)},
+            force=True,
+            overwrite=True,
         )
         if wait:
             self.wait()
@@ -191,7 +206,7 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._writer = ocp.training.Checkpointer(
                 self.directory,
-                preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),
+                preservation_policy=_kept(self.keep, self.keep_best),
                 cleanup_tmp_directories=True,  # what a killed run left half-written
             )
         return self._writer
@@ -224,6 +239,17 @@ class CheckpointStore:
                     jax.tree.structure(tree), [loaded[name][k] for k in flat[name]]
                 )
         return out
+
+
+def _kept(newest: int, best: int) -> Any:
+    policies = ocp.training.preservation_policies
+    latest = policies.LatestN(newest)
+    if not best:
+        return latest
+    scored = policies.BestN(
+        get_metric_fn=lambda metrics: metrics[SCORE], n=best, keep_checkpoints_without_metrics=False
+    )
+    return policies.AnyPreservationPolicy([latest, scored])
 
 
 def _is_json(item: Any) -> bool:

@@ -43,11 +43,44 @@ def batch_axis(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, batch: Any) -> Any:
-    """Places a `processing.Batch` of host arrays: every array is split by its batch dimension."""
+    """Places a `processing.Batch` of host arrays: every array is split by its batch dimension.
+
+    On several hosts, each gives its own rows (see `host_rows`); together they are the step's batch.
+    """
     if mesh.size == 1:
         return jax.device_put(batch)
-    specs = jax.tree.map(lambda _: batch_axis(mesh), batch)
-    return jax.device_put(batch, specs._replace(positions=batch_axis(mesh, 1)))
+    specs = jax.tree.map(lambda _: batch_axis(mesh), batch)._replace(positions=batch_axis(mesh, 1))
+    if jax.process_count() == 1:
+        return jax.device_put(batch, specs)
+    return jax.tree.map(lambda x, spec: jax.make_array_from_process_local_data(spec, x), batch, specs)
+
+
+def host_rows(mesh: Mesh) -> tuple[int, int]:
+    """(number, count): this process feeds the `number`-th of `count` equal parts of a batch.
+
+    Raises:
+      ConfigError: the devices of a host do not hold a part of their own.
+    """
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    held = batch_axis(mesh).addressable_devices_indices_map((shards,)).values()
+    mine = sorted({index[0].start or 0 for index in held})
+    if shards % len(mine) or mine != list(range(mine[0], mine[0] + len(mine))) or mine[0] % len(mine):
+        raise ConfigError(
+            f"config.mesh: host {jax.process_index()} would hold the batch shards {mine} of {shards}; choose "
+            "data, fsdp and model so that each host has an equal run of them"
+        )
+    return mine[0] // len(mine), shards // len(mine)
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Puts whole arrays, which every host has alike, where `shardings` says."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, np.asarray(x).__getitem__)
+
+    return jax.tree.map(put, tree, shardings)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

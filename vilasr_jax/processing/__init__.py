@@ -4,6 +4,7 @@ from vilasr_jax.models.inputs import VisionInput as VisionInput
 from vilasr_jax.processing.batching import Batch as Batch
 from vilasr_jax.processing.batching import Buckets as Buckets
 from vilasr_jax.processing.batching import collate as collate
+from vilasr_jax.processing.batching import empty_batch as empty_batch
 from vilasr_jax.processing.batching import fill_vision_row as fill_vision_row
 from vilasr_jax.processing.chat import Encoded as Encoded
 from vilasr_jax.processing.chat import encode_conversation as encode_conversation
@@ -16,6 +17,11 @@ from vilasr_jax.processing.images import patchify as patchify
 from vilasr_jax.processing.images import processor_config as processor_config
 from vilasr_jax.processing.images import resize_image as resize_image
 from vilasr_jax.processing.images import smart_resize as smart_resize
+from vilasr_jax.processing.packing import Budget as Budget
+from vilasr_jax.processing.packing import PackedRow as PackedRow
+from vilasr_jax.processing.packing import check_fits as check_fits
+from vilasr_jax.processing.packing import collate_packed as collate_packed
+from vilasr_jax.processing.packing import pack as pack
 from vilasr_jax.processing.positions import mrope_positions as mrope_positions
 from vilasr_jax.processing.tiny_tokenizer import train_tiny_tokenizer as train_tiny_tokenizer
 from vilasr_jax.processing.tokenizer import CHAT_TEMPLATE as CHAT_TEMPLATE

@@ -5,7 +5,7 @@ picture: row k of an example is its k-th picture, its patches left-aligned.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     Attributes:
       tokens: [b, t] int32, padded with 0.
       positions: [3, b, t] int32.
-      segment_ids: [b, t] int32, 1 for tokens, 0 for padding.
+      segment_ids: [b, t] int32, the number of the conversation in its row, from 1; 0 for padding.
       image_index: [b, t] int32, which of the example's own merged vision tokens (row * p / 4 + place) stands
         here; -1 for text.
       vision: the pictures, or None when the bucket for pictures is 0.
@@ -100,37 +100,47 @@ def collate(
         _fit(buckets, "images", [len(g) for g in grids]),
     )
     p = _fit(buckets, "patches", [max((r * c for _, r, c in of_one), default=0) for of_one in grids])
-    tokens = np.zeros((b, t), np.int32)
-    positions = np.zeros((3, b, t), np.int32)
-    segment_ids = np.zeros((b, t), np.int32)
-    image_index = np.full((b, t), -1, np.int32)
-    loss_mask = np.zeros((b, t), bool)
-    extras = {name: np.zeros((b, t), np.asarray(value).dtype) for name, value in examples[0].extras.items()}
-    vision = VisionInput(
-        np.zeros((b, n, p, PATCH_DIM), np.float32),
-        np.zeros((b, n, p, 2), np.int32),
-        np.zeros((b, n, p), np.int32),
-        np.zeros((b, n, p), np.int32),
-    )
+    extras = {name: np.asarray(value).dtype for name, value in examples[0].extras.items()}
+    batch = empty_batch(b, t, n, p, extras)
     for i, example in enumerate(examples):
         length = len(example.ids)
-        tokens[i, :length] = example.ids
-        segment_ids[i, :length] = 1
-        loss_mask[i, :length] = example.loss_mask
+        batch.tokens[i, :length] = example.ids
+        batch.segment_ids[i, :length] = 1
+        batch.loss_mask[i, :length] = example.loss_mask
         try:
-            positions[:, i, :length], _ = mrope_positions(
+            batch.positions[:, i, :length], _ = mrope_positions(
                 example.ids, grids[i], example.special, tokens_per_second=tokens_per_second
             )
         except DataError as error:
             raise DataError(f"example {i}: {error}") from None
-        image_index[i, :length][np.asarray(example.ids) == example.special.image_pad] = _slots(grids[i], p)
+        batch.image_index[i, :length][np.asarray(example.ids) == example.special.image_pad] = _slots(
+            grids[i], p
+        )
         for k, image in enumerate(example.images):
-            fill_vision_row(vision, i, k, image)
+            fill_vision_row(batch.vision, i, k, image)
         if example.extras.keys() != extras.keys():
             raise DataError(f"example {i} has extras {sorted(example.extras)}, example 0 {sorted(extras)}")
         for name, value in example.extras.items():
-            extras[name][i, :length] = value
-    return Batch(tokens, positions, segment_ids, image_index, vision if n else None, loss_mask, extras)
+            batch.extras[name][i, :length] = value
+    return batch if n else batch._replace(vision=None)
+
+
+def empty_batch(b: int, t: int, n: int, p: int, extras: Mapping[str, np.dtype]) -> Batch:
+    """b rows of t tokens, and n vision rows of p patches each, all of it padding."""
+    return Batch(
+        tokens=np.zeros((b, t), np.int32),
+        positions=np.zeros((3, b, t), np.int32),
+        segment_ids=np.zeros((b, t), np.int32),
+        image_index=np.full((b, t), -1, np.int32),
+        vision=VisionInput(
+            np.zeros((b, n, p, PATCH_DIM), np.float32),
+            np.zeros((b, n, p, 2), np.int32),
+            np.zeros((b, n, p), np.int32),
+            np.zeros((b, n, p), np.int32),
+        ),
+        loss_mask=np.zeros((b, t), bool),
+        extras={name: np.zeros((b, t), dtype) for name, dtype in extras.items()},
+    )
 
 
 def fill_vision_row(vision: VisionInput, i: int, k: int, image) -> None:

@@ -46,6 +46,13 @@ def drawing(done: Finished) -> float:
     return sum(_near(made.get(item.get("label")), item) for item in wanted) / len(wanted) if wanted else 0.0
 
 
+@register("drew")
+def drew(done: Finished) -> float:
+    """1 when anything was drawn: with the rule, a bonus for drawings that come with a right answer
+    (DeepEyes, arXiv 2505.14362)."""
+    return float(done.drawings > 0)
+
+
 @register("repeat")
 def repeat(done: Finished) -> float:
     """Share of the turns that only drew what was there already; a penalty, so its weight is taken off."""

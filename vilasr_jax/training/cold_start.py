@@ -10,7 +10,6 @@ from rich.progress import Progress
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.evaluation import score_all, summarize
 from vilasr_jax.processing import Encoded
-from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import Interleaved, PerceptionSource, TraceSource
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
@@ -60,13 +59,16 @@ def perception_stage(context: Context) -> Stage:
     """The first phase: what pre-training gives a published model, a tiny one learns here."""
     section = context.job.cold_start
     folder = context.workdir / "cold_start" / "perception"
-    return Stage(folder, section.perception_steps, section.save_every, "cold start: seeing")
+    return Stage(
+        folder, section.perception_steps, section.save_every, "cold start: seeing", context.profile
+    )
 
 
 def cold_start_stage(context: Context) -> Stage:
     """The stage proper."""
     section = context.job.cold_start
-    return Stage(context.workdir / "cold_start", section.steps, section.save_every, "cold start: drawing")
+    folder = context.workdir / "cold_start"
+    return Stage(folder, section.steps, section.save_every, "cold start: drawing", context.profile)
 
 
 def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
@@ -76,24 +78,16 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
     if stage.done:
         return stage.load_params(context.abstract_params)
     seeing = perception_stage(context)
-    if seeing.steps and stage.store.latest_step() is None:
+    if seeing.steps:
         if seeing.done:
             params = seeing.load_params(context.abstract_params)
         else:
-            data = batches(
-                [perception_source(context)],
-                [1],
-                seed=job.seed,
-                batch=section.perception_batch,
-                buckets=context.buckets,
+            data = context.batches(
+                [perception_source(context)], [1], seed=job.seed, batch=section.perception_batch
             )
             params = train_sft(context, seeing, params, data, section.perception_optimizer, progress)
-    data = batches(
-        [context.marked(trace_source(context))],
-        [1],
-        seed=job.seed + 1,
-        batch=section.batch,
-        buckets=context.buckets,
+    data = context.batches(
+        [context.marked(trace_source(context))], [1], seed=job.seed + 1, batch=section.batch
     )
     return train_sft(
         context,
@@ -105,6 +99,7 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
         validate_every=section.validate_every,
         validate=lambda params: validate(context, params),
         soft=context.soft_drawing,
+        accumulate=section.accumulate,
     )
 
 
@@ -112,8 +107,7 @@ def validate(context: Context, params: Any) -> dict[str, float]:
     """Accuracy, drawings and corrections of free-running conversations about the validation rows."""
     section = context.job.eval
     rows = context.rows("val", section.validation_rows)
-    engine = context.engine(section.sampling)
-    trajectories = engine.generate(params, context.requests(rows), context.key("validate"))
+    trajectories = context.generate(section.sampling, params, context.requests(rows), context.key("validate"))
     score_all(trajectories, context.reward)
     scores = summarize(trajectories)
     return {f"val_{name}": scores[name] for name in ("accuracy", "drawings", "corrected", "errors")}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,23 @@ from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
-from vilasr_jax.parallel import make_mesh, replicated
-from vilasr_jax.processing import Buckets, Encoded, Tokenizer, train_tiny_tokenizer
+from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, param_shardings, preset
+from vilasr_jax.parallel import (
+    barrier,
+    gather,
+    gather_bytes,
+    host_rows,
+    is_writer,
+    make_mesh,
+    place,
+    to_rollout,
+)
+from vilasr_jax.processing import Batch, Buckets, Budget, Encoded, Tokenizer, train_tiny_tokenizer
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
 from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
+from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training.soft_drawing import SoftDrawing
 
@@ -36,12 +48,20 @@ class Context:
       job: the configuration.
       workdir: the run's folder; tokenizer files are kept there.
       mesh: by default over all devices, as `job.mesh` says.
+      profile: steps of each stage that the JAX profiler traces.
     """
 
-    def __init__(self, job: JobConfig, workdir: Path, mesh: Mesh | None = None):
-        self.job, self.workdir = job, workdir
+    def __init__(self, job: JobConfig, workdir: Path, mesh: Mesh | None = None, profile: int = 0):
+        self.job, self.workdir, self.profile = job, workdir, profile
         self.mesh = make_mesh(job.mesh) if mesh is None else mesh
-        self.buckets = Buckets(job.buckets.tokens, job.buckets.images, job.buckets.patches)
+        sizes = (job.buckets.tokens, job.buckets.images, job.buckets.patches)
+        if jax.process_count() > 1:  # hosts do not see each other's lengths: one shape for all
+            sizes = tuple(axis[-1:] for axis in sizes)
+        self.buckets = Buckets(*sizes)
+        packing = job.packing
+        self.packing = (
+            Budget(packing.tokens, packing.vision_rows, packing.patches) if packing.tokens else None
+        )
         self.settings = DrawingSettings(
             style=job.drawing.style,
             prompt=job.drawing.prompt,
@@ -53,21 +73,22 @@ class Context:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Read from the workdir, else from `job.tokenizer` or `job.model.init_from`, else trained anew."""
+        """Read from the workdir; put there from `job.tokenizer` or `model.init_from`, else trained anew."""
         kept = self.workdir / "tokenizer"
-        if kept.exists():
-            return Tokenizer.from_dir(kept)
+        if is_writer() and not kept.exists():
+            draft = kept.with_name(f"{kept.name}.draft")
+            shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
+            self._new_tokenizer().save(draft)
+            draft.rename(kept)
+        barrier("tokenizer")
+        return Tokenizer.from_dir(kept)
+
+    def _new_tokenizer(self) -> Tokenizer:
         if self.job.tokenizer or self.job.model.init_from:
-            tokenizer = Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
-        else:
-            texts = [text for family in self.families for text in family.corpus(self.section(family))]
-            phrases = common_phrases().union(*(family.phrases for family in self.families))
-            tokenizer = train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size)
-        draft = kept.with_name(f"{kept.name}.draft")
-        shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
-        tokenizer.save(draft)
-        draft.rename(kept)
-        return tokenizer
+            return Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
+        texts = [text for family in self.families for text in family.corpus(self.section(family))]
+        phrases = common_phrases().union(*(family.phrases for family in self.families))
+        return train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size)
 
     @cached_property
     def model_config(self) -> ModelConfig:
@@ -75,7 +96,11 @@ class Context:
         tokenizer."""
         job, special = self.job, self.tokenizer.special
         fields: dict[str, Any] = dict(
-            dtype=job.model.dtype, param_dtype=job.model.param_dtype, remat=job.model.remat
+            dtype=job.model.dtype,
+            param_dtype=job.model.param_dtype,
+            remat=job.model.remat,
+            attention=job.model.attention,
+            sequence_parallel=job.mesh.sequence_parallel,
         )
         if job.model.init_from:
             return open_hf(job.model.init_from, **fields)[0]
@@ -110,14 +135,15 @@ class Context:
             params = import_hf(model.init_from, param_dtype=model.param_dtype)[1]
         else:
             params = nnx.split(self._new_model())[1]
-        return jax.device_put(params, replicated(self.mesh))
+        return place(params, param_shardings(params, self.mesh))
 
     @cached_property
     def abstract_params(self) -> Any:
         """Shapes and shardings of the parameters, without values."""
-        sharding = replicated(self.mesh)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), self._abstract[1]
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            self._abstract[1],
+            param_shardings(self._abstract[1], self.mesh),
         )
 
     @property
@@ -135,6 +161,17 @@ class Context:
         """Training examples, marked for `soft_drawing` where that is on."""
         return MappedSource(source, self.soft_drawing.mark) if self.soft_drawing else source
 
+    @property
+    def matmul_parameters(self) -> int:
+        """Numbers that each token is multiplied with: the language model and its head, not the token table.
+
+        The vision tower is left out, whose patches are not counted as tokens.
+        """
+        language = self.abstract_params["language_model"]
+        tied = self.model_config.tie_word_embeddings
+        head = language["embed_tokens"] if tied else self.abstract_params["lm_head"]
+        return sum(leaf.size for leaf in jax.tree.leaves([language["layers"], head]))
+
     @cached_property
     def suppressed(self) -> np.ndarray:
         """[v] bool, the tokens a model may not write: special ones except the ends of a turn, and padding."""
@@ -144,10 +181,63 @@ class Context:
         """The rollout engine for a sampling setting; compiled once."""
         if sampling not in self._engines:
             self._engines[sampling] = Engine(
-                self.model_config, self.graphdef, self.tokenizer, self.suppressed, self.job.engine, sampling,
-                self.job.buckets.patches, self.mesh,
+                self.model_config,
+                self.graphdef,
+                self.tokenizer,
+                self.suppressed,
+                self.job.engine,
+                sampling,
+                self.job.buckets.patches,
+                self.mesh.local_mesh,
             )
         return self._engines[sampling]
+
+    @cached_property
+    def host(self) -> tuple[int, int]:
+        """(number, count): this host feeds the number-th of count equal parts of a batch."""
+        return host_rows(self.mesh)
+
+    def batches(
+        self, sources: Sequence, weights: Sequence[float], *, seed: int, batch: int
+    ) -> Iterator[Batch]:
+        """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`."""
+        return batches(
+            sources, weights, seed=seed, batch=batch, buckets=self.buckets, packing=self.packing,
+            lookahead=self.job.packing.lookahead, share=self.host, gather=gather,
+        )  # fmt: skip
+
+    def sample(
+        self,
+        sampling: SamplingSection,
+        params: Any,
+        requests: Sequence[Request],
+        key: jax.Array,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Trajectory]:
+        """Answers `requests` on this host's devices; `params` in the training layout."""
+        params = to_rollout(params, self.mesh, self.model_config.dtype)
+        return self.engine(sampling).generate(params, requests, key, progress)
+
+    def generate(
+        self,
+        sampling: SamplingSection,
+        params: Any,
+        requests: Sequence[Request],
+        key: jax.Array,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Trajectory]:
+        """Answers `requests`, each host its share; all hosts get all the trajectories, in order."""
+        number, count = self.host
+        if count == 1:
+            return self.sample(sampling, params, requests, key, progress)
+        mine = self.sample(sampling, params, requests[number::count], key, progress)
+        everyones = gather_bytes(pickle.dumps([t.to_bytes() for t in mine]))
+        shares = [deque(pickle.loads(data)) for data in everyones]
+        found: list[Trajectory] = []
+        for i, request in enumerate(requests):
+            share = shares[i % count]
+            found += [Trajectory.from_bytes(share.popleft()) for _ in range(request.samples)]
+        return found
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
@@ -203,12 +293,12 @@ class Context:
 
     def reward(self, trajectory: Trajectory) -> dict[str, float]:
         """Reward parts of a finished conversation, under the job's weights."""
-        row, section = trajectory.row, self.job.rl
+        row, weights = trajectory.row, dict(self.job.rl.rewards)
         settings = RewardSettings(
-            accuracy_weight=section.accuracy_weight,
-            format_weight=section.format_weight,
-            must_draw=section.must_draw,
-            repeat_penalty=section.repeat_penalty,
+            accuracy_weight=weights.pop("accuracy", 0.0),
+            format_weight=weights.pop("format", 0.0),
+            must_draw=self.job.rl.must_draw,
+            extra=tuple(weights.items()),
             tools=self.settings.tools if self.settings.draw else (),
         )
         return score(

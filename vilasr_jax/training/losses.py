@@ -14,7 +14,7 @@ from vilasr_jax.rollout import allowed_logits
 
 # What grpo_loss counts, over tokens.
 POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
-GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "tokens")
+GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tokens")
 
 
 def map_head(
@@ -98,26 +98,37 @@ def token_logprobs(
     return map_head(model, batch, figures, chunk)
 
 
-def sft_loss(logprobs: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean negative log-likelihood of the assistant's tokens, <|im_end|> included.
+def sft_loss(logprobs: jax.Array, batch: Batch) -> jax.Array:
+    """Summed negative log-likelihood of the assistant's tokens, <|im_end|> included.
+
+    Divided by the number of those tokens in all of a step's rows it is the step's loss: the same however
+    conversations are packed into rows, and rows into calls.
 
     Args:
       logprobs: [b, t] from `token_logprobs`.
       batch: its `loss_mask` [b, t] says which tokens count.
 
-    Returns:
-      the loss, and {"tokens": how many counted}.
-
     >>> import numpy as np
     >>> from types import SimpleNamespace
     >>> mask = np.array([[False, True, True, False]])
-    >>> loss, _ = sft_loss(np.array([[0.0, -1.0, -3.0, -9.0]]), SimpleNamespace(loss_mask=mask))
-    >>> float(loss)
-    2.0
+    >>> float(sft_loss(np.array([[0.0, -1.0, -3.0, -9.0]]), SimpleNamespace(loss_mask=mask)))
+    4.0
     """
-    mask = jnp.asarray(batch.loss_mask, jnp.float32)
-    tokens = mask.sum()
-    return -(logprobs * mask).sum() / jnp.maximum(tokens, 1), {"tokens": tokens}
+    return -(logprobs * jnp.asarray(batch.loss_mask, jnp.float32)).sum()
+
+
+def over_segments(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """[b, t]: at each token, the sum of `values` [b, t] over its own segment (conversation) of the row.
+
+    >>> import numpy as np
+    >>> over_segments(np.array([[1.0, 2.0, 5.0, 0.0]]), np.array([[1, 1, 2, 0]])).tolist()
+    [[3.0, 3.0, 5.0, 0.0]]
+    """
+
+    def row(values, ids):
+        return jax.ops.segment_sum(values, ids, num_segments=ids.shape[0] + 1)[ids]
+
+    return jax.vmap(row)(jnp.asarray(values), jnp.asarray(segment_ids))
 
 
 def grpo_loss(
@@ -130,13 +141,25 @@ def grpo_loss(
     clip_high: float,
     dual_clip: float,
     kind: str = "trajectory_mean",
+    segment_ids: jax.Array | None = None,
+    weights: jax.Array | None = None,
+    ref_logprobs: jax.Array | None = None,
+    kl_weight: float = 0.0,
+    entropy: jax.Array | None = None,
+    entropy_weight: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The clipped policy-gradient loss of each trajectory.
+    r"""The clipped policy-gradient loss, summed over the trajectories of each row.
 
     With ratio r = exp(logprob - old logprob) and advantage A, a token's loss is
     max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)); for A < 0 it is at most -A * dual_clip
-    (dual clipping, arXiv 1912.09729; asymmetric clipping, arXiv 2503.14476). `kind` says how tokens make
-    a trajectory's loss:
+    (dual clipping, arXiv 1912.09729; asymmetric clipping, arXiv 2503.14476). It is multiplied by `weights`
+    (truncated importance sampling), and
+
+    $$ \beta \, (e^{q - p} - (q - p) - 1) - \eta H $$
+
+    is added, with p the logprob, q the reference policy's (the k3 estimate of KL(trained || reference), as in
+    GRPO, arXiv 2402.03300), beta `kl_weight`, H the entropy and eta `entropy_weight`.
+    `kind` says how tokens make a trajectory's loss:
 
     - "trajectory_mean": the mean over its own sampled tokens (GRPO, arXiv 2402.03300);
     - "token_mean": their sum; the caller divides by the update's sampled tokens (DAPO, arXiv 2503.14476);
@@ -147,10 +170,14 @@ def grpo_loss(
       logprobs, old_logprobs: [b, t], under the trained and the sampling policy.
       advantages: [b, t], a trajectory's own at each of its tokens.
       mask: [b, t] bool, the sampled tokens.
+      segment_ids: [b, t], which trajectory of the row a token belongs to; None: each row is one.
+      weights: [b, t], or None for 1.
+      ref_logprobs: [b, t], where `kl_weight` is not 0.
+      entropy: [b, t] of the trained policy, where `entropy_weight` is not 0.
 
     Returns:
-      loss [b], and sums over the batch: "clipped_high", "clipped_low", "dual_clipped" (tokens), "kl" (the k3
-      estimate of KL(old || new), arXiv 2005.00341's control variate) and "tokens".
+      loss [b], and sums over the batch's tokens: "clipped_high", "clipped_low", "dual_clipped", "kl" (the k3
+      estimate of KL(old || new)), "ref_kl" and "tokens".
 
     >>> import numpy as np
     >>> zero, mask = np.zeros((1, 2)), np.array([[False, True]])
@@ -159,10 +186,11 @@ def grpo_loss(
     [-2.0]
     """
     mask = jnp.asarray(mask, jnp.float32)
+    segment_ids = jnp.ones(mask.shape, jnp.int32) if segment_ids is None else segment_ids
+    count = jnp.maximum(over_segments(mask, segment_ids), 1)
     log_ratio = (logprobs - old_logprobs) * mask
-    count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
     if kind == "gspo":
-        log_ratio = mask * log_ratio.sum(axis=1, keepdims=True) / count
+        log_ratio = mask * over_segments(log_ratio, segment_ids) / count
     ratio = jnp.exp(log_ratio)
     a = advantages
     plain = -a * ratio
@@ -170,14 +198,35 @@ def grpo_loss(
     token_loss = jnp.maximum(plain, clipped)
     bound = -a * dual_clip
     token_loss = jnp.where((a < 0) & (dual_clip > 0), jnp.minimum(token_loss, bound), token_loss)
-    loss = (token_loss * mask).sum(axis=1)
-    if kind != "token_mean":
-        loss = loss / count[:, 0]
+    if weights is not None:
+        token_loss *= weights
+    ref_kl = jnp.zeros(())
+    if kl_weight:
+        away = (ref_logprobs - logprobs) * mask
+        ref_kl = jnp.exp(away) - away - 1
+        token_loss += kl_weight * ref_kl
+    if entropy_weight:
+        token_loss -= entropy_weight * entropy
+    share = mask if kind == "token_mean" else mask / count
     sums = {
         "clipped_high": ((a > 0) & (ratio > 1 + clip_high)) * mask,
         "clipped_low": ((a < 0) & (ratio < 1 - clip_low)) * mask,
         "dual_clipped": ((a < 0) & (ratio > dual_clip)) * mask,
         "kl": (ratio - 1 - log_ratio) * mask,
+        "ref_kl": ref_kl * mask,
         "tokens": mask,
     }
-    return loss, {name: value.sum() for name, value in sums.items()}
+    return (token_loss * share).sum(axis=1), {name: value.sum() for name, value in sums.items()}
+
+
+def importance_weights(
+    old_logprobs: jax.Array, rollout_logprobs: jax.Array, mask: jax.Array, cap: float
+) -> jax.Array:
+    """min(exp(old - rollout), cap) [b, t], 1 outside `mask`: truncated importance sampling.
+
+    The engine that samples and the training forward differ a little in their arithmetic; this corrects the
+    gradient for it, with a bounded variance (Ionides 2008; for language models: Yao et al., "Your efficient
+    RL framework secretly brings you off-policy RL training", 2025).
+    """
+    ratio = jnp.exp(jnp.where(mask, old_logprobs - rollout_logprobs, 0.0))
+    return jax.lax.stop_gradient(jnp.minimum(ratio, cap))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from optax import contrib
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.training.state import group_of
 
 
 def make_schedule(section: OptimizerSection, steps: int) -> optax.Schedule:
@@ -45,9 +47,23 @@ def make_optimizer(section: OptimizerSection, steps: int) -> optax.GradientTrans
         )
     else:
         raise ConfigError(f"optimizer.name={section.name!r}: choose adamw or muon")
-    if not section.clip_norm:
-        return core
-    return optax.chain(optax.clip_by_global_norm(section.clip_norm), core)
+    parts = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []
+    parts.append(core)
+    rates = {"vision": section.vision_rate, "merger": section.merger_rate}
+    if set(rates.values()) != {1.0}:
+        parts.append(_scale_groups(rates))
+    return optax.chain(*parts) if len(parts) > 1 else core
+
+
+def _scale_groups(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies each update by its group's rate: a learning rate of its own for every group."""
+
+    def scale(updates, params=None):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: update * rates.get(group_of(path), 1.0), updates
+        )
+
+    return optax.stateless(scale)
 
 
 def _matrices(params: Any) -> Any:

@@ -21,9 +21,9 @@ from rich.progress import Progress
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import score_all
 from vilasr_jax.files import write_json
+from vilasr_jax.parallel import barrier, is_writer
 from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
-from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
@@ -36,7 +36,9 @@ FUNNEL = ("sampled", "parsed", "right", "reflective", "kept")
 def reflect_stage(context: Context) -> Stage:
     """The fine-tuning on what was kept."""
     section = context.job.reflect
-    return Stage(context.workdir / "reflect", section.steps, section.save_every, "reflect: learning")
+    return Stage(
+        context.workdir / "reflect", section.steps, section.save_every, "reflect: learning", context.profile
+    )
 
 
 def is_reflective(trajectory: Trajectory) -> bool:
@@ -77,15 +79,17 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
             some = min(section.shard, section.questions - first)
             rows = context.rows("rl", some, first=context.REFLECT_SEEDS + first)
             requests = context.requests(rows, samples=section.samples, seed=first * section.samples)
-            trajectories = context.engine(section.sampling).generate(params, requests, context.key("reflect"))
+            trajectories = context.generate(section.sampling, params, requests, context.key("reflect"))
             score_all(trajectories, context.reward)
-            draft = path.with_suffix(".draft")
-            writer = ArrayRecordWriter(str(draft), "group_size:1")
-            for trajectory in filter(keep, trajectories):
-                writer.write(trajectory.to_bytes())
-            writer.close()
-            draft.replace(path)
-            write_json(note, {**funnel_of(trajectories), "cpu_seconds": time.process_time() - began})
+            if is_writer():
+                draft = path.with_suffix(".draft")
+                writer = ArrayRecordWriter(str(draft), "group_size:1")
+                for trajectory in filter(keep, trajectories):
+                    writer.write(trajectory.to_bytes())
+                writer.close()
+                draft.replace(path)
+                write_json(note, {**funnel_of(trajectories), "cpu_seconds": time.process_time() - began})
+            barrier("reflect shard")
         counts = json.loads(note.read_text())
         totals = {name: totals[name] + counts[name] for name in FUNNEL}
         paths += [path] if counts["kept"] else []
@@ -94,7 +98,8 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
             completed=min((number + 1) * section.shard, section.questions),
             note=f"kept {totals['kept']} of {totals['sampled']}",
         )
-    write_json(context.workdir / "reflect" / "funnel.json", totals)
+    if is_writer():
+        write_json(context.workdir / "reflect" / "funnel.json", totals)
     return paths
 
 
@@ -133,7 +138,8 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
     if section.kept_share < 1:
         sources, weights = [*sources, trace_source(context)], [*weights, 1 - section.kept_share]
     sources = [context.marked(source) for source in sources]
-    data = batches(sources, weights, seed=job.seed + 2, batch=section.batch, buckets=context.buckets)
+    data = context.batches(sources, weights, seed=job.seed + 2, batch=section.batch)
     return train_sft(
-        context, stage, params, data, section.optimizer, progress, soft=context.soft_drawing
-    )
+        context, stage, params, data, section.optimizer, progress,
+        soft=context.soft_drawing, accumulate=section.accumulate,
+    )  # fmt: skip

@@ -7,18 +7,58 @@ from collections.abc import Callable
 from typing import Any
 
 import grain
+import optax
 from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
+from vilasr_jax.errors import Stopped, TrainingError
 from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import Batch
+from vilasr_jax.training import interrupt
 from vilasr_jax.training.context import Context
-from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.lora import Base
+from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
-from vilasr_jax.training.steps import TrainState, init_state, make_sft_step
+from vilasr_jax.training.state import TrainState, init_state, split_frozen
+from vilasr_jax.training.steps import make_sft_step
 
 LOG_EVERY = 10
+
+
+def resume_state(
+    context: Context, stage: Stage, params: Any, transform: optax.GradientTransformation,
+    section: OptimizerSection, **more: Any,
+) -> tuple[int, TrainState, dict[str, Any]]:  # fmt: skip
+    """Returns (steps done, state, items): a fresh state around `params`, or what the stage saved last."""
+    state = init_state(params, transform, context.mesh, section)
+    done, items = stage.begin({**state_items(state), **more})
+    if done:
+        trained, frozen = items.get("lora"), state.frozen
+        if trained is None:
+            trained, frozen = split_frozen(items["params"], section.freeze)
+        count = items["count"]
+        guard = state.guard._make(count["guard"])
+        state = TrainState(trained, items["opt_state"], count["step"], frozen, guard)
+    return done, state, items
+
+
+def state_items(state: TrainState) -> dict[str, Any]:
+    """A state as the items of a checkpoint; the next stage reads "params" alone."""
+    count = {"step": state.step, "guard": list(state.guard)}
+    items = {"params": state.whole, "opt_state": state.opt_state, "count": count}
+    return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
+
+
+def check_guard(state: TrainState, section: OptimizerSection) -> None:
+    """Raises TrainingError when the guard has skipped too many updates in a row."""
+    skipped = int(state.guard.in_a_row)
+    if skipped >= section.max_skipped:
+        raise TrainingError(
+            f"{skipped} updates in a row were skipped, their gradients not finite"
+            + (f" or {section.spike:g} times their running mean" if section.spike else "")
+            + "; lower optimizer.learning_rate and start again from the last checkpoint"
+        )
 
 
 def train_sft(
@@ -31,6 +71,7 @@ def train_sft(
     validate_every: int = 0,
     validate: Callable[[Any], dict[str, float]] | None = None,
     soft: SoftDrawing | None = None,
+    accumulate: int = 1,
 ) -> Any:
     """Trains for `stage.steps` steps, from its newest checkpoint if there is one; returns the parameters.
 
@@ -43,35 +84,50 @@ def train_sft(
       progress: where the bar is shown.
       validate_every, validate: every so many steps `validate(params)` adds its figures to the metrics.
       soft: a term added to the loss; the examples are then marked for it.
+      accumulate: parts that a batch goes through the model in.
+
+    Raises:
+      TrainingError: too many updates in a row had to be skipped.
+      Stopped: SIGTERM came; the last step is saved.
     """
     transform = make_optimizer(optimizer, stage.steps)
-    fresh = init_state(params, transform)
-    done, items = stage.begin(
-        {"params": fresh.params, "opt_state": fresh.opt_state, "count": {"step": fresh.step}, "data_iter": {}}
-    )
-    state = TrainState(items["params"], items["opt_state"], items["count"]["step"])
+    schedule = make_schedule(optimizer, stage.steps)
+    done, state, items = resume_state(context, stage, params, transform, optimizer, data_iter={})
     if done:
         data.set_state(json.loads(items["data_iter"]["state"]))
-    step_fn = make_sft_step(context.graphdef, transform, soft)
+    step_fn = make_sft_step(
+        context.graphdef,
+        transform,
+        mesh=context.mesh,
+        accumulate=accumulate,
+        spike=optimizer.spike,
+        soft=soft,
+    )
+    stage.flops_per_token = 6.0 * context.matmul_parameters
     bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+
+    def save(step: int, **options: Any) -> None:
+        items = {**state_items(state), "data_iter": {"state": json.dumps(data.get_state())}}
+        stage.save(step, items, **options)
+
     for step in range(done + 1, stage.steps + 1):
+        stage.trace(step, done + 1)
         state, metrics = step_fn(state, put_batch(context.mesh, next(data)))
         stage.note(metrics)
         extra = {}
         if validate and validate_every and step % validate_every == 0:
-            extra = validate(state.params)
+            extra = validate(state.whole)
         if step % LOG_EVERY == 0 or stage.save_due(step) or extra:
-            values = stage.log(step, **extra)
+            values = stage.log(step, learning_rate=float(schedule(step - 1)), **extra)
+            check_guard(state, optimizer)
             progress.update(bar, note=f"loss {values['loss']:.3f}")
         if stage.save_due(step):
-            items = {
-                "params": state.params,
-                "opt_state": state.opt_state,
-                "count": {"step": state.step},
-                "data_iter": {"state": json.dumps(data.get_state())},
-            }
-            stage.save(step, items)
+            save(step, score=extra.get("val_accuracy"))
         progress.update(bar, completed=step)
+        if interrupt.asked() and step < stage.steps:
+            if not stage.save_due(step):
+                save(step, wait=True)
+            stage.close()
+            raise Stopped(f"{stage.title}: stopped after step {step} of {stage.steps}")
     stage.close()
-    return state.params
-
+    return state.whole

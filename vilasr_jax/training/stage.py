@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from tensorboardX import SummaryWriter
 
 from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.parallel import is_writer, peak_flops
+
+Pair = tuple[Any, Any]  # a sum and the count it is over: means of unequal parts are not biased
+JSON_ITEMS = ("data_iter", "recovery")
+TIMED = ("time", "cpu_seconds", "tokens_per_second", "mfu")  # figures that differ from run to run
 
 
 class Stage:
@@ -24,12 +28,14 @@ class Stage:
     stop.
     """
 
-    def __init__(self, directory: Path, steps: int, save_every: int, title: str):
+    def __init__(self, directory: Path, steps: int, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
-        self.store = CheckpointStore(directory / "checkpoints", keep=2)
-        self.window: list[Mapping[str, Any]] = []
+        self.store = CheckpointStore(directory / "checkpoints", keep=2, keep_best=1)
+        self.flops_per_token = 0.0  # of one trained token, forward and backward; 0: no MFU
+        self.profile = profile  # steps to trace, from the second on
+        self.window: list[Mapping[str, Pair]] = []
         self._writer: SummaryWriter | None = None
-        self._started = self._started_cpu = 0.0
+        self._started = self._started_cpu = self._logged = 0.0
 
     @property
     def done(self) -> bool:
@@ -43,52 +49,80 @@ class Stage:
 
     def begin(self, items: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns (steps already done, items): those given, or those of the newest checkpoint."""
-        self._started, self._started_cpu = time.monotonic(), time.process_time()
+        self._started = self._logged = time.monotonic()
+        self._started_cpu = time.process_time()
         step = 0
         if self.store.latest_step() is not None:
             abstract = {
-                name: jax.tree.map(_abstract, item) if name != "data_iter" else None
+                name: jax.tree.map(_abstract, item) if name not in JSON_ITEMS else None
                 for name, item in items.items()
             }
             restored = self.store.restore(None, abstract)
             step, items = restored.step, dict(restored)
-        path = self.directory / "metrics.jsonl"
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(str(self.directory / "tensorboard"), purge_step=step + 1)
+        if is_writer():
+            path = self.directory / "metrics.jsonl"
+            if path.exists():
+                lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._writer = SummaryWriter(str(self.directory / "tensorboard"), purge_step=step + 1)
         return step, items
 
-    def note(self, metrics: Mapping[str, Any]) -> None:
-        """Keeps a step's scalars (still on the device) for the next `log`."""
+    def trace(self, step: int, first: int) -> None:
+        """Called before each step: starts and ends the profiler's trace, in `<directory>/profile`.
+
+        The first step of a run compiles, so the trace begins with the second.
+        """
+        if self.profile and step == first + 1:
+            jax.profiler.start_trace(str(self.directory / "profile"))
+        if self.profile and step == first + 1 + self.profile:
+            jax.profiler.stop_trace()
+
+    def note(self, metrics: Mapping[str, Pair]) -> None:
+        """Keeps a step's (sum, count) pairs (still on the device) for the next `log`."""
         self.window.append(metrics)
 
     def log(self, step: int, **more: float) -> dict[str, float]:
-        """Writes the means of what was noted since the last time, and `more`."""
+        """Writes the means of what was noted since the last time, and `more` as it is."""
         window = jax.device_get(self.window)
         self.window = []
-        means = {k: float(np.mean([m[k] for m in window])) for k in (window[0] if window else {})}
+        totals: dict[str, list[float]] = {}
+        for metrics in window:
+            for name, (amount, count) in metrics.items():
+                total = totals.setdefault(name, [0.0, 0.0])
+                total[0] += float(amount)
+                total[1] += float(count)
+        means = {name: amount / max(count, 1.0) for name, (amount, count) in totals.items()}
         values = {**means, **{k: float(v) for k, v in more.items()}}
-        line = {
-            "step": step,
-            "time": round(time.monotonic() - self._started, 2),
-            "cpu_seconds": round(time.process_time() - self._started_cpu, 2),
-            **values,
-        }
-        with (self.directory / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        now = time.monotonic()
+        if "useful_tokens" in totals:
+            values["tokens_per_second"] = totals["useful_tokens"][0] / max(now - self._logged, 1e-9)
+            if self.flops_per_token and (peak := peak_flops()):
+                values["mfu"] = values["tokens_per_second"] * self.flops_per_token / peak
+        self._logged = now
+        if self._writer is not None:
+            line = {
+                "step": step,
+                "time": round(now - self._started, 2),
+                "cpu_seconds": round(time.process_time() - self._started_cpu, 2),
+                **values,
+            }
+            with (self.directory / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
         return values
 
     def save_due(self, step: int) -> bool:
         """Whether step `step` is to be saved."""
         return step == self.steps or (self.save_every > 0 and step % self.save_every == 0)
 
-    def save(self, step: int, items: dict[str, Any]) -> None:
-        """Saves in the background; the last step is waited for."""
-        self.store.save(step, items, metadata={"title": self.title}, wait=step == self.steps)
+    def save(
+        self, step: int, items: dict[str, Any], *, score: float | None = None, wait: bool = False
+    ) -> None:
+        """Saves in the background; the last step is waited for. The step of the best score is kept, too."""
+        wait = wait or step == self.steps
+        self.store.save(step, items, metadata={"title": self.title}, score=score, wait=wait)
 
     def close(self) -> None:
         """Flushes what is still being written."""

@@ -2,145 +2,224 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from vilasr_jax.config import RLSection
 from vilasr_jax.processing import Batch
 from vilasr_jax.training.losses import (
     GRPO_SUMS,
     grpo_loss,
+    importance_weights,
     map_head,
     sft_loss,
     token_logprob,
     token_logprobs,
 )
 from vilasr_jax.training.soft_drawing import SoftDrawing
+from vilasr_jax.training.state import Guard, TrainState, join, state_shardings
+
+GUARD_AFTER = 20  # updates before the running mean of the gradient norm is trusted
+GUARD_MEMORY = 0.95  # of the running mean
 
 
-class TrainState(NamedTuple):
-    """What an optimiser changes: parameters, its own state, and the number of updates done."""
-
-    params: Any
-    opt_state: Any
-    step: jax.Array
-
-
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """A fresh optimiser around `params` (copied: the steps donate their state).
-
-    All of it lies on the parameters' mesh, counters too: else a step would compile anew for its own output.
-    """
-    params = jax.tree.map(jnp.copy, params)
-    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
-    meshes = [x.sharding.mesh for x in jax.tree.leaves(params) if isinstance(x.sharding, NamedSharding)]
-    if not meshes:
-        return state
-    whole = NamedSharding(meshes[0], PartitionSpec())
-
-    def place(leaf: jax.Array) -> jax.Array:
-        return leaf if isinstance(leaf.sharding, NamedSharding) else jax.device_put(leaf, whole)
-
-    return jax.tree.map(place, state)
-
-
-def _apply(optimizer, state: TrainState, grads) -> tuple[TrainState, jax.Array]:
+def _update(
+    optimizer: optax.GradientTransformation, spike: float, state: TrainState, grads, loss
+) -> tuple[TrainState, dict[str, Any]]:
+    """Applies the gradient, unless it is not finite or far larger than those before it."""
+    norm = optax.tree.norm(grads)
+    good = jnp.isfinite(norm) & jnp.isfinite(loss)
+    if spike:
+        good &= (norm <= spike * state.guard.norm) | (state.step < GUARD_AFTER)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(params, opt_state, state.step + 1), optax.global_norm(grads)
+    fresh = (optax.apply_updates(state.params, updates), opt_state)
+    params, opt_state = jax.tree.map(partial(jnp.where, good), fresh, (state.params, state.opt_state))
+    memory = jnp.where(state.step == 0, 0.0, GUARD_MEMORY)
+    guard = Guard(
+        norm=jnp.where(good, memory * state.guard.norm + (1 - memory) * norm, state.guard.norm),
+        skipped=state.guard.skipped + ~good,
+        in_a_row=jnp.where(good, 0, state.guard.in_a_row + 1),
+    )
+    metrics = {"grad_norm": (norm, 1), "skipped": (1 - good.astype(jnp.float32), 1)}
+    return TrainState(params, opt_state, state.step + good, state.frozen, guard), metrics
+
+
+def _jit(function: Callable, mesh: Mesh | None, **options: Any) -> Callable:
+    """`jax.jit` of a function whose activations are laid out on `mesh` (see `sharding.constrain`)."""
+    if mesh is None:
+        return jax.jit(function, **options)
+
+    def on_mesh(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return jax.jit(on_mesh, **options)
+
+
+def _placed(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """The new state where the old one lay, so that its buffers serve again and nothing compiles anew."""
+    if mesh is None:
+        return state
+    return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
 
 
 def make_sft_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, soft: SoftDrawing | None = None
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    *,
+    mesh: Mesh | None = None,
+    accumulate: int = 1,
+    spike: float = 0.0,
+    soft: SoftDrawing | None = None,
 ):
-    """Returns jitted `step(state, batch) -> (state, metrics)`; metrics are scalars on the device.
+    """Returns jitted `step(state, batch) -> (state, metrics)`; metrics are (sum, count) pairs on the device.
 
-    With `soft`, its term is added to the cross entropy; batches then carry the extras of `soft.mark`.
+    Args:
+      graphdef: the model's structure.
+      optimizer: the Optax optimiser.
+      mesh: where the state lies; None for a single device.
+      accumulate: the batch's rows go through the model in so many parts, one after the other; the gradient
+        is that of the whole batch.
+      spike: skip an update whose gradient norm is so many times the running mean; 0: only those not finite.
+      soft: a term added to the cross entropy (the mean over the parts); batches then carry the extras of
+        `soft.mark`.
     """
 
-    @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def gradient(state: TrainState, batch: Batch, share: jax.Array):
+        """Gradient, loss and other figures of some of a batch's rows; those of all rows add up."""
+
+        def figures(logits, ids):
+            return token_logprob(logits, ids), soft.read(logits) if soft else None
+
         def loss_of(params):
-            def figures(logits, ids):
-                return token_logprob(logits, ids), soft.read(logits) if soft else None
-
-            logprobs, read = map_head(nnx.merge(graphdef, params), batch, figures)
-            loss, metrics = sft_loss(logprobs, batch)
+            logprobs, read = map_head(nnx.merge(graphdef, join(params, state.frozen)), batch, figures)
+            loss, more = sft_loss(logprobs, batch) * share, {}
             if soft:
-                term, more = soft.loss(read, batch)
-                loss, metrics = loss + term, {**metrics, **more}
-            return loss, metrics
+                term, more = jax.tree.map(lambda x: x / accumulate, soft.loss(read, batch))
+                loss += term
+            return loss, (loss, more)
 
-        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        state, norm = _apply(optimizer, state, grads)
-        return state, {"loss": loss, "grad_norm": norm, **metrics}
+        return jax.grad(loss_of, has_aux=True)(state.params)
 
-    return step
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        tokens = jnp.asarray(batch.loss_mask, jnp.float32).sum()
+        call = partial(gradient, state, share=1 / jnp.maximum(tokens, 1))
+        if accumulate == 1:
+            grads, (loss, more) = call(batch)
+        else:
+            parts = split_batch(batch, accumulate)
+            zero = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype),
+                jax.eval_shape(call, jax.tree.map(lambda x: x[0], parts)),
+            )
+            (grads, (loss, more)), _ = jax.lax.scan(
+                lambda total, part: (jax.tree.map(jnp.add, total, call(part)), None), zero, parts
+            )
+        state, metrics = _update(optimizer, spike, state, grads, loss)
+        metrics |= {name: (value, 1) for name, value in more.items()}
+        metrics["loss"] = loss * tokens, tokens
+        metrics["useful_tokens"] = jnp.count_nonzero(batch.segment_ids), batch.segment_ids.size
+        return _placed(state, mesh), metrics
+
+    return _jit(step, mesh, donate_argnums=0)
+
+
+def split_batch(batch: Batch, parts: int) -> Batch:
+    """The rows of a batch in `parts` equal parts (a new leading axis); each device keeps its own rows."""
+
+    def cut(x: jax.Array, axis: int = 0) -> jax.Array:
+        shape = (*x.shape[:axis], x.shape[axis] // parts, parts, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x.reshape(shape), axis + 1, 0)
+
+    return jax.tree.map(cut, batch)._replace(positions=cut(batch.positions, 1))
 
 
 def make_grpo_steps(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, section: RLSection, suppressed: jax.Array
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    section: RLSection,
+    suppressed: jax.Array,
+    mesh: Mesh | None = None,
 ):
-    """Returns jitted `zero(params) -> total`, `grad(params, total, batch, share) -> total` and
-    `apply(state, total) -> (state, metrics)`.
+    """Returns jitted `zero(state) -> total`, `grad(state, total, batch, share) -> total` and
+    `apply(state, total) -> (state, sums)`.
 
     A batch carries `extras`: "logprobs" [b, t] of the sampling policy and "advantages" [b, t] (the
-    trajectory's own at every token, 0 for padding rows). `total` is (gradient sum, metric sums); `share` is
-    1 / the update's trajectories (its sampled tokens for "token_mean"), so that several calls add up to one
-    mean.
+    trajectory's own at every token); where the section asks for it, "old_logprobs" [b, t] of the trained
+    policy before the step's first update, and "ref_logprobs" [b, t] of the reference policy. `total` is
+    (gradient sum, metric sums); `share` is 1 / the update's trajectories (its sampled tokens for
+    "token_mean"), so that several calls add up to one mean.
     """
 
-    @jax.jit
-    def zero(params):
-        sums = {name: jnp.zeros(()) for name in (*GRPO_SUMS, "entropy", "loss")}
-        return jax.tree.map(jnp.zeros_like, params), sums
+    def zero(state: TrainState):
+        sums = {name: jnp.zeros(()) for name in (*GRPO_SUMS, "entropy", "loss", "importance", "rollout_kl")}
+        return jax.tree.map(jnp.zeros_like, state.params), sums
 
-    @partial(jax.jit, donate_argnums=1)
-    def grad(params, total, batch: Batch, share: jax.Array):
+    def grad(state: TrainState, total, batch: Batch, share: jax.Array):
+        mask, rollout = jnp.asarray(batch.loss_mask, jnp.float32), batch.extras["logprobs"]
+
         def loss_of(params):
             logprobs, entropy = token_logprobs(
-                nnx.merge(graphdef, params),
+                nnx.merge(graphdef, join(params, state.frozen)),
                 batch,
                 suppressed=suppressed,
                 temperature=section.sampling.temperature,
             )
+            old, weights, trained = rollout, None, logprobs
+            if section.importance_cap:
+                old = trained = batch.extras["old_logprobs"]
+                weights = importance_weights(old, rollout, batch.loss_mask, section.importance_cap)
             loss, sums = grpo_loss(
                 logprobs,
-                batch.extras["logprobs"],
+                old,
                 batch.extras["advantages"],
                 batch.loss_mask,
                 clip_low=section.clip_low,
                 clip_high=section.clip_high,
                 dual_clip=section.dual_clip,
                 kind=section.loss,
+                segment_ids=batch.segment_ids,
+                weights=weights,
+                ref_logprobs=batch.extras.get("ref_logprobs"),
+                kl_weight=section.kl_weight,
+                entropy=entropy,
+                entropy_weight=section.entropy_weight,
             )
-            sums = {**sums, "entropy": (entropy * batch.loss_mask).sum(), "loss": (loss * share).sum()}
-            return (loss * share).sum(), sums
+            loss = (loss * share).sum()
+            log_ratio = (trained - rollout) * mask
+            sums |= {
+                "entropy": (entropy * mask).sum(),
+                "loss": loss,
+                "importance": (mask if weights is None else weights * mask).sum(),
+                "rollout_kl": ((jnp.exp(log_ratio) - 1 - log_ratio) * mask).sum(),
+            }
+            return loss, sums
 
-        grads, sums = jax.grad(loss_of, has_aux=True)(params)
+        grads, sums = jax.grad(loss_of, has_aux=True)(state.params)
         return jax.tree.map(jnp.add, total, (grads, sums))
 
-    @partial(jax.jit, donate_argnums=0)
     def apply(state: TrainState, total):
         grads, sums = total
-        state, norm = _apply(optimizer, state, grads)
-        return state, {**sums, "grad_norm": norm}
+        state, metrics = _update(optimizer, section.optimizer.spike, state, grads, sums["loss"])
+        return _placed(state, mesh), {**sums, **metrics}
 
-    return zero, grad, apply
+    return _jit(zero, mesh), _jit(grad, mesh, donate_argnums=1), _jit(apply, mesh, donate_argnums=0)
 
 
-def make_logprobs(graphdef: nnx.GraphDef, suppressed: jax.Array, temperature: float):
+def make_logprobs(
+    graphdef: nnx.GraphDef, suppressed: jax.Array, temperature: float, mesh: Mesh | None = None
+):
     """Returns jitted `logprobs(params, batch) -> [b, t]`, under the rollout's own distribution."""
 
-    @jax.jit
     def logprobs(params, batch: Batch) -> jax.Array:
         model = nnx.merge(graphdef, params)
         return token_logprobs(model, batch, suppressed=suppressed, temperature=temperature)[0]
 
-    return logprobs
+    return _jit(logprobs, mesh)

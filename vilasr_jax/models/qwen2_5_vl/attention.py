@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
+from vilasr_jax.models.qwen2_5_vl.sharding import split_by_heads
 from vilasr_jax.models.qwen2_5_vl.splash import splash_self_attention
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
@@ -31,8 +32,10 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
       [b, t, n, h] in q's dtype.
     """
     if backend != "xla":
-        interpret = backend == "splash_interpret"
-        return splash_self_attention(q, k, v, segment_ids, causal=causal, interpret=interpret)
+        kernel = partial(
+            splash_self_attention, causal=causal, interpret=backend == "splash_interpret"
+        )
+        return split_by_heads(kernel, q.shape[2], k.shape[2])(q, k, v, segment_ids)
     t = q.shape[1]
     mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, None, :]
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)

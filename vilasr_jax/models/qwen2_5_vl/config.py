@@ -70,6 +70,7 @@ class ModelConfig:
     param_dtype: str = "float32"  # of stored weights
     remat: str = "none"  # what the backward pass computes again: none, dots (all but matmuls), full
     attention: str = "xla"  # attention backend
+    sequence_parallel: bool = False  # split tokens over the mesh's model axis between blocks
     scan_unroll: int = 1  # layers unrolled in each scan step; small models on CPU like them all
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ from vilasr_jax.models.qwen2_5_vl.cache import KVCache, write, write_slots
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.layers import Embedding, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import mrope, rotate
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import scan_layers, unstack
 
 
@@ -26,6 +27,7 @@ class DecoderLayer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(d, config, eps=config.rms_norm_eps, layers=n)
         self.mlp = SwiGLU(d, config.intermediate_size, config, bias=False, rngs=rngs, layers=n)
         self.head_dim = h
+        self.act_btd = layout("training", sequence_parallel=config.sequence_parallel).act_btd
 
     def __call__(self, x, rope, attend: Callable):
         """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets them rotated."""
@@ -35,8 +37,8 @@ class DecoderLayer(nnx.Module):
             proj(y).reshape(b, t, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         out = attend(rotate(q, rope), rotate(k, rope), v)
-        x = x + self.o_proj(out.reshape(b, t, -1))
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = constrain(x + self.o_proj(out.reshape(b, t, -1)), self.act_btd)
+        return constrain(x + self.mlp(self.post_attention_layernorm(x)), self.act_btd)
 
 
 class LanguageModel(nnx.Module):
@@ -60,7 +62,7 @@ class LanguageModel(nnx.Module):
             return self_attention(q, k, v, segment_ids, causal=True, backend=c.attention)
 
         x = scan_layers(
-            self.layers, lambda layer, x, _: layer(x, rope, attend), x,
+            self.layers, lambda layer, x, _: layer(x, rope, attend), constrain(x, self.layers.act_btd),
             remat=c.remat, unroll=min(c.scan_unroll, c.num_layers),
         )  # fmt: skip
         return self.norm(x)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
+
 
 def matmul_precision(dtype) -> jax.lax.Precision:
     """Full precision for float32 (TPUs would round the factors to bfloat16), the default for the rest."""
@@ -78,4 +80,7 @@ class Embedding(nnx.Module):
         self.dtype = config.dtype
 
     def __call__(self, ids):
-        return jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
+        places = layout("training")
+        ids = constrain(ids, places.embed_ids_bt)
+        x = jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
+        return constrain(x, places.embed_act_btd)

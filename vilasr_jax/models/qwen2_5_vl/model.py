@@ -9,6 +9,7 @@ from vilasr_jax.models.qwen2_5_vl.cache import KVCache
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.language import LanguageModel
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, matmul_precision
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.vision import VisionTower
 
 
@@ -66,7 +67,8 @@ class Qwen2_5_VL(nnx.Module):
         """Hidden states [..., d] -> float32 logits [..., vocab]."""
         dtype = self.config.dtype
         if self.lm_head is None:
-            head = self.language_model.embed_tokens.embedding[...].T
+            table = self.language_model.embed_tokens.embedding[...].astype(dtype)
+            head = constrain(table.T, layout("training").tied_head_dv)
         else:
             head = self.lm_head.kernel[...]
         return jnp.dot(

@@ -6,8 +6,12 @@ head_dim.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
@@ -15,8 +19,9 @@ from jax.sharding import PartitionSpec as P
 class Sharding:
     """One partition spec for each kind of array; None or a missing axis is not split."""
 
-    embed_vd: P
+    embed_vd: P  # by width: a lookup moves no part of the table
     head_dv: P
+    tied_head_dv: P  # the token table, laid out anew where it serves as the head
     q_weight_ldq: P
     kv_weight_ldk: P
     o_weight_lqd: P
@@ -29,14 +34,18 @@ class Sharding:
     merger_out_wd: P
     vector_ld: P  # norms and biases: whole on every device
     tokens_bt: P
-    act_btd: P
+    embed_ids_bt: P  # for the lookup, which gives
+    embed_act_btd: P  # this
+    act_btd: P  # between the decoder's blocks
+    act_rpd: P  # vision rows and their patches
     logits_btv: P
     cache_bksh: P
 
 
-TRAINING = Sharding(
-    embed_vd=P("model", "fsdp"),
+_TRAINING = Sharding(
+    embed_vd=P(None, ("fsdp", "model")),
     head_dv=P("fsdp", "model"),
+    tied_head_dv=P(None, "model"),
     q_weight_ldq=P(None, "fsdp", "model"),
     kv_weight_ldk=P(None, "fsdp", "model"),
     o_weight_lqd=P(None, "model", "fsdp"),
@@ -49,14 +58,43 @@ TRAINING = Sharding(
     merger_out_wd=P("model", "fsdp"),
     vector_ld=P(),
     tokens_bt=P(("data", "fsdp")),
+    embed_ids_bt=P("data"),
+    embed_act_btd=P("data", None, ("fsdp", "model")),
     act_btd=P(("data", "fsdp")),
+    act_rpd=P(("data", "fsdp")),
     logits_btv=P(("data", "fsdp"), None, "model"),
     cache_bksh=P(("data", "fsdp"), "model"),
 )
-# Sampling reads every weight at each token: no gathering over fsdp there, only tensor parallelism.
-SAMPLING = Sharding(
-    **{name: P(*(None if axis == "fsdp" else axis for axis in spec)) for name, spec in vars(TRAINING).items()}
-)
+
+
+def layout(mode: str, *, sequence_parallel: bool = False) -> Sharding:
+    """The layout of a mode, "training" or "rollout".
+
+    Training splits weights over `fsdp` and `model`, and gathers a layer's over `fsdp` when it is used.
+    Sampling reads every weight at each token, so a rollout splits them over `model` alone.
+
+    Args:
+      mode: "training" or "rollout".
+      sequence_parallel: between blocks, split tokens over `model` (arXiv 2205.05198): what tensor parallelism
+        leaves whole there is the largest array of a long sequence.
+    """
+    if mode == "training":
+        split = {"act_btd": P(("data", "fsdp"), "model")} if sequence_parallel else {}
+        return dataclasses.replace(_TRAINING, **split)
+    if mode != "rollout":
+        raise ValueError(f"a layout is for training or rollout, not {mode!r}")
+    return Sharding(**{name: _without(spec, "fsdp") for name, spec in vars(_TRAINING).items()})
+
+
+def _without(spec: P, axis: str) -> P:
+    """The spec that leaves dimensions whole over `axis`."""
+
+    def kept(axes: Any) -> Any:
+        names = tuple(name for name in ((axes,) if isinstance(axes, str) else axes or ()) if name != axis)
+        return names[0] if len(names) == 1 else names or None
+
+    return P(*map(kept, spec))
+
 
 _KERNELS = {
     "embed_tokens": "embed_vd",
@@ -76,8 +114,9 @@ _KERNELS = {
 }
 
 
-def partition_specs(params, sharding: Sharding = TRAINING):
+def partition_specs(params: Any, sharding: Sharding | None = None) -> Any:
     """A tree like `params` (or its `jax.eval_shape`) with the partition spec of each weight."""
+    sharding = _TRAINING if sharding is None else sharding
 
     def spec(path, _):
         names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
@@ -87,3 +126,68 @@ def partition_specs(params, sharding: Sharding = TRAINING):
         return getattr(sharding, kind)
 
     return jax.tree_util.tree_map_with_path(spec, params)
+
+
+def fitted(spec: P, shape: tuple[int, ...], mesh: Any) -> P:
+    """`spec` without the axes that do not cut their dimension of `shape` evenly: it stays whole over them.
+
+    >>> from jax.sharding import AbstractMesh
+    >>> fitted(P("fsdp", "model"), (8, 9), AbstractMesh((2, 2), ("fsdp", "model")))
+    PartitionSpec('fsdp', None)
+    """
+    sizes = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
+
+    def even(axes: Any, length: int) -> bool:
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        return length % math.prod(sizes[name] for name in names) == 0
+
+    return P(*(axes if even(axes, length) else None for axes, length in zip(spec, shape, strict=False)))
+
+
+def param_shardings(params: Any, mesh: Mesh, sharding: Sharding | None = None) -> Any:
+    """A tree like `params` (or its `jax.eval_shape`) with the `NamedSharding` of each weight on `mesh`."""
+
+    def place(leaf, spec: P) -> NamedSharding:
+        return NamedSharding(mesh, fitted(spec, leaf.shape, mesh))
+
+    return jax.tree.map(place, params, partition_specs(params, sharding))
+
+
+def constrain(x: jax.Array, spec: P) -> jax.Array:
+    """`x` laid out as `spec` says, on the mesh that the caller has set; `x` itself where none is.
+
+    Axes that `jax.shard_map` has taken are left out, and those that do not cut `x` evenly.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    free = set(mesh.auto_axes)
+
+    def kept(axes: Any) -> Any:
+        names = tuple(name for name in ((axes,) if isinstance(axes, str) else axes or ()) if name in free)
+        return names or None
+
+    return jax.lax.with_sharding_constraint(x, fitted(P(*map(kept, spec)), x.shape, mesh))
+
+
+def split_by_heads(attend: Callable, heads: int, kv_heads: int) -> Callable:
+    """`attend(q [b,t,n,h], k [b,t,kv,h], v, segment_ids [b,t])` run by each device on its own rows and heads.
+
+    XLA can't split a Pallas kernel by itself. Heads are split over `model` where it divides both numbers of
+    heads; without a mesh nothing changes.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = () if mesh.empty or mesh.size == 1 else mesh.auto_axes
+    if not free:
+        return attend
+    rows = tuple(name for name in ("data", "fsdp") if name in free) or None
+    model = mesh.shape["model"] if "model" in free else 1
+    over = "model" if heads % model == 0 and kv_heads % model == 0 else None
+    by_heads = P(rows, None, over)
+    return jax.shard_map(
+        attend,
+        in_specs=(by_heads, by_heads, by_heads, P(rows)),
+        out_specs=by_heads,
+        axis_names=set(free),
+        check_vma=False,
+    )

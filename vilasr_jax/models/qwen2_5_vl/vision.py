@@ -10,6 +10,7 @@ from vilasr_jax.models.qwen2_5_vl.attention import self_attention
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import rope_2d, rotate
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import scan_layers
 
 
@@ -75,11 +76,13 @@ class VisionTower(nnx.Module):
         rope = rope_2d(pos_hw, v.head_dim, v.rope_theta)
         is_full = np.isin(np.arange(v.depth), v.fullatt_block_indexes)
 
+        act_rpd = layout("training").act_rpd
+
         def apply(block, x, full):
-            return block(x, rope, jnp.where(full, image_ids, window_ids))
+            return constrain(block(x, rope, jnp.where(full, image_ids, window_ids)), act_rpd)
 
         x = scan_layers(
-            self.blocks, apply, self.patch_embed(patches), is_full,
+            self.blocks, apply, constrain(self.patch_embed(patches), act_rpd), is_full,
             remat=self.config.remat, unroll=min(self.config.scan_unroll, v.depth),
         )  # fmt: skip
         return self.merger(x).reshape(b, n * p // v.merge_unit, -1)

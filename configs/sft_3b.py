@@ -1,0 +1,14 @@
+"""Cold start of Qwen2.5-VL-3B-Instruct on one host of 8 chips of 16 GiB (v5e-8).
+
+    vilasr sft --config=configs/sft_3b.py --config.model.init_from=Qwen2.5-VL-3B-Instruct --workdir=runs/3b
+
+Then comes `configs/rl_3b.py`.
+"""
+
+from vilasr_jax.config import to_config_dict
+from vilasr_jax.recipes import small_host_3b
+
+
+def get_config():
+    """The job's configuration."""
+    return to_config_dict(small_host_3b(("cold_start",)))

@@ -1,0 +1,95 @@
+"""The published configs parse, and their steps lower at full size without a weight."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vilasr_jax.config import MeshSection, from_config_dict
+from vilasr_jax.job import check_rl
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
+from vilasr_jax.parallel import batch_axis, make_mesh
+from vilasr_jax.processing import empty_batch
+from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.state import check_groups, new_state, state_shardings
+from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = ("sft_7b", "reflect_7b", "rl_7b", "sft_3b", "rl_3b")
+
+
+def read(name):
+    scope = {}
+    exec((CONFIGS / f"{name}.py").read_text(), scope)
+    return from_config_dict(scope["get_config"]())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configs_parse_and_fit_together(name):
+    job = read(name)
+    check_rl(job.rl)
+    for section in (job.cold_start, job.reflect, job.rl):
+        check_groups(section.optimizer.freeze)
+    shards = {"7b": 8, "3b": 4}[job.name]  # 32 and 8 chips
+    assert job.cold_start.batch % (shards * job.cold_start.accumulate) == 0
+    assert job.rl.micro_batch % shards == 0 and job.engine.slots % (2 * shards) == 0
+    assert job.rl.sampling.max_tokens <= job.buckets.tokens[-1]
+    assert job.drawing.max_images <= job.buckets.images[-1]
+    if job.packing.tokens:
+        assert job.packing.tokens >= job.rl.sampling.max_tokens
+        assert job.packing.vision_rows >= job.drawing.max_images
+
+
+def test_the_published_values():
+    job = read("rl_7b")
+    assert (job.stages, job.rl.group, job.rl.prompts, job.rl.updates) == (("rl",), 8, 32, 2)
+    assert (job.rl.clip_low, job.rl.clip_high, job.rl.dual_clip, job.rl.kl_weight) == (0.2, 0.3, 3.0, 0.0)
+    assert job.rl.optimizer.learning_rate == 1e-6 and job.rl.optimizer.freeze == ()
+    assert job.rl.sampling.max_tokens == 5120 + 13312 and job.rl.sampling.max_turn_tokens == 1024
+    sft = job.cold_start
+    assert (sft.batch, sft.steps, sft.optimizer.learning_rate) == (32, 3093, 1e-5)
+    assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_share == 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sft_7b", "rl_7b", "sft_3b", "rl_3b"])
+def test_steps_lower_at_full_size(name):
+    job = read(name)
+    section = job.rl if name.startswith("rl") else job.cold_start
+    mesh = make_mesh(MeshSection(data=1, fsdp=-1, model=job.mesh.model))
+    config = preset(
+        job.model.preset, dtype=job.model.dtype, remat=job.model.remat, attention="splash_interpret",
+        sequence_parallel=True,
+    )  # fmt: skip
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
+    optimizer = make_optimizer(section.optimizer, 100)
+    state = jax.eval_shape(lambda p: new_state(p, optimizer, section.optimizer), params)
+    state = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        state, state_shardings(state, mesh),
+    )  # fmt: skip
+    rows, tokens = mesh.shape["fsdp"], job.buckets.tokens[0]
+
+    def spec(x, axis=0):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_axis(mesh, axis))
+
+    extras = {"logprobs": np.float32, "advantages": np.float32} if name.startswith("rl") else {}
+    host = jax.eval_shape(lambda: jax.tree.map(np.asarray, empty_batch(rows, tokens, 2, 1024, extras)))
+    batch = jax.tree.map(spec, host)._replace(positions=spec(host.positions, 1))
+    if name.startswith("rl"):
+        zero, grad, apply = make_grpo_steps(
+            graphdef, optimizer, section, np.zeros(config.vocab_size, bool), mesh
+        )
+        total = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec())),
+            jax.eval_shape(zero, state),
+        )
+        text = grad.lower(state, total, batch, np.float32(1)).as_text()
+        apply.lower(state, total)
+    else:
+        text = make_sft_step(graphdef, optimizer, mesh=mesh).lower(state, batch).as_text()
+        assert not jax.tree.leaves(state.params["visual"] if "visual" in state.params else {})
+    assert f"{config.vocab_size}x{config.hidden_size}" in text

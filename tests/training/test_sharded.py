@@ -1,0 +1,193 @@
+"""Training on a mesh gives what one device gives, with weights that lie as the layout says."""
+
+import dataclasses
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from tests import tiny
+from tests.training import samples
+from vilasr_jax.config import MeshSection, OptimizerSection, RLSection
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, param_shardings
+from vilasr_jax.parallel import make_mesh, place, put_batch, to_rollout
+from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.state import init_state, split_frozen
+from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
+
+STEPS = 5
+# Small steps: Adam makes a whole one of the rounding noise in an entry that has no gradient.
+ADAM = OptimizerSection(learning_rate=1e-4, warmup_share=0.0, schedule="constant", clip_norm=1.0)
+VISION = ("vision", "merger")
+MESHES = {
+    "data": MeshSection(data=8),
+    "fsdp": MeshSection(data=2, fsdp=4),
+    "model": MeshSection(data=4, model=2),
+    "mixed": MeshSection(data=2, fsdp=2, model=2),
+}
+
+
+def config(**changes):
+    """Odd widths that 2 and 4 devices still divide."""
+    small = tiny.config()
+    vision = dataclasses.replace(small.vision, hidden_size=40, intermediate_size=28, out_hidden_size=44)
+    sizes = dict(hidden_size=44, intermediate_size=36, num_heads=4, num_kv_heads=2, num_layers=3)
+    return small.replace(**sizes, vision=vision, scan_unroll=1, **changes)
+
+
+def model(**changes):
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config(**changes), rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+
+    def weight(path, leaf):
+        norm = "norm" in jax.tree_util.keystr(path) or "ln_q" in jax.tree_util.keystr(path)
+        return (norm + rng.normal(0, 0.2, leaf.shape)).astype(np.float32)
+
+    return graphdef, jax.tree_util.tree_map_with_path(weight, shapes)
+
+
+def on(name):
+    return tiny.mesh() if name == "one" else make_mesh(MESHES[name])
+
+
+def batches(**extras):
+    return [samples.batch(range(8 * i, 8 * i + 8), **extras) for i in range(STEPS)]
+
+
+def sft(name, freeze=(), **changes):
+    """Losses and parameters after five steps, and the step's compiled program."""
+    mesh, (graphdef, params) = on(name), model(**changes)
+    optimizer = make_optimizer(ADAM, STEPS)
+    section = dataclasses.replace(ADAM, freeze=freeze)
+    state = init_state(place(params, param_shardings(params, mesh)), optimizer, mesh, section)
+    data = [put_batch(mesh, batch) for batch in batches()]
+    program = make_sft_step(graphdef, optimizer, mesh=mesh).lower(state, data[0]).compile()
+    losses = []
+    for batch in data:
+        state, metrics = program(state, batch)
+        losses.append(float(metrics["loss"][0] / metrics["loss"][1]))
+    return losses, state, program
+
+
+def grpo(name, freeze=(), **changes):
+    mesh, (graphdef, params) = on(name), model(**changes)
+    optimizer = make_optimizer(ADAM, STEPS)
+    section = dataclasses.replace(ADAM, freeze=freeze)
+    state = init_state(place(params, param_shardings(params, mesh)), optimizer, mesh, section)
+    zero, grad, apply = make_grpo_steps(graphdef, optimizer, RLSection(), tiny.suppressed(26), mesh)
+    losses = []
+    for batch in batches(logprobs=samples.old_logprobs, advantages=samples.advantage):
+        total = grad(state, zero(state), put_batch(mesh, batch), np.float32(1 / 8))
+        state, sums = apply(state, total)
+        losses.append(float(sums["loss"]))
+    assert grad._cache_size() == apply._cache_size() == 1  # a step takes its own output
+    return losses, state, None
+
+
+def check_same(run, name, freeze, **changes):
+    losses, state, program = run(name, freeze, **changes)
+    expected, whole, _ = run("one", freeze)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+    paths = jax.tree_util.tree_leaves_with_path(whole.whole)
+    for (path, one), other in zip(paths, jax.tree.leaves(state.whole), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+    before = jax.tree.leaves(split_frozen(model()[1], freeze)[1])
+    for frozen, start in zip(jax.tree.leaves(state.frozen), before, strict=True):
+        np.testing.assert_array_equal(frozen, start)
+    return state, program
+
+
+def check_layout(state, name):
+    """Every weight, and what the optimiser keeps for it, is split as its spec says."""
+    mesh = MESHES[name]
+    for tree in (state.params, state.frozen, *_moments(state)):
+        places = param_shardings(tree, make_mesh(mesh))
+        for (path, leaf), place_ in zip(
+            jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(places), strict=True
+        ):
+            assert leaf.sharding.is_equivalent_to(place_, leaf.ndim), jax.tree_util.keystr(path)
+    kernel = state.whole["language_model"]["layers"]["q_proj"]["kernel"][...]
+    assert kernel.addressable_shards[0].data.shape == (3, 44 // mesh.fsdp, 56 // mesh.model)
+    head = state.whole["lm_head"]["kernel"][...]
+    assert head.addressable_shards[0].data.size * mesh.fsdp * mesh.model == head.size
+
+
+def _moments(state):
+    adam = [
+        s for s in jax.tree.leaves(state.opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
+    ]
+    assert len(adam) == 1
+    return adam[0].mu, adam[0].nu
+
+
+def gathered(program):
+    """Shapes of all-gather results in a compiled program."""
+    found = re.findall(r"= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(", program.as_text())
+    return [tuple(map(int, shape.split(","))) for shape in found]
+
+
+def test_sft_on_a_mixed_mesh_with_a_frozen_tower_and_split_tokens():
+    state, program = check_same(sft, "mixed", VISION, sequence_parallel=True)
+    check_layout(state, "mixed")
+    assert not jax.tree.leaves(state.params["visual"] if "visual" in state.params else {})
+    trained = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) == 2 * trained + 2
+    )  # Adam, two counters
+    check_gathers(program)
+
+
+def check_gathers(program):
+    """No stack of layers is gathered as a whole, only a layer when it is used."""
+    shapes = gathered(program)
+    assert shapes
+    stacked = {leaf.shape for leaf in jax.tree.leaves(model()[1]) if leaf.ndim == 3}
+    assert stacked and not stacked & set(shapes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", [(), VISION])
+@pytest.mark.parametrize("name", MESHES)
+def test_sft_on_every_mesh(name, freeze):
+    state, program = check_same(sft, name, freeze)
+    check_layout(state, name)
+    if name == "data":
+        weights = {leaf.shape for leaf in jax.tree.leaves(model()[1])}
+        assert not weights & set(gathered(program))  # all weights are whole already
+    elif name != "model":
+        check_gathers(program)
+
+
+def test_grpo_on_an_fsdp_mesh():
+    state, _ = check_same(grpo, "fsdp", ())
+    check_layout(state, "fsdp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", [(), VISION])
+@pytest.mark.parametrize("name", MESHES)
+def test_grpo_on_every_mesh(name, freeze):
+    check_layout(check_same(grpo, name, freeze)[0], name)
+
+
+def test_weights_move_to_the_rollout_layout_on_the_devices():
+    mesh, (_, params) = on("mixed"), model()
+    split = place(params, param_shardings(params, mesh))
+    moved = to_rollout(split, mesh, "bfloat16")
+    for (path, leaf), source in zip(
+        jax.tree_util.tree_leaves_with_path(moved), jax.tree.leaves(params), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        assert "fsdp" not in str(leaf.sharding.spec), name
+        assert leaf.dtype == ("float32" if "scale" in name else "bfloat16"), name
+        np.testing.assert_allclose(np.asarray(leaf, np.float32), source, rtol=1e-2, err_msg=name)
+    kernel = moved["language_model"]["layers"]["q_proj"]["kernel"][...]
+    assert kernel.sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, P(None, None, "model")), 3)
+    again = to_rollout(to_rollout(split, mesh, "float32"), mesh, "float32")
+    assert again["lm_head"]["kernel"][...].size and math.isfinite(
+        float(again["lm_head"]["kernel"][...].sum())
+    )

@@ -1,0 +1,239 @@
+"""Supervised steps beside transformers + PyTorch: the same weights, conversations, batch and cores.
+
+Theirs is the usual recipe: AdamW, conversations padded to the longest of a micro-batch, gradients accumulated
+over the batch. Ours packs the same conversations into rows. Both count useful tokens only: padding earns
+nothing. The two take turns, each in a process of its own, so that a busy machine slows both alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.qwen2_5_vl import ModelConfig, preset
+from vilasr_jax.processing import Budget, Encoded, SpecialTokens, image_grid, patchify
+
+CORES = 2
+BATCH = 32  # conversations a step
+MICRO_BATCH = 8  # theirs, padded together
+ROUNDS = 2  # of both, in turns
+STEPS = 3  # timed in each, after one that warms up
+LEARNING_RATE = 1e-4
+BUDGET = Budget(tokens=1024, vision_rows=18, patches=64)  # ours
+SPECIAL = SpecialTokens(
+    im_start=2000,
+    im_end=2001,
+    endoftext=2002,
+    vision_start=2003,
+    vision_end=2004,
+    image_pad=2005,
+    video_pad=2006,
+)
+
+
+def model_config() -> ModelConfig:
+    """About 10M parameters: what two cores train in seconds."""
+    return preset(
+        "tiny",
+        vocab_size=2048,
+        hidden_size=256,
+        intermediate_size=704,
+        num_layers=6,
+        head_dim=64,
+        mrope_section=(8, 12, 12),
+        image_token_id=SPECIAL.image_pad,
+        video_token_id=SPECIAL.video_pad,
+        vision_start_token_id=SPECIAL.vision_start,
+        vision_end_token_id=SPECIAL.vision_end,
+        bos_token_id=SPECIAL.endoftext,
+        eos_token_id=SPECIAL.im_end,
+        scan_unroll=6,
+        vision=dict(depth=4, hidden_size=128, intermediate_size=352, num_heads=4, fullatt_block_indexes=(3,)),
+    )
+
+
+def conversations(count: int = BATCH) -> list[Encoded]:
+    """Drawing conversations of 2 to 12 turns, a picture in each, their lengths as uneven as real ones."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(count):
+        ids: list[int] = []
+        mask: list[bool] = []
+        images = []
+        for _ in range(2 + min(int(rng.geometric(0.25)), 10)):
+            side = 28 * int(rng.integers(2, 5))
+            images.append(Image.fromarray(rng.integers(0, 255, (side, side, 3), np.uint8)))
+            pads = (side // 28) ** 2
+            said, wrote = int(rng.integers(8, 24)), int(rng.integers(16, 64))
+            turn = [SPECIAL.vision_start, *[SPECIAL.image_pad] * pads, SPECIAL.vision_end]
+            ids += [*turn, *rng.integers(0, 2000, said + wrote).tolist()]
+            mask += [False] * (len(turn) + said) + [True] * wrote
+        made.append(Encoded(np.array(ids, np.int32), np.array(mask), images, SPECIAL))
+    return made
+
+
+def bench_sft() -> dict[str, Any]:
+    """Runs both in turns and prints a table.
+
+    Raises:
+      ConfigError: torch or transformers is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"bench sft needs {error.name}: pip install 'vilasr_jax[parity]'") from None
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
+    with tempfile.TemporaryDirectory() as name:
+        _write_weights(Path(name))
+        for _ in range(ROUNDS):
+            for side, found in runs.items():
+                found.append(_worker(side, name))
+    tokens = sum(len(one.ids) for one in conversations())
+    table: dict[str, Any] = {"useful_tokens": tokens, "load": os.getloadavg()[0], "runs": runs}
+    for side, found in runs.items():
+        seconds = float(np.median([s for run in found for s in run["seconds"]]))
+        table[side] = {
+            "tokens_per_second": tokens / seconds,
+            "useful_share": found[0]["useful_share"],
+            "peak_bytes": max(run["peak_bytes"] for run in found),
+            "first_loss": found[0]["losses"][0],
+        }
+    table["ratio"] = table["ours"]["tokens_per_second"] / table["theirs"]["tokens_per_second"]
+    for side, label in (("ours", "vilasr_jax, packed"), ("theirs", "transformers, padded")):
+        row = table[side]
+        print(
+            f"{label:22} {row['tokens_per_second']:8.0f} useful tokens/s   {row['useful_share']:.0%} useful"
+            f"   {row['peak_bytes'] / 2**30:.2f} GiB   first loss {row['first_loss']:.4f}"
+        )
+    print(
+        f"ratio {table['ratio']:.2f} ({ROUNDS} rounds of {STEPS} steps, {CORES} cores, "
+        f"load {table['load']:.1f})"
+    )
+    return table
+
+
+def _write_weights(folder: Path) -> None:
+    from flax import nnx
+
+    from vilasr_jax.checkpoint import export_hf
+    from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+    params = nnx.split(Qwen2_5_VL(model_config(), rngs=nnx.Rngs(0)))[1]
+    export_hf(params, model_config(), folder / "hf")
+
+
+def _worker(side: str, folder: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "vilasr_jax.bench.sft", side, folder]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(CORES)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise RuntimeError(f"bench sft: {side} failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _timed(step, useful: int, slots: int) -> dict[str, Any]:
+    """Runs `step() -> loss` once to warm up and then STEPS times."""
+    losses, seconds = [step()], []
+    for _ in range(STEPS):
+        began = time.monotonic()
+        losses.append(step())
+        seconds.append(time.monotonic() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"losses": losses, "seconds": seconds, "peak_bytes": peak, "useful_share": useful / slots}
+
+
+def _ours(folder: Path) -> dict[str, Any]:
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", CORES)
+    import optax
+    from flax import nnx
+
+    from vilasr_jax.checkpoint.hf_import import import_hf
+    from vilasr_jax.config import MeshSection, OptimizerSection
+    from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
+    from vilasr_jax.parallel import make_mesh, put_batch
+    from vilasr_jax.processing import collate_packed, pack
+    from vilasr_jax.training.state import init_state
+    from vilasr_jax.training.steps import make_sft_step
+
+    mesh = make_mesh(MeshSection())
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(model_config(), rngs=nnx.Rngs(0))))
+    params = import_hf(folder / "hf", param_dtype="float32")[1]
+    optimizer = optax.adamw(LEARNING_RATE)
+    state = init_state(params, optimizer, mesh, OptimizerSection())
+    examples = conversations()
+    rows = pack(examples, BUDGET)
+    count = -(-len(rows) // CORES) * CORES
+    run = make_sft_step(graphdef, optimizer, mesh=mesh, accumulate=count // CORES)
+
+    def step() -> float:
+        nonlocal state
+        batch = collate_packed(rows, BUDGET, rows=count)
+        state, metrics = run(state, put_batch(mesh, batch))
+        return float(metrics["loss"][0] / metrics["loss"][1])
+
+    return _timed(step, sum(len(e.ids) for e in examples), count * BUDGET.tokens)
+
+
+def _theirs(folder: Path) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    torch.set_num_threads(CORES)
+    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder / "hf", dtype=torch.float32
+    )
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
+    examples = conversations()
+    total = sum(int(e.loss_mask.sum()) for e in examples)
+    parts = [examples[at : at + MICRO_BATCH] for at in range(0, len(examples), MICRO_BATCH)]
+
+    def inputs(some: list[Encoded]) -> dict[str, Any]:
+        length = max(len(e.ids) for e in some)
+        ids = np.full((len(some), length), SPECIAL.endoftext, np.int64)
+        seen, labels = np.zeros_like(ids), np.full_like(ids, -100)
+        for row, e in enumerate(some):
+            n = len(e.ids)
+            ids[row, :n], seen[row, :n] = e.ids, 1
+            labels[row, :n] = np.where(e.loss_mask, e.ids, -100)
+        images = [image for e in some for image in e.images]
+        arrays = {
+            "input_ids": ids,
+            "attention_mask": seen,
+            "labels": labels,
+            "mm_token_type_ids": (ids == SPECIAL.image_pad).astype(np.int64),
+            "pixel_values": np.concatenate([patchify(image)[0] for image in images]),
+            "image_grid_thw": np.array([image_grid(image) for image in images]),
+        }
+        return {name: torch.tensor(value) for name, value in arrays.items()}
+
+    def step() -> float:
+        loss_sum = 0.0
+        for some in parts:
+            loss = model(**inputs(some), num_items_in_batch=torch.tensor(total)).loss
+            loss.backward()
+            loss_sum += float(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss_sum
+
+    slots = sum(len(some) * max(len(e.ids) for e in some) for some in parts)
+    return _timed(step, sum(len(e.ids) for e in examples), slots)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"ours": _ours, "theirs": _theirs}[sys.argv[1]](Path(sys.argv[2]))))

@@ -1,0 +1,53 @@
+"""Small facts that all the hosts of a run must know, and who writes its files.
+
+Every host runs the same program (one process each). Arrays of a step are global; files are written by
+process 0 alone; each host reads, samples and draws its own rows.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def is_writer() -> bool:
+    """Whether this process writes the run's files."""
+    return jax.process_index() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's `value` (JSON-able), in the order of the processes; all must call it."""
+    if jax.process_count() == 1:
+        return [value]
+    return [json.loads(data) for data in gather_bytes(json.dumps(value, default=float).encode())]
+
+
+def gather_bytes(data: bytes) -> list[bytes]:
+    """Every process's bytes, in the order of the processes; all must call it."""
+    if jax.process_count() == 1:
+        return [data]
+    lengths = multihost_utils.process_allgather(np.array([len(data)], np.int32)).reshape(-1)
+    padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
+    padded[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
+def any_host(flag: bool) -> bool:
+    """Whether any process says so; all must call it."""
+    return any(gather(bool(flag)))
+
+
+def barrier(name: str) -> None:
+    """Returns when all processes have come here; `name` says where, in the error of one that has not."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def to_host(tree: Any) -> Any:
+    """The arrays' values where every process can read them; all must call it."""
+    return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)

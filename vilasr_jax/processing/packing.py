@@ -1,0 +1,164 @@
+"""Several conversations and their pictures in one row of a fixed size.
+
+    tokens      a a a a b b b b b c c . .      segment ids 1 1 1 1 2 2 2 2 2 3 3 0 0, positions restart
+    vision row  A A A A B B B B B B B B .      image ids   1 1 1 1 2 2 2 2 ...
+    vision row  C C C C C C B B B B . . .      a picture stands whole in the first vision row with room for it
+
+The shape is the same for every step, so nothing recompiles, and little of it is padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.processing.batching import MERGED, Batch, empty_batch
+from vilasr_jax.processing.chat import Encoded
+from vilasr_jax.processing.images import image_grid, patch_layout, patchify
+from vilasr_jax.processing.positions import mrope_positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a packed row holds.
+
+    Attributes:
+      tokens: of all its conversations.
+      vision_rows: rows of patches.
+      patches: of a vision row; a multiple of 4, no smaller than the largest picture.
+    """
+
+    tokens: int
+    vision_rows: int
+    patches: int
+
+    def __post_init__(self):
+        if self.tokens < 1 or self.vision_rows < 1 or self.patches < MERGED or self.patches % MERGED:
+            raise ConfigError(
+                f"packing: tokens={self.tokens} and vision_rows={self.vision_rows} must be positive and "
+                f"patches={self.patches} a multiple of {MERGED}"
+            )
+
+
+class PackedRow:
+    """A row that is being filled."""
+
+    def __init__(self, budget: Budget):
+        self.examples: list[Encoded] = []
+        self.places: list[list[tuple[int, int]]] = []  # of each picture: vision row, first patch
+        self._tokens, self._patches = budget.tokens, [budget.patches] * budget.vision_rows
+        self._budget = budget
+
+    @property
+    def room(self) -> int:
+        """Tokens that are still free."""
+        return self._tokens
+
+    def add(self, example: Encoded) -> bool:
+        """Takes a conversation if all of it fits; else nothing changes."""
+        if len(example.ids) > self._tokens:
+            return False
+        left, places = list(self._patches), []
+        for size in picture_sizes(example):
+            row = next((k for k, free in enumerate(left) if free >= size), None)
+            if row is None:
+                return False
+            places.append((row, self._budget.patches - left[row]))
+            left[row] -= size
+        self.examples.append(example)
+        self.places.append(places)
+        self._tokens, self._patches = self._tokens - len(example.ids), left
+        return True
+
+
+def picture_sizes(example: Encoded) -> list[int]:
+    """Patches of each picture of a conversation."""
+    return [rows * columns for _, rows, columns in map(image_grid, example.images)]
+
+
+def check_fits(example: Encoded, budget: Budget, what: str = "example") -> None:
+    """Raises DataError for a conversation that no row of `budget` can hold."""
+    if PackedRow(budget).add(example):
+        return
+    sizes = picture_sizes(example)
+    raise DataError(
+        f"{what} has {len(example.ids)} tokens and {len(sizes)} pictures of up to {max(sizes, default=0)} "
+        f"patches; a packed row holds packing.tokens={budget.tokens} and packing.vision_rows="
+        f"{budget.vision_rows} of packing.patches={budget.patches}"
+    )
+
+
+def pack(examples: Sequence[Encoded], budget: Budget) -> list[PackedRow]:
+    """All of `examples` in few rows: the longest first, each into the fullest row that holds it.
+
+    Raises:
+      DataError: one of them is larger than a row.
+    """
+    rows: list[PackedRow] = []
+    for number in sorted(range(len(examples)), key=lambda i: -len(examples[i].ids)):
+        example = examples[number]
+        if not any(row.add(example) for row in sorted(rows, key=lambda row: row.room)):
+            check_fits(example, budget, f"example {number}")
+            rows.append(PackedRow(budget))
+            rows[-1].add(example)
+    return rows
+
+
+def collate_packed(
+    packed: Sequence[PackedRow],
+    budget: Budget,
+    *,
+    rows: int | None = None,
+    extras: dict[str, np.dtype] | None = None,
+    tokens_per_second: float = 2,
+) -> Batch:
+    """The batch of packed rows; the model and the losses read it as any other.
+
+    Args:
+      packed: filled rows; there may be none at all.
+      budget: their size.
+      rows: batch size (the number of `packed` by default); missing rows are all padding.
+      extras: names and dtypes of the per-token arrays (by default those of the first conversation).
+      tokens_per_second: from the model's vision config.
+    """
+    b, t, n, p = len(packed) if rows is None else rows, budget.tokens, budget.vision_rows, budget.patches
+    if extras is None:
+        first = packed[0].examples[0].extras if packed else {}
+        extras = {name: np.asarray(value).dtype for name, value in first.items()}
+    batch = empty_batch(b, t, n, p, extras)
+    for i, row in enumerate(packed):
+        at = 0
+        for segment, (example, places) in enumerate(zip(row.examples, row.places, strict=True), 1):
+            _write(batch, i, slice(at, at + len(example.ids)), segment, example, places, tokens_per_second)
+            at += len(example.ids)
+    return batch
+
+
+def _write(
+    batch: Batch, i: int, at: slice, segment: int, example: Encoded, places, tokens_per_second: float
+) -> None:
+    """One conversation into tokens `at` of row i, its pictures at their places."""
+    grids = [image_grid(image) for image in example.images]
+    batch.tokens[i, at] = example.ids
+    batch.segment_ids[i, at] = segment
+    batch.loss_mask[i, at] = example.loss_mask
+    batch.positions[:, i, at], _ = mrope_positions(
+        example.ids, grids, example.special, tokens_per_second=tokens_per_second
+    )
+    for name, array in batch.extras.items():
+        array[i, at] = example.extras[name]
+    p = batch.vision.patches.shape[2]
+    slots = [np.zeros(0, np.int64)]
+    for image, grid, (k, start) in zip(example.images, grids, places, strict=True):
+        count = grid[1] * grid[2]
+        where = slice(start, start + count)
+        patchify(image, out=batch.vision.patches[i, k, where])
+        pos_hw, window_ids, image_ids = patch_layout(grid)
+        batch.vision.pos_hw[i, k, where] = pos_hw
+        for ids, own in ((batch.vision.window_ids, window_ids), (batch.vision.image_ids, image_ids)):
+            ids[i, k, where] = own + ids[i, k, :start].max(initial=0)
+        slots.append((k * p + start) // MERGED + np.arange(count // MERGED))
+    batch.image_index[i, at][np.asarray(example.ids) == example.special.image_pad] = np.concatenate(slots)

@@ -1,0 +1,114 @@
+"""The published training recipe (arXiv 2506.09965) as one job, whose stages the files of `configs/` start.
+
+All stages share one workdir and so one config; each file only names the stages to run now. The published code
+shows images of another size to each stage; here one size, that of RL, serves all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vilasr_jax.config import (
+    BucketSection,
+    ColdStartSection,
+    DrawingSection,
+    EngineSection,
+    EvalSection,
+    ImageSection,
+    JobConfig,
+    MeshSection,
+    ModelSection,
+    OptimizerSection,
+    PackingSection,
+    ReflectSection,
+    RLSection,
+    SamplingSection,
+)
+
+IMAGE_TOKENS = 256  # at most, of an image
+TOKENS = 18432  # of a conversation: a prompt of 5,120 and 13,312 more
+TURN_TOKENS = 1024
+LANGUAGE_ONLY = ("vision", "merger")  # frozen in both SFT stages
+
+
+def published_7b(stages: tuple[str, ...]) -> JobConfig:
+    """Qwen2.5-VL-7B-Instruct as published, for 32 chips of 16 GiB (v5e-32).
+
+    Cold start: 33k traces, 3 epochs, batch 32. Reflect: 8k traces, the same. RL: 40k questions, 1 epoch, 32 a
+    step, groups of 8, 2 updates of 128.
+    """
+    sft = OptimizerSection(learning_rate=1e-5, warmup_share=0.1, freeze=LANGUAGE_ONLY, spike=10.0)
+    sampling = SamplingSection(max_turn_tokens=TURN_TOKENS, max_tokens=TOKENS)
+    return JobConfig(
+        name="7b",
+        stages=stages,
+        model=ModelSection(preset="7b", dtype="bfloat16", remat="full", attention="splash"),
+        image=ImageSection(min_pixels=4 * 28 * 28, max_pixels=IMAGE_TOKENS * 28 * 28),
+        buckets=BucketSection(
+            tokens=(4096, 8192, 12288, TOKENS), images=(8, 24, 45), patches=(4 * IMAGE_TOKENS,)
+        ),
+        drawing=DrawingSection(max_turns=10, max_images=45),
+        mesh=MeshSection(data=1, fsdp=-1, model=4, sequence_parallel=True),
+        engine=EngineSection(
+            slots=128,
+            prompt_tokens=(1024, 2048, 5120),
+            insert_tokens=(384, 768),
+            prompt_images=(1, 4, 16),
+            draw_workers=16,
+        ),
+        cold_start=ColdStartSection(
+            traces=33_000, steps=3 * 33_000 // 32, batch=32, accumulate=4, optimizer=sft, save_every=200
+        ),
+        reflect=ReflectSection(
+            questions=16_000,
+            samples=4,
+            sampling=sampling,
+            steps=3 * 8_000 // 32,
+            batch=32,
+            accumulate=4,
+            optimizer=sft,
+            shard=1024,
+            save_every=200,
+        ),
+        rl=RLSection(
+            steps=40_000 // 32,
+            prompts=32,
+            group=8,
+            updates=2,
+            micro_batch=8,
+            sampling=sampling,
+            optimizer=OptimizerSection(
+                learning_rate=1e-6,
+                schedule="constant",
+                warmup_share=0.0,
+                weight_decay=0.01,
+                clip_norm=1.0,
+                spike=10.0,
+            ),
+            save_every=10,
+            validate_every=50,
+        ),
+        eval=EvalSection(sampling=SamplingSection(0.75, 0.9, max_turn_tokens=TURN_TOKENS, max_tokens=TOKENS)),
+    )
+
+
+def small_host_3b(stages: tuple[str, ...]) -> JobConfig:
+    """Qwen2.5-VL-3B-Instruct on one host of 8 chips of 16 GiB (v5e-8): the 7B recipe, in packed rows of 8,192
+    tokens, conversations of at most as many, and half the rollout batch."""
+    job = published_7b(stages)
+    most = 8192
+    sampling = dataclasses.replace(job.rl.sampling, max_tokens=most)
+    return dataclasses.replace(
+        job,
+        name="3b",
+        model=dataclasses.replace(job.model, preset="3b"),
+        buckets=BucketSection(tokens=(4096, most), images=(8, 24), patches=(4 * IMAGE_TOKENS,)),
+        packing=PackingSection(tokens=most, vision_rows=24, patches=4 * IMAGE_TOKENS),
+        drawing=dataclasses.replace(job.drawing, max_images=24),
+        mesh=MeshSection(data=1, fsdp=-1, model=2, sequence_parallel=True),
+        engine=dataclasses.replace(job.engine, slots=32, prompt_images=(1, 4, 8)),
+        cold_start=dataclasses.replace(job.cold_start, batch=16, accumulate=4),
+        reflect=dataclasses.replace(job.reflect, batch=16, accumulate=4, sampling=sampling),
+        rl=dataclasses.replace(job.rl, prompts=16, micro_batch=4, steps=40_000 // 16, sampling=sampling),
+        eval=dataclasses.replace(job.eval, sampling=dataclasses.replace(job.eval.sampling, max_tokens=most)),
+    )

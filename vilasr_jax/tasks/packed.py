@@ -1,0 +1,119 @@
+"""An endless stream of packed batches.
+
+Row r of every batch is a lane of its own: it takes examples r, r + rows, r + 2 rows, ... of the shuffled
+stream, looks a few ahead, and fills its row with the oldest and then the longest that still fit. What a row
+holds then does not depend on how many hosts there are, and a host encodes only what its own rows take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from vilasr_jax.processing import Batch, Budget, Encoded, PackedRow, check_fits, collate_packed
+
+ENCODERS = 2  # threads
+
+
+class PackedBatches:
+    """Batches of packed rows, with `get_state` and `set_state` as Grain's iterators have them.
+
+    Args:
+      examples: random access to the (endless) shuffled stream of `Encoded`.
+      budget: what a row holds.
+      rows: of a batch, over all hosts.
+      lookahead: examples that a lane chooses from.
+      share: (number, count): this host's part of the rows.
+      gather: every host's value of a small JSON-able thing, where there are several hosts.
+      tokens_per_second: from the model's vision config.
+
+    Raises:
+      DataError: on `next`, an example that no row can hold.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Encoded],
+        budget: Budget,
+        rows: int,
+        *,
+        lookahead: int = 16,
+        share: tuple[int, int] = (0, 1),
+        gather: Callable[[Any], list[Any]] = lambda value: [value],
+        tokens_per_second: float = 2,
+    ):
+        self._examples, self._budget, self._rows = examples, budget, rows
+        self._lookahead, self._tokens_per_second = lookahead, tokens_per_second
+        self._gather = gather
+        number, count = share
+        own = rows // count
+        self._mine = range(number * own, (number + 1) * own)
+        self._encoders = ThreadPoolExecutor(ENCODERS)
+        self._maker = ThreadPoolExecutor(1)
+        self._waiting: dict[int, Future] = {}
+        self._lanes: dict[int, tuple[int, list[int]]] = {}
+        self._state: dict[int, tuple[int, list[int]]] = {r: (0, []) for r in self._mine}
+        self._coming: Future | None = None
+
+    def __iter__(self) -> PackedBatches:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._coming is None:
+            self._lanes = dict(self._state)
+            self._coming = self._maker.submit(self._make)
+        batch, self._state = self._coming.result()
+        self._coming = self._maker.submit(self._make)
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """For each lane of every host: the number of its next example, and those it has not placed yet."""
+        lanes: dict[str, Any] = {}
+        for part in self._gather({str(r): lane for r, lane in self._state.items()}):
+            lanes |= part
+        return {"lanes": lanes}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `get_state` was called, on any number of hosts."""
+        if self._coming is not None:
+            self._coming.result()
+            self._coming = None
+        self._waiting.clear()
+        lanes = {r: state["lanes"][str(r)] for r in self._mine}
+        self._state = {r: (int(following), list(pending)) for r, (following, pending) in lanes.items()}
+
+    def _make(self) -> tuple[Batch, dict[int, tuple[int, list[int]]]]:
+        for r in self._mine:
+            self._look_ahead(r)
+        packed = [self._fill(r) for r in self._mine]
+        for r in self._mine:
+            self._look_ahead(r)  # encoded while the rows are put together and trained on
+        batch = collate_packed(packed, self._budget, tokens_per_second=self._tokens_per_second)
+        return batch, dict(self._lanes)
+
+    def _look_ahead(self, r: int) -> None:
+        following, pending = self._lanes[r]
+        pending = list(pending)
+        while len(pending) < self._lookahead:
+            pending.append(following * self._rows + r)
+            following += 1
+        for index in pending:
+            if index not in self._waiting:
+                self._waiting[index] = self._encoders.submit(self._examples.__getitem__, index)
+        self._lanes[r] = following, pending
+
+    def _fill(self, r: int) -> PackedRow:
+        following, pending = self._lanes[r]
+        ready = {index: self._waiting[index].result() for index in pending}
+        oldest, *others = pending
+        check_fits(ready[oldest], self._budget, f"example {oldest}")
+        row, taken = PackedRow(self._budget), [oldest]
+        row.add(ready[oldest])
+        for index in sorted(others, key=lambda index: -len(ready[index].ids)):
+            if row.add(ready[index]):
+                taken.append(index)
+        for index in taken:
+            del self._waiting[index]
+        self._lanes[r] = following, [index for index in pending if index not in taken]
+        return row

@@ -1,0 +1,198 @@
+"""A step's conversations for reinforcement learning: groups of samples of one question, scored and compared.
+
+On several hosts each samples its own questions; what an update needs to know of all conversations (rewards,
+lengths) is a few numbers, which every host gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vilasr_jax.config import RLSection
+from vilasr_jax.errors import Stopped
+from vilasr_jax.evaluation import score_all
+from vilasr_jax.parallel import gather
+from vilasr_jax.rollout import Trajectory
+from vilasr_jax.training import interrupt
+from vilasr_jax.training.advantages import group_advantages
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.recovery import Prefix, failed_prefix, resumed
+
+OVERLONG = ("keep", "mask")
+CUT_OFF = ("token_limit", "truncated", "insert_limit")  # stop reasons of a conversation that ran out of room
+
+
+@dataclass
+class Samples:
+    """The conversations of a step, numbered over all hosts.
+
+    Attributes:
+      trajectories: this host's, by number.
+      rewards, advantages: [n] float32, of all.
+      tokens: [n] int, sampled tokens of each.
+      counted: [n] bool, those that take part in the loss.
+      failed: beginnings of failed conversations, for the next step's recovery.
+      metrics: name -> (sum, count) over all that was sampled.
+    """
+
+    trajectories: dict[int, Trajectory]
+    rewards: np.ndarray
+    advantages: np.ndarray
+    tokens: np.ndarray
+    counted: np.ndarray
+    failed: list[Prefix]
+    metrics: dict[str, tuple[float, float]]
+
+
+def overlong_penalty(tokens: int, section: RLSection) -> float:
+    """What a conversation's length takes off its reward: 0 up to the buffer, rising to `overlong_penalty` at
+    its end (DAPO's soft overlong punishment, arXiv 2503.14476, equation 13).
+
+    >>> section = RLSection(overlong_buffer=100, overlong_penalty=0.5)
+    >>> [overlong_penalty(n, section) for n in (18332, 18382, 18432)]
+    [0.0, 0.25, 0.5]
+    """
+    if not section.overlong_buffer:
+        return 0.0
+    over = tokens - (section.sampling.max_tokens - section.overlong_buffer)
+    return section.overlong_penalty * min(max(over / section.overlong_buffer, 0.0), 1.0)
+
+
+def collect(context: Context, params: Any, step: int, pool: Sequence[Prefix] = ()) -> Samples:
+    """Samples and scores the conversations of step `step`; the same on any number of hosts.
+
+    With `refill`, groups whose rewards are all equal are left out and more questions are asked in their place
+    (DAPO's dynamic sampling), at most `refill` times; whatever is there by then is the step.
+
+    Args:
+      context: the job.
+      params: the policy, in the training layout.
+      step: from 1.
+      pool: beginnings of failed conversations, which some questions take the place of (see `recovery`).
+
+    Raises:
+      Stopped: SIGTERM came; nothing of the step is kept.
+    """
+    section = context.job.rl
+    mine: dict[tuple[int, int], list[Trajectory]] = {}
+    known: dict[tuple[int, int], list[list[float]]] = {}
+    sampled: list[Trajectory] = []
+    for round in range(section.refill + 1):
+        found = _ask(context, params, step, round, () if round else pool)
+        sampled += [t for group in found.values() for t in group]
+        lines = [[*key, [_facts(t) for t in group]] for key, group in found.items()]
+        for part in gather(lines):
+            for turn, number, facts in part:
+                if not section.refill or len({fact[0] for fact in facts}) > 1:
+                    known[turn, number] = facts
+        mine |= found
+        if len(known) >= section.prompts:
+            break
+    order = sorted(known)[: section.prompts]
+    facts = np.array([fact for key in order for fact in known[key]], np.float32).reshape(-1, 3)
+    trajectories = {
+        place * section.group + k: trajectory
+        for place, key in enumerate(order)
+        for k, trajectory in enumerate(mine.get(key, ()))
+    }
+    rewards = facts[:, 0]
+    return Samples(
+        trajectories=trajectories,
+        rewards=rewards,
+        advantages=group_advantages(rewards, section.group, section.advantage),
+        tokens=facts[:, 1].astype(np.int64),
+        counted=np.ones(len(facts), bool) if section.overlong == "keep" else facts[:, 2] == 0,
+        failed=_failed(context, step, mine) if section.recovery else [],
+        metrics=_together(rollout_metrics(sampled, section.group)),
+    )
+
+
+def _failed(context: Context, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[Prefix]:
+    """A beginning of a failed conversation about each question where there is one, over all hosts."""
+    section, found = context.job.rl, []
+    for (round, number), group in mine.items():
+        rng = np.random.default_rng([context.job.seed, step, round, number])
+        first = first_row(section, step, round)
+        prefixes = [failed_prefix(first, number, trajectory, rng) for trajectory in group]
+        found += [[round, number, prefix.to_json()] for prefix in prefixes if prefix][:1]
+    together = sorted(line for part in gather(found) for line in part)
+    return [Prefix.from_json(value) for *_, value in together]
+
+
+def first_row(section: RLSection, step: int, round: int) -> int:
+    """The seed of the first row that a round of a step asks about."""
+    return Context.RL_SEEDS + ((step - 1) * (section.refill + 1) + round) * section.prompts
+
+
+def _ask(
+    context: Context, params: Any, step: int, round: int, pool: Sequence[Prefix]
+) -> dict[tuple[int, int], list[Trajectory]]:
+    """This host's groups of one round, by (round, number of the question)."""
+    section = context.job.rl
+    rows = context.rows("rl", section.prompts, first=first_row(section, step, round))
+    replayed = pool[: int(section.recovery * section.prompts)]
+    for i, prefix in enumerate(replayed):
+        rows[i] = context.rows("rl", section.prompts, first=prefix.first)[prefix.number]
+    requests = context.requests(rows, samples=section.group, seed=round * section.prompts * section.group)
+    for i, prefix in enumerate(replayed):
+        requests[i] = resumed(requests[i], prefix)
+    number, count = context.host
+
+    def look_up(_: int) -> None:
+        if interrupt.asked_here():
+            raise Stopped
+
+    try:
+        mine = requests[number::count]
+        found = context.sample(section.sampling, params, mine, context.key("rl", step), look_up)
+    except Stopped:
+        found = []
+    if interrupt.asked():
+        raise Stopped
+    score_all(found, context.reward)
+    for trajectory in found:
+        if penalty := overlong_penalty(len(trajectory.tokens), section):
+            trajectory.reward["overlong"] = -penalty
+            trajectory.reward["total"] -= penalty
+    groups = np.arange(number, section.prompts, count)
+    return {(round, int(i)): found[k * section.group :][: section.group] for k, i in enumerate(groups)}
+
+
+def _facts(trajectory: Trajectory) -> list[float]:
+    cut_off = trajectory.stop_reason in CUT_OFF
+    return [np.float32(trajectory.reward["total"]), trajectory.loss_mask.sum(), cut_off]
+
+
+def rollout_metrics(trajectories: Sequence[Trajectory], group: int) -> dict[str, tuple[float, float]]:
+    """What the sampled conversations were like, as (sum, count) pairs."""
+
+    def over(value) -> tuple[float, float]:
+        return float(sum(value(t) for t in trajectories)), float(len(trajectories))
+
+    totals = np.array([t.reward["total"] for t in trajectories], np.float32).reshape(-1, group)
+    parts = sorted({name for t in trajectories for name in t.reward} - {"total", "drew"})
+    return {
+        "reward": over(lambda t: t.reward["total"]),
+        **{name: over(lambda t, name=name: t.reward.get(name, 0.0)) for name in parts},
+        "drew": over(lambda t: t.drawings > 0),
+        "drawings": over(lambda t: t.drawings),
+        "corrected": over(lambda t: t.corrected > 0),
+        "errors": over(lambda t: t.errors),
+        "cut_off": over(lambda t: t.stop_reason in CUT_OFF),
+        "response_tokens": over(lambda t: t.loss_mask.sum()),
+        "equal_groups": (float((np.ptp(totals, axis=1) == 0).sum()), float(len(totals))),
+    }
+
+
+def _together(pairs: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Pairs of all hosts, added up."""
+    total: dict[str, tuple[float, float]] = {}
+    for part in gather(pairs):
+        for name, (amount, count) in part.items():
+            before = total.get(name, (0.0, 0.0))
+            total[name] = before[0] + amount, before[1] + count
+    return total

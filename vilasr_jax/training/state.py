@@ -1,0 +1,146 @@
+"""What a training step carries, which weights it changes, and where all of it lies on the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vilasr_jax.config import OptimizerSection
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.qwen2_5_vl import param_shardings
+from vilasr_jax.training import lora
+
+GROUPS = ("vision", "merger", "language")
+
+
+class Guard(NamedTuple):
+    """What the guard against bad updates remembers."""
+
+    norm: jax.Array  # [] float32, running mean of the gradient norm
+    skipped: jax.Array  # [] int32, updates skipped so far
+    in_a_row: jax.Array  # [] int32, updates skipped since the last good one
+
+
+class TrainState(NamedTuple):
+    """What a step takes and returns. `params` are those that are trained, `frozen` all others.
+
+    Under LoRA `params` are the factors and `frozen` is a `lora.Base`.
+    """
+
+    params: Any
+    opt_state: Any
+    step: jax.Array  # [] int32, updates made
+    frozen: Any
+    guard: Guard
+
+    @property
+    def whole(self) -> Any:
+        """All parameters of the model, as one tree."""
+        return join(self.params, self.frozen)
+
+
+def join(params: Any, frozen: Any) -> Any:
+    """All parameters of the model, from the two parts of a state."""
+    return lora.merged(frozen, params) if isinstance(frozen, lora.Base) else nnx.merge_state(params, frozen)
+
+
+def group_of(path: Sequence[Any]) -> str:
+    """The group of the weight at `path`: "vision" (the tower), "merger" or "language".
+
+    >>> group_of(("visual", "merger", "fc1", "kernel"))
+    'merger'
+    """
+    names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+    if "visual" not in names:
+        return "language"
+    return "merger" if "merger" in names else "vision"
+
+
+def split_frozen(params: Any, freeze: Sequence[str]) -> tuple[Any, Any]:
+    """Splits the model's parameters into (trained, frozen) by group.
+
+    Raises:
+      ConfigError: a group that does not exist, or nothing left to train.
+    """
+    check_groups(freeze)
+    trained, frozen = nnx.split_state(params, lambda path, _: group_of(path) not in freeze, ...)
+    return trained, frozen
+
+
+def check_groups(freeze: Sequence[str]) -> None:
+    """Raises ConfigError for a group that does not exist, or when nothing is left to train."""
+    unknown = [name for name in freeze if name not in GROUPS]
+    if unknown:
+        raise ConfigError(f"optimizer.freeze: no group {unknown[0]!r}; there are: {', '.join(GROUPS)}")
+    if set(freeze) >= set(GROUPS):
+        raise ConfigError("optimizer.freeze holds every group: nothing is left to train")
+
+
+def new_state(
+    params: Any, optimizer: optax.GradientTransformation, section: OptimizerSection
+) -> TrainState:
+    """A fresh optimiser around `params`; also good for `jax.eval_shape`."""
+    if section.lora_rank:
+        scale = jnp.asarray(section.lora_alpha / section.lora_rank, jnp.float32)
+        trained, frozen = lora.new_factors(params, section.lora_rank), lora.Base(params, scale)
+    else:
+        trained, frozen = split_frozen(params, section.freeze)
+    zero = jnp.zeros((), jnp.int32)
+    guard = Guard(jnp.zeros((), jnp.float32), zero, zero)
+    return TrainState(trained, optimizer.init(trained), zero, frozen, guard)
+
+
+def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+    """The `NamedSharding` of every leaf of a state (or its `jax.eval_shape`).
+
+    What an optimiser keeps for a weight lies as the weight does; counters lie whole on every device.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+    if isinstance(state.frozen, lora.Base):
+        base = state.frozen.params
+        params = lora.factor_shardings(base, mesh)
+        frozen = lora.Base(param_shardings(base, mesh), whole)
+    else:
+        params, frozen = param_shardings(state.params, mesh), param_shardings(state.frozen, mesh)
+    places = {
+        tuple(path): (leaf.shape, place)
+        for (path, leaf), place in zip(
+            jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(params), strict=True
+        )
+    }
+
+    def of(path: tuple, leaf: Any) -> NamedSharding:
+        for start in range(len(path)):
+            shape, place = places.get(path[start:], (None, whole))
+            if shape == leaf.shape:
+                return place
+        return whole
+
+    return TrainState(
+        params=params,
+        opt_state=jax.tree_util.tree_map_with_path(of, state.opt_state),
+        step=whole,
+        frozen=frozen,
+        guard=Guard(whole, whole, whole),
+    )
+
+
+def init_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    section: OptimizerSection,
+) -> TrainState:
+    """`new_state` laid out on `mesh`. `params` are copied, as the steps donate their state."""
+
+    def make(params):
+        return new_state(params, optimizer, section)
+
+    places = state_shardings(jax.eval_shape(make, params), mesh)
+    return jax.jit(make, out_shardings=places)(params)
