@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from rich.progress import Progress
 
 from tests import tiny
 from tests.training import samples
+from vilasr_jax import errors
 from vilasr_jax.config import (
     BucketSection,
     EngineSection,
@@ -24,7 +27,7 @@ from vilasr_jax.config import (
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
-from vilasr_jax.training import grpo, reflect, sft
+from vilasr_jax.training import grpo, interrupt, reflect, sft
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import TIMED, Stage
@@ -102,6 +105,16 @@ def once(make):
 
 
 @pytest.fixture(autouse=True)
+def listening():
+    """SIGTERM asks to stop, as under the command line."""
+    before = signal.getsignal(signal.SIGTERM)
+    interrupt.listen()
+    yield
+    interrupt.listen()
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
 def compiled_once(monkeypatch):
     """The runs of a test share their compiled steps; they are the same every time."""
     for module, name in ((sft, "make_sft_step"), (grpo, "make_grpo_steps")):
@@ -109,14 +122,16 @@ def compiled_once(monkeypatch):
 
 
 class Breaking:
-    """An iterator that dies before its n-th item."""
+    """An iterator that dies before its n-th item; or that is asked to stop, and goes on."""
 
-    def __init__(self, data, left):
-        self.data, self.left = data, left
+    def __init__(self, data, left, asked=False):
+        self.data, self.left, self.asked = data, left, asked
         self.get_state, self.set_state = data.get_state, data.set_state
 
     def __next__(self):
-        if self.left == 0:
+        if self.left == 0 and self.asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self.left == 0:
             raise Stopped
         self.left -= 1
         return next(self.data)
@@ -125,11 +140,11 @@ class Breaking:
 def test_sft_goes_on_bit_for_bit(tmp_path, params):
     steps, save_every = 7, 2
 
-    def run(folder, stop_before=None):
+    def run(folder, stop_before=None, asked=False):
         source = MappedSource(range(23), samples.example)
         data = batches([source], [1], seed=3, batch=4, buckets=samples.BUCKETS)
         if stop_before is not None:
-            data = Breaking(data, stop_before)
+            data = Breaking(data, stop_before, asked)
         stage = Stage(folder, steps, save_every, "test")
         try:
             return train_sft(ScriptedContext(JOB, folder), stage, params, data, ADAM, quiet())
@@ -145,6 +160,12 @@ def test_sft_goes_on_bit_for_bit(tmp_path, params):
     resumed = run(tmp_path / "broken")
     assert bits(resumed) == bits(whole) != bits(params)
     assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+    with pytest.raises(errors.Stopped, match="after step 3 of 7"):
+        run(tmp_path / "asked", stop_before=2, asked=True)
+    assert Stage(tmp_path / "asked", steps, save_every, "").store.latest_step() == 3  # no step is lost
+    interrupt.listen()
+    assert bits(run(tmp_path / "asked")) == bits(whole)
+    assert metrics(tmp_path / "asked") == metrics(tmp_path / "whole")
     stage = Stage(tmp_path / "broken", steps, save_every, "")
     context = ScriptedContext(JOB, tmp_path)
     assert stage.done and bits(stage.load_params(context.abstract_params)) == bits(whole)
@@ -153,14 +174,16 @@ def test_sft_goes_on_bit_for_bit(tmp_path, params):
 def test_rl_goes_on_bit_for_bit(tmp_path, params, monkeypatch):
     engines = {}
 
-    def run(folder, stop_at=None):
+    def run(folder, stop_at=None, asked=False):
         context = ScriptedContext(JOB, folder)
         context._engines = engines
         real, calls = context.engine(SAMPLING).generate, []
 
         def generate(*args):
             calls.append(0)
-            if len(calls) == stop_at:
+            if len(calls) == stop_at and asked:
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif len(calls) == stop_at:
                 raise Stopped
             return real(*args)
 
@@ -180,6 +203,10 @@ def test_rl_goes_on_bit_for_bit(tmp_path, params, monkeypatch):
     for line in lines:
         assert 0 < line["reward"] < 2 and line["grad_norm"] > 0 and np.isfinite(line["loss"])
         assert 0 <= line["kl"] < 1 and line["response_tokens"] > 3
+    with pytest.raises(errors.Stopped, match="after step 1 of 3"):
+        run(tmp_path / "asked", stop_at=2, asked=True)
+    interrupt.listen()
+    assert bits(run(tmp_path / "asked")) == bits(whole)
     again = run(tmp_path / "broken", stop_at=1)  # done: nothing is sampled
     assert bits(again) == bits(whole)
 

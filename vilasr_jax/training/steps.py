@@ -70,6 +70,13 @@ def _placed(state: TrainState, mesh: Mesh | None) -> TrainState:
     return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
 
 
+def _split_as_params(grads: Any, state: TrainState, mesh: Mesh | None) -> Any:
+    """Gradients where their weights lie: summed straight into the parts that the devices keep."""
+    if mesh is None:
+        return grads
+    return jax.lax.with_sharding_constraint(grads, state_shardings(state, mesh).params)
+
+
 def make_sft_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
@@ -106,7 +113,8 @@ def make_sft_step(
                 loss += term
             return loss, (loss, more)
 
-        return jax.grad(loss_of, has_aux=True)(state.params)
+        grads, sums = jax.grad(loss_of, has_aux=True)(state.params)
+        return _split_as_params(grads, state, mesh), sums
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         tokens = jnp.asarray(batch.loss_mask, jnp.float32).sum()
@@ -160,7 +168,7 @@ def make_grpo_steps(
 
     def zero(state: TrainState):
         sums = {name: jnp.zeros(()) for name in (*GRPO_SUMS, "entropy", "loss", "importance", "rollout_kl")}
-        return jax.tree.map(jnp.zeros_like, state.params), sums
+        return _split_as_params(jax.tree.map(jnp.zeros_like, state.params), state, mesh), sums
 
     def grad(state: TrainState, total, batch: Batch, share: jax.Array):
         mask, rollout = jnp.asarray(batch.loss_mask, jnp.float32), batch.extras["logprobs"]
@@ -203,7 +211,7 @@ def make_grpo_steps(
             return loss, sums
 
         grads, sums = jax.grad(loss_of, has_aux=True)(state.params)
-        return jax.tree.map(jnp.add, total, (grads, sums))
+        return jax.tree.map(jnp.add, total, (_split_as_params(grads, state, mesh), sums))
 
     def apply(state: TrainState, total):
         grads, sums = total

@@ -131,17 +131,25 @@ def partition_specs(params: Any, sharding: Sharding | None = None) -> Any:
 def fitted(spec: P, shape: tuple[int, ...], mesh: Any) -> P:
     """`spec` without the axes that do not cut their dimension of `shape` evenly: it stays whole over them.
 
+    Axes of one device and a tail of None are left out, too, as they are in what a compiled program returns: a
+    step then takes its own output without compiling anew.
+
     >>> from jax.sharding import AbstractMesh
     >>> fitted(P("fsdp", "model"), (8, 9), AbstractMesh((2, 2), ("fsdp", "model")))
-    PartitionSpec('fsdp', None)
+    PartitionSpec('fsdp',)
     """
     sizes = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
 
-    def even(axes: Any, length: int) -> bool:
-        names = (axes,) if isinstance(axes, str) else axes or ()
-        return length % math.prod(sizes[name] for name in names) == 0
+    def kept(axes: Any, length: int) -> Any:
+        names = tuple(n for n in ((axes,) if isinstance(axes, str) else axes or ()) if sizes[n] > 1)
+        if length % math.prod(sizes[name] for name in names):
+            return None
+        return names[0] if len(names) == 1 else names or None
 
-    return P(*(axes if even(axes, length) else None for axes, length in zip(spec, shape, strict=False)))
+    cut = [kept(axes, length) for axes, length in zip(spec, shape, strict=False)]
+    while cut and cut[-1] is None:
+        cut.pop()
+    return P(*cut)
 
 
 def param_shardings(params: Any, mesh: Mesh, sharding: Sharding | None = None) -> Any:
