@@ -126,6 +126,7 @@ def train_sft(
         progress.update(bar, completed=step)
         if interrupt.asked() and step < stage.steps:
             if not stage.save_due(step):
+                stage.log(step, learning_rate=float(schedule(step - 1)))
                 save(step, wait=True)
             stage.close()
             raise Stopped(f"{stage.title}: stopped after step {step} of {stage.steps}")
