@@ -16,7 +16,7 @@ from vilasr_jax.training.recovery import Prefix, ResumedSession, failed_prefix, 
 @pytest.fixture(scope="module")
 def maze():
     settings = DrawingSettings(style="maze", prompt="short", max_turns=8, max_images=9)
-    row = make_maze_row(MazeSpec(grid=3, cell=28, moves=(3, 3), wall_density=0.0, split="rl"), 4)
+    row = make_maze_row(MazeSpec(grid=3, cell=28, moves=(3, 3), wall_density=0.1, split="rl"), 4)
     trace = expert_trace(row, random.Random(0), labels="line")
     return row, settings, trace.turns
 
