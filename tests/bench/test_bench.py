@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from vilasr_jax.bench import soft
 from vilasr_jax.bench.convert import bench_convert
 from vilasr_jax.bench.learn import difference, pooled
+from vilasr_jax.config import JobConfig
 from vilasr_jax.evaluation.intervals import wilson_interval
 
 
@@ -42,3 +44,32 @@ def test_conversion_is_timed_beside_a_copy(tmp_path, capsys):
     assert "Orbax -> safetensors" in capsys.readouterr().out
     assert result["bytes"] > 500_000 and result["in_peak_bytes"] > 0 and result["out_seconds"] > 0
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_soft_shares_the_seeing_phase_and_compares_both_arms(tmp_path, capsys, monkeypatch):
+    """Training and evaluation replaced: what is left is who starts from what, and the table."""
+    ran = []
+
+    def train(job, home):
+        stage = home / "cold_start"
+        ran.append((job.seed, job.soft_drawing.weight, (stage / "perception" / "seen").exists()))
+        (stage / "perception").mkdir(parents=True, exist_ok=True)
+        (stage / "perception" / "seen").touch()
+        (home / "tokenizer").mkdir(exist_ok=True)
+        lines = [json.dumps({"step": step, "cpu_seconds": 2.0 * step}) for step in (10, 20)]
+        (stage / "metrics.jsonl").write_text("\n".join(lines))
+
+    def run(job, home, name):
+        if not (home / "eval" / name).exists():
+            train(job, home)
+            scored(home / "eval" / name, 60 if name == "soft" else 50, 100)
+        return home / "eval" / name
+
+    monkeypatch.setattr(soft, "run", run)
+    for _ in range(2):  # the second time nothing is left to do
+        table = soft.bench_soft(JobConfig(), tmp_path, [0, 3])
+    assert ran == [(0, 0.0, False), (0, 0.5, True), (3, 0.0, False), (3, 0.5, True)]
+    assert table["soft_over_plain"]["mean"] == pytest.approx(0.1)
+    assert table["step_cpu_seconds"] == {"plain": 2.0, "soft": 2.0}
+    assert json.loads((tmp_path / "soft.json").read_text()) == table
+    assert "soft over plain: +10.0%" in capsys.readouterr().out

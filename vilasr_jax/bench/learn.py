@@ -81,7 +81,7 @@ def more_sft(job: JobConfig, home: Path) -> Path:
         return folder
     context = Context(job, home / "main")
     spent = sum(_spent(home / "main" / name) for name in ("reflect", "rl"))
-    steps = max(1, round(spent / _per_step(home / "main" / "cold_start")))
+    steps = max(1, round(spent / seconds_per_step(home / "main" / "cold_start")))
     stage = Stage(home / "more_sft", steps, job.cold_start.save_every, "control: more SFT")
     with progress_bar() as progress:
         if stage.done:
@@ -146,7 +146,7 @@ def _spent(stage: Path) -> float:
     return total + sum(shard["cpu_seconds"] for shard in samples)
 
 
-def _per_step(stage: Path) -> float:
+def seconds_per_step(stage: Path) -> float:
     """Processor seconds of one step: the median over the log, so neither compiling nor validation counts."""
     lines = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
     costs = [(b["cpu_seconds"] - a["cpu_seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(lines)]

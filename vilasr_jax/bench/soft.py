@@ -5,35 +5,26 @@ For each seed two workdirs that share the phase of seeing, the traces, their ord
     plain   the config's cold start, the term off
     soft    the same with the term (`soft_drawing.weight`, or 0.5 where the config has it off)
 
-Both answer the same held-out mazes in free-running conversations. What a step costs is measured on the side:
-both steps in turn on the same batch, so that a busy machine slows both. Each run is resumed or skipped like
-any workdir.
+Both answer the same held-out mazes in free-running conversations. What a step costs is told in processor
+seconds. Each run is resumed or skipped like any workdir.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from vilasr_jax.bench.learn import difference, pooled
+from vilasr_jax.bench.learn import difference, pooled, seconds_per_step
 from vilasr_jax.config import JobConfig
 from vilasr_jax.files import write_json
 from vilasr_jax.job import evaluate, load_stage, train
-from vilasr_jax.parallel import put_batch
-from vilasr_jax.processing import collate
 from vilasr_jax.progress import progress_bar
-from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
-from vilasr_jax.training.optimizers import make_optimizer
-from vilasr_jax.training.state import init_state
-from vilasr_jax.training.steps import make_sft_step
 
 WEIGHT = 0.5
 
@@ -59,12 +50,14 @@ def bench_soft(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str,
         table = {
             "weight": weight,
             "steps": job.cold_start.steps,
+            "step_cpu_seconds": {
+                name: float(np.mean([seconds_per_step(path.parents[1] / "cold_start") for path in paths]))
+                for name, paths in folders.items()
+            },
             **pooled(folders),
             "soft_over_plain": difference(folders["plain"], folders["soft"]),
         }
         write_json(workdir / "soft.json", table)
-    table["step_seconds"] = step_seconds(folders["soft"][0].parents[1], job, weight)
-    write_json(workdir / "soft.json", table)
     print_table(table)
     return table
 
@@ -93,32 +86,6 @@ def run(job: JobConfig, home: Path, name: str) -> Path:
     return folder
 
 
-def step_seconds(home: Path, job: JobConfig, weight: float, rounds: int = 10) -> dict[str, float]:
-    """Median seconds of a training step without and with the term, the two taken in turn."""
-    section = dataclasses.replace(job.soft_drawing, weight=weight)
-    context = Context(dataclasses.replace(job, soft_drawing=section), home)
-    source = context.marked(trace_source(context))
-    batch = collate([source[i] for i in range(job.cold_start.batch)], buckets=context.buckets)
-    batch = put_batch(context.mesh, batch)
-    optimizer = make_optimizer(job.cold_start.optimizer, job.cold_start.steps)
-    steps = {
-        "plain": make_sft_step(context.graphdef, optimizer, mesh=context.mesh),
-        "soft": make_sft_step(context.graphdef, optimizer, mesh=context.mesh, soft=context.soft_drawing),
-    }
-    states = {
-        name: init_state(context.initial_params(), optimizer, context.mesh, job.cold_start.optimizer)
-        for name in steps
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            states[name], metrics = step(states[name], batch)
-            jax.block_until_ready(metrics)
-            times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(taken[1:])) for name, taken in times.items()}
-
-
 def print_table(table: dict[str, Any]) -> None:
     """The two arms, their difference, and what a step costs."""
     for name, row in table["stages"].items():
@@ -126,7 +93,8 @@ def print_table(table: dict[str, Any]) -> None:
         low, high = row["ci95"]
         print(
             f"{name:6} right {row['accuracy']:.1%} ({low:.1%} to {high:.1%}; {seeds}), {row['n']} questions, "
-            f"{row['drawings']:.1f} drawings, {table['step_seconds'][name]:.2f} s a step"
+            f"{row['drawings']:.1f} drawings, "
+            f"{table['step_cpu_seconds'][name]:.2f} processor seconds a step"
         )
     gain, (low, high) = table["soft_over_plain"]["mean"], table["soft_over_plain"]["ci95"]
     print(f"soft over plain: {gain:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}, over the mazes, paired")
