@@ -8,6 +8,7 @@ import functools
 import io
 import math
 import os
+import stat
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,6 +21,7 @@ MERGE_SIZE = 2
 FACTOR = PATCH_SIZE * MERGE_SIZE  # a merged vision token covers 28 x 28 px
 PATCH_DIM = 3 * TEMPORAL_PATCH_SIZE * PATCH_SIZE * PATCH_SIZE  # 1176
 MAX_ASPECT_RATIO = 200
+MAX_PIXELS = 1 << 27  # of a file that is read: 134 million, 0.4 GB once it is RGB
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
 STD = (0.26862954, 0.26130258, 0.27577711)
 DEFAULT_MIN_PIXELS = 56 * 56
@@ -32,27 +34,44 @@ def load_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
     """Reads a picture (path, encoded bytes or PIL image) as RGB, EXIF-rotated, transparency on white.
 
     Raises:
-      ImageError: the source is missing, truncated or no picture.
+      ImageError: the source is missing, truncated, no picture, or larger than `MAX_PIXELS`.
     """
     try:
         if isinstance(source, Image.Image):
             return _to_rgb(source)
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        if isinstance(source, bytes):
+            source_file = io.BytesIO(source)
+        elif stat.S_ISREG(os.stat(source).st_mode):  # a pipe or device could keep us waiting for ever
+            source_file = source
+        else:
+            raise OSError("it is no regular file")
+        with Image.open(source_file) as image:
             return _to_rgb(image)
     except FileNotFoundError:
         raise ImageError(f"{source}: no such image file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
+    except Exception as error:  # PIL's decoders raise many types on broken files
         name = f"{len(source)} bytes" if isinstance(source, bytes) else source
         raise ImageError(f"{name}: can't be read as an image ({_one_line(error)})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} px are more than {MAX_PIXELS:,} pixels")
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: PIL would cut, not scale
+        return _to_8_bits(image).convert("RGB")
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 or 32 bits, or floats: 0 to 65,535 (to 255 or 1 where nothing is more) become 0 to 255."""
+    grey = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    most = next((top for top in (1, 255) if image.mode in ("I", "F") and grey.max(initial=0) <= top), 65535)
+    return Image.fromarray(np.clip(np.round(grey * (255 / most)), 0, 255).astype(np.uint8))
 
 
 def _one_line(error: BaseException) -> str:
