@@ -1,5 +1,7 @@
 """The soft renderer: gradients, agreement with PIL as it hardens, masks, overlap, expected numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,22 +20,33 @@ from vilasr_jax.drawing.soft import (
 SIZE = (53, 67)  # height, width
 
 
-@pytest.mark.parametrize("kind", ["box", "filled", "line"])
-@pytest.mark.parametrize(
-    "corners", [(10.3, 7.1, 41.2, 33.9), (20.0, 12.0, 50.0, 12.5), (41.2, 40.1, 10.3, 9.2)]
+PLACES = jnp.asarray(
+    [(10.3, 7.1, 41.2, 33.9), (20.0, 12.0, 50.0, 12.5), (41.2, 40.1, 10.3, 9.2), (-8.0, 30.0, 90.0, 44.4)]
 )
-def test_gradient_agrees_with_finite_differences(kind, corners):
+
+
+@pytest.mark.parametrize("kind", ["box", "filled", "line"])
+def test_gradient_agrees_with_finite_differences(kind):
     weights = jnp.asarray(np.random.default_rng(0).normal(size=SIZE), jnp.float32)
+    step = 3e-2
 
-    def loss(c):
-        return (soft_shape(kind, c, SIZE, 3.0, 1.0) * weights).sum() / 10
+    @jax.jit
+    def both(point):
+        def loss(c):
+            return (soft_shape(kind, c, SIZE, 3.0, 1.0) * weights).sum() / 10
 
-    point = jnp.asarray(corners, jnp.float32)
-    gradient, step = jax.grad(loss)(point), 3e-2
-    for i in range(4):
-        nudge = jnp.zeros(4).at[i].set(step)
-        slope = (loss(point + nudge) - loss(point - nudge)) / (2 * step)
-        assert abs(gradient[i] - slope) < 1e-3 * max(1.0, abs(slope))
+        nudges = step * jnp.eye(4)
+        slopes = jax.vmap(lambda n: (loss(point + n) - loss(point - n)) / (2 * step))(nudges)
+        return jax.grad(loss)(point), slopes
+
+    for point in PLACES:
+        gradient, slopes = both(point)
+        assert np.abs(gradient - slopes).max() < 1e-3 * max(1.0, np.abs(slopes).max())
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def hard(kind, corners):
+    return soft_shape(kind, corners, SIZE, 3.0, 0.02)
 
 
 @pytest.mark.parametrize("corners", [(10, 7, 41, 33), (3, 20, 60, 50), (30, 5, 35, 48)])
@@ -42,12 +55,50 @@ def test_hardens_to_pil(kind, corners):
     style = Style(labels=False, line_width=3, box_width=3, palette=((0, 0, 0),))
     white = Image.new("RGB", SIZE[::-1], "white")
     pil = 1 - np.asarray(render(white, [kind(1, "a", *corners)], style))[..., 0] / 255
-    name = "box" if kind is Box else "line"
-    soft = soft_shape(name, jnp.asarray(corners, jnp.float32), SIZE, 3.0, 0.02)
-    edge = 2 * (corners[2] - corners[0] + corners[3] - corners[1])
-    assert np.abs(pil - np.asarray(soft)).mean() < edge / 255
+    soft = np.asarray(hard("box" if kind is Box else "line", jnp.asarray(corners, jnp.float32)))
+    w, h = corners[2] - corners[0], corners[3] - corners[1]
+    edge = 2 * (w + h) if kind is Box else 2 * np.hypot(w, h)
+    assert np.abs(pil - soft).mean() < edge / 255  # the bar
+    assert np.abs(pil - soft).sum() < 0.5 * edge  # and less than half a pixel for each pixel of edge
     if kind is Box:
         np.testing.assert_allclose(soft, pil, atol=1e-5)
+
+
+def test_256_boxes_in_one_call():
+    """On 448 x 448 pixels, 64 at a time; every box covers its own area."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 300, (256, 2))
+    corners = np.concatenate([low, low + rng.uniform(10, 140, (256, 2))], 1).astype(np.float32).round()
+
+    @jax.jit
+    def areas(corners):
+        return jax.lax.map(
+            lambda c: soft_shape("filled", c, (448, 448), 3.0, 0.05).sum(), corners, batch_size=64
+        )
+
+    sides = corners[:, 2:] - corners[:, :2] + 1
+    np.testing.assert_allclose(areas(corners), sides.prod(1), rtol=1e-3)
+
+
+def test_64_pictures_of_256_boxes_fit_in_memory():
+    """One jitted call with gradients: the compiler's own figure, so that nothing need run."""
+
+    def loss(corners):
+        return soft_mask("box", corners, jnp.ones((64, 256), bool), (448, 448)).mean()
+
+    lowered = jax.jit(jax.value_and_grad(loss)).lower(jax.ShapeDtypeStruct((64, 256, 4), jnp.float32))
+    pictures = 64 * 448 * 448 * 4
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 12 * pictures  # not 256 times
+
+
+@pytest.mark.slow
+def test_64_pictures_of_256_boxes():
+    rng = np.random.default_rng(1)
+    low = rng.uniform(0, 300, (64, 256, 2))
+    corners = jnp.asarray(np.concatenate([low, low + rng.uniform(10, 140, low.shape)], -1), jnp.float32)
+    draw = jax.jit(lambda c: soft_mask("box", c, jnp.ones((64, 256), bool), (448, 448)))
+    mask = np.asarray(draw(corners))
+    assert mask.shape == (64, 448, 448) and np.isfinite(mask).all() and 0.2 < mask.mean() < 1
 
 
 def test_axis_aligned_lines_are_exact():
@@ -55,7 +106,7 @@ def test_axis_aligned_lines_are_exact():
     white = Image.new("RGB", SIZE[::-1], "white")
     for corners in [(10, 20, 50, 20), (30, 45, 30, 5)]:
         pil = 1 - np.asarray(render(white, [Line(1, "a", *corners)], style))[..., 0] / 255
-        soft = soft_shape("line", jnp.asarray(corners, jnp.float32), SIZE, 3.0, 0.02)
+        soft = hard("line", jnp.asarray(corners, jnp.float32))
         assert np.abs(pil - np.asarray(soft)).sum() <= 3  # at most one end's row of pixels
 
 
@@ -65,9 +116,9 @@ def test_mask_is_batched_and_ignores_padding():
     valid = jnp.asarray(rng.random((2, 3, 5)) < 0.6)
     mask = jax.jit(lambda c, v: soft_mask("box", c, v, SIZE))(corners, valid)
     assert mask.shape == (2, 3, *SIZE) and float(mask.min()) >= 0 and float(mask.max()) <= 1
-    one = [soft_shape("box", c, SIZE, 3.0, 0.5) for c in corners[1, 2][valid[1, 2]]]
-    np.testing.assert_allclose(mask[1, 2], 1 - jnp.prod(1 - jnp.stack(one), 0), atol=1e-5)
-    gradient = jax.grad(lambda c: soft_mask("box", c, valid, SIZE).sum())(corners)
+    one = jax.vmap(lambda c: soft_shape("box", c, SIZE, 3.0, 0.5))(corners[1, 2][valid[1, 2]])
+    np.testing.assert_allclose(mask[1, 2], 1 - jnp.prod(1 - one, 0), atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda c: soft_mask("box", c, valid, SIZE).sum()))(corners)
     assert bool(jnp.isfinite(gradient).all()) and bool((gradient[~valid] == 0).all())
 
 
