@@ -62,6 +62,7 @@ class DrawingSection:
 
     prompt: str = "published"  # published, short
     style: str = "clear"  # clear, published (as released weights were trained on), maze
+    tools: tuple[str, ...] = ("object_mapper", "path_tracer")  # also erase, zoom, point, text, select_frame
     max_turns: int = 10  # assistant turns a conversation
     max_images: int = 45  # base and drawn images a conversation
 

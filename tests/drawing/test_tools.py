@@ -3,9 +3,11 @@
 import pickle
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from vilasr_jax.drawing import PUBLISHED, TOOLS, DrawingSession, DrawingSettings, get_tools, parse_actions
+from vilasr_jax.errors import ConfigError
 
 ALL = tuple(TOOLS)
 
@@ -91,3 +93,67 @@ def test_too_many_new_images_are_not_made():
     s = session(max_images=10)
     items = ", ".join([BOX] * 60)
     assert s.step(turn("Zoom", items)).stop_reason == "image_limit" and len(s.images) == 1
+
+
+CIRCLE = '''
+from dataclasses import dataclass
+
+from vilasr_jax.drawing.calls import Call
+from vilasr_jax.drawing.tools import ItemError, Tool
+from vilasr_jax.drawing.tools.base import read_index, read_label, read_numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Circle(Call):
+    tool = "circle"
+    x: float
+    y: float
+    radius: float
+
+
+class CircleTool(Tool):
+    id, name, keys = "circle", "Circle Drawer", ("circle_2d",)
+    purpose = "draws circles"
+    example = \'{"index": 1, "circle_2d": [x, y, radius], "label": "name"}\'
+
+    def read(self, item):
+        return Circle(read_index(item), read_label(item), *read_numbers(item, "circle_2d", 3))
+
+    def apply(self, call, overlay):
+        if call.radius <= 0:
+            raise ItemError("the circle has no area")
+        overlay.put(call)
+
+    def draw(self, canvas, call, newest):
+        canvas.dot(call.x, call.y, call.radius, canvas.color(call.label))
+
+
+TOOL = CircleTool()
+'''
+
+
+def test_one_file_adds_a_tool(tmp_path, monkeypatch):
+    (tmp_path / "my_tools").mkdir()
+    (tmp_path / "my_tools" / "circle.py").write_text(CIRCLE)
+    (tmp_path / "my_tools" / "broken.py").write_text("TOOL = 3")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        held = DrawingSettings(tools=("object_mapper", "my_tools.circle"), style="maze")
+        s = DrawingSession([Image.new("RGB", (112, 84), "white")], "Where?", settings=held)
+        assert "- Circle Drawer: draws circles." in s.messages[0]["content"][0]["text"]
+        item = '{"index": 1, "circle_2d": [50, 40, 10], "label": "ring"}'
+        assert parse_actions(turn("Circle Drawer", item), s.tools).strict_format
+        assert s.step(turn("Circle Drawer", item)).drawn == 1
+        drawn = (np.asarray(s.images[1]) != 255).any(-1)
+        assert drawn[40, 50] and abs(drawn.sum() - np.pi * 10**2) < 40
+        assert s.step(turn("Circle Drawer", item.replace("50, 40", "60, 40"))).drawn == 1  # a correction
+        assert not (np.asarray(s.images[2]) != 255).any(-1)[40, 41] and s.events[1]["corrected"] == 1
+        for wrong, error in (("0]", "the circle has no area"), ("]", "circle_2d needs 3 numbers")):
+            text = turn("Circle Drawer", item.replace("10]" if wrong == "0]" else ", 10]", wrong))
+            assert s.step(text).error == f"item 1: {error}"
+        assert "Circle" not in session().messages[0]["content"][0]["text"]
+        for name, words in (("my_tools.broken", "must be a Tool"), ("my_tools.none", "ModuleNotFoundError")):
+            with pytest.raises(ConfigError, match=words):
+                get_tools([name])
+    finally:
+        TOOLS.pop("circle", None)

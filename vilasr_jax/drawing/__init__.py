@@ -5,6 +5,8 @@ from vilasr_jax.drawing.actions import parse_actions as parse_actions
 from vilasr_jax.drawing.calls import Box as Box
 from vilasr_jax.drawing.calls import Call as Call
 from vilasr_jax.drawing.calls import Line as Line
+from vilasr_jax.drawing.metrics import drawing_metrics as drawing_metrics
+from vilasr_jax.drawing.metrics import metric_sums as metric_sums
 from vilasr_jax.drawing.overlay import Applied as Applied
 from vilasr_jax.drawing.overlay import Overlay as Overlay
 from vilasr_jax.drawing.prompts import PROMPTS as PROMPTS

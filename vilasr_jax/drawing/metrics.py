@@ -9,18 +9,19 @@ Corners = Sequence[float]  # x1, y1, x2, y2
 
 
 def drawing_metrics(
-    events: Sequence[Mapping[str, Any]], truth: Mapping[str, Corners] | None = None
+    events: Sequence[Mapping[str, Any]], truth: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, float]:
     """Counts of one conversation, and how well the last drawing of each label fits where a task knows it.
 
     Args:
       events: what the session noted, one a turn.
-      truth: the right box or line (x1, y1, x2, y2) of each label that has one.
+      truth: the right box or line of each label that has one, as `Call.to_dict` gives it.
 
     Returns:
       `turns`, `drawings` (drawn images), `corrections`, `repeats`, `invalid` (turns with an error),
-      `calls/<tool>` for each tool used; with `truth` also `box_iou` (mean over the known labels, 0 for one
-      never drawn) and `line_distance` (mean distance of end points in pixels over the known lines drawn).
+      `calls/<tool>` for each tool used; with `truth` also, of its boxes, `box_iou` (mean, 0 for one never
+      drawn), and of its lines `lines_drawn` (their share) and `line_distance` (mean distance of the end
+      points of those drawn, in pixels).
     """
     counts = Counter(call["tool"] for event in events for call in event["calls"])
     figures = {
@@ -34,21 +35,37 @@ def drawing_metrics(
     return figures | (_fit(events, truth) if truth else {})
 
 
-def _fit(events: Sequence[Mapping[str, Any]], truth: Mapping[str, Corners]) -> dict[str, float]:
-    drawn = [event for event in events if event["drawn"]]
-    last = {call["label"]: call for event in drawn for call in event["calls"] if "x2" in call}
-    lines, boxes = [], []
-    for label, corners in truth.items():
-        call = last.get(label)
-        if call is not None and call["tool"] == "path_tracer":
-            lines.append(line_distance(_corners(call), corners))
-        else:
-            boxes.append(box_iou(_corners(call), corners) if call else 0.0)
+def metric_sums(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """(sum, count) of each metric over conversations: calls count all, the others those that have them."""
+    sums: dict[str, list[float]] = {}
+    for one in metrics:
+        for name, value in one.items():
+            sums.setdefault(name, []).append(value)
+    return {
+        name: (sum(values), float(len(metrics if name.startswith("calls/") else values)))
+        for name, values in sorted(sums.items())
+    }
+
+
+def _fit(events: Sequence[Mapping[str, Any]], truth: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    last = {
+        (call["tool"], call["label"]): _corners(call)
+        for event in events
+        if event["drawn"]
+        for call in event["calls"]
+        if call["tool"] in ("object_mapper", "path_tracer")
+    }
+    boxes = {label: _corners(call) for label, call in truth.items() if call["tool"] == "object_mapper"}
+    lines = {label: _corners(call) for label, call in truth.items() if call["tool"] == "path_tracer"}
     figures = {}
     if boxes:
-        figures["box_iou"] = sum(boxes) / len(boxes)
+        drawn = {label: last.get(("object_mapper", label), (0, 0, 0, 0)) for label in boxes}
+        figures["box_iou"] = sum(box_iou(drawn[label], boxes[label]) for label in boxes) / len(boxes)
     if lines:
-        figures["line_distance"] = sum(lines) / len(lines)
+        found = [label for label in lines if ("path_tracer", label) in last]
+        figures["lines_drawn"] = len(found) / len(lines)
+        misses = [line_distance(last["path_tracer", label], lines[label]) for label in found]
+        figures |= {"line_distance": sum(misses) / len(misses)} if misses else {}
     return figures
 
 

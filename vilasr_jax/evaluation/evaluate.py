@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vilasr_jax.drawing import drawing_metrics, metric_sums
 from vilasr_jax.evaluation.intervals import wilson_interval
 from vilasr_jax.files import write_json
 from vilasr_jax.rollout import Trajectory
@@ -19,6 +20,7 @@ def summarize(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     n = len(trajectories)
     right = sum(t.reward["accuracy"] == 1 for t in trajectories)
     low, high = wilson_interval(right, n)
+    drawing = metric_sums([drawing_metrics(t.turns, t.row.get("truth")) for t in trajectories])
     return {
         "accuracy": right / n,
         "ci95": [low, high],
@@ -29,6 +31,7 @@ def summarize(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         "errors": float(np.mean([t.errors for t in trajectories])),
         "tokens": float(np.mean([t.loss_mask.sum() for t in trajectories])),
         "format": float(np.mean([t.reward["format"] for t in trajectories])),
+        "drawing": {name: total / count for name, (total, count) in drawing.items()},
     }
 
 
@@ -85,5 +88,6 @@ def _line(directory: Path, stage: str, trajectory: Trajectory, pictures: bool) -
         "images": [path(k) for k in range(1, trajectory.base_images + 1)] if pictures else [],
         "drawings": trajectory.drawings,
         "corrected": trajectory.corrected,
+        "drawing": drawing_metrics(trajectory.turns, row.get("truth")),
         "meta": {**row["meta"], "family": row["data_type"]},
     }

@@ -27,7 +27,8 @@ class Trajectory:
         "cancelled" (by a hook of the request) or "error" (the session failed).
       base_images: how many of `images` came with the question.
       images_read: how many of `images` the model was shown (one drawn in a last turn was not).
-      row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row.
+      row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row, and
+        "truth", the right drawing of each label where the task knows it.
       reward: parts by name; empty until scored.
     """
 

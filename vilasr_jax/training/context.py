@@ -65,6 +65,7 @@ class Context:
         self.settings = DrawingSettings(
             style=job.drawing.style,
             prompt=job.drawing.prompt,
+            tools=job.drawing.tools,
             max_turns=job.drawing.max_turns,
             max_images=job.drawing.max_images,
             draw=job.cold_start.format == "drawing",
@@ -280,6 +281,7 @@ class Context:
         return [self._request(row, seed + i * samples, samples) for i, row in enumerate(rows)]
 
     def _request(self, row: Row, seed: int, samples: int) -> Request:
+        family = next((f for f in self.families if f.name == row.meta.get("family")), None)
         plain = {
             "id": row.id,
             "question": row.question,
@@ -288,6 +290,7 @@ class Context:
             "options": list(row.options),
             "data_type": row.data_type,
             "meta": {k: v for k, v in row.meta.items() if isinstance(v, (str, int, float, bool))},
+            "truth": family.truth(row) if family else {},
         }
         return Request(plain, lambda: row.session(self.settings), seed, samples)
 

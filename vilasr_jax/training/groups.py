@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vilasr_jax.config import RLSection
+from vilasr_jax.drawing import drawing_metrics, metric_sums
 from vilasr_jax.errors import Stopped
 from vilasr_jax.evaluation import score_all
 from vilasr_jax.parallel import gather
@@ -174,6 +175,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory], group: int) -> dict[str,
         return float(sum(value(t) for t in trajectories)), float(len(trajectories))
 
     totals = np.array([t.reward["total"] for t in trajectories], np.float32).reshape(-1, group)
+    drawing = metric_sums([drawing_metrics(t.turns, t.row.get("truth")) for t in trajectories])
     parts = sorted({name for t in trajectories for name in t.reward} - {"total", "drew"})
     return {
         "reward": over(lambda t: t.reward["total"]),
@@ -185,6 +187,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory], group: int) -> dict[str,
         "cut_off": over(lambda t: t.stop_reason in CUT_OFF),
         "response_tokens": over(lambda t: t.loss_mask.sum()),
         "equal_groups": (float((np.ptp(totals, axis=1) == 0).sum()), float(len(totals))),
+        **{f"drawing/{name}": pair for name, pair in drawing.items()},
     }
 
 

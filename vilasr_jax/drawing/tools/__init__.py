@@ -1,5 +1,6 @@
 """The tools a model may call. The two published ones are on by default; the others a config names."""
 
+import importlib
 from collections.abc import Sequence
 
 from vilasr_jax.drawing.tools.base import ItemError as ItemError
@@ -20,8 +21,20 @@ PUBLISHED = ("object_mapper", "path_tracer")
 
 
 def get_tools(ids: Sequence[str]) -> tuple[Tool, ...]:
-    """The tools of these ids, in order; `ConfigError` for an id that does not exist."""
-    for id_ in ids:
-        if id_ not in TOOLS:
-            raise ConfigError(f"tool {id_!r} does not exist; there are {', '.join(TOOLS)}")
-    return tuple(TOOLS[id_] for id_ in ids)
+    """The tools of these ids, in order; `ConfigError` for an id that does not exist.
+
+    An id with a dot is a module of the user's own that holds a `TOOL`: one file adds a tool.
+    """
+    return tuple(TOOLS[id_] if id_ in TOOLS else _own(id_) for id_ in ids)
+
+
+def _own(name: str) -> Tool:
+    if "." not in name:
+        raise ConfigError(f"tool {name!r} does not exist; there are {', '.join(TOOLS)}")
+    try:
+        tool = importlib.import_module(name).TOOL
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(f"tool {name!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(tool, Tool) or TOOLS.setdefault(tool.id, tool) is not tool:
+        raise ConfigError(f"tool {name!r}: TOOL must be a Tool with an id of its own")
+    return tool

@@ -18,7 +18,8 @@ class ItemError(Exception):
 class Tool:
     """One tool: how it is described, which JSON items are its own, how one is read, applied and drawn.
 
-    A tool is one class in one file under `drawing/tools/`, listed in `tools/__init__.py`.
+    A tool is one class in one file: a module of one's own that ends with `TOOL = MyTool()`, named in
+    `config.drawing.tools`, or a file under `drawing/tools/`, listed in `tools/__init__.py`.
     """
 
     id: ClassVar[str]  # what settings and records call it
