@@ -27,6 +27,13 @@ flags.DEFINE_list("options", [], "solve: the choices, with commas between them, 
 flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face folder.")
 flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
 flags.DEFINE_string("images", None, "data import: where relative image paths start, if not at SRC.")
+flags.DEFINE_string("topology", None, "plan: a TPU slice, such as v5e:8x8, v6e:4x4 or v5p:4x4x4.")
+flags.DEFINE_list("steps", [], "plan: only these steps, with commas between them.")
+flags.DEFINE_bool("sweep", False, "plan: try meshes, remat policies and batch sizes, and recommend one.")
+flags.DEFINE_float("max_minutes", 60.0, "plan: of all compilations together.")
+flags.DEFINE_float("chip_hour", 0.0, "plan: what a chip costs an hour, to tell the cost of 1,000 samples.")
+flags.DEFINE_integer("layers", 0, "plan: cut the language model to so many layers, for a quick look.")
+flags.DEFINE_string("save_hlo", "", "plan: a folder for each step's optimised HLO text.")
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
 flags.DEFINE_integer("profile", 0, "train: steps of each stage to trace with the JAX profiler.")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn, bench soft: the seeds, with commas between them.")
@@ -43,6 +50,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
                             SpatialEval_spatialreal, vsi_bench, spar_bench or mmsi_bench
   convert from-hf SRC DST   a Hugging Face folder to an Orbax checkpoint
   convert to-hf SRC DST     and back
+  plan --topology=v5e:8x8   compiles the config's steps for a TPU slice, without one: memory, traffic, time
   report WORKDIR            the HTML page of a run
   bench learn               the controls and seeds of a config, in one table
   bench soft                a cold start with and without the soft drawing term, seed by seed
@@ -99,17 +107,21 @@ def _refuse(error: Exception) -> int:
     return 2
 
 
-def _job(stages: tuple[str, ...] | None = None) -> tuple[JobConfig, Path]:
-    """The config and workdir of a training command."""
+def _read_config() -> JobConfig:
     if FLAGS.config is None:
         raise ConfigError("give a config: --config=configs/maze_tiny.py")
-    if not FLAGS.workdir:
-        raise ConfigError("give a folder for the run: --workdir=runs/NAME")
     try:
         FLAGS.config.keys()
     except Exception as error:  # a file that could not be read is told of only when it is used
         raise ConfigError(f"--config: {error}") from error
-    job = from_config_dict(FLAGS.config)
+    return from_config_dict(FLAGS.config)
+
+
+def _job(stages: tuple[str, ...] | None = None) -> tuple[JobConfig, Path]:
+    """The config and workdir of a training command."""
+    job = _read_config()
+    if not FLAGS.workdir:
+        raise ConfigError("give a folder for the run: --workdir=runs/NAME")
     if stages is not None:
         job = dataclasses.replace(job, stages=stages)
     _use_devices(job)
@@ -199,6 +211,26 @@ def _report(words: list[str]) -> None:
     print(f"Wrote {render_report(Path(workdir))}")
 
 
+def _plan(words: list[str]) -> None:
+    from vilasr_jax.plan import plan, print_plan, print_sweep, refuse, sweep
+
+    _no_words(words)
+    if not FLAGS.topology:
+        raise ConfigError("name a TPU slice: --topology=v5e:8x8")
+    job = _read_config()
+    if FLAGS.sweep:
+        result = sweep(job, FLAGS.topology, minutes=FLAGS.max_minutes, layers=FLAGS.layers)
+        print_sweep(result)
+        _save(result)
+        return
+    result = plan(
+        job, FLAGS.topology, FLAGS.steps, minutes=FLAGS.max_minutes, layers=FLAGS.layers, save=FLAGS.save_hlo
+    )
+    print_plan(result, FLAGS.chip_hour)
+    _save(result)
+    refuse(result)
+
+
 def _bench(words: list[str]) -> None:
     if len(words) != 1 or words[0] not in BENCHES:
         raise ConfigError(f"usage: vilasr bench NAME; there are: {', '.join(BENCHES)}")
@@ -271,6 +303,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "solve": _solve,
     "data": _data,
     "convert": _convert,
+    "plan": _plan,
     "report": _report,
     "bench": _bench,
 }

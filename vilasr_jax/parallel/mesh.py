@@ -25,16 +25,26 @@ def make_mesh(section: MeshSection, devices: list[jax.Device] | None = None) -> 
       ConfigError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    sizes = mesh_sizes(section, len(devices))
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def mesh_sizes(section: MeshSection, devices: int) -> tuple[int, ...]:
+    """Devices along data, fsdp and model, with the -1 filled in.
+
+    Raises:
+      ConfigError: the sizes do not multiply to the number of devices.
+    """
     sizes = [section.data, section.fsdp, section.model]
     rest = int(np.prod([size for size in sizes if size != -1]))
     if sizes.count(-1) == 1 and rest > 0:
-        sizes[sizes.index(-1)] = len(devices) // rest
-    if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
+        sizes[sizes.index(-1)] = devices // rest
+    if min(sizes) < 1 or int(np.prod(sizes)) != devices:
         raise ConfigError(
             f"config.mesh: data={section.data}, fsdp={section.fsdp}, model={section.model} do not cover the "
-            f"{len(devices)} devices of this machine"
+            f"{devices} devices"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return tuple(sizes)
 
 
 def batch_axis(mesh: Mesh, axis: int = 0) -> NamedSharding:

@@ -142,9 +142,7 @@ class _Walk:
             if instruction.opcode == "fusion":
                 yield from self._inside(self.module.computations[instruction.called()])
 
-    def _add(
-        self, computation: Computation, one: Instruction, kind: str, times: int, started: bool
-    ) -> None:
+    def _add(self, computation: Computation, one: Instruction, kind: str, times: int, started: bool) -> None:
         group = group_size(one.attributes, one.opcode)
         sources = [
             computation.instructions[name].shape for name in one.operands if name in computation.instructions
@@ -160,9 +158,7 @@ class _Walk:
         }[kind]
         largest = max((array for shape in sources for array in arrays(shape)), key=lambda a: math.prod(a[1]))
         tensor = f"{largest[0]}[{','.join(map(str, largest[1]))}]"
-        self.collectives.append(
-            Collective(kind, tensor, one.op_name, moved * times, group, times, started)
-        )
+        self.collectives.append(Collective(kind, tensor, one.op_name, moved * times, group, times, started))
 
 
 def _kind(instruction: Instruction) -> str | None:

@@ -142,11 +142,11 @@ def make_sft_step(
 def split_batch(batch: Batch, parts: int) -> Batch:
     """The rows of a batch in `parts` equal parts (a new leading axis); each device keeps its own rows."""
 
-    def cut(x: jax.Array, axis: int = 0) -> jax.Array:
-        shape = (*x.shape[:axis], x.shape[axis] // parts, parts, *x.shape[axis + 1 :])
-        return jnp.moveaxis(x.reshape(shape), axis + 1, 0)
+    def cut(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
 
-    return jax.tree.map(cut, batch)._replace(positions=cut(batch.positions, 1))
+    cuts = jax.tree.map(cut, batch._replace(positions=batch.positions.swapaxes(0, 1)))
+    return cuts._replace(positions=cuts.positions.swapaxes(1, 2))
 
 
 def make_grpo_steps(

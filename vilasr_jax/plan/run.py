@@ -1,0 +1,231 @@
+"""`vilasr plan`: every step of a job compiled for a slice that is not there, each in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from vilasr_jax.config import JobConfig, to_dict
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.plan.chips import Topology, parse_topology
+
+# Slices one may rent, small to large, for the nearest one that fits.
+_SLICES = {
+    "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),
+}
+_MAIN = ("grpo_grad", "sft", "decode", "vision")  # the step that a search tries, the first that the job has
+
+
+@dataclasses.dataclass
+class Planner:
+    """Compiles steps until the time is over.
+
+    Args:
+      topology: the slice.
+      minutes: of all compilations together.
+      tell: called with a line for each thing that begins or ends.
+      layers: of the language model, to look at a cut-down one; 0: all.
+      save: folder for the optimised HLO text of each step; empty: none.
+    """
+
+    topology: Topology
+    minutes: float
+    tell: Callable[[str], None] = print
+    layers: int = 0
+    save: str = ""
+
+    def __post_init__(self):
+        self.deadline = time.monotonic() + 60 * self.minutes
+        if importlib.util.find_spec("libtpu") is None:
+            raise ConfigError("a plan compiles with libtpu, which is not installed: pip install libtpu")
+
+    def compile(self, job: JobConfig, step: str, topology: Topology | None = None) -> dict[str, Any]:
+        """The worker's answer for one step; {"error": ...} where it failed or the time was over."""
+        topology = topology or self.topology
+        left = self.deadline - time.monotonic()
+        if left < 1:
+            return {"step": step, "error": "not compiled: --max-minutes were over"}
+        request = {"job": to_dict(job), "topology": topology.name, "step": step, "layers": self.layers}
+        if self.save:
+            os.makedirs(self.save, exist_ok=True)
+            request["save"] = os.path.join(self.save, f"{step}.hlo")
+        began = time.monotonic()
+        env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-m", "vilasr_jax.plan.worker"]
+        try:
+            done = subprocess.run(
+                command, input=json.dumps(request), capture_output=True, text=True, timeout=left, env=env
+            )
+        except subprocess.TimeoutExpired:
+            return {"step": step, "error": "not finished: --max-minutes were over"}
+        lines = done.stdout.strip().splitlines()
+        if done.returncode or not lines:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            return {"step": step, "error": f"the compiler failed: {last[:300]}"}
+        answer = {"step": step, **json.loads(lines[-1]), "wall_seconds": time.monotonic() - began}
+        answer["step"] = step
+        return answer
+
+
+def plan(
+    job: JobConfig,
+    topology: str,
+    names: Sequence[str] = (),
+    *,
+    minutes: float = 60.0,
+    tell: Callable[[str], None] = print,
+    layers: int = 0,
+    save: str = "",
+) -> dict[str, Any]:
+    """Compiles the job's steps; returns {"topology", "steps": [...], "fits"}.
+
+    Raises:
+      ConfigError: an unknown step or topology, or libtpu is missing.
+    """
+    planner = Planner(parse_topology(topology), minutes, tell, layers, save)
+    known = step_names(job)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"--steps={unknown[0]}: the job's stages have {', '.join(known)}")
+    answers = []
+    for name in names or known:
+        tell(f"{name}: compiling for {topology} ...")
+        answers.append(planner.compile(job, name))
+    fits = [answer.get("fits") for answer in answers]
+    result = {"topology": topology, "config": job.name, "layers": layers, "steps": answers}
+    result["fits"] = False if False in fits else all(fits) or None
+    if False in fits:
+        result["nearest"] = nearest(planner, job, answers[fits.index(False)]["step"])
+    return result
+
+
+def step_names(job: JobConfig) -> list[str]:
+    """The steps of the job's stages, in the order in which a run meets them."""
+    found = []
+    if {"cold_start", "reflect"} & set(job.stages):
+        found.append("sft")
+    if {"reflect", "rl", "eval"} & set(job.stages):
+        found += ["prefill", "insert", "decode"]
+    if "rl" in job.stages:
+        found += ["logprobs", "grpo_grad", "grpo_apply"]
+    return [*found, "vision"]
+
+
+def refuse(result: dict[str, Any]) -> None:
+    """Raises a ConfigError for a plan that does not fit, with what is too large and what would fit."""
+    for answer in result["steps"]:
+        if answer.get("fits") is False:
+            gib = 2**30
+            named = (f"{t['name']} {t['shape']} {t['bytes'] / gib:.2f} GiB" for t in answer["largest"][:3])
+            found = result.get("nearest") or "none was found in the time given"
+            raise ConfigError(
+                f"{answer['step']} does not fit {result['topology']}: it needs at least "
+                f"{answer['peak_bytes'] / gib:.1f} of {answer['limit_bytes'] / gib:.2f} GiB a chip. "
+                f"Largest: {'; '.join(named)}. Nearest that fits: {found}"
+            )
+
+
+def nearest(planner: Planner, job: JobConfig, step: str) -> str | None:
+    """The first smaller variant of the job, or larger slice, in which `step` fits; None when time is over."""
+    for label, variant, topology in _smaller(job, planner.topology):
+        planner.tell(f"{step}: trying {label} ...")
+        answer = planner.compile(variant, step, topology)
+        if answer.get("fits"):
+            return label
+        if "max-minutes" in answer.get("error", ""):
+            return None
+    return None
+
+
+def _smaller(job: JobConfig, topology: Topology) -> Iterator[tuple[str, JobConfig, Topology]]:
+    if job.model.remat != "full":
+        job = with_keys(job, {"model.remat": "full"})
+        yield "--config.model.remat=full", job, topology
+    for factor in (2, 4, 8):
+        keys = {
+            "cold_start.accumulate": job.cold_start.accumulate * factor,
+            "reflect.accumulate": job.reflect.accumulate * factor,
+            "rl.micro_batch": max(1, job.rl.micro_batch // factor),
+            "engine.slots": max(1, job.engine.slots // factor),
+        }
+        yield (
+            " ".join(f"--config.{key}={value}" for key, value in keys.items()),
+            with_keys(job, keys),
+            topology,
+        )
+    names = _SLICES[topology.chip.name]
+    for sides in names:
+        larger = parse_topology(f"{topology.chip.name}:{sides}")
+        if larger.size > topology.size:
+            yield f"--topology={larger.name}", job, larger
+
+
+def with_keys(job: Any, values: dict[str, Any]) -> Any:
+    """A copy of the job with keys such as "rl.micro_batch" changed."""
+    for path, value in values.items():
+        section, _, key = path.partition(".")
+        job = dataclasses.replace(
+            job, **{section: dataclasses.replace(getattr(job, section), **{key: value})}
+        )
+    return job
+
+
+def sweep(
+    job: JobConfig,
+    topology: str,
+    *,
+    minutes: float = 60.0,
+    tell: Callable[[str], None] = print,
+    layers: int = 0,
+) -> dict[str, Any]:
+    """Compiles the job's main training step for other meshes, remat policies and batch sizes.
+
+    Returns:
+      {"topology", "step", "tried": [...], "recommended": keys or None, "untried": how many time left out}.
+    """
+    planner = Planner(parse_topology(topology), minutes, tell, layers)
+    known = step_names(job)
+    step = next(name for name in _MAIN if name in known)
+    tried, candidates = [], list(variants(job, planner.topology, step))
+    for at, keys in enumerate(candidates):
+        label = " ".join(f"--config.{key}={value}" for key, value in keys.items())
+        tell(f"{at + 1} of {len(candidates)}: {label}")
+        answer = planner.compile(with_keys(job, keys), step)
+        if "max-minutes" in answer.get("error", ""):
+            break
+        tried.append({"keys": keys, "label": label, **answer})
+    usable = [one for one in tried if one.get("fits") and one.get("seconds") and one["samples"]]
+    best = min(usable, key=lambda one: one["seconds"]["best"] / one["samples"], default=None)
+    return {
+        "topology": topology,
+        "step": step,
+        "tried": tried,
+        "recommended": best["label"] if best else None,
+        "untried": len(candidates) - len(tried),
+    }
+
+
+def variants(job: JobConfig, topology: Topology, step: str) -> Iterator[dict[str, Any]]:
+    """Keys to try: little tensor parallelism first, little computed again, large batches."""
+    size = topology.size
+    for model in (1, 2, 4, 8):
+        if size % model or size // model < 1:
+            continue
+        shards = size // model
+        for remat in ("dots", "full"):
+            for rows in (4, 2, 1):
+                keys = {"mesh.data": 1, "mesh.fsdp": shards, "mesh.model": model, "model.remat": remat}
+                keys["mesh.sequence_parallel"] = model > 1
+                if step == "sft":
+                    keys |= {"cold_start.batch": rows * shards, "cold_start.accumulate": 1}
+                else:
+                    keys |= {"rl.micro_batch": rows * shards}
+                yield keys

@@ -1,0 +1,284 @@
+"""A job's compiled steps with abstract arguments: the very functions that a run calls, and no values.
+
+Which steps there are follows from the job's stages; their shapes are the largest buckets, or the packed rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vilasr_jax.config import JobConfig
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, VisionInput, layout, param_shardings, preset
+from vilasr_jax.parallel.mesh import AXES, batch_axis, mesh_sizes
+from vilasr_jax.plan.flops import decode_step, language_forward, training_factor, vision_forward
+from vilasr_jax.processing import Batch
+from vilasr_jax.processing.images import PATCH_DIM
+from vilasr_jax.rollout.device import Calls, NewTurn, Rows
+from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.state import new_state, state_shardings
+from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One function to compile.
+
+    `parts` names the arguments, in order, for the table of what fills the memory.
+    """
+
+    name: str
+    function: Callable  # jitted
+    arguments: tuple[Any, ...]
+    parts: tuple[str, ...]
+    flops: float  # that the mathematics of one execution needs
+    samples: float  # conversations that one execution moves on; 0: not counted
+    executions: int = 1  # of the loop whose time is of interest: a decode call's tokens
+
+
+def make_mesh(job: JobConfig, devices: list) -> Mesh:
+    """The job's mesh over devices that need not be there."""
+    sizes = mesh_sizes(job.mesh, len(devices))
+    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def model_config(job: JobConfig, layers: int = 0) -> ModelConfig:
+    """The job's model, with fewer layers where `layers` says so."""
+    fields: dict[str, Any] = dict(
+        dtype=job.model.dtype, param_dtype=job.model.param_dtype, remat=job.model.remat,
+        attention=job.model.attention, sequence_parallel=job.mesh.sequence_parallel,
+    )  # fmt: skip
+    if layers:
+        fields["num_layers"] = layers
+    return preset(job.model.preset, **fields)
+
+
+class Steps:
+    """Builds the steps of a job on a mesh.
+
+    Args:
+      job: the configuration; `model.init_from` is not read, the preset gives the sizes.
+      mesh: from `make_mesh`.
+      layers: of the language model; 0: as the preset says.
+
+    Raises:
+      ConfigError: batches that the mesh does not divide.
+    """
+
+    def __init__(self, job: JobConfig, mesh: Mesh, layers: int = 0):
+        self.job, self.mesh = job, mesh
+        self.config = model_config(job, layers)
+        self.graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(self.config, rngs=nnx.Rngs(0))))
+        self.params = _laid(params, param_shardings(params, mesh))
+        self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def build(self, name: str) -> Step:
+        """The step called `name` (see `run.step_names`)."""
+        return getattr(self, f"_{name}")()
+
+    # --------------------------------------------------------------------------------------------------------
+    # training
+    # --------------------------------------------------------------------------------------------------------
+
+    def _sft(self) -> Step:
+        section = self.job.cold_start if "cold_start" in self.job.stages else self.job.reflect
+        optimizer = make_optimizer(section.optimizer, section.steps)
+        step = make_sft_step(
+            self.graphdef, optimizer, mesh=self.mesh, accumulate=section.accumulate,
+            spike=section.optimizer.spike,
+        )  # fmt: skip
+        state, batch = self._state(section.optimizer), self._batch(section.batch)
+        return Step(
+            "sft", step, (state, batch), ("state", "batch"),
+            self._training_flops(section.batch, section.optimizer), section.batch,
+        )  # fmt: skip
+
+    def _grpo(self) -> tuple[tuple[Callable, ...], Any, Any]:
+        section = self.job.rl
+        optimizer = make_optimizer(section.optimizer, section.steps * section.updates)
+        calls = make_grpo_steps(self.graphdef, optimizer, section, self._suppressed(), self.mesh)
+        state = self._state(section.optimizer)
+        total = jax.eval_shape(calls[0], state)
+        whole = NamedSharding(self.mesh, P())
+        places = (param_shardings(total[0], self.mesh), jax.tree.map(lambda _: whole, total[1]))
+        return calls, state, _laid(total, places)
+
+    def _grpo_grad(self) -> Step:
+        section = self.job.rl
+        calls, state, total = self._grpo()
+        extras = ["logprobs", "advantages"]
+        extras += ["old_logprobs"] if section.importance_cap else []
+        extras += ["ref_logprobs"] if section.kl_weight else []
+        batch = self._batch(section.micro_batch, extras)
+        share = jax.ShapeDtypeStruct((), jnp.float32)
+        return Step(
+            "grpo_grad", calls[1], (state, total, batch, share), ("state", "gradient", "batch", "share"),
+            self._training_flops(section.micro_batch, section.optimizer), section.micro_batch,
+        )  # fmt: skip
+
+    def _grpo_apply(self) -> Step:
+        calls, state, total = self._grpo()
+        return Step("grpo_apply", calls[2], (state, total), ("state", "gradient"), 0.0, 0)
+
+    def _logprobs(self) -> Step:
+        section = self.job.rl
+        call = make_logprobs(self.graphdef, self._suppressed(), section.sampling.temperature, self.mesh)
+        flops = sum(self._forward_flops(section.micro_batch))
+        batch = self._batch(section.micro_batch)
+        return Step("logprobs", call, (self.params, batch), ("params", "batch"), flops, section.micro_batch)
+
+    def _vision(self) -> Step:
+        rows = self._rows()
+        batch = self._batch(rows)
+
+        @jax.jit
+        def tower(params, vision):
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return nnx.merge(self.graphdef, params).encode_vision(vision)
+
+        flops = self._forward_flops(rows)[1]
+        return Step("vision", tower, (self.params, batch.vision), ("params", "images"), flops, 0)
+
+    def _rows(self) -> int:
+        job = self.job
+        return job.rl.micro_batch if "rl" in job.stages else job.cold_start.batch // job.cold_start.accumulate
+
+    def _state(self, section) -> Any:
+        optimizer = make_optimizer(section, 100)
+        state = jax.eval_shape(lambda params: new_state(params, optimizer, section), self.params)
+        return _laid(state, state_shardings(state, self.mesh))
+
+    def _lengths(self) -> tuple[int, int, int]:
+        """Tokens of a row, its vision rows, and patches of one."""
+        packing, buckets = self.job.packing, self.job.buckets
+        if packing.tokens:
+            return packing.tokens, packing.vision_rows, packing.patches
+        return buckets.tokens[-1], buckets.images[-1], buckets.patches[-1]
+
+    def _batch(self, rows: int, extras: list[str] | tuple[str, ...] = ()) -> Batch:
+        if rows % self.shards:
+            raise ConfigError(f"{rows} rows are no multiple of the mesh's {self.shards} data shards")
+        t, n, p = self._lengths()
+        return Batch(
+            tokens=self._rows_of((rows, t), jnp.int32),
+            positions=jax.ShapeDtypeStruct((3, rows, t), jnp.int32, sharding=batch_axis(self.mesh, 1)),
+            segment_ids=self._rows_of((rows, t), jnp.int32),
+            image_index=self._rows_of((rows, t), jnp.int32),
+            vision=self._images(rows, n, p),
+            loss_mask=self._rows_of((rows, t), jnp.bool_),
+            extras={name: self._rows_of((rows, t), jnp.float32) for name in extras},
+        )
+
+    def _images(self, rows: int, n: int, p: int) -> VisionInput | None:
+        if not n:
+            return None
+        return VisionInput(
+            patches=self._rows_of((rows, n, p, PATCH_DIM), jnp.float32),
+            pos_hw=self._rows_of((rows, n, p, 2), jnp.int32),
+            window_ids=self._rows_of((rows, n, p), jnp.int32),
+            image_ids=self._rows_of((rows, n, p), jnp.int32),
+        )
+
+    def _rows_of(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_axis(self.mesh))
+
+    def _suppressed(self) -> np.ndarray:
+        return np.zeros(self.config.vocab_size, bool)
+
+    def _forward_flops(self, rows: int) -> tuple[float, float]:
+        """Of the language model and of the vision tower."""
+        t, n, p = self._lengths()
+        return language_forward(self.config, t, rows), vision_forward(self.config, p, rows * n)
+
+    def _training_flops(self, rows: int, section) -> float:
+        language, vision = self._forward_flops(rows)
+        factors = training_factor(section.freeze, section.lora_rank)
+        return factors[0] * language + factors[1] * vision
+
+    # --------------------------------------------------------------------------------------------------------
+    # rollout: weights in the compute dtype, split over the model axis alone
+    # --------------------------------------------------------------------------------------------------------
+
+    def _rollout(self) -> tuple[Calls, Any, Any, int]:
+        engine, sampling = self.job.engine, self._sampling()
+        calls = Calls(
+            self.config, self.graphdef, sampling, self._suppressed(), (0, 1), engine.decode_steps,
+            engine.stop_share, self.mesh,
+        )  # fmt: skip
+        slots = -(-engine.slots // (engine.lanes * self.shards)) * self.shards
+        state = jax.eval_shape(lambda: calls.init_state(slots, sampling.max_tokens))
+        state = _laid(state, jax.tree.map(self._rollout_place, state))
+        params = jax.tree_util.tree_map_with_path(self._rollout_weight, self.params)
+        return calls, _laid(params, param_shardings(params, self.mesh, layout("rollout"))), state, slots
+
+    def _rollout_weight(self, path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        norm = "scale" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        return leaf if norm else jax.ShapeDtypeStruct(leaf.shape, self.config.dtype)
+
+    def _rollout_place(self, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        """Slots over data and fsdp; a cache's heads over model, where they divide."""
+        heads = leaf.ndim == 4 and leaf.shape[1] % self.mesh.shape["model"] == 0
+        return NamedSharding(self.mesh, P(("data", "fsdp"), "model") if heads else P(("data", "fsdp")))
+
+    def _sampling(self):
+        job = self.job
+        section = job.rl if "rl" in job.stages else job.reflect if "reflect" in job.stages else job.eval
+        return section.sampling
+
+    def _prefill(self) -> Step:
+        engine = self.job.engine
+        return self._turns("prefill", engine.prompt_tokens[-1], engine.prompt_images[-1])
+
+    def _insert(self) -> Step:
+        engine = self.job.engine
+        return self._turns("insert", engine.insert_tokens[-1], engine.insert_images[-1])
+
+    def _turns(self, name: str, tokens: int, images: int) -> Step:
+        calls, params, state, slots = self._rollout()
+        rows = Rows(*(self._rows_of((slots,), jnp.int32) for _ in Rows._fields))
+        arguments = (params, state, _key(), self._turn(slots, tokens, images), rows)
+        parts = ("params", "cache", "key", "turns", "rows")
+        flops = self._turn_flops(slots, tokens, images)
+        return Step(name, getattr(calls, name), arguments, parts, flops, 0)
+
+    def _decode(self) -> Step:
+        calls, params, state, slots = self._rollout()
+        steps, cached = self.job.engine.decode_steps, self._sampling().max_tokens
+        return Step(
+            "decode", calls.decode, (params, state, _key()), ("params", "cache", "key"),
+            steps * decode_step(self.config, slots, cached), 0, executions=steps,
+        )  # fmt: skip
+
+    def _turn(self, rows: int, tokens: int, images: int) -> NewTurn:
+        return NewTurn(
+            tokens=self._rows_of((rows, tokens), jnp.int32),
+            positions=jax.ShapeDtypeStruct((3, rows, tokens), jnp.int32, sharding=batch_axis(self.mesh, 1)),
+            length=self._rows_of((rows,), jnp.int32),
+            image_index=self._rows_of((rows, tokens), jnp.int32),
+            vision=self._images(rows, images, self.job.buckets.patches[-1]),
+        )
+
+    def _turn_flops(self, rows: int, tokens: int, images: int) -> float:
+        language = language_forward(self.config, tokens, rows, head=False)
+        return language + vision_forward(self.config, self.job.buckets.patches[-1], rows * images)
+
+
+def _laid(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
+    )
+
+
+def _key() -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda: jax.random.key(0))
