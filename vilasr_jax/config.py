@@ -80,6 +80,14 @@ class MazeSection:
 
 
 @dataclass(frozen=True)
+class SceneSection:
+    """A synthetic task of rendered scenes: static, video or multi-view (vilasr_jax.tasks)."""
+
+    level: str = "easy"  # tiny, tiny_wide, easy, medium, hard
+    kinds: tuple[str, ...] = ()  # of question; empty: all that the level has
+
+
+@dataclass(frozen=True)
 class OptimizerSection:
     """An Optax optimiser and its learning-rate schedule."""
 
@@ -248,6 +256,9 @@ class JobConfig:
     packing: PackingSection = field(default_factory=PackingSection)
     drawing: DrawingSection = field(default_factory=DrawingSection)
     maze: MazeSection = field(default_factory=MazeSection)
+    static: SceneSection = field(default_factory=SceneSection)
+    video: SceneSection = field(default_factory=SceneSection)
+    multiview: SceneSection = field(default_factory=SceneSection)
     engine: EngineSection = field(default_factory=EngineSection)
     soft_drawing: SoftDrawingSection = field(default_factory=SoftDrawingSection)
     cold_start: ColdStartSection = field(default_factory=ColdStartSection)

@@ -1,0 +1,210 @@
+"""Families whose rows are a scene and a question about it, with the drawings that answer it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.tasks.family import Family
+from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES
+from vilasr_jax.tasks.phrases import LETTERS
+from vilasr_jax.tasks.rows import Row, Trace
+from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
+from vilasr_jax.tasks.words import GOOD, WRONG, Corners, answer_turn, box_turn, line_turn
+
+WHERE = "Where is each thing in image "
+NOWHERE = "nothing"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One drawing: the image it is on, its corners or ends in pixels, its label (used once an image)."""
+
+    index: int
+    corners: Corners
+    label: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One turn of the expert: what it thinks, then boxes (or lines)."""
+
+    think: str
+    marks: tuple[Mark, ...]
+    lines: bool = False
+
+    def turn(self, judged: str = "") -> str:
+        """The turn as text; `judged` is said first, of the drawing before."""
+        write = line_turn if self.lines else box_turn
+        return write(judged + self.think, [(m.index, m.corners, m.label) for m in self.marks])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its truth, the drawings that show it, and what they let one conclude."""
+
+    kind: str
+    question: str
+    answer: str
+    steps: tuple[Step, ...]
+    conclusion: str  # without a full stop
+    options: tuple[str, ...] = ()
+    question_type: str = "multiple choice"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture (or several) shows, and what was asked about it. `content` decides the split."""
+
+    content: Any
+    sizes: tuple[tuple[int, int], ...]  # width and height of each image
+    places: tuple[Mark, ...]  # every object that can be seen, boxed
+    asked: Asked
+    drawn: Any = None  # what `pictures` draws from
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """All that a scene's row depends on besides its seed."""
+
+    level: str = "easy"
+    kinds: tuple[str, ...] = ()  # of question; none: all of the level
+    look: str = "plain"
+    split: str = "train"
+
+
+class AskedFamily(Family):
+    """A family that proposes scenes and draws them: give `levels`, `propose` and `pictures`.
+
+    A level has `kinds`, the kinds of question it can ask. The levels stand in order of difficulty: rows of the
+    next one are the "harder" ones out of distribution.
+    """
+
+    Spec = SceneSpec
+    levels: ClassVar[Mapping[str, Any]]
+    data_type: ClassVar[str] = "vqa"
+    phrases = (
+        *Family.phrases, *COLORS, *(f" {shape}" for shape in SHAPES), *(f"{letter}. " for letter in LETTERS),
+        f"\n{WHERE}", NOWHERE, "?", "? ", " Letter?", " Number?",
+    )  # fmt: skip
+
+    def spec(self, section: Any, split: str, **changes: Any) -> SceneSpec:
+        spec = super().spec(section, split, **changes)
+        check_split(self.name, spec.split)
+        for what, given, known in (
+            ("level", [spec.level], self.levels),
+            ("look", [spec.look], LOOKS),
+            ("kind of question", spec.kinds, self.levels[spec.level].kinds if spec.level in self.levels else ()),
+        ):
+            wrong = [name for name in given if name not in known]
+            if wrong:
+                raise ConfigError(
+                    f"{self.name} (level {spec.level!r}) has no {what} {wrong[0]!r}; there are {', '.join(known)}"
+                )
+        return spec
+
+    def ood(self, section: Any) -> dict[str, Sequence[SceneSpec]]:
+        looks = [look for look in LOOKS if look != "plain"]
+        found = {"other look": tuple(self.spec(section, "ood", look=look) for look in looks)}
+        names = list(self.levels)
+        after = names[names.index(self.spec(section, "ood").level) + 1 :]
+        if after:
+            found["harder"] = (self.spec(section, "ood", level=after[0]),)
+        return found
+
+    def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
+        """A random scene with a question of this kind, or None when that would be ambiguous.
+
+        `aim` (0 to 1) is the same for all proposals of a row: where an answer is aimed at by it, what is
+        refused does not make some answers rarer.
+        """
+        raise NotImplementedError
+
+    def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+        """The scene's images (RGB, sides multiples of 28)."""
+        raise NotImplementedError
+
+    def scene(self, spec: SceneSpec, seed: int) -> Scene:
+        """The scene of a seed; the look of its pictures does not change it."""
+        rng = random.Random(f"{self.name} {replace(spec, look='plain')!r} {seed}")
+        kind, aim = rng.choice(spec.kinds or self.levels[spec.level].kinds), rng.random()
+        return first_in_split(
+            lambda: self.propose(spec, kind, aim, rng), lambda scene: content_hash(scene.content), spec.split
+        )
+
+    def row(self, spec: SceneSpec, seed: int) -> Row:
+        scene = self.scene(spec, seed)
+        asked = scene.asked
+        return Row(
+            id=f"{self.name}-{spec.split}-{spec.level}-{spec.look}-{seed}",
+            question=asked.question,
+            answer=asked.answer,
+            question_type=asked.question_type,
+            options=asked.options,
+            images=tuple(self.pictures(spec, scene)),
+            data_type=self.data_type,
+            meta={
+                "family": self.name,
+                "kind": asked.kind,
+                "level": spec.level,
+                "hash": content_hash(scene.content),
+            },
+            scene=scene,
+        )
+
+    def expert_trace(self, row: Row, rng: random.Random, slip: bool = False) -> Trace:
+        asked: Asked = row.scene.asked
+        slip_at = rng.randrange(len(asked.steps)) if slip else -1
+        turns, judged = [], ""
+        for number, step in enumerate(asked.steps):
+            if number == slip_at:
+                bad = rng.randrange(len(step.marks))
+                marks = list(step.marks)
+                marks[bad] = misplaced(marks[bad], step.lines, row.images[marks[bad].index - 1].size, rng)
+                turns.append(replace(step, marks=tuple(marks)).turn(judged))
+                judged, step = WRONG, replace(step, marks=(step.marks[bad],))
+            turns.append(step.turn(judged))
+            judged = GOOD
+        turns.append(answer_turn(judged + asked.conclusion, asked.answer))
+        return Trace(row, tuple(turns), (slip_at,) if slip else ())
+
+    def perception(self, spec: SceneSpec, seed: int, settings: DrawingSettings) -> list[dict[str, Any]]:
+        scene = self.scene(spec, seed)
+        images = self.pictures(spec, scene)
+        index = random.Random(f"perception {seed}").randint(1, len(images))
+        seen = sorted((mark.label, mark.corners) for mark in scene.places if mark.index == index)
+        answer = ", ".join(f"{label}: [{', '.join(map(str, corners))}]" for label, corners in seen) or NOWHERE
+        session = DrawingSession(
+            images, f"{WHERE}{index}?", question_type="free-form", settings=settings,
+            video=self.data_type == "video",
+        )  # fmt: skip
+        return [*session.messages, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+
+
+def choice(rng: random.Random, right: str, wrong: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Options in random order ("A. red", ...), and the letter of the right one; at most three wrong ones."""
+    said = [right, *rng.sample(list(wrong), min(len(wrong), len(LETTERS) - 1))]
+    rng.shuffle(said)
+    options = tuple(f"{letter}. {text}" for letter, text in zip(LETTERS, said, strict=False))
+    return options, LETTERS[said.index(right)]
+
+
+def misplaced(mark: Mark, line: bool, size: tuple[int, int], rng: random.Random) -> Mark:
+    """The mark in a wrong place: a box moved by its own size, a line with another end, inside the image."""
+    (x1, y1, x2, y2), (width, height) = mark.corners, size
+    wide, high = (28, 28) if line else (x2 - x1, y2 - y1)
+    places = []
+    for dx, dy in ((wide, 0), (-wide, 0), (0, high), (0, -high), (wide // 2, 0), (-(wide // 2), 0)):
+        moved = (x1, y1, x2 + dx, y2 + dy) if line else (x1 + dx, y1 + dy, x2 + dx, y2 + dy)
+        inside = 0 <= min(moved[0::2]) and max(moved[0::2]) <= width
+        inside = inside and 0 <= min(moved[1::2]) and max(moved[1::2]) <= height
+        if inside and moved != mark.corners and moved[:2] != moved[2:]:
+            places.append(moved)
+    whole = (x1 + wide // 4, y1 + high // 4, x2, y2)  # a box as large as the image shrinks
+    return replace(mark, corners=rng.choice(places[:4] or [whole]))

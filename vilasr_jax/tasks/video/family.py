@@ -1,0 +1,52 @@
+"""Videos as a task family."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from PIL import Image
+
+from vilasr_jax.tasks.asked import AskedFamily, Mark, Scene, SceneSpec
+from vilasr_jax.tasks.objects import LOOKS, draw_things
+from vilasr_jax.tasks.video.questions import PHRASES, Video, ask, thing_box
+from vilasr_jax.tasks.video.scene import LEVELS, make_movers, visible
+
+LEAVE = ("gone", "beyond")
+
+
+class VideoFamily(AskedFamily):
+    """Order of appearance, direction, count over time, and where an object that left must be."""
+
+    name = "video"
+    levels = LEVELS
+    data_type = "video"
+    phrases = (*AskedFamily.phrases, *PHRASES)
+
+    def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
+        level = self.levels[spec.level]
+        frames = rng.randint(*level.frames)
+        movers = make_movers(level, frames, rng, leaves=kind in LEAVE)
+        asked = ask(kind, Video(movers, frames, level), aim, rng) if movers else None
+        if asked is None:
+            return None
+        shown = [visible(movers, frame, frames, level.side) for frame in range(1, frames + 1)]
+        marks = [
+            Mark(frame, thing_box(thing, level), thing.name)
+            for frame, things in enumerate(shown, 1)
+            for thing in things
+        ]
+        content = [
+            (m.thing.color, m.thing.shape, m.since, *(round(v, 1) for v in (m.thing.x, m.thing.y, m.dx, m.dy)))
+            for m in movers
+        ]
+        return Scene((frames, sorted(content)), ((level.side, level.side),) * frames, tuple(marks), asked, shown)
+
+    def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+        look = LOOKS[spec.look]
+        return [
+            draw_things(*size, things, look) for size, things in zip(scene.sizes, scene.drawn, strict=True)
+        ]
+
+
+FAMILY = VideoFamily()

@@ -1,0 +1,128 @@
+"""Questions about a video, each None where it would be ambiguous. The frame is the index of the image."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vilasr_jax.tasks.asked import Asked, Mark, Step, choice
+from vilasr_jax.tasks.objects import Thing
+from vilasr_jax.tasks.video.scene import WAYS, Level, Mover
+
+FIRST, LAST = "Which appears first?", "Which appears last?"
+MOVES = "Which way does it move: "
+COUNT, TOTAL, ARE = "How many are in frame ", "How many different ones appear in all?", "There are "
+GONE = "On which side of the picture must it be in the last frame: "
+SIDES = {"left": "left", "right": "right", "up": "above", "down": "below"}  # of a way out
+BEYOND = "How many pixels beyond the edge must its centre be in the last frame: "
+FRAME = "frame "
+PHRASES = (
+    f"\n{FIRST}", f"\n{LAST}", f"\n{MOVES}", f"\n{COUNT}", f"\n{TOTAL}", ARE, f"\n{GONE}", f"\n{BEYOND}", FRAME,
+    *WAYS, "above", "below", " frames",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Video:
+    """The objects of a video; the question is about the first."""
+
+    movers: Sequence[Mover]
+    frames: int
+    level: Level
+
+    def seen(self, mover: Mover) -> list[int]:
+        return mover.seen(self.frames, self.level.side)
+
+    def box(self, mover: Mover, frame: int, label: str = "") -> Mark:
+        """The object's box in a frame: its cell where there are cells."""
+        return Mark(frame, thing_box(mover.at(frame), self.level), label or mover.thing.name)
+
+
+def thing_box(thing: Thing, level: Level) -> tuple[int, int, int, int]:
+    """An object's box, inside the picture."""
+    if not level.cell:
+        return thing.box(level.side, level.side)
+    left, top = (int(c // level.cell) * level.cell for c in (thing.x, thing.y))
+    return left, top, left + level.cell, top + level.cell
+
+
+def ask(kind: str, video: Video, aim: float, rng: random.Random) -> Asked | None:
+    """A question of this kind."""
+    return _ASK[kind](video, aim, rng)
+
+
+def _order(video: Video, aim: float, rng: random.Random) -> Asked | None:
+    last = aim < 0.5
+    movers = sorted(video.movers, key=lambda mover: -mover.since if last else mover.since)
+    if movers[0].since == movers[1].since:
+        return None
+    options, letter = choice(rng, movers[0].thing.name, [mover.thing.name for mover in movers[1:]])
+    by_name = {mover.thing.name: mover for mover in movers}
+    shown = [by_name[option.partition(". ")[2]] for option in options]
+    step = Step("", tuple(video.box(mover, mover.since) for mover in shown))
+    return Asked("order", LAST if last else FIRST, letter, (step,), movers[0].thing.name, options)
+
+
+def _direction(video: Video, aim: float, rng: random.Random) -> Asked:
+    mover = video.movers[0]
+    first, *_, last = video.seen(mover)
+    way = _way(mover)
+    options, letter = choice(rng, way, [name for name in WAYS if name != way])
+    step = Step("", (video.box(mover, first), video.box(mover, last)))
+    return Asked("direction", f"{MOVES}{mover.thing.name}?", letter, (step,), way, options)
+
+
+def _count(video: Video, aim: float, rng: random.Random) -> Asked | None:
+    frame = rng.randint(1, video.frames)
+    shown = [mover for mover in video.movers if frame in video.seen(mover)]
+    if len(shown) != 1 + int(aim * len(video.movers)):  # each number as likely
+        return None
+    step = Step("", tuple(video.box(mover, frame) for mover in sorted(shown, key=lambda m: m.thing.name)))
+    answer = str(len(shown))
+    return Asked("count", f"{COUNT}{frame}?", answer, (step,), ARE + answer, question_type="numerical")
+
+
+def _total(video: Video, aim: float, rng: random.Random) -> Asked:
+    movers = sorted(video.movers, key=lambda mover: mover.since)
+    step = Step("", tuple(video.box(mover, mover.since) for mover in movers))
+    answer = str(len(movers))
+    return Asked("total", TOTAL, answer, (step,), ARE + answer, question_type="numerical")
+
+
+def _gone(video: Video, aim: float, rng: random.Random) -> Asked:
+    mover = video.movers[0]
+    side = SIDES[_way(mover)]
+    options, letter = choice(rng, side, [name for name in SIDES.values() if name != side])
+    return Asked("gone", f"{GONE}{mover.thing.name}?", letter, (_last_two(video),), side, options)
+
+
+def _beyond(video: Video, aim: float, rng: random.Random) -> Asked | None:
+    mover, side = video.movers[0], video.level.side
+    thing = mover.at(video.frames)
+    out = sorted(max(-c, c - side) for c in (thing.x, thing.y))
+    if out[0] > -2:  # beyond a corner
+        return None
+    answer = str(round(out[1]))
+    question = f"{BEYOND}{mover.thing.name}?"
+    steps, said = (_last_two(video),), f"{answer} pixels"
+    return Asked("beyond", question, answer, steps, said, question_type="regression")
+
+
+def _last_two(video: Video) -> Step:
+    mover = video.movers[0]
+    return Step("", tuple(video.box(mover, frame) for frame in video.seen(mover)[-2:]))
+
+
+def _way(mover: Mover) -> str:
+    return max(WAYS, key=lambda name: WAYS[name][0] * mover.dx + WAYS[name][1] * mover.dy)
+
+
+_ASK: dict[str, Callable[[Video, float, random.Random], Asked | None]] = {
+    "order": _order,
+    "direction": _direction,
+    "count": _count,
+    "total": _total,
+    "gone": _gone,
+    "beyond": _beyond,
+}
