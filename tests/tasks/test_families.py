@@ -1,14 +1,20 @@
 """What holds for every task family, one of the user's own among them."""
 
 import dataclasses
+import math
 import random
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from vilasr_jax.config import ColdStartSection, JobConfig
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.evaluation.scorers import score_answer
 from vilasr_jax.tasks import chance, get_family, replay
+from vilasr_jax.tasks.multiview.questions import motion_between
+from vilasr_jax.tasks.objects import COLORS
 from vilasr_jax.tasks.registry import BUILT_IN
 from vilasr_jax.tasks.splits import SPLITS
 from vilasr_jax.training.cold_start import trace_source
@@ -36,7 +42,7 @@ def test_splits_share_no_row(family):
     seen = {}
     for split in SPLITS:
         spec = family.spec(None, split)
-        for seed in range(20):
+        for seed in range(8):
             row = family.row(spec, seed)
             assert seen.setdefault(row.meta["hash"], split) == split
     for row in family.ood_rows(None, 12):
@@ -46,7 +52,7 @@ def test_splits_share_no_row(family):
 def test_expert_traces_end_right(family):
     rng = random.Random(0)
     spec = family.spec(None, "train")
-    for seed in range(40):
+    for seed in range(15):
         row = family.row(spec, seed)
         assert all(width % 28 == 0 == height % 28 for image in row.images for width, height in [image.size])
         for slip in (False, True):
@@ -78,3 +84,97 @@ def test_a_task_takes_one_file(tmp_path):
 def test_wrong_names_are_told(name):
     with pytest.raises(ConfigError, match=name):
         get_family(name)
+
+
+LEVELS = [(name, level) for name in ("static", "video", "multiview") for level in get_family(name).levels]
+
+
+@pytest.mark.parametrize(("name", "level"), LEVELS)
+def test_levels_ask_every_kind_and_replay(name, level):
+    family = get_family(name)
+    kinds = family.levels[level].kinds
+    many = len(kinds) + 1
+    for number, kind in enumerate((*kinds, *kinds[: many - len(kinds)])):
+        spec = family.spec(None, "train", level=level, kinds=(kind,))
+        row = family.row(spec, number)
+        assert row.meta["kind"] == kind and row.meta["level"] == level
+        side = family.levels[level].side
+        assert {image.size for image in row.images} == {(side, side)}
+        for slip in (False, True):
+            session = row.session(SETTINGS)
+            for text in family.expert_trace(row, random.Random(number), slip).turns:
+                session.step(text)
+            assert session.answer == row.answer and not any(event["error"] for event in session.events)
+
+
+@pytest.mark.parametrize("name", ["static", "video", "multiview"])
+def test_the_text_does_not_tell_the_answer(name):
+    """Letters and numbers are spread evenly, and no option text is right more often than its share."""
+    family = get_family(name)
+    for kind in family.levels["tiny"].kinds:
+        spec = family.spec(None, "train", level="tiny", kinds=(kind,))
+        scenes = [family.scene(spec, seed).asked for seed in range(100)]
+        answers = Counter(asked.answer for asked in scenes)
+        expected = len(scenes) / len(answers)
+        assert len(answers) >= 3
+        assert sum((n - expected) ** 2 / expected for n in answers.values()) < 20  # chi-square, 3 degrees
+        if scenes[0].options and "." in scenes[0].options[0]:
+            offered = Counter(option[3:] for asked in scenes for option in asked.options)
+            right = Counter(asked.options["ABCD".index(asked.answer)][3:] for asked in scenes)
+            share = len(scenes) / sum(offered.values())
+            for text, n in offered.items():
+                assert abs(right[text] - share * n) < 4.5 * (share * (1 - share) * n) ** 0.5, (kind, text)
+
+
+@pytest.mark.parametrize("name", ["static", "video", "multiview"])
+def test_the_question_needs_its_pictures(name):
+    """With one question text there are many answers: what is asked does not tell them."""
+    family = get_family(name)
+    spec = family.spec(None, "train", level="tiny")
+    answers = {}
+    for seed in range(120):
+        asked = family.scene(spec, seed).asked
+        answers.setdefault((asked.question, asked.options), set()).add(asked.answer)
+        assert set(asked.answer) <= set("ABCD1234")
+    repeated = [found for found in answers.values() if len(found) > 1]
+    assert len(repeated) >= 1
+
+
+def test_boxes_hold_their_objects():
+    """Each static object's colour is inside its box, and nowhere else."""
+    family = get_family("static")
+    for level in ("tiny", "easy"):
+        spec = family.spec(None, "train", level=level, kinds=("furthest",))
+        for seed in range(12):
+            row = family.row(spec, seed)
+            pixels = np.asarray(row.images[0])
+            for mark in row.scene.places:
+                where = (pixels == COLORS[mark.label.split()[0]]).all(-1)
+                x1, y1, x2, y2 = mark.corners
+                assert where[y1:y2, x1:x2].sum() > 30
+                if level == "tiny":
+                    assert where.sum() == where[y1:y2, x1:x2].sum()
+
+
+def test_motion_is_scored_right_as_published():
+    family = get_family("multiview")
+    spec = family.spec(None, "train", kinds=("motion",))
+    for seed in range(12):
+        row = family.row(spec, seed)
+        assert score_answer(row.answer, row.answer, row.question_type) == 1
+        one, two = row.scene.drawn.cameras
+        again = one.moved(*(motion_between(one, two)))
+        assert math.dist((again.x, again.y, again.z), (two.x, two.y, two.z)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"level": "silly"}, "no level 'silly'"),
+        ({"kinds": ("up",)}, "no kind of question at level 'easy' 'up'"),
+        ({"look": "x"}, "no look 'x'"),
+    ],
+)
+def test_wrong_scene_specs(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        get_family("static").spec(None, "train", **changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -82,8 +82,8 @@ class SceneSpec:
 class AskedFamily(Family):
     """A family that proposes scenes and draws them: give `levels`, `propose` and `pictures`.
 
-    A level has `kinds`, the kinds of question it can ask. The levels stand in order of difficulty: rows of the
-    next one are the "harder" ones out of distribution.
+    A level has `kinds`, the kinds of question it can ask. The levels stand in order of difficulty: rows of
+    the next one are the "harder" ones out of distribution.
     """
 
     Spec = SceneSpec
@@ -97,17 +97,15 @@ class AskedFamily(Family):
     def spec(self, section: Any, split: str, **changes: Any) -> SceneSpec:
         spec = super().spec(section, split, **changes)
         check_split(self.name, spec.split)
-        for what, given, known in (
-            ("level", [spec.level], self.levels),
-            ("look", [spec.look], LOOKS),
-            ("kind of question", spec.kinds, self.levels[spec.level].kinds if spec.level in self.levels else ()),
-        ):
-            wrong = [name for name in given if name not in known]
-            if wrong:
-                raise ConfigError(
-                    f"{self.name} (level {spec.level!r}) has no {what} {wrong[0]!r}; there are {', '.join(known)}"
-                )
+        self._check("level", [spec.level], self.levels)
+        self._check("look", [spec.look], LOOKS)
+        self._check(f"kind of question at level {spec.level!r}", spec.kinds, self.levels[spec.level].kinds)
         return spec
+
+    def _check(self, what: str, given: Iterable[str], known: Iterable[str]) -> None:
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"{self.name} has no {what} {name!r}; there are {', '.join(known)}")
 
     def ood(self, section: Any) -> dict[str, Sequence[SceneSpec]]:
         looks = [look for look in LOOKS if look != "plain"]

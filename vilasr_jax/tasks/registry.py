@@ -7,7 +7,7 @@ import importlib
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.tasks.family import Family
 
-BUILT_IN = {name: f"vilasr_jax.tasks.{name}.family" for name in ("maze", "static", "video")}
+BUILT_IN = {name: f"vilasr_jax.tasks.{name}.family" for name in ("maze", "static", "video", "multiview")}
 
 
 def get_family(name: str) -> Family:

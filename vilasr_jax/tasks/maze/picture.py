@@ -1,25 +1,17 @@
 """Maze pictures: cells of exactly `cell` pixels, no margin, walls centred on the cell edges.
 
 A wall's pixels lie half in each of its two cells, so that each cell's vision token sees its own side of it.
-Letters are small bitmaps of our own: the same pixels with every font library.
 """
 
-import functools
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
+from vilasr_jax.tasks.glyphs import glyph
 from vilasr_jax.tasks.maze.spec import Look
 
 if TYPE_CHECKING:
     from vilasr_jax.tasks.maze.generate import Maze
-
-_GLYPHS = {
-    "A": (".###.", "#...#", "#...#", "#####", "#...#", "#...#", "#...#"),
-    "B": ("####.", "#...#", "#...#", "####.", "#...#", "#...#", "####."),
-    "C": (".####", "#....", "#....", "#....", "#....", "#....", ".####"),
-    "D": ("####.", "#...#", "#...#", "#...#", "#...#", "#...#", "####."),
-}
 
 
 def draw_maze(maze: "Maze", cell: int, look: Look) -> Image.Image:
@@ -31,9 +23,9 @@ def draw_maze(maze: "Maze", cell: int, look: Look) -> Image.Image:
     radius = cell // 4
     draw.ellipse((x - radius, y - radius, x + radius - 1, y + radius - 1), fill=look.start)
     for (letter, place), color in zip(maze.letters.items(), look.letters, strict=True):
-        glyph = _glyph(letter, max(1, cell // 14))
+        shape = glyph(letter, max(1, cell // 14))
         x, y = centre(place, cell)
-        draw.bitmap((x - glyph.width // 2, y - glyph.height // 2), glyph, fill=color)
+        draw.bitmap((x - shape.width // 2, y - shape.height // 2), shape, fill=color)
     half, rest = look.wall_width // 2, look.wall_width - look.wall_width // 2
     for (x1, y1), (x2, y2) in sorted(maze.walls):
         if x1 != x2:  # neighbours side by side: an upright wall
@@ -50,11 +42,3 @@ def draw_maze(maze: "Maze", cell: int, look: Look) -> Image.Image:
 def centre(cell: tuple[int, int], size: int) -> tuple[int, int]:
     """The pixel centre of a (column, row) cell."""
     return cell[0] * size + size // 2, cell[1] * size + size // 2
-
-
-@functools.lru_cache(maxsize=64)
-def _glyph(letter: str, scale: int) -> Image.Image:
-    rows = _GLYPHS[letter]
-    glyph = Image.new("1", (len(rows[0]), len(rows)))
-    glyph.putdata([int(char == "#") * 255 for row in rows for char in row])
-    return glyph.resize((glyph.width * scale, glyph.height * scale), Image.Resampling.NEAREST)

@@ -41,7 +41,7 @@ class StaticFamily(AskedFamily):
 
 
 def _repeated(level: Level, aim: float, rng: random.Random) -> list[tuple[str, str, str]]:
-    """Objects for counting: 1 to `level.most` of one colour or one shape, each number as likely, and some others.
+    """Objects for counting: 1 to `level.most` of one colour or shape, each number as likely, and some others.
 
     The name is the colour or the shape, whichever is counted.
     """

@@ -37,10 +37,12 @@ class VideoFamily(AskedFamily):
             for thing in things
         ]
         content = [
-            (m.thing.color, m.thing.shape, m.since, *(round(v, 1) for v in (m.thing.x, m.thing.y, m.dx, m.dy)))
+            (m.since, t.color, t.shape, *(round(v, 1) for v in (t.x, t.y, m.dx, m.dy)))
             for m in movers
+            for t in [m.thing]
         ]
-        return Scene((frames, sorted(content)), ((level.side, level.side),) * frames, tuple(marks), asked, shown)
+        sizes = ((level.side, level.side),) * frames
+        return Scene((frames, sorted(content)), sizes, tuple(marks), asked, shown)
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         look = LOOKS[spec.look]

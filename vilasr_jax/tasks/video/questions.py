@@ -16,9 +16,8 @@ COUNT, TOTAL, ARE = "How many are in frame ", "How many different ones appear in
 GONE = "On which side of the picture must it be in the last frame: "
 SIDES = {"left": "left", "right": "right", "up": "above", "down": "below"}  # of a way out
 BEYOND = "How many pixels beyond the edge must its centre be in the last frame: "
-FRAME = "frame "
 PHRASES = (
-    f"\n{FIRST}", f"\n{LAST}", f"\n{MOVES}", f"\n{COUNT}", f"\n{TOTAL}", ARE, f"\n{GONE}", f"\n{BEYOND}", FRAME,
+    f"\n{FIRST}", f"\n{LAST}", f"\n{MOVES}", f"\n{COUNT}", f"\n{TOTAL}", ARE, f"\n{GONE}", f"\n{BEYOND}",
     *WAYS, "above", "below", " frames",
 )  # fmt: skip
 

@@ -39,7 +39,7 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Mover:
-    """An object in time: `thing` is where it is in frame `since` (from 1), and then it moves by (dx, dy) a frame.
+    """An object in time: `thing` is where it is in frame `since` (from 1); then it moves by (dx, dy) a frame.
 
     It stays where it is when both are 0. It is seen while its centre is inside the picture.
     """

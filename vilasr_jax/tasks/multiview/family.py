@@ -1,0 +1,90 @@
+"""Rooms seen from several places as a task family."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from itertools import combinations
+
+from PIL import Image
+
+from vilasr_jax.tasks.asked import AskedFamily, Scene, SceneSpec
+from vilasr_jax.tasks.multiview.picture import draw_room
+from vilasr_jax.tasks.multiview.questions import MOVES, PHRASES, Views, ask
+from vilasr_jax.tasks.multiview.room import (
+    LEVELS,
+    Camera,
+    Level,
+    box_of,
+    covered,
+    make_camera,
+    make_solids,
+)
+from vilasr_jax.tasks.objects import LOOKS
+
+WIDER = 0.8  # of the focal length, where the camera moves and must still see everything
+
+
+class MultiviewFamily(AskedFamily):
+    """Same object across views, relative direction from another viewpoint, camera motion, distance."""
+
+    name = "multiview"
+    levels = LEVELS
+    data_type = "spatial_r1"
+    phrases = (*AskedFamily.phrases, *PHRASES)
+
+    def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
+        level = self.levels[spec.level]
+        solids = make_solids(level, rng, twins=kind == "same")
+        if solids is None:
+            return None
+        cameras = _cameras(level, kind, aim, rng)
+        boxes = [[box_of(solid, camera, level) for solid in solids] for camera in cameras]
+        if any(None in seen or _hides(seen, level) for seen in boxes):
+            return None
+        views = Views(solids, cameras, boxes, level)
+        asked = ask(kind, views, aim, rng)
+        if asked is None:
+            return None
+        marks = [views.box(view, k) for view in range(len(cameras)) for k in range(len(solids))]
+        content = [
+            sorted((s.color, s.shape, round(s.x, 2), round(s.y, 2)) for s in solids),
+            [tuple(round(value, 1) for value in dataclasses.astuple(camera)[:4]) for camera in cameras],
+        ]
+        sizes = ((level.side, level.side),) * len(cameras)
+        return Scene(content, sizes, tuple(marks), asked, views)
+
+    def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+        views: Views = scene.drawn
+        return [
+            draw_room(size[0], views.solids, camera, LOOKS[spec.look], views.marks.get(number, {}))
+            for number, (size, camera) in enumerate(zip(scene.sizes, views.cameras, strict=True))
+        ]
+
+
+def _cameras(level: Level, kind: str, aim: float, rng: random.Random) -> list[Camera]:
+    """The cameras of a row: one that moves, or several around the room."""
+    azimuth = 90.0 * rng.randrange(4) if level.quarter else rng.uniform(0, 360)
+    first = make_camera(level, azimuth, rng)
+    if kind in ("camera", "motion"):
+        first = dataclasses.replace(first, focal=WIDER * first.focal)
+    if kind == "camera":
+        right, forward = ((-1, 0), (1, 0), (0, 1), (0, -1))[int(aim * len(MOVES))]
+        step = rng.choice((0.8, 1.0, 1.2))
+        return [first, first.moved(right=step * right, forward=step * forward)]
+    if kind == "motion":
+        right, up, forward = (rng.choice((-1, 0, 1)) * rng.randint(2, 9) / 10 for _ in range(3))
+        return [first, first.moved(right or 0.3, up, forward, rng.choice((-1, 1)) * 5 * rng.randint(1, 3))]
+    cameras = [first]
+    while len(cameras) < level.views:
+        turn = 90.0 * rng.randint(1, 3) if level.quarter else rng.choice((-1, 1)) * rng.uniform(40, 100)
+        cameras.append(make_camera(level, azimuth + turn, rng))
+    return cameras
+
+
+def _hides(boxes: Sequence, level: Level) -> bool:
+    return any(covered(a, b) > level.hidden for a, b in combinations(boxes, 2))
+
+
+FAMILY = MultiviewFamily()
