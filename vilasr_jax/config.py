@@ -230,6 +230,19 @@ class EvalSection:
 
 
 @dataclass(frozen=True)
+class MakeSection:
+    """`vilasr data make`: rows of each of config.tasks in each split."""
+
+    train: int = 10_000
+    rl: int = 2_000
+    val: int = 256
+    test: int = 512
+    ood: int = 512
+    shard: int = 1_000  # rows a file
+    workers: int = 2  # processes
+
+
+@dataclass(frozen=True)
 class MeshSection:
     """Devices along each axis; -1: all that are left."""
 
@@ -265,6 +278,7 @@ class JobConfig:
     reflect: ReflectSection = field(default_factory=ReflectSection)
     rl: RLSection = field(default_factory=RLSection)
     eval: EvalSection = field(default_factory=EvalSection)
+    make: MakeSection = field(default_factory=MakeSection)
     mesh: MeshSection = field(default_factory=MeshSection)
 
 

@@ -92,13 +92,13 @@ class Family:
                 seen.add(row.meta["hash"])
                 yield row
 
-    def ood_rows(self, section: Any, count: int) -> list[Row]:
+    def ood_rows(self, section: Any, count: int, first: int = 0) -> list[Row]:
         """`count` rows unlike the trained ones, an equal part of each kind (`meta["unlike"]`)."""
         rows: list[Row] = []
         kinds = self.ood(section)
         for left, (kind, specs) in zip(range(len(kinds), 0, -1), kinds.items(), strict=True):
             share = (count - len(rows)) // left
             each = -(-share // len(specs))
-            part = [row for spec in specs for row in self.rows(spec, each)]
+            part = [row for spec in specs for row in self.rows(spec, each, first)]
             rows += [dataclasses.replace(row, meta={**row.meta, "unlike": kind}) for row in part[:share]]
         return rows

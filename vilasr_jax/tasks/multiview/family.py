@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
-from itertools import combinations
 
 from PIL import Image
 
@@ -16,8 +15,6 @@ from vilasr_jax.tasks.multiview.room import (
     LEVELS,
     Camera,
     Level,
-    box_of,
-    covered,
     make_camera,
     make_solids,
 )
@@ -40,12 +37,9 @@ class MultiviewFamily(AskedFamily):
         if solids is None:
             return None
         cameras = _cameras(level, kind, aim, rng)
-        boxes = [[box_of(solid, camera, level) for solid in solids] for camera in cameras]
-        if any(None in seen or _hides(seen, level) for seen in boxes):
-            return None
-        views = Views(solids, cameras, boxes, level)
+        views = Views(solids, cameras, level)
         asked = ask(kind, views, aim, rng)
-        if asked is None:
+        if asked is None or not views.clear:
             return None
         marks = [views.box(view, k) for view in range(len(cameras)) for k in range(len(solids))]
         content = [
@@ -81,10 +75,6 @@ def _cameras(level: Level, kind: str, aim: float, rng: random.Random) -> list[Ca
         turn = 90.0 * rng.randint(1, 3) if level.quarter else rng.choice((-1, 1)) * rng.uniform(40, 100)
         cameras.append(make_camera(level, azimuth + turn, rng))
     return cameras
-
-
-def _hides(boxes: Sequence, level: Level) -> bool:
-    return any(covered(a, b) > level.hidden for a, b in combinations(boxes, 2))
 
 
 FAMILY = MultiviewFamily()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vilasr_jax.tasks.glyphs import glyph
+from vilasr_jax.tasks.glyphs import glyph, plate_size, plate_unit
 from vilasr_jax.tasks.multiview.room import HALF, RIM, Camera, Solid, corners_of
 from vilasr_jax.tasks.objects import COLORS, SMOOTH, Color, Look
 
@@ -88,14 +88,13 @@ def _faces(solid: Solid) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _draw_mark(draw: ImageDraw.ImageDraw, x: int, y: int, letter: str, side: int) -> None:
     """A letter on a white plate, or an arrow, just above (x, y)."""
-    unit = max(1, side // 112)
+    unit = plate_unit(side)
     if not letter:
         top = max(0, y - 13 * unit)
         corners = [(x - 6 * unit, top), (x + 6 * unit, top), (x, top + 11 * unit)]
         draw.polygon(corners, (20, 20, 20), (255, 255, 255))
         return
-    shape = glyph(letter, 1 + unit)
-    wide, high = shape.width + 4 * unit, shape.height + 4 * unit
+    shape, (wide, high) = glyph(letter, 1 + unit), plate_size(side)
     left, top = min(max(0, x - wide // 2), side - wide), max(0, y - high - unit)
     draw.rectangle((left, top, left + wide - 1, top + high - 1), (255, 255, 255), (20, 20, 20))
     draw.bitmap((left + 2 * unit, top + 2 * unit), shape, fill=(20, 20, 20))

@@ -6,17 +6,18 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 
 from vilasr_jax.tasks.asked import Asked, Mark, Step, choice
-from vilasr_jax.tasks.multiview.room import Camera, Level, Solid
+from vilasr_jax.tasks.glyphs import plate_size
+from vilasr_jax.tasks.multiview.room import Box, Camera, Level, Solid, box_of, covered, rounded
 from vilasr_jax.tasks.phrases import LETTERS
 
 SAME = "Which letter marks the thing in the last image that an arrow marks in image 1?"
 STAND, FACE, WHERE = "Someone stands at ", " and looks at ", ". Where do they see "
 SIDES = {"left": 90, "right": -90, "behind": 180, "in front": 0}  # degrees from where they look
 CAMERA = "Which way did the camera move from image 1 to image 2?"
-PLATE = 0.16  # of the image's side: letters nearer than this would hide each other
 MOVES = ("left", "right", "forward", "back")
 MOTION = (
     "How did the camera move from image 1 to image 2? Give metres and degrees, like "
@@ -33,24 +34,40 @@ PHRASES = (
 
 @dataclass
 class Views:
-    """Solids and the boxes they have in each view; the question is about the first ones.
+    """Solids and the cameras that see them; the question is about the first ones.
 
     `marks` is what a question has drawn into view number: solid number -> letter, "" for an arrow.
     """
 
     solids: Sequence[Solid]
     cameras: Sequence[Camera]
-    boxes: Sequence[Sequence[tuple[int, int, int, int]]]
     level: Level
     marks: dict[int, dict[int, str]] = field(default_factory=dict)
 
+    @cached_property
+    def boxes(self) -> list[list[Box]]:
+        """Every solid's box in every view."""
+        return [[box_of(solid, camera, self.level) for solid in self.solids] for camera in self.cameras]
+
+    @property
+    def clear(self) -> bool:
+        """Whether every view shows every solid, and none hides much of another."""
+        side, hidden = self.level.side, self.level.hidden
+        return all(
+            all(0 <= min(box) and max(box) <= side for box in seen)
+            and all(covered(a, b) <= hidden for a, b in combinations(seen, 2))
+            for seen in self.boxes
+        )
+
     def box(self, view: int, number: int, label: str = "") -> Mark:
         """A solid's box in a view (both from 0)."""
-        return Mark(view + 1, self.boxes[view][number], label or self.solids[number].name)
+        corners = rounded(self.boxes[view][number], self.level)
+        return Mark(view + 1, corners, label or self.solids[number].name)
 
     def line(self, a: int, b: int) -> Mark:
         """A line from one solid's box to another's in the first view, labelled as its end."""
-        ends = [((x1 + x2) // 2, (y1 + y2) // 2) for x1, y1, x2, y2 in (self.boxes[0][a], self.boxes[0][b])]
+        corners = [rounded(self.boxes[0][number], self.level) for number in (a, b)]
+        ends = [((x1 + x2) // 2, (y1 + y2) // 2) for x1, y1, x2, y2 in corners]
         return Mark(1, (*ends[0], *ends[1]), self.solids[b].name)
 
     def gap(self, a: int, b: int) -> float:
@@ -76,9 +93,9 @@ def _same(views: Views, aim: float, rng: random.Random) -> Asked | None:
     letters = dict(zip(lettered, LETTERS, strict=False))
     last = len(views.cameras) - 1
     tops = [((x1 + x2) / 2, y1) for x1, y1, x2, _ in (views.boxes[last][k] for k in lettered)]
-    apart = PLATE * views.level.side
-    if any(max(abs(a[0] - b[0]), abs(a[1] - b[1])) < apart for a, b in combinations(tops, 2)):
-        return None
+    wide, high = plate_size(views.level.side)
+    if any(abs(a[0] - b[0]) < wide and abs(a[1] - b[1]) < high for a, b in combinations(tops, 2)):
+        return None  # one letter would hide another
     views.marks.update({0: {0: ""}, last: letters})
     steps = (Step("", (views.box(0, 0, "1"),)), Step("", (views.box(last, 0, "2"),)))
     answer = letters[0]

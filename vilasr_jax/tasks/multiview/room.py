@@ -15,6 +15,7 @@ SOLIDS = ("cube", "cylinder", "cone", "ball")
 HALF = 2.0  # of the room's floor
 RIM = 16  # corners of a round solid's rim
 
+Box = tuple[float, float, float, float]
 Corners = tuple[int, int, int, int]
 
 
@@ -144,8 +145,8 @@ def corners_of(solid: Solid) -> np.ndarray:
     return np.array(low + high)
 
 
-def box_of(solid: Solid, camera: Camera, level: Level) -> Corners | None:
-    """The solid's box in the camera's picture, rounded outwards; None when it does not lie inside."""
+def box_of(solid: Solid, camera: Camera, level: Level) -> Box:
+    """The solid's box in the camera's picture, in pixels; it may lie outside."""
     if solid.shape == "ball":
         centre, depth = camera.project([solid.middle], level.side)
         radius = camera.focal * level.side * solid.size / 2 / depth[0]
@@ -153,19 +154,22 @@ def box_of(solid: Solid, camera: Camera, level: Level) -> Corners | None:
     else:
         pixels, _ = camera.project(corners_of(solid), level.side)
         low, high = pixels.min(0), pixels.max(0)
-    if low.min() < 0 or high.max() > level.side:
-        return None
+    return *map(float, low), *map(float, high)
+
+
+def rounded(box: Box, level: Level) -> Corners:
+    """A box in whole pixels, rounded outwards to multiples of `level.snap`, inside the picture."""
     snap = level.snap
-    left, top = (int(v // snap) * snap for v in low)
-    right, bottom = (min(level.side, math.ceil(v / snap) * snap) for v in high)
+    left, top = (max(0, math.floor(v / snap) * snap) for v in box[:2])
+    right, bottom = (min(level.side, math.ceil(v / snap) * snap) for v in box[2:])
     return left, top, right, bottom
 
 
-def covered(a: Corners, b: Corners) -> float:
+def covered(a: Box, b: Box) -> float:
     """Share of the smaller box that both cover."""
     wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return max(0, wide) * max(0, high) / max(1, smaller)
+    return max(0.0, wide) * max(0.0, high) / max(1.0, smaller)
 
 
 def _spot(level: Level, rng: random.Random) -> float:

@@ -1,0 +1,10 @@
+"""Synthetic sets as TFDS datasets in ArrayRecord files, without TensorFlow: builders, making, reading."""
+
+from vilasr_jax.tasks.dataset.builder import Maze as Maze
+from vilasr_jax.tasks.dataset.builder import Multiview as Multiview
+from vilasr_jax.tasks.dataset.builder import Static as Static
+from vilasr_jax.tasks.dataset.builder import Video as Video
+from vilasr_jax.tasks.dataset.make import make_data as make_data
+from vilasr_jax.tasks.dataset.read import BuiltRow as BuiltRow
+from vilasr_jax.tasks.dataset.read import BuiltRows as BuiltRows
+from vilasr_jax.tasks.dataset.read import BuiltTraces as BuiltTraces

@@ -1,0 +1,165 @@
+"""`vilasr data make`: the task families of a config as TFDS folders, in shards, in parallel, resumable.
+
+    DIR/static/1.0.0/static-train.array_record-00000-of-00010 ... dataset_info.json features.json
+
+Shard k of a split draws its rows from seeds of its own, so it is the same whoever writes it and whenever.
+Each is written as a draft and then renamed: a run that was stopped goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vilasr_jax.config import JobConfig, MakeSection
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.files import write_json
+from vilasr_jax.tasks.registry import get_family
+
+PLAN = "make.json"
+SEEDS = 1 << 24  # of a shard
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file to write."""
+
+    task: str
+    section: Any
+    split: str
+    number: int
+    rows: int
+    path: Path
+
+
+def make_data(
+    job: JobConfig, folder: Path, show: Callable[[int, int, str], None] | None = None
+) -> dict[str, Any]:
+    """Writes what is missing of `job.tasks` under `folder`; returns each dataset's rows and bytes.
+
+    Args:
+      job: its `make` section says how many rows and processes.
+      folder: the TFDS data_dir.
+      show: called as `show(rows done, rows in all, note)`.
+
+    Raises:
+      ConfigError: the folder holds rows of other settings.
+    """
+    plans = {name: _plan(job, name, folder) for name in job.tasks}
+    shards = [shard for plan in plans.values() for shard in plan]
+    total = sum(shard.rows for shard in shards)
+    missing = [shard for shard in shards if not shard.path.exists()]
+    done = total - sum(shard.rows for shard in missing)
+    show = show or (lambda *_: None)
+    show(done, total, "")
+    if job.make.workers <= 1 or len(missing) <= 1:
+        finished = (write(shard) for shard in missing)
+    else:
+        finished = _in_processes(missing, job.make.workers)
+    for shard in finished:
+        done += shard.rows
+        show(done, total, f"{shard.task} {shard.split}")
+    return {name: _finish(plan) for name, plan in plans.items()}
+
+
+def write(shard: Shard) -> Shard:
+    """Writes one shard."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    from vilasr_jax.tasks.dataset.builder import example, features, split_rows
+
+    family, form = get_family(shard.task), features()
+    serializer = ExampleSerializer(form.get_serialized_info())
+    draft = shard.path.with_name(f"draft-{shard.path.name}")
+    writer = ArrayRecordWriter(str(draft), "group_size:1")
+    for row in split_rows(family, shard.section, shard.split, shard.rows, shard.number * SEEDS):
+        writer.write(serializer.serialize_example(form.encode_example(example(family, row))))
+    writer.close()
+    draft.replace(shard.path)
+    return shard
+
+
+def _in_processes(shards: list[Shard], workers: int):
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        tasks = [pool.submit(write, shard) for shard in shards]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _plan(job: JobConfig, task: str, folder: Path) -> list[Shard]:
+    """The shards of one family; writes the plan into its folder, or checks that it is the same."""
+    from vilasr_jax.tasks.dataset.builder import VERSION
+
+    family = get_family(task)
+    section = getattr(job, family.name, None)
+    home = folder / family.name / VERSION
+    counts = _counts(job.make)
+    plan = {
+        "task": task,
+        "settings": None if section is None else dataclasses.asdict(section),
+        "rows": counts,
+        "shard": job.make.shard,
+    }
+    plan = json.loads(json.dumps(plan))
+    if (home / PLAN).exists():
+        theirs = json.loads((home / PLAN).read_text())
+        changed = [key for key in plan if theirs.get(key) != plan[key]]
+        if changed:
+            raise ConfigError(
+                f"{home} holds rows of other settings ({changed[0]}: {theirs.get(changed[0])!r} there, "
+                f"{plan[changed[0]]!r} now); choose another --workdir"
+            )
+    else:
+        home.mkdir(parents=True, exist_ok=True)
+        write_json(home / PLAN, plan)
+    shards = []
+    for split, count in counts.items():
+        files = -(-count // job.make.shard)
+        for number in range(files):
+            rows = min(job.make.shard, count - number * job.make.shard)
+            name = f"{family.name}-{split}.array_record-{number:05d}-of-{files:05d}"
+            shards.append(Shard(task, section, split, number, rows, home / name))
+    return shards
+
+
+def _counts(section: MakeSection) -> dict[str, int]:
+    names = ("train", "rl", "val", "test", "ood")
+    counts = {name: getattr(section, name) for name in names}
+    if min(counts.values()) < 0 or not any(counts.values()) or section.shard < 1 or section.workers < 1:
+        raise ConfigError(f"config.make={section}: rows, shard and workers must be positive whole numbers")
+    return {name: count for name, count in counts.items() if count}
+
+
+def _finish(shards: list[Shard]) -> dict[str, Any]:
+    """Writes TFDS's own description of a finished dataset, and says how large it is."""
+    from tensorflow_datasets.core.naming import ShardedFileTemplate
+    from tensorflow_datasets.core.splits import SplitDict, SplitInfo
+
+    from vilasr_jax.tasks.dataset.builder import TaskDataset
+
+    home, name = shards[0].path.parent, get_family(shards[0].task).name
+    members = {"name": name, "task": shards[0].task}
+    dataset = type(name.title(), (TaskDataset,), members, skip_registration=True)
+    builder = dataset(data_dir=home.parent.parent, file_format="array_record")
+    infos, found = [], {"folder": str(home), "rows": {}, "bytes": 0}
+    for split in dict.fromkeys(shard.split for shard in shards):
+        part = [shard for shard in shards if shard.split == split]
+        size = sum(shard.path.stat().st_size for shard in part)
+        template = ShardedFileTemplate(home, dataset_name=name, split=split, filetype_suffix="array_record")
+        infos.append(SplitInfo(split, [shard.rows for shard in part], size, template))
+        found["rows"][split] = sum(shard.rows for shard in part)
+        found["bytes"] += size
+    builder.info.set_splits(SplitDict(infos))
+    builder.info.write_to_directory(home)
+    return found

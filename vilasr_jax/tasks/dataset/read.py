@@ -1,0 +1,103 @@
+"""Reads sets that `vilasr data make` wrote: rows with their traces, and training examples from them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import DataError
+from vilasr_jax.processing import Encoded, Tokenizer, encode_conversation
+from vilasr_jax.tasks.dataset.builder import TRACES, VERSION
+from vilasr_jax.tasks.replay import replay
+from vilasr_jax.tasks.rows import Row, Trace
+
+
+@dataclass(frozen=True)
+class BuiltRow:
+    """A stored row, and its traces by name: expert, slip (corrected), and the controls text and direct."""
+
+    row: Row
+    turns: dict[str, tuple[str, ...]]
+
+    def trace(self, name: str) -> Trace:
+        """One of the traces."""
+        mistakes = tuple(self.row.meta["mistakes"]) if name == "slip" else ()
+        return Trace(self.row, self.turns[name], mistakes)
+
+
+class BuiltRows(Sequence):
+    """The rows of one split of a family, by number.
+
+    Raises:
+      DataError: the folder holds no finished set of that family, or not that split.
+    """
+
+    def __init__(self, folder: str | Path, name: str, split: str):
+        import tensorflow_datasets as tfds
+
+        home = Path(folder) / name / VERSION
+        if not (home / "dataset_info.json").exists():
+            raise DataError(f"{home} holds no finished set; write it with `vilasr data make`")
+        builder = tfds.builder_from_directory(str(home))
+        if split not in builder.info.splits:
+            raise DataError(f"{home} has no split {split!r}; there are {', '.join(builder.info.splits)}")
+        self._source = builder.as_data_source(split=split)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, number: int) -> BuiltRow:
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)}")
+        return _built(self._source[int(number)])
+
+
+def _built(record: dict[str, Any]) -> BuiltRow:
+    def text(name: str) -> str:
+        return record[name].decode()
+
+    def texts(name: str) -> tuple[str, ...]:
+        return tuple(value.decode() for value in record[name])
+
+    row = Row(
+        id=text("id"),
+        question=text("question"),
+        answer=text("answer"),
+        question_type=text("question_type"),
+        options=texts("options"),
+        images=tuple(Image.fromarray(pixels) for pixels in record["images"]),
+        data_type=text("data_type"),
+        meta=json.loads(text("meta")),
+    )
+    return BuiltRow(row, {name: texts(f"{name}_turns") for name in TRACES})
+
+
+@dataclass(frozen=True)
+class BuiltTraces(Sequence):
+    """The first `count` stored rows as training conversations; the fields are `TraceSource`'s."""
+
+    rows: BuiltRows
+    settings: DrawingSettings
+    tokenizer: Tokenizer
+    count: int
+    slip_share: float = 0.0
+    format: str = "drawing"
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.rows))
+
+    def __getitem__(self, index: int) -> Encoded:
+        built = self.rows[int(index)]
+        name = self.format
+        if name == "drawing":
+            slip = random.Random(f"slip {built.row.id}").random() < self.slip_share
+            name = "slip" if slip else "expert"
+        settings = replace(self.settings, draw=self.format == "drawing")
+        return encode_conversation(self.tokenizer, replay(built.trace(name), settings))
