@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES
-from vilasr_jax.tasks.phrases import LETTERS
+from vilasr_jax.tasks.phrases import ERRORS, LETTERS, SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
 from vilasr_jax.tasks.words import GOOD, WRONG, Corners, answer_turn, box_turn, line_turn
@@ -171,6 +171,13 @@ class AskedFamily(Family):
             judged = GOOD
         turns.append(answer_turn(judged + asked.conclusion, asked.answer))
         return Trace(row, tuple(turns), (slip_at,) if slip else ())
+
+    def corpus(self, section: Any, settings: DrawingSettings = SHORT) -> Iterator[str]:
+        yield from map(str, range(max(64, settings.max_images + 1)))
+        yield from ERRORS
+        harder = self.ood(section).get("harder", ())
+        for spec in (self.spec(section, "train"), *harder):
+            yield from sample_texts(self, spec, settings, rows=24)
 
     def perception(self, spec: SceneSpec, seed: int, settings: DrawingSettings) -> list[dict[str, Any]]:
         scene = self.scene(spec, seed)

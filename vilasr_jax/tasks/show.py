@@ -1,0 +1,91 @@
+"""`vilasr data show`: a self-contained HTML page of rows, each with its images, expert turns and drawings."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.tasks.family import Family
+from vilasr_jax.tasks.rows import Row, Trace
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 2rem; max-width: 1200px; color: #222;
+  background: #f4f5f7; }
+h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; font-size: 1.2rem; }
+article { background: #fff; border: 1px solid #dde; border-radius: 8px; padding: 1rem 1.25rem;
+  margin: 1rem 0; }
+.id { color: #778; font-size: .85rem; } .question { font-weight: 600; margin: .25rem 0; }
+.right { color: #0a7a3c; font-weight: 600; }
+.images { display: flex; flex-wrap: wrap; gap: 8px; margin: .5rem 0; }
+figure { margin: 0; } figcaption { color: #778; font-size: .75rem; }
+img { border: 1px solid #ccd; max-width: 100%; image-rendering: pixelated; }
+.turn { border-left: 3px solid #4a7fe0; padding-left: .75rem; margin: .75rem 0; }
+.turn.wrong { border-color: #d84b4b; } pre { white-space: pre-wrap; margin: .25rem 0; font-size: .82rem; }
+@media (prefers-color-scheme: dark) { body { background: #17181c; color: #dde; }
+  article { background: #22242a; border-color: #333; } }
+"""
+
+
+def made_traces(family: Family, spec: object, count: int, first: int = 0) -> Iterable[Trace]:
+    """Expert traces of `count` rows, every second one with a slip."""
+    for number, row in enumerate(family.rows(spec, count, first)):
+        yield family.expert_trace(row, random.Random(f"trace {row.id}"), slip=number % 2 == 1)
+
+
+def show_rows(parts: Sequence[tuple[str, Iterable[Trace]]], settings: DrawingSettings, path: Path) -> int:
+    """Writes the page of (title, traces) parts; returns how many rows it shows."""
+    sections, count = [], 0
+    for title, traces in parts:
+        cards = [_card(trace, settings) for trace in traces]
+        count += len(cards)
+        sections.append(f"<h2>{html.escape(title)}</h2>\n" + "\n".join(cards))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Rows</title>'
+        f"<style>{_STYLE}</style></head>\n<body><h1>{count} rows</h1>\n{''.join(sections)}</body></html>\n"
+    )
+    return count
+
+
+def _card(trace: Trace, settings: DrawingSettings) -> str:
+    row = trace.row
+    session = row.session(settings)
+    turns = []
+    for number, text in enumerate(trace.turns):
+        session.step(text)
+        event = session.events[-1]
+        drawn = [(index, session.images[index - 1]) for index in event["drawn"]]
+        kind = "turn wrong" if number in trace.mistakes else "turn"
+        told = f"<p>{html.escape(event['error'])}</p>" if event["error"] else ""
+        turns.append(f'<div class="{kind}"><pre>{html.escape(text)}</pre>{told}{_images(drawn)}</div>')
+    return (
+        f'<article><div class="id">{html.escape(row.id)} · {html.escape(str(row.meta.get("kind", "")))}</div>'
+        f'<p class="question">{html.escape(row.question)}</p>{_options(row)}'
+        f"{_images(enumerate(row.images, 1))}{''.join(turns)}</article>"
+    )
+
+
+def _options(row: Row) -> str:
+    said = " &nbsp; ".join(html.escape(option) for option in row.options)
+    return f'<p>{said} <span class="right">→ {html.escape(row.answer)}</span></p>'
+
+
+def _images(images: Iterable[tuple[int, Image.Image]]) -> str:
+    figures = []
+    for index, image in images:
+        file = io.BytesIO()
+        image.save(file, "PNG", optimize=True)
+        data = base64.b64encode(file.getvalue()).decode()
+        figures.append(
+            f'<figure><img alt="image {index}" width="{image.width}" height="{image.height}" '
+            f'src="data:image/png;base64,{data}"><figcaption>image {index}</figcaption></figure>'
+        )
+    return f'<div class="images">{"".join(figures)}</div>' if figures else ""
