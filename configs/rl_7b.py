@@ -7,8 +7,9 @@ Every host of the pod runs this same command.
 
 from vilasr_jax.config import to_config_dict
 from vilasr_jax.recipes import published_7b
+from vilasr_jax.slices import on_slice
 
 
-def get_config():
-    """The job's configuration."""
-    return to_config_dict(published_7b(("rl",)))
+def get_config(slice_name: str = "v5e-32"):
+    """The job's configuration on a slice; `:v5e-64` after the file's name asks for another."""
+    return to_config_dict(on_slice(published_7b(("rl",)), slice_name))

@@ -7,8 +7,9 @@ Then comes `configs/rl_3b.py`.
 
 from vilasr_jax.config import to_config_dict
 from vilasr_jax.recipes import small_host_3b
+from vilasr_jax.slices import on_slice
 
 
-def get_config():
-    """The job's configuration."""
-    return to_config_dict(small_host_3b(("cold_start",)))
+def get_config(slice_name: str = "v5e-8"):
+    """The job's configuration on a slice; `:v6e-16` after the file's name asks for another."""
+    return to_config_dict(on_slice(small_host_3b(("cold_start",)), slice_name))

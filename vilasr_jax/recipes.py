@@ -32,7 +32,7 @@ LANGUAGE_ONLY = ("vision", "merger")  # frozen in both SFT stages
 
 
 def published_7b(stages: tuple[str, ...]) -> JobConfig:
-    """Qwen2.5-VL-7B-Instruct as published, for 32 chips of 16 GiB (v5e-32).
+    """Qwen2.5-VL-7B-Instruct as published; the layout is for 32 chips of 16 GiB (v5e-32).
 
     Cold start: 33k traces, 3 epochs, batch 32. Reflect: 8k traces, the same. RL: 40k questions, 1 epoch, 32 a
     step, groups of 8, 2 updates of 128.

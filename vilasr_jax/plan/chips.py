@@ -39,6 +39,17 @@ CHIPS = {
 }
 
 
+# Slices as Google Cloud names them (it counts cores of v5p, two a chip).
+_CLOUD_NAMES = {
+    "v5e-4": "v5e:2x2", "v5e-8": "v5e:2x4", "v5e-16": "v5e:4x4", "v5e-32": "v5e:4x8", "v5e-64": "v5e:8x8",
+    "v5e-128": "v5e:8x16", "v5e-256": "v5e:16x16",
+    "v6e-4": "v6e:2x2", "v6e-8": "v6e:2x4", "v6e-16": "v6e:4x4", "v6e-32": "v6e:4x8", "v6e-64": "v6e:8x8",
+    "v6e-128": "v6e:8x16", "v6e-256": "v6e:16x16",
+    "v5p-8": "v5p:2x2x1", "v5p-16": "v5p:2x2x2", "v5p-32": "v5p:2x2x4", "v5p-64": "v5p:2x4x4",
+    "v5p-128": "v5p:4x4x4", "v5p-256": "v5p:4x4x8",
+}  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Topology:
     """A slice: a kind of chip and the sides of its grid."""
@@ -69,7 +80,7 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """Reads "v5e:8x8" or "v5p:4x4x4".
+    """Reads "v5e:8x8" or "v5p:4x4x4", or Google Cloud's name of a slice, such as "v5e-64" or "v5p-128".
 
     Raises:
       ConfigError: no such chip or grid.
@@ -77,7 +88,7 @@ def parse_topology(name: str) -> Topology:
     >>> parse_topology("v5e:8x8").size
     64
     """
-    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", _CLOUD_NAMES.get(name, name))
     if match is None or match[1] not in CHIPS:
         raise ConfigError(
             f"--topology={name}: give a chip and its grid, such as v5e:8x8, v6e:4x4 or v5p:4x4x4 "

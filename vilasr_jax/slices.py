@@ -1,0 +1,46 @@
+"""The published recipes laid out on the TPU slices that people rent, named as Google Cloud names them.
+
+A layout changes how a batch is computed, never what a step learns from: batches, groups and updates stay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vilasr_jax.config import JobConfig, MeshSection
+from vilasr_jax.errors import ConfigError
+
+# Chips of each slice (Google counts cores of v5p, two a chip).
+CHIPS = {"v5e-8": 8, "v5e-32": 32, "v5e-64": 64, "v6e-16": 16, "v5p-32": 16, "v5p-128": 64, "v5p-256": 128}
+# Chips that share each layer (tensor parallelism): as few as hold the weights while a model samples.
+_MODEL = {
+    ("3b", "v5e"): 2, ("3b", "v6e"): 1, ("3b", "v5p"): 1,
+    ("7b", "v5e"): 4, ("7b", "v6e"): 2, ("7b", "v5p"): 1,
+    ("32b", "v5p"): 4, ("72b", "v5p"): 8,
+}  # fmt: skip
+
+
+def on_slice(job: JobConfig, name: str) -> JobConfig:
+    """The job with mesh, accumulation, micro-batch and rollout slots for a slice.
+
+    Raises:
+      ConfigError: no layout is known for this model and slice, or its batch cannot be divided.
+    """
+    model = _MODEL.get((job.model.preset, name.partition("-")[0]))
+    if name not in CHIPS or model is None:
+        raise ConfigError(f"no layout of {job.model.preset} for {name!r}; slices: {', '.join(CHIPS)}")
+    shards = CHIPS[name] // model
+    for key, batch in (("cold_start", job.cold_start.batch), ("reflect", job.reflect.batch)):
+        if batch % shards:
+            raise ConfigError(
+                f"config.{key}.batch={batch} is no multiple of the {shards} data shards of {name}"
+            )
+    lanes = job.engine.lanes * shards
+    return dataclasses.replace(
+        job,
+        mesh=MeshSection(data=1, fsdp=shards, model=model, sequence_parallel=model > 1),
+        cold_start=dataclasses.replace(job.cold_start, accumulate=job.cold_start.batch // shards),
+        reflect=dataclasses.replace(job.reflect, accumulate=job.reflect.batch // shards),
+        rl=dataclasses.replace(job.rl, micro_batch=shards),
+        engine=dataclasses.replace(job.engine, slots=-(-job.engine.slots // lanes) * lanes),
+    )
