@@ -12,10 +12,13 @@ from vilasr_jax.recipes import published_7b
 from vilasr_jax.slices import CHIPS, on_slice
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+SLICES_7B = ("v5e-32", "v5e-64", "v6e-16", "v5p-32")
 SHIPPED = [
-    *((name, on) for name in ("sft_7b", "reflect_7b", "rl_7b") for on in ("v5e-32", "v5e-64", "v6e-16", "v5p-32")),
-    ("sft_3b", "v5e-8"), ("rl_3b", "v5e-8"), ("sft_3b", "v6e-16"), ("sft_32b", "v5p-128"), ("sft_72b", "v5p-256"),
-]  # fmt: skip
+    *((name, on) for name in ("sft_7b", "reflect_7b", "rl_7b") for on in SLICES_7B),
+    *((name, on) for name in ("sft_3b", "rl_3b") for on in ("v5e-8", "v6e-16")),
+    ("sft_32b", "v5p-128"),
+    ("sft_72b", "v5p-256"),
+]
 
 
 @pytest.mark.parametrize("name, on", SHIPPED)
