@@ -1,0 +1,139 @@
+"""Which conversations make a step: refilled groups, overlong ones, recovery; on any number of hosts."""
+
+import dataclasses
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from vilasr_jax.config import JobConfig, RLSection, SamplingSection
+from vilasr_jax.rollout import Request, Trajectory
+from vilasr_jax.training import groups
+from vilasr_jax.training.groups import collect
+
+SECTION = RLSection(prompts=4, group=3, sampling=SamplingSection(max_tokens=20))
+
+
+def trajectory(name: str, reward: float, tokens: int = 10, stop: str = "answer") -> Trajectory:
+    mask = np.arange(tokens) >= 4
+    turns = [{"text": "a", "calls": [], "error": None, "drawn": [2], "corrected": 0}] * 2
+    return Trajectory(
+        name, np.arange(tokens, dtype=np.int32), mask, np.zeros(tokens, np.float32), [], turns, stop, 1, 1,
+        {"id": name}, {"accuracy": float(reward > 0), "format": 1.0, "total": reward},
+    )  # fmt: skip
+
+
+class FakeContext:
+    """Answers questions with what `answer(row, sample)` says."""
+
+    RL_SEEDS = 0
+
+    def __init__(self, section, answer, host=(0, 1)):
+        self.job, self.answer, self.host = JobConfig(rl=section, seed=3), answer, host
+        self.asked = []
+
+    def rows(self, split, count, *, first=0):
+        return list(range(first, first + count))
+
+    def requests(self, rows, *, samples=1, seed=0):
+        return [Request({"id": row}, lambda: None, seed + i * samples, samples) for i, row in enumerate(rows)]
+
+    def key(self, purpose, step=0):
+        return None
+
+    def reward(self, done):
+        return done.reward
+
+    def sample(self, sampling, params, requests, key, progress=None):
+        self.asked += [request.row["id"] for request in requests]
+        return [self.answer(r.row["id"], k) for r in requests for k in range(r.samples)]
+
+
+def answer(row: int, k: int) -> Trajectory:
+    """Every other question's samples differ."""
+    return trajectory(f"{row}/{k}", float(k == 1) if row % 2 else 0.5)
+
+
+def test_groups_of_equal_rewards_stay_unless_refilled():
+    context = FakeContext(SECTION, answer)
+    samples = collect(context, None, 1)
+    assert context.asked == [0, 1, 2, 3] and len(samples.rewards) == 12
+    assert not samples.advantages.reshape(4, 3)[::2].any() and samples.advantages.reshape(4, 3)[1::2].all()
+    assert samples.metrics["equal_groups"] == (2.0, 4.0)
+
+    context = FakeContext(dataclasses.replace(SECTION, refill=3), answer)
+    samples = collect(context, None, 2)
+    assert context.asked == list(range(16, 24))  # two rounds give four groups: no third
+    assert len(samples.rewards) == 12 and samples.advantages.all()
+    assert [samples.trajectories[i].row["id"].split("/")[0] for i in (0, 3, 6, 9)] == ["17", "19", "21", "23"]
+    assert samples.metrics["equal_groups"] == (4.0, 8.0)
+
+
+def test_refilling_has_a_limit():
+    context = FakeContext(dataclasses.replace(SECTION, refill=2), lambda row, k: trajectory("x", 1.0))
+    samples = collect(context, None, 1)
+    assert len(context.asked) == 12 and len(samples.rewards) == 0 and not samples.trajectories
+
+
+def test_overlong_conversations_are_masked_or_pay():
+    def cut(row, k):
+        return trajectory(
+            f"{row}/{k}", float(k), tokens=[12, 17, 20][k], stop=["answer", "answer", "token_limit"][k]
+        )
+
+    assert collect(FakeContext(SECTION, cut), None, 1).counted.all()
+    masked = collect(FakeContext(dataclasses.replace(SECTION, overlong="mask"), cut), None, 1)
+    assert masked.counted.reshape(4, 3).tolist() == [[True, True, False]] * 4
+    assert masked.metrics["cut_off"] == (4.0, 12.0)
+    soft = dataclasses.replace(SECTION, overlong_buffer=6, overlong_penalty=0.5)
+    paid = collect(FakeContext(soft, cut), None, 1).rewards.reshape(4, 3)
+    np.testing.assert_allclose(paid, [[0, 1 - 0.25, 2 - 0.5]] * 4)
+
+
+def test_hosts_together_are_one_host(monkeypatch):
+    """Each samples its own questions; all know of all."""
+    section = dataclasses.replace(SECTION, refill=3, recovery=0.5)
+    whole = collect(FakeContext(section, answer), None, 1)
+    board, meeting, me = {}, threading.Barrier(2, timeout=20), threading.local()
+
+    def gather(value):
+        board[me.number] = json.loads(json.dumps(value, default=float))
+        meeting.wait()
+        everyones = [board[0], board[1]]
+        meeting.wait()
+        return everyones
+
+    def host(number):
+        me.number = number
+        return collect(FakeContext(section, answer, host=(number, 2)), None, 1)
+
+    monkeypatch.setattr(groups, "gather", gather)
+    monkeypatch.setattr(groups.interrupt, "asked", lambda: False)
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(host, range(2)))
+    for part in parts:
+        np.testing.assert_array_equal(part.advantages, whole.advantages)
+        np.testing.assert_array_equal(part.tokens, whole.tokens)
+        assert part.metrics == whole.metrics and part.failed == whole.failed
+    assert parts[0].trajectories.keys() | parts[1].trajectories.keys() == whole.trajectories.keys()
+    assert not parts[0].trajectories.keys() & parts[1].trajectories.keys()
+
+
+def test_some_questions_begin_with_failed_turns(monkeypatch):
+    section = dataclasses.replace(SECTION, recovery=0.5)
+    samples = collect(FakeContext(section, lambda row, k: trajectory(f"{row}/{k}", 0.0)), None, 1)
+    assert [(p.first, p.number, p.texts) for p in samples.failed] == [(0, i, ("a",)) for i in range(4)]
+    context, begun = FakeContext(section, answer), []
+    monkeypatch.setattr(groups, "resumed", lambda request, prefix: begun.append(prefix) or request)
+    collect(context, None, 2, samples.failed)
+    assert context.asked == [0, 1, 6, 7] and begun == samples.failed[:2]
+    assert collect(FakeContext(SECTION, answer), None, 1).failed == []
+
+
+def test_a_stop_in_the_middle_keeps_nothing(monkeypatch):
+    context = FakeContext(SECTION, answer)
+    monkeypatch.setattr(groups.interrupt, "asked", lambda: True)
+    with pytest.raises(groups.Stopped):
+        collect(context, None, 1)
