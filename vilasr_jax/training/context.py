@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.drawing import DrawingSettings
-from vilasr_jax.errors import ConfigError
+from vilasr_jax.errors import ConfigError, Stopped
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, param_shardings, preset
 from vilasr_jax.parallel import (
     barrier,
@@ -38,6 +38,7 @@ from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
+from vilasr_jax.training import interrupt
 from vilasr_jax.training.soft_drawing import SoftDrawing
 
 
@@ -227,10 +228,21 @@ class Context:
         key: jax.Array,
         progress: Callable[[int], None] | None = None,
     ) -> list[Trajectory]:
-        """Answers `requests`, each host its share; all hosts get all the trajectories, in order."""
+        """Answers `requests`, each host its share; all hosts get all the trajectories, in order.
+
+        Raises:
+          Stopped: SIGTERM came, on a single host; nothing of these conversations is kept.
+        """
         number, count = self.host
         if count == 1:
-            return self.sample(sampling, params, requests, key, progress)
+
+            def look_up(done: int) -> None:
+                if interrupt.asked_here():
+                    raise Stopped("stopped while conversations were sampled")
+                if progress:
+                    progress(done)
+
+            return self.sample(sampling, params, requests, key, look_up)
         mine = self.sample(sampling, params, requests[number::count], key, progress)
         everyones = gather_bytes(pickle.dumps([t.to_bytes() for t in mine]))
         shares = [deque(pickle.loads(data)) for data in everyones]

@@ -33,6 +33,7 @@ class Stage:
         self.store = CheckpointStore(directory / "checkpoints", keep=2, keep_best=1)
         self.flops_per_token = 0.0  # of one trained token, forward and backward; 0: no MFU
         self.profile = profile  # steps to trace, from the second on
+        self._tracing = False
         self.window: list[Mapping[str, Pair]] = []
         self._writer: SummaryWriter | None = None
         self._started = self._started_cpu = self._logged = 0.0
@@ -75,8 +76,14 @@ class Stage:
         """
         if self.profile and step == first + 1:
             jax.profiler.start_trace(str(self.directory / "profile"))
-        if self.profile and step == first + 1 + self.profile:
+            self._tracing = True
+        elif step == first + 1 + self.profile:
+            self._end_trace()
+
+    def _end_trace(self) -> None:
+        if self._tracing:
             jax.profiler.stop_trace()
+            self._tracing = False
 
     def note(self, metrics: Mapping[str, Pair]) -> None:
         """Keeps a step's (sum, count) pairs (still on the device) for the next `log`."""
@@ -126,6 +133,7 @@ class Stage:
 
     def close(self) -> None:
         """Flushes what is still being written."""
+        self._end_trace()
         self.store.close()
         if self._writer:
             self._writer.close()
