@@ -8,9 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from vilasr_jax.config import JobConfig, RLSection, SamplingSection
+from tests import tiny
+from vilasr_jax.config import JobConfig, RLSection, SamplingSection, from_config_dict, to_config_dict
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.job import check_rl
 from vilasr_jax.rollout import Request, Trajectory
 from vilasr_jax.training import groups
+from vilasr_jax.training.context import Context
 from vilasr_jax.training.groups import collect
 
 SECTION = RLSection(prompts=4, group=3, sampling=SamplingSection(max_tokens=20))
@@ -137,3 +141,24 @@ def test_a_stop_in_the_middle_keeps_nothing(monkeypatch):
     monkeypatch.setattr(groups.interrupt, "asked", lambda: True)
     with pytest.raises(groups.Stopped):
         collect(context, None, 1)
+
+
+def test_rewards_are_composed_in_the_config(tmp_path):
+    said = "<think>so</think> Action: Answer\n<answer>B</answer>"
+
+    def total(rewards, drawn, accuracy_text=said, **options):
+        section = dataclasses.replace(SECTION, rewards=rewards, **options)
+        context = Context(JobConfig(rl=section), tmp_path, tiny.mesh())
+        event = {"text": accuracy_text, "calls": [], "error": None, "drawn": drawn, "corrected": 0}
+        row = {"id": "r", "answer": "B", "question_type": "multiple choice", "options": [], "meta": {}}
+        return context.reward(dataclasses.replace(trajectory("r", 0), turns=[event], row=row))["total"]
+
+    published = RLSection().rewards
+    assert total(published, []) == total(published, [2]) == 1.0  # drawing pays nothing by default
+    bonus = {"accuracy": 0.5, "format": 0.25, "drew": 0.25}
+    assert (total(bonus, [2]), total(bonus, [])) == (1.0, 0.75)
+    assert total(bonus, [2], said.replace("B", "C")) == 0.0  # and never without a right answer
+    assert (total(published, [], must_draw=True), total(published, [2], must_draw=True)) == (0.0, 1.0)
+    assert from_config_dict(to_config_dict(JobConfig(rl=RLSection(rewards=bonus)))).rl.rewards == bonus
+    with pytest.raises(ConfigError, match="no reward named 'beauty'"):
+        check_rl(RLSection(rewards={"beauty": 1.0}))
