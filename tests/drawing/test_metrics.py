@@ -22,12 +22,12 @@ def test_counts_and_fit():
         '{"index": 1, "start_point_2d": [0, 0], "end_point_2d": [30, 44], "label": "way"}',
     ):
         session.step(f"<think> a </think> Action: Object Mapper\n```json\n[{items}]\n```")
-    truth = {
-        "cup": Box(1, "cup", 0, 0, 20, 20).to_dict(),
-        "way": Line(1, "way", 0, 0, 30, 40).to_dict(),
-        "lamp": Box(1, "lamp", 1, 1, 5, 5).to_dict(),
-        "other way": Line(1, "other way", 1, 1, 5, 5).to_dict(),
-    }
+    truth = [
+        Box(1, "cup", 0, 0, 20, 20).to_dict(),
+        Line(1, "way", 0, 0, 30, 40).to_dict(),
+        Box(1, "lamp", 1, 1, 5, 5).to_dict(),
+        Line(1, "other way", 1, 1, 5, 5).to_dict(),
+    ]
     assert drawing_metrics(session.events, truth) == {
         "turns": 4,
         "drawings": 3,
@@ -49,6 +49,16 @@ def test_overlap():
     assert line_distance((0, 0, 3, 4), (0, 0, 0, 0)) == 2.5
 
 
+def test_one_label_on_two_frames_is_two_things():
+    session = DrawingSession([Image.new("RGB", (140, 140), "white")] * 2, "?", video=True)
+    items = [f'{{"index": {k}, "bbox_2d": [0, 0, {20 * k}, 20], "label": "car"}}' for k in (1, 2)]
+    moved = '{"index": 4, "bbox_2d": [0, 0, 40, 10], "label": "car"}'  # image 4 is frame 2 with its box
+    for text in (", ".join(items), moved):
+        session.step(f"<think> a </think> Action: Object Mapper\n```json\n[{text}]\n```")
+    truth = [Box(k, "car", 0, 0, 20 * k, 20).to_dict() for k in (1, 2)]
+    assert drawing_metrics(session.events, truth)["box_iou"] == pytest.approx(0.75)
+
+
 def test_sums_count_all_conversations_for_calls_and_those_that_have_one_for_the_rest():
     sums = metric_sums([{"turns": 2.0, "calls/zoom": 3.0}, {"turns": 4.0, "box_iou": 0.5}])
     assert sums == {"turns": (6.0, 2.0), "calls/zoom": (3.0, 2.0), "box_iou": (0.5, 1.0)}
@@ -65,8 +75,8 @@ def test_a_task_knows_what_is_right():
     family = get_family("maze")
     row = family.row(family.spec(None, "train"), 3)
     turns, truth = family.expert_trace(row, random.Random(1), slip=True).turns, family.truth(row)
-    assert truth and all(call["tool"] == "path_tracer" for call in truth.values())
-    assert family.truth(dataclasses.replace(row, scene=None)) == {}
+    assert truth and all(call["tool"] == "path_tracer" for call in truth)
+    assert family.truth(dataclasses.replace(row, scene=None)) == []
     for shift, distance in ((0, 0), (28, 28)):
         session = row.session(DrawingSettings(prompt="short"))
         for text in turns:

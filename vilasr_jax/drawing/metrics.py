@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Corners = Sequence[float]  # x1, y1, x2, y2
+_NONE = (0, 0, 0, 0)
 
 
 def drawing_metrics(
-    events: Sequence[Mapping[str, Any]], truth: Mapping[str, Mapping[str, Any]] | None = None
+    events: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, float]:
-    """Counts of one conversation, and how well the last drawing of each label fits where a task knows it.
+    """Counts of one conversation, and how well what was drawn last fits where a task knows the truth.
 
     Args:
       events: what the session noted, one a turn.
-      truth: the right box or line of each label that has one, as `Call.to_dict` gives it.
+      truth: the right boxes and lines, as `Call.to_dict` gives them, `index` being a given image. A drawing
+        is compared with that of its tool, label and image.
 
     Returns:
       `turns`, `drawings` (drawn images), `corrections`, `repeats`, `invalid` (turns with an error),
@@ -47,24 +49,23 @@ def metric_sums(metrics: Sequence[Mapping[str, float]]) -> dict[str, tuple[float
     }
 
 
-def _fit(events: Sequence[Mapping[str, Any]], truth: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def _fit(events: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     last = {
-        (call["tool"], call["label"]): _corners(call)
+        (call["tool"], base, call["label"]): _corners(call)
         for event in events
         if event["drawn"]
-        for call in event["calls"]
-        if call["tool"] in ("object_mapper", "path_tracer")
+        for call, base in zip(event["calls"], event["bases"], strict=True)
+        if "x2" in call
     }
-    boxes = {label: _corners(call) for label, call in truth.items() if call["tool"] == "object_mapper"}
-    lines = {label: _corners(call) for label, call in truth.items() if call["tool"] == "path_tracer"}
+    right = {(call["tool"], call["index"], call["label"]): _corners(call) for call in truth}
+    boxes = [key for key in right if key[0] == "object_mapper"]
+    lines = [key for key in right if key[0] == "path_tracer"]
     figures = {}
     if boxes:
-        drawn = {label: last.get(("object_mapper", label), (0, 0, 0, 0)) for label in boxes}
-        figures["box_iou"] = sum(box_iou(drawn[label], boxes[label]) for label in boxes) / len(boxes)
+        figures["box_iou"] = sum(box_iou(last.get(key, _NONE), right[key]) for key in boxes) / len(boxes)
     if lines:
-        found = [label for label in lines if ("path_tracer", label) in last]
-        figures["lines_drawn"] = len(found) / len(lines)
-        misses = [line_distance(last["path_tracer", label], lines[label]) for label in found]
+        misses = [line_distance(last[key], right[key]) for key in lines if key in last]
+        figures["lines_drawn"] = len(misses) / len(lines)
         figures |= {"line_distance": sum(misses) / len(misses)} if misses else {}
     return figures
 

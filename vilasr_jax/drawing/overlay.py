@@ -54,10 +54,15 @@ class Overlay:
         self._corrected = self._repeated = 0
 
     def base(self, index: int) -> int:
-        """The base image under image `index`."""
-        if not 1 <= index <= len(self.images):
+        """The base image under image `index`; `ItemError` when there is no such image."""
+        base = self.base_of(index)
+        if base is None:
             raise ItemError(f"there is no image {index}, only 1 to {len(self.images)}")
-        return self._base_of[index - 1]
+        return base
+
+    def base_of(self, index: int) -> int | None:
+        """The base image under image `index`; None when there is no such image."""
+        return self._base_of[index - 1] if 1 <= index <= len(self.images) else None
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of image `index`."""

@@ -116,6 +116,7 @@ class DrawingSession:
             "text": text,
             "action": turn.action,
             "calls": [call.to_dict() for call in turn.calls],
+            "bases": [self._overlay.base_of(call.index) for call in turn.calls],
             "error": "; ".join(turn.errors) or None,
             "drawn": [],
             "corrected": 0,

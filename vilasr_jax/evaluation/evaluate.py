@@ -20,7 +20,7 @@ def summarize(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     n = len(trajectories)
     right = sum(t.reward["accuracy"] == 1 for t in trajectories)
     low, high = wilson_interval(right, n)
-    drawing = metric_sums([drawing_metrics(t.turns, t.row.get("truth")) for t in trajectories])
+    drawing = metric_sums([drawing_metrics(t.turns, t.row.get("truth", ())) for t in trajectories])
     return {
         "accuracy": right / n,
         "ci95": [low, high],
@@ -88,6 +88,6 @@ def _line(directory: Path, stage: str, trajectory: Trajectory, pictures: bool) -
         "images": [path(k) for k in range(1, trajectory.base_images + 1)] if pictures else [],
         "drawings": trajectory.drawings,
         "corrected": trajectory.corrected,
-        "drawing": drawing_metrics(trajectory.turns, row.get("truth")),
+        "drawing": drawing_metrics(trajectory.turns, row.get("truth", ())),
         "meta": {**row["meta"], "family": row["data_type"]},
     }

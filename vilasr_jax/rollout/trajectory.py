@@ -28,7 +28,7 @@ class Trajectory:
       base_images: how many of `images` came with the question.
       images_read: how many of `images` the model was shown (one drawn in a last turn was not).
       row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row, and
-        "truth", the right drawing of each label where the task knows it.
+        "truth", the right boxes and lines where the task knows them.
       reward: parts by name; empty until scored.
     """
 

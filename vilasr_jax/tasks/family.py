@@ -45,12 +45,12 @@ class Family:
         """A right conversation; with `slip` one drawing is wrong and is drawn again a turn later."""
         raise NotImplementedError
 
-    def truth(self, row: Row) -> dict[str, dict[str, Any]]:
-        """The right box or line of each label, as plain data: what the expert draws. None of a stored row."""
+    def truth(self, row: Row) -> list[dict[str, Any]]:
+        """The right boxes and lines, as plain data: what the expert draws. None of a stored row."""
         if row.scene is None:
-            return {}
+            return []
         turns = self.expert_trace(row, random.Random(0)).turns
-        return {call.label: call.to_dict() for text in turns for call in parse_actions(text).calls}
+        return [call.to_dict() for text in turns for call in parse_actions(text).calls]
 
     def text_trace(self, row: Row) -> Trace:
         """Control: what the expert thinks and the coordinates it draws, in one turn without drawing."""

@@ -302,7 +302,7 @@ class Context:
             "options": list(row.options),
             "data_type": row.data_type,
             "meta": {k: v for k, v in row.meta.items() if isinstance(v, (str, int, float, bool))},
-            "truth": family.truth(row) if family else {},
+            "truth": family.truth(row) if family else [],
         }
         return Request(plain, lambda: row.session(self.settings), seed, samples)
 

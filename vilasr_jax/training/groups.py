@@ -175,7 +175,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory], group: int) -> dict[str,
         return float(sum(value(t) for t in trajectories)), float(len(trajectories))
 
     totals = np.array([t.reward["total"] for t in trajectories], np.float32).reshape(-1, group)
-    drawing = metric_sums([drawing_metrics(t.turns, t.row.get("truth")) for t in trajectories])
+    drawing = metric_sums([drawing_metrics(t.turns, t.row.get("truth", ())) for t in trajectories])
     parts = sorted({name for t in trajectories for name in t.reward} - {"total", "drew"})
     return {
         "reward": over(lambda t: t.reward["total"]),
