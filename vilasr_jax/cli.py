@@ -34,6 +34,8 @@ flags.DEFINE_float("max_minutes", 60.0, "plan: of all compilations together.")
 flags.DEFINE_float("chip_hour", 0.0, "plan: what a chip costs an hour, to tell the cost of 1,000 samples.")
 flags.DEFINE_integer("layers", 0, "plan: cut the language model to so many layers, for a quick look.")
 flags.DEFINE_string("save_hlo", "", "plan: a folder for each step's optimised HLO text.")
+flags.DEFINE_list("answers", [], "eval: results files (or folders that hold one) to score without a model.")
+flags.DEFINE_string("benchmark", "", "eval --answers: which benchmark, where the file does not say.")
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
 flags.DEFINE_integer("profile", 0, "train: steps of each stage to trace with the JAX profiler.")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn, bench soft: the seeds, with commas between them.")
@@ -42,7 +44,10 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
 
   train                     all stages of a config in order; each is skipped when done, resumed when half done
   sft | reflect | rl        one stage; --profile=5 traces five steps of it
-  eval                      the finished stages of a workdir on held-out questions
+  synthesize                traces of the last stage (or config.model.init_from) as a teacher
+  eval                      the finished stages of a workdir on held-out questions and config.data.benchmarks
+  eval --answers A.jsonl[,B.jsonl...] [--benchmark NAME]
+                            scores anyone's results files without a model; several are compared
   solve IMAGE... --question Q [--options A,B,C,D] --checkpoint DIR [--out DIR]
                             one question; prints each turn, saves each drawn image
   data import FORMAT SRC DST [--images=DIR]
@@ -141,6 +146,7 @@ def _use_devices(job: JobConfig) -> None:
 
 def _train(stages: tuple[str, ...] | None = None) -> Callable[[list[str]], None]:
     def command(words: list[str]) -> None:
+        from vilasr_jax.evaluation import print_scores, read_results
         from vilasr_jax.job import train
         from vilasr_jax.report import print_summary
         from vilasr_jax.training import interrupt
@@ -151,10 +157,30 @@ def _train(stages: tuple[str, ...] | None = None) -> Callable[[list[str]], None]
         summary = train(job, workdir, FLAGS.profile)
         if summary["stages"]:
             print_summary(summary)
+        for stage, benchmarks in summary["benchmarks"].items():
+            for name in benchmarks:
+                print_scores(read_results(workdir / "eval" / stage / name))
         _save(summary)
         print(f"Everything is in {workdir}")
 
     return command
+
+
+def _eval(words: list[str]) -> None:
+    from vilasr_jax.evaluation import compare, print_comparison, print_scores, read_results
+
+    if not FLAGS.answers:
+        _train(("eval", "report"))(words)
+        return
+    _no_words(words)
+    runs = [read_results(path, FLAGS.benchmark) for path in FLAGS.answers]
+    scores: dict[str, object] = {run.label: run.to_dict() for run in runs}
+    for run in runs:
+        print_scores(run)
+    if len(runs) > 1:
+        scores["comparison"] = comparison = compare(runs)
+        print_comparison(comparison)
+    _save(scores)
 
 
 def _solve(words: list[str]) -> None:
@@ -299,7 +325,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sft": _train(("cold_start",)),
     "reflect": _train(("reflect",)),
     "rl": _train(("rl",)),
-    "eval": _train(("eval", "report")),
+    "synthesize": _train(("synthesize",)),
+    "eval": _eval,
     "solve": _solve,
     "data": _data,
     "convert": _convert,

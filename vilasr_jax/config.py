@@ -64,6 +64,7 @@ class DrawingSection:
     style: str = "clear"  # clear, published (as released weights were trained on), maze
     tools: tuple[str, ...] = ("object_mapper", "path_tracer")  # also erase, zoom, point, text, select_frame
     max_turns: int = 10  # assistant turns a conversation
+    maze_turns: int = 0  # the same for rows of data type "maze"; 0: max_turns
     max_images: int = 45  # base and drawn images a conversation
 
 
@@ -225,6 +226,9 @@ class EvalSection:
 
     rows: int = 512
     validation_rows: int = 256
+    samples: int = 1  # answers a question
+    shard: int = 512  # questions after which results are written; a stopped run goes on from there
+    benchmark_stages: tuple[str, ...] = ()  # that answer config.data.benchmarks; empty: the last one
     sampling: SamplingSection = field(default_factory=lambda: SamplingSection(temperature=0.75, top_p=0.9))
     gallery: int = 48  # conversations of each stage whose pictures are kept for the report
 
@@ -240,6 +244,33 @@ class MakeSection:
     ood: int = 512
     shard: int = 1_000  # rows a file
     workers: int = 2  # processes
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Imported data (folders that `vilasr data import` or `vilasr synthesize` wrote)."""
+
+    traces: tuple[str, ...] = ()  # recorded conversations for the cold start
+    traces_share: float = 1.0  # of a cold-start batch; the rest are expert traces of config.tasks
+    questions: tuple[str, ...] = ()  # rl asks these instead of those of config.tasks
+    reflect_questions: tuple[str, ...] = ()  # and reflect these
+    synthesis_questions: tuple[str, ...] = ()  # and synthesize these
+    benchmarks: tuple[str, ...] = ()  # eval answers these too
+    traces_pixels: int = 0  # largest area of an image of theirs; 0: config.image.max_pixels
+    questions_pixels: int = 0
+    benchmarks_pixels: int = 0
+    frames: int = 0  # at most so many of a video's images; 0: all
+
+
+@dataclass(frozen=True)
+class SynthesisSection:
+    """Traces of a teacher (the run's last stage, or `model.init_from`), kept by a published rule."""
+
+    questions: int = 4000
+    samples: int = 1  # a question
+    rule: str = "cold_start"  # cold_start, reflective
+    sampling: SamplingSection = field(default_factory=SamplingSection)
+    shard: int = 256  # questions a file
 
 
 @dataclass(frozen=True)
@@ -259,7 +290,8 @@ class JobConfig:
 
     name: str = ""
     seed: int = 0
-    tasks: tuple[str, ...] = ("maze",)  # families, or modules that hold one (my_package.my_task)
+    tasks: tuple[str, ...] = ("maze",)  # families, or modules that hold one (my_package.my_task); empty:
+    # only imported data (config.data)
     tokenizer: str = ""  # a folder with tokenizer files; empty: a tiny one, trained on the task's own text
     tokenizer_size: int = 512  # of the tiny one
     stages: tuple[str, ...] = ("cold_start", "reflect", "rl", "eval", "export", "report")
@@ -279,6 +311,8 @@ class JobConfig:
     rl: RLSection = field(default_factory=RLSection)
     eval: EvalSection = field(default_factory=EvalSection)
     make: MakeSection = field(default_factory=MakeSection)
+    data: DataSection = field(default_factory=DataSection)
+    synthesis: SynthesisSection = field(default_factory=SynthesisSection)
     mesh: MeshSection = field(default_factory=MeshSection)
 
 

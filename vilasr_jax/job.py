@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import resource
 import time
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.progress import Progress
 
 from vilasr_jax.checkpoint import export_hf
@@ -18,7 +16,6 @@ from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.config import JobConfig, RLSection, to_dict
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.evaluation import score_all, summarize, write_results
 from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.parallel import barrier, is_writer, to_host
@@ -26,20 +23,25 @@ from vilasr_jax.processing import Tokenizer
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.rewards import get_reward
-from vilasr_jax.rollout import Trajectory
-from vilasr_jax.tasks import Row, chance
+from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.sources import FORMATS
+from vilasr_jax.tasks.stored import read_index
 from vilasr_jax.training.advantages import ADVANTAGES
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.groups import OVERLONG
 from vilasr_jax.training.grpo import rl_stage, run_rl
+from vilasr_jax.training.held_out import blank, evaluate, evaluate_benchmark
+from vilasr_jax.training.keep import check_rule
 from vilasr_jax.training.losses import POLICY_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
 from vilasr_jax.training.state import check_groups
+from vilasr_jax.training.synthesis import run_synthesis
 
 TRAINED = ("cold_start", "reflect", "rl")
+OTHERS = ("synthesize", "eval", "export", "report")
+FREE = ("stages", "data.benchmarks", "eval.benchmark_stages")  # what to do now, not what the run is
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 _STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_stage}
 
@@ -47,7 +49,7 @@ _STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_sta
 def open_workdir(job: JobConfig, workdir: Path) -> None:
     """Writes the config into a new workdir; refuses one that belongs to another config.
 
-    `stages` may differ: it only says what to do now.
+    Keys that only say what to do now (`FREE`) may differ.
     """
     ours = json.loads(json.dumps(to_dict(job)))
     path = workdir / "config.json"
@@ -66,7 +68,7 @@ def open_workdir(job: JobConfig, workdir: Path) -> None:
     changed = [
         f"{key}: {was!r} there, {now!r} now"
         for (key, was), (_, now) in zip(_flat(theirs), _flat(ours), strict=False)
-        if was != now and key != "stages"
+        if was != now and key not in FREE
     ]
     if [key for key, _ in _flat(theirs)] != [key for key, _ in _flat(ours)]:
         changed.append("its keys are of another version")
@@ -98,13 +100,20 @@ def check(context: Context) -> None:
         context.specs(split)
     for family in context.families:
         family.ood(context.section(family))
-    unknown = [name for name in job.stages if name not in (*TRAINED, "eval", "export", "report")]
+    unknown = [name for name in job.stages if name not in (*TRAINED, *OTHERS)]
     if unknown:
         raise ConfigError(f"config.stages: no stage {unknown[0]!r}")
     if job.cold_start.format not in FORMATS:
         given = job.cold_start.format
         raise ConfigError(f"config.cold_start.format={given!r}: choose one of {', '.join(FORMATS)}")
     check_rl(job.rl)
+    check_rule(job.synthesis.rule, "config.synthesis.rule")
+    for key in ("eval.shard", "eval.samples", "reflect.shard", "synthesis.shard"):
+        section, name = key.split(".")
+        if getattr(getattr(job, section), name) < 1:
+            raise ConfigError(f"config.{key} must be at least 1")
+    for use in context.imported:
+        context.imported[use][0]  # can be read
     sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
     for section in sections:
         make_optimizer(section, 1)
@@ -189,6 +198,8 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
             if name in job.stages:
                 params = _start(context, name) if params is None else params
                 params = _RUN[name](context, params, progress)
+        if "synthesize" in job.stages:
+            run_synthesis(context, load_stage(context, last_stage(context)), progress)
         if "eval" in job.stages:
             evaluate_stages(context, progress)
         if "export" in job.stages:
@@ -226,6 +237,8 @@ def _start(context: Context, name: str) -> Any:
 def _check_new(context: Context) -> None:
     """Raises ConfigError when the first thing to do needs what a new workdir does not hold."""
     trained = [name for name in TRAINED if name in context.job.stages]
+    if not trained and context.job.model.init_from:
+        return
     if not trained:
         raise ConfigError(f"{context.workdir} holds no run yet; start it with `vilasr train`")
     if trained[0] != TRAINED[0]:
@@ -241,55 +254,39 @@ def _missing(context: Context, name: str) -> ConfigError:
 
 
 def evaluate_stages(context: Context, progress: Progress) -> None:
-    """Evaluates each finished stage on the held-out rows, and the last one on the controls."""
-    job = context.job
-    rows = context.rows("test", job.eval.rows)
-    jobs: list[tuple[str, str, Sequence[Row]]] = [("untrained", "untrained", rows)]
-    jobs += [(name, name, rows) for name in TRAINED if _STAGE[name](context).done]
-    last = last_stage(context)
+    """Evaluates each finished stage on held-out rows, the last one also on the controls and benchmarks."""
+    job, last = context.job, last_stage(context)
+    stages = ["untrained", *(name for name in TRAINED if _STAGE[name](context).done)]
+    rows = context.rows("test", job.eval.rows) if context.families else []
+    jobs = [(name, name, rows) for name in stages]
     if last != "untrained":
         jobs.append(("blank_image", last, [blank(row) for row in rows]))
-        jobs.append(("ood", last, context.ood_rows(len(rows))))
-    bar = progress.add_task("evaluation", total=len(jobs) * len(rows), note="")
-    for number, (name, stage, some) in enumerate(jobs):
-        folder = context.workdir / "eval" / name
-        if not (folder / "scores.json").exists():
-            progress.update(bar, note=name)
-            evaluate(
-                context, load_stage(context, stage), some, folder, name,
-                lambda n, at=number: progress.update(bar, completed=at * len(rows) + n),
-            )  # fmt: skip
-        progress.update(bar, completed=(number + 1) * len(rows))
+        jobs.append(("ood", last, context.ood_rows(len(rows)) if rows else []))
+    for name, stage, some in jobs:
+        if some:
+            _evaluate_once(context, progress, stage, context.workdir / "eval" / name, name, some)
+    for source in map(Path, job.data.benchmarks):
+        for stage in job.eval.benchmark_stages or (last,):
+            if stage not in stages:
+                where = f"config.eval.benchmark_stages={job.eval.benchmark_stages!r}"
+                raise ConfigError(f"{where}: {context.workdir} holds no finished {stage!r}")
+            folder = context.workdir / "eval" / stage / read_index(source)["format"]
+            _evaluate_once(context, progress, stage, folder, stage, source)
 
 
-def evaluate(
-    context: Context, params: Any, rows: Sequence[Row], folder: Path, name: str, progress=None
+def _evaluate_once(
+    context: Context, progress: Progress, stage: str, folder: Path, name: str, what: Sequence[Row] | Path
 ) -> None:
-    """Free-running conversations about `rows`; writes results and scores into `folder`."""
-    trajectories = context.generate(
-        context.job.eval.sampling, params, context.requests(rows), context.key("eval"), progress
-    )
-    score_all(trajectories, context.reward)
-    scores = summarize(trajectories)
-    scores["chance"] = chance(rows)
-    for name_of_part, key in (("families", "family"), ("kinds", "kind"), ("parts", "unlike")):
-        values = sorted({row.meta[key] for row in rows if key in row.meta})
-        if len(values) > 1 or key == "unlike":
-            scores[name_of_part] = {value: _part(rows, trajectories, key, value) for value in values}
-    scores["sampling"] = to_dict(context.job.eval.sampling)
-    if is_writer():
-        write_results(folder, name, trajectories, scores, context.job.eval.gallery)
-
-
-def _part(rows: Sequence[Row], trajectories: Sequence[Trajectory], key: str, value: str) -> dict[str, Any]:
-    """Scores of the rows whose `meta[key]` is this value."""
-    scores = summarize([t for t in trajectories if t.row["meta"].get(key) == value])
-    return {**scores, "chance": chance([row for row in rows if row.meta.get(key) == value])}
-
-
-def blank(row: Row) -> Row:
-    """The row with white images: what can be answered without looking."""
-    return dataclasses.replace(row, images=tuple(Image.new("RGB", i.size, "white") for i in row.images))
+    """Evaluates a stage on rows or on an imported benchmark, unless the scores are there."""
+    if (folder / "scores.json").exists():
+        return
+    run = evaluate_benchmark if isinstance(what, Path) else evaluate
+    rows = read_index(what)["rows"] if isinstance(what, Path) else len(what)
+    total, title = rows * context.job.eval.samples, folder.relative_to(context.workdir / "eval")
+    bar = progress.add_task(f"eval: {title}", total=total, note="")
+    params = load_stage(context, stage)
+    run(context, params, what, folder, name, lambda n: progress.update(bar, completed=n))
+    progress.update(bar, completed=total)
 
 
 def export(context: Context) -> Path:
@@ -320,8 +317,13 @@ def write_summary(context: Context, seconds: float) -> dict[str, Any]:
         if scores.exists():
             stages[name] = json.loads(scores.read_text())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    benchmarks: dict[str, dict[str, Any]] = {}
+    for scores in sorted((context.workdir / "eval").glob("*/*/scores.json")):
+        *_, stage, benchmark, _ = scores.parts
+        benchmarks.setdefault(stage, {})[benchmark] = json.loads(scores.read_text())
     summary = {
         "name": context.job.name,
+        "benchmarks": benchmarks,
         "stages": stages,
         "seconds": before.get("seconds", 0.0) + seconds,
         "peak_rss_bytes": max(before.get("peak_rss_bytes", 0), peak),

@@ -4,6 +4,8 @@ import json
 import random
 import shutil
 import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -448,6 +450,29 @@ def test_a_stopped_import_goes_on(noisy, tmp_path, monkeypatch):
             stops += 1
     assert stops and files(tmp_path / "broken") == files(tmp_path / "whole")
     assert import_data("rl", noisy, tmp_path / "whole")["rows"] == 8  # again: nothing to do
+
+
+@pytest.mark.slow
+def test_a_killed_import_ends_with_the_same_files(noisy, tmp_path):
+    rng = random.Random(seed := random.randrange(1000))
+    print(f"seed {seed}")
+    answers = ["" if n % 97 == 0 else "A" for n in range(4000)]
+    rows = [question(n, image_path=[f"shots/{n % 8}.png"], answer=a) for n, a in enumerate(answers)]
+    (noisy / "rl.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    import_data("rl", noisy, tmp_path / "whole")
+    words = [sys.executable, "-m", "vilasr_jax.cli", "data", "import", "rl", noisy, tmp_path / "broken"]
+    kills = 0
+    for _ in range(6):
+        job = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        before = len(list((tmp_path / "broken").glob("*.json")))
+        while job.poll() is None and len(list((tmp_path / "broken").glob("*.json"))) <= before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        kills += job.poll() is None
+        job.kill()
+        job.wait()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    assert kills >= 2 and files(tmp_path / "broken") == files(tmp_path / "whole")
 
 
 def test_a_broken_index_is_told(tmp_path):

@@ -13,6 +13,7 @@ from vilasr_jax.config import (
     ReflectSection,
     RLSection,
     SamplingSection,
+    SynthesisSection,
     to_config_dict,
 )
 
@@ -25,12 +26,12 @@ def get_config():
     return to_config_dict(
         JobConfig(
             name="kill",
-            stages=("cold_start", "reflect", "rl", "eval", "export"),
+            stages=("cold_start", "reflect", "rl", "synthesize", "eval", "export"),
             image=ImageSection(max_pixels=84 * 84),
             buckets=BucketSection(tokens=(320,), images=(6,), patches=(36,)),
             drawing=DrawingSection(prompt="short", style="maze", max_turns=5, max_images=6),
             maze=MazeSection(grid=3, min_moves=2, max_moves=3, ood_grid=3),
-            engine=EngineSection(slots=4, prompt_tokens=(96,), insert_tokens=(64,), decode_steps=12),
+            engine=EngineSection(slots=4, prompt_tokens=(96, 256), insert_tokens=(64,), decode_steps=12),
             cold_start=ColdStartSection(
                 perception_steps=8,
                 perception_batch=2,
@@ -50,6 +51,7 @@ def get_config():
                 steps=6, prompts=2, group=4, updates=2, micro_batch=4, optimizer=adam, save_every=2,
                 sampling=sampling,
             ),
-            eval=EvalSection(rows=8, validation_rows=4, sampling=sampling, gallery=2),
+            synthesis=SynthesisSection(questions=8, samples=2, shard=2, sampling=sampling),
+            eval=EvalSection(rows=8, validation_rows=4, samples=2, shard=3, sampling=sampling, gallery=2),
         )
     )  # fmt: skip

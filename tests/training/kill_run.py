@@ -8,8 +8,8 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 
 from vilasr_jax import cli  # noqa: E402
-from vilasr_jax.training import reflect  # noqa: E402
 from vilasr_jax.training.context import Context  # noqa: E402
+from vilasr_jax.training.keep import RULES  # noqa: E402
 
 
 def reward(self, trajectory):
@@ -23,12 +23,7 @@ def keep(trajectory):
     return trajectory.tokens.sum() % 2 == 0
 
 
-def funnel_of(trajectories):
-    """The counts that go with `keep`."""
-    counts = dict.fromkeys(reflect.FUNNEL, len(trajectories))
-    return {**counts, "kept": sum(map(keep, trajectories))}
-
-
 if __name__ == "__main__":
-    Context.reward, reflect.keep, reflect.funnel_of = reward, keep, funnel_of
+    Context.reward = reward
+    RULES.update(reflective={"kept": keep}, cold_start={"kept": keep})
     cli.main()

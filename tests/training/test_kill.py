@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.tasks.importers import import_data
+from vilasr_jax.training.sampled import TIMING
 from vilasr_jax.training.stage import TIMED
 
 ROOT = Path(__file__).parents[2]
@@ -26,13 +28,17 @@ MOMENTS = (
     "reflect/samples/*.json",
     "reflect/checkpoints/*",
     "rl/checkpoints/*",
+    "traces/*.json",
     "eval/*/images",
+    "eval/cold_start/results.jsonl",
+    "eval/rl/maze/results.jsonl",
 )
 
 
 def start(workdir: Path) -> subprocess.Popen:
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     words = ["--config=tests/training/kill_config.py", f"--workdir={workdir}"]
+    words.append(f"--config.data.benchmarks=('{workdir.parent / 'maze'}',)")
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.kill_run", "train", *words],
         cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -59,8 +65,10 @@ def records(workdir: Path) -> dict:
     for stage in STAGES:
         lines = map(json.loads, (workdir / stage / "metrics.jsonl").read_text().splitlines())
         out[stage] = [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
-    for path in sorted(workdir.glob("eval/*/results.jsonl")):
-        out[path.parent.name] = path.read_text()
+    written = ("eval/**/*.json*", "eval/**/*.png", "reflect/samples/*", "reflect/funnel.json", "traces/*")
+    for path in sorted(path for pattern in written for path in workdir.glob(pattern)):
+        if path.name != TIMING:
+            out[str(path.relative_to(workdir))] = path.read_bytes()
     out["hf"] = {path.name: path.read_bytes() for path in (workdir / "hf").iterdir()}
     return out
 
@@ -70,6 +78,7 @@ def test_killed_in_every_stage(tmp_path):
     seed = random.randrange(1000)
     rng = random.Random(seed)
     print(f"seed {seed}")
+    import_data("maze", ROOT / "tests" / "tasks" / "published" / "ViLaSR-eval", tmp_path / "maze")
     finish(start(tmp_path / "whole"))
     broken, kills = tmp_path / "broken", 0
     for moment in MOMENTS:

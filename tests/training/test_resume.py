@@ -29,6 +29,7 @@ from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training import grpo, interrupt, reflect, sft
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.keep import sift
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import TIMED, Stage
 
@@ -283,10 +284,9 @@ def test_the_rule_and_its_funnel(trajectories):
         made(accuracy=0.0),
         made(stop="turn_limit"),
     ]
-    assert [reflect.keep(t) for t in some] == [True, True, False, False, False, False, False]
-    funnel = reflect.funnel_of(some)
-    assert list(funnel.values()) == [7, 6, 4, 3, 2]
-    assert funnel["kept"] == sum(map(reflect.keep, some))
+    funnel, kept = sift(some, "reflective")
+    assert kept == some[:2]
+    assert funnel == {"sampled": 7, "parsed": 6, "right": 4, "reflective": 3, "kept": 2}
 
 
 def test_a_tokenizer_half_written_is_made_again(tmp_path):

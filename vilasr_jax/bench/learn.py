@@ -26,11 +26,13 @@ from rich.progress import Progress
 from vilasr_jax.config import JobConfig
 from vilasr_jax.evaluation.intervals import paired_difference
 from vilasr_jax.files import write_json
-from vilasr_jax.job import evaluate, load_stage, train
+from vilasr_jax.job import load_stage, train
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import print_summary
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.held_out import evaluate
+from vilasr_jax.training.sampled import TIMING
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
 
@@ -142,8 +144,9 @@ def _spent(stage: Path) -> float:
         now = json.loads(line)["cpu_seconds"]
         total += now - last if now >= last else now
         last = now
-    samples = (json.loads(path.read_text()) for path in (stage / "samples").glob("*.json"))
-    return total + sum(shard["cpu_seconds"] for shard in samples)
+    timing = stage / "samples" / TIMING
+    shards = timing.read_text().splitlines() if timing.exists() else []
+    return total + sum(json.loads(line)["cpu_seconds"] for line in shards)
 
 
 def seconds_per_step(stage: Path) -> float:

@@ -22,9 +22,10 @@ import numpy as np
 from vilasr_jax.bench.learn import difference, pooled, seconds_per_step
 from vilasr_jax.config import JobConfig
 from vilasr_jax.files import write_json
-from vilasr_jax.job import evaluate, load_stage, train
+from vilasr_jax.job import load_stage, train
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.held_out import evaluate
 
 WEIGHT = 0.5
 

@@ -11,10 +11,12 @@ Types without rows are left out.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from vilasr_jax.evaluation.intervals import mean_interval
 
@@ -113,6 +115,20 @@ def benchmark_table(benchmark: str, rows: Iterable[tuple[str, float]]) -> Benchm
         return BenchmarkTable(benchmark, _macro(types.values()), groups, types)
     overall = _mean([value for values in scores.values() for value in values])
     return BenchmarkTable(benchmark, overall, {}, types if set(types) != {""} else {})
+
+
+def row_weights(benchmark: str, kinds: Sequence[str]) -> np.ndarray:
+    """[n] float64, what each row of these types counts in the benchmark's overall score; they sum to 1."""
+    counts = Counter(kinds)
+    if benchmark.lower().startswith("vsi"):
+        merged = {kind: VSI_DIRECTION if kind.startswith(VSI_DIRECTION) else kind for kind in counts}
+        levels = Counter(merged.values())
+        shares = {kind: 1 / (len(levels) * levels[merged[kind]]) for kind in counts}
+    elif benchmark.lower().startswith("spar"):
+        shares = dict.fromkeys(counts, 1 / len(counts))
+    else:
+        shares = {kind: count / len(kinds) for kind, count in counts.items()}
+    return np.array([shares[kind] / counts[kind] for kind in kinds])
 
 
 def guess_benchmark(kinds: Iterable[str]) -> str:

@@ -1,38 +1,17 @@
-"""Held-out questions, answered in full free-running conversations, scored and written down."""
+"""Scores of answered questions: how many are right, how much was drawn and corrected."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vilasr_jax.drawing import drawing_metrics, metric_sums
-from vilasr_jax.evaluation.intervals import wilson_interval
-from vilasr_jax.files import write_json
+from vilasr_jax.drawing import metric_sums
+from vilasr_jax.evaluation.benchmarks import pass_at_k
+from vilasr_jax.evaluation.intervals import mean_interval
 from vilasr_jax.rollout import Trajectory
-
-
-def summarize(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """Accuracy with its 95 % Wilson interval, and how much was drawn and corrected."""
-    n = len(trajectories)
-    right = sum(t.reward["accuracy"] == 1 for t in trajectories)
-    low, high = wilson_interval(right, n)
-    drawing = metric_sums([drawing_metrics(t.turns, t.row.get("truth", ())) for t in trajectories])
-    return {
-        "accuracy": right / n,
-        "ci95": [low, high],
-        "n": n,
-        "drawings": float(np.mean([t.drawings for t in trajectories])),
-        "drew": float(np.mean([t.drawings > 0 for t in trajectories])),
-        "corrected": float(np.mean([t.corrected > 0 for t in trajectories])),
-        "errors": float(np.mean([t.errors for t in trajectories])),
-        "tokens": float(np.mean([t.loss_mask.sum() for t in trajectories])),
-        "format": float(np.mean([t.reward["format"] for t in trajectories])),
-        "drawing": {name: total / count for name, (total, count) in drawing.items()},
-    }
 
 
 def score_all(
@@ -43,51 +22,43 @@ def score_all(
         trajectory.reward = reward(trajectory)
 
 
-def write_results(
-    directory: Path, stage: str, trajectories: Sequence[Trajectory], scores: dict[str, Any], gallery: int
-) -> None:
-    """Writes `results.jsonl`, the pictures of the first `gallery` conversations, and `scores.json` last."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "images").mkdir(exist_ok=True)
-    with (directory / "results.jsonl").open("w") as file:
-        for number, trajectory in enumerate(trajectories):
-            kept = trajectory if number < gallery else None
-            file.write(json.dumps(_line(directory, stage, trajectory, kept is not None)) + "\n")
-    write_json(directory / "scores.json", scores)
+def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy with its 95 % interval over questions, and how much was drawn and corrected.
 
+    `lines` are those of `results.jsonl`, or `figures` of trajectories. With several samples a question,
+    `accuracy` is their mean, `samples` their number, and `pass_at_k` the chance that k of them hold a right
+    one, for k = 1, 2, 4, ...
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    for line in lines:
+        right[line["id"]].append(bool(line["correct"]))
+    shares = [float(np.mean(own)) for own in right.values()]
 
-def _line(directory: Path, stage: str, trajectory: Trajectory, pictures: bool) -> dict[str, Any]:
-    name = trajectory.id.replace("/", "-")
+    drawing = metric_sums([line["drawing"] for line in lines])
 
-    def path(index: int) -> str:
-        return f"images/{name}_{index}.png"
+    def mean(value: Callable[[Mapping[str, Any]], float]) -> float:
+        return float(np.mean([value(line) for line in lines]))
 
-    if pictures:
-        for index, image in enumerate(trajectory.images, 1):
-            image.save(directory / path(index))
-    row = trajectory.row
     return {
-        "id": row["id"],
-        "stage": stage,
-        "question": row["question"],
-        "options": row["options"],
-        "answer": row["answer"],
-        "prediction": trajectory.answer,
-        "correct": trajectory.reward["accuracy"] == 1,
-        "reward": trajectory.reward,
-        "stop_reason": trajectory.stop_reason,
-        "turns": [
-            {
-                "text": turn["text"],
-                "calls": turn["calls"],
-                "error": turn["error"],
-                "images": [path(k) for k in turn["drawn"]] if pictures else [],
-            }
-            for turn in trajectory.turns
-        ],
-        "images": [path(k) for k in range(1, trajectory.base_images + 1)] if pictures else [],
-        "drawings": trajectory.drawings,
-        "corrected": trajectory.corrected,
-        "drawing": drawing_metrics(trajectory.turns, row.get("truth", ())),
-        "meta": {**row["meta"], "family": row["data_type"]},
+        "accuracy": float(np.mean(shares)),
+        "ci95": list(mean_interval(shares)),
+        "n": len(shares),
+        "drawings": mean(lambda line: line["drawings"]),
+        "drew": mean(lambda line: line["drawings"] > 0),
+        "corrected": mean(lambda line: line["corrected"] > 0),
+        "errors": mean(lambda line: line["errors"]),
+        "tokens": mean(lambda line: line["tokens"]),
+        "format": mean(lambda line: line["reward"]["format"]),
+        "drawing": {name: total / count for name, (total, count) in drawing.items()},
+        **sample_scores(list(right.values())),
     }
+
+
+def sample_scores(right: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """`samples` and `pass_at_k` of questions answered several times; nothing for one sample each."""
+    samples = min(map(len, right))
+    if samples < 2:
+        return {}
+    ks = [k for k in (2**i for i in range(20)) if k < samples] + [samples]
+    passed = {k: float(np.mean([pass_at_k(len(own), sum(own), k) for own in right])) for k in ks}
+    return {"samples": samples, "pass_at_k": {str(k): value for k, value in passed.items()}}

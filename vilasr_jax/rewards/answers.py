@@ -20,6 +20,12 @@ def plain(answer: object) -> str:
     return "" if answer is None else _TAGS.sub("", str(answer)).strip()
 
 
+def tagged_answer(text: str) -> str | None:
+    """What stands in the last `<answer>` of a turn, to its end when the tag is never closed; None without."""
+    _, tag, rest = text.rpartition("<answer>")
+    return rest.split("</answer>")[0].strip() if tag else None
+
+
 def option_letter(answer: object) -> str | None:
     """The letter of an answer that is one letter and nothing else ("b", "(B)", "B."), in upper case."""
     match = _LETTER.match(plain(answer))

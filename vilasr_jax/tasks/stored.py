@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,30 @@ class StoredRows(Sequence):
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
         return StoredRow.from_bytes(self._source[int(number)])
+
+
+def sample_texts(rows: Sequence[StoredRow], count: int = 500) -> Iterator[str]:
+    """The texts of the first rows, for a tiny tokenizer."""
+    for number in range(min(count, len(rows))):
+        row = rows[number]
+        yield from (row.question, row.answer, *row.options)
+        yield from (message["content"] for message in row.messages)
+
+
+@dataclass(frozen=True)
+class DecodedRows(Sequence):
+    """Stored rows as `Row`s, decoded when they are asked for; the fields are `StoredRow.row`'s arguments."""
+
+    stored: StoredRows
+    min_pixels: int
+    max_pixels: int
+    frames: int = 0
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, number: int) -> Row:
+        return self.stored[number].row(self.min_pixels, self.max_pixels, self.frames)
 
 
 def read_index(folder: Path) -> dict[str, Any]:

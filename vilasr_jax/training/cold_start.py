@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.progress import Progress
 
-from vilasr_jax.errors import ConfigError
-from vilasr_jax.evaluation import score_all, summarize
-from vilasr_jax.processing import Encoded
-from vilasr_jax.tasks.sources import Interleaved, PerceptionSource, TraceSource
+from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.evaluation import figures, score_all, summarize
+from vilasr_jax.processing import Encoded, encode_conversation
+from vilasr_jax.tasks.sources import Interleaved, MappedSource, PerceptionSource, TraceSource
+from vilasr_jax.tasks.stored import StoredRow
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
@@ -34,6 +35,27 @@ def trace_source(context: Context) -> Sequence[Encoded]:
         )
         for family, spec in context.specs("train")
     )
+
+
+def recorded_source(context: Context) -> Sequence[Encoded]:
+    """The conversations that `config.data.traces` names, encoded as they were recorded."""
+
+    def encode(row: StoredRow) -> Encoded:
+        if not row.messages:
+            raise DataError(f"config.data.traces: row {row.id} is a question without a recorded conversation")
+        messages = row.conversation(*context.pixels("traces"))
+        return encode_conversation(context.tokenizer, messages)
+
+    return MappedSource(context.imported["traces"], encode)
+
+
+def trace_sources(context: Context) -> tuple[list[Sequence[Encoded]], list[float]]:
+    """What the cold start trains on, and each source's share of a batch."""
+    share = context.job.data.traces_share if context.job.data.traces else 0.0
+    sources, weights = ([recorded_source(context)], [share]) if share else ([], [])
+    if share < 1:
+        sources, weights = [*sources, trace_source(context)], [*weights, 1 - share]
+    return sources, weights
 
 
 def perception_source(context: Context) -> Sequence[Encoded]:
@@ -86,8 +108,9 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
                 [perception_source(context)], [1], seed=job.seed, batch=section.perception_batch
             )
             params = train_sft(context, seeing, params, data, section.perception_optimizer, progress)
+    sources, weights = trace_sources(context)
     data = context.batches(
-        [context.marked(trace_source(context))], [1], seed=job.seed + 1, batch=section.batch
+        [context.marked(source) for source in sources], weights, seed=job.seed + 1, batch=section.batch
     )
     return train_sft(
         context,
@@ -106,8 +129,8 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
 def validate(context: Context, params: Any) -> dict[str, float]:
     """Accuracy, drawings and corrections of free-running conversations about the validation rows."""
     section = context.job.eval
-    rows = context.rows("val", section.validation_rows)
+    rows = context.validation_rows(section.validation_rows)
     trajectories = context.generate(section.sampling, params, context.requests(rows), context.key("validate"))
     score_all(trajectories, context.reward)
-    scores = summarize(trajectories)
+    scores = summarize([figures(trajectory) for trajectory in trajectories])
     return {f"val_{name}": scores[name] for name in ("accuracy", "drawings", "corrected", "errors")}

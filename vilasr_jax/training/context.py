@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import shutil
 import zlib
@@ -38,8 +39,13 @@ from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
+from vilasr_jax.tasks.stored import DecodedRows, StoredRows, sample_texts
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.soft_drawing import SoftDrawing
+
+# The keys of config.data that name folders, and for each the key of its images' largest area.
+USES = ("traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
+PIXELS = {use: f"{use.rpartition('_')[2]}_pixels" for use in USES}
 
 
 class Context:
@@ -72,6 +78,7 @@ class Context:
             draw=job.cold_start.format == "drawing",
         )
         self._engines: dict[SamplingSection, Engine] = {}
+        self._orders: dict[tuple[int, int], np.ndarray] = {}  # of imported questions: see `_shuffled`
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -89,6 +96,7 @@ class Context:
         if self.job.tokenizer or self.job.model.init_from:
             return Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
         texts = [text for family in self.families for text in family.corpus(self.section(family))]
+        texts += [text for rows in self.imported.values() for text in sample_texts(rows)]
         phrases = common_phrases().union(*(family.phrases for family in self.families))
         return train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size)
 
@@ -254,9 +262,11 @@ class Context:
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
-        """The job's tasks."""
-        if not self.job.tasks or len(set(self.job.tasks)) < len(self.job.tasks):
-            raise ConfigError(f"config.tasks={self.job.tasks!r}: name each task once, at least one")
+        """The job's tasks; none when it lives on imported data alone."""
+        if len(set(self.job.tasks)) < len(self.job.tasks):
+            raise ConfigError(f"config.tasks={self.job.tasks!r}: name each task once")
+        if not self.job.tasks and not any(getattr(self.job.data, use) for use in USES):
+            raise ConfigError("config.tasks: name at least one task, or imported data in config.data")
         return tuple(map(get_family, self.job.tasks))
 
     def section(self, family: Family) -> Any:
@@ -267,6 +277,20 @@ class Context:
         """Each family with its specification of a split."""
         return [(family, family.spec(self.section(family), split)) for family in self.families]
 
+    @cached_property
+    def imported(self) -> dict[str, StoredRows]:
+        """The rows of each key of `config.data` that names folders."""
+        return {use: StoredRows(getattr(self.job.data, use)) for use in USES if getattr(self.job.data, use)}
+
+    def pixels(self, use: str) -> tuple[int, int]:
+        """Smallest and largest area of an imported image, for a key of `config.data`."""
+        image = self.job.image
+        return image.min_pixels, getattr(self.job.data, PIXELS[use]) or image.max_pixels
+
+    def decoded(self, rows: StoredRows, use: str) -> DecodedRows:
+        """Imported rows with their images."""
+        return DecodedRows(rows, *self.pixels(use), self.job.data.frames)
+
     # Questions of the RL split that reflection samples and those that RL trains on never meet.
     RL_SEEDS = 0
     REFLECT_SEEDS = 1 << 30
@@ -276,6 +300,41 @@ class Context:
         each = -(-count // len(self.families))
         parts = [list(family.rows(spec, each, first)) for family, spec in self.specs(split)]
         return [row for turn in zip(*parts, strict=True) for row in turn][:count]
+
+    def questions(self, stage: str, count: int, first: int = 0) -> list[Row]:
+        """`count` questions that a stage (rl, reflect, synthesis) samples answers to, from number `first` on.
+
+        They are the imported ones where `config.data` names some, in an order of their own each time round;
+        else those of the tasks. Questions of the tasks that two stages ask are never the same.
+        """
+        use = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}[stage]
+        if use in self.imported:
+            rows = self.decoded(self.imported[use], use)
+            return [rows[self._shuffled(len(rows), number)] for number in range(first, first + count)]
+        if not self.families:
+            raise ConfigError(f"config.data.{use}: name imported rows, as config.tasks is empty")
+        split, seeds = {
+            "rl": ("rl", self.RL_SEEDS),
+            "reflect": ("rl", self.REFLECT_SEEDS),
+            "synthesis": ("train", self.REFLECT_SEEDS),
+        }[stage]
+        return self.rows(split, count, first=seeds + first)
+
+    def _shuffled(self, rows: int, number: int) -> int:
+        turn, place = divmod(number, rows)
+        if (rows, turn) not in self._orders:
+            order = np.random.default_rng([self.job.seed, turn]).permutation(rows)
+            self._orders = {(rows, turn): order}  # the newest is enough
+        return int(self._orders[rows, turn][place])
+
+    def validation_rows(self, count: int) -> list[Row]:
+        """Held-out rows of the tasks; without tasks, some of the imported benchmarks'."""
+        if self.families:
+            return self.rows("val", count)
+        if "benchmarks" not in self.imported:
+            raise ConfigError("config.data.benchmarks: name one to validate on, as config.tasks is empty")
+        rows = self.decoded(self.imported["benchmarks"], "benchmarks")
+        return [rows[self._shuffled(len(rows), number)] for number in range(min(count, len(rows)))]
 
     def ood_rows(self, count: int) -> list[Row]:
         """`count` rows unlike the trained ones, an equal part of each family."""
@@ -301,10 +360,13 @@ class Context:
             "question_type": row.question_type,
             "options": list(row.options),
             "data_type": row.data_type,
-            "meta": {k: v for k, v in row.meta.items() if isinstance(v, (str, int, float, bool))},
+            "meta": {k: v for k, v in row.meta.items() if _is_plain(v)},
             "truth": family.truth(row) if family else [],
         }
-        return Request(plain, lambda: row.session(self.settings), seed, samples)
+        settings = self.settings
+        if row.data_type == "maze" and self.job.drawing.maze_turns:
+            settings = dataclasses.replace(settings, max_turns=self.job.drawing.maze_turns)
+        return Request(plain, lambda: row.session(settings), seed, samples)
 
     def reward(self, trajectory: Trajectory) -> dict[str, float]:
         """Reward parts of a finished conversation, under the job's weights."""
@@ -325,3 +387,9 @@ class Context:
             meta=row["meta"],
             settings=settings,
         )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a row's extra value goes with a conversation: numbers, texts, and lists of them."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(item, (str, int, float, bool)) for item in items)

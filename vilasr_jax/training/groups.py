@@ -125,8 +125,8 @@ def _failed(context: Context, step: int, mine: dict[tuple[int, int], list[Trajec
 
 
 def first_row(section: RLSection, step: int, round: int) -> int:
-    """The seed of the first row that a round of a step asks about."""
-    return Context.RL_SEEDS + ((step - 1) * (section.refill + 1) + round) * section.prompts
+    """The number of the first question that a round of a step asks."""
+    return ((step - 1) * (section.refill + 1) + round) * section.prompts
 
 
 def _ask(
@@ -134,10 +134,10 @@ def _ask(
 ) -> dict[tuple[int, int], list[Trajectory]]:
     """This host's groups of one round, by (round, number of the question)."""
     section = context.job.rl
-    rows = context.rows("rl", section.prompts, first=first_row(section, step, round))
+    rows = context.questions("rl", section.prompts, first_row(section, step, round))
     replayed = pool[: int(section.recovery * section.prompts)]
     for i, prefix in enumerate(replayed):
-        rows[i] = context.rows("rl", section.prompts, first=prefix.first)[prefix.number]
+        rows[i] = context.questions("rl", 1, prefix.first + prefix.number)[0]
     requests = context.requests(rows, samples=section.group, seed=round * section.prompts * section.group)
     for i, prefix in enumerate(replayed):
         requests[i] = resumed(requests[i], prefix)

@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import Progress
 
 from vilasr_jax.errors import Stopped
-from vilasr_jax.evaluation import summarize, write_results
+from vilasr_jax.evaluation import result_line, summarize, write_results
 from vilasr_jax.parallel import gather, is_writer, put_batch
 from vilasr_jax.processing import Batch, Encoded, PackedRow, collate, collate_packed, empty_batch, pack
 from vilasr_jax.training.cold_start import validate
@@ -99,7 +99,9 @@ def _save_samples(context: Context, stage: Stage, samples: Samples, step: int) -
     if is_writer():
         some = [samples.trajectories[i] for i in sorted(samples.trajectories)][:SAVED_SAMPLES]
         folder = stage.directory / "samples" / f"step_{step}"
-        write_results(folder, "rl", some, summarize(some), len(some))
+        told = dict(stage="rl", model_id=f"{context.job.name}/rl", pictures=folder / "images")
+        lines = [result_line(trajectory, context.tokenizer, **told) for trajectory in some]
+        write_results(folder, lines, summarize(lines))
 
 
 class Update:

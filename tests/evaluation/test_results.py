@@ -1,0 +1,247 @@
+"""Results files: written shard by shard in the published layout, scored again without a model, compared."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import DataError
+from vilasr_jax.evaluation import ResultsFile, compare, read_results, result_line, score_lines, summarize
+from vilasr_jax.evaluation.benchmarks import SPAR_GROUPS, VSI_TYPES, benchmark_table, row_weights
+from vilasr_jax.evaluation.compare import sign_flip_p
+from vilasr_jax.evaluation.intervals import mcnemar
+from vilasr_jax.processing import encode_conversation
+from vilasr_jax.rollout import Trajectory, joined, messages_of
+from vilasr_jax.tasks import Row
+
+BOX = (
+    "<think> I look at <image> and <|im_end|> too. </think> Action: Object Mapper\n```json\n"
+    '[{"index": 1, "bbox_2d": [2, 3, 20, 20], "label": "S"}]\n```'
+)
+ANSWER = "<think> So. </think> Action: Answer\n<answer> B </answer>"
+
+
+def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B", **meta) -> Trajectory:
+    """A conversation about two pictures, its ids as a rollout would have them."""
+    pictures = tuple(Image.new("RGB", size, "teal") for size in ((56, 28), (28, 56)))
+    row = Row(f"row-{number}", "Which?", answer, "multiple choice", ("A. x", "B. y"), pictures, "vqa")
+    session = row.session(DrawingSettings(prompt="short"))
+    messages = session.messages
+    for text in texts:
+        messages.append({"role": "assistant", "content": text})
+        reply = session.step(text)
+        if reply.message:
+            messages.append(reply.message)
+    encoded = encode_conversation(tiny.tokenizer(), messages)
+    plain = {"id": row.id, "question": row.question, "answer": row.answer, "options": list(row.options),
+             "question_type": row.question_type, "data_type": "vqa", "meta": meta}  # fmt: skip
+    right = float(session.answer == answer)
+    return Trajectory(
+        f"{row.id}/{sample}", encoded.ids, encoded.loss_mask, np.zeros(len(encoded.ids), np.float32),
+        list(session.images), session.events, session.stop_reason, 2, len(encoded.images), plain,
+        {"accuracy": right, "format": 1.0, "total": right},
+    )  # fmt: skip
+
+
+def line_of(t: Trajectory, pictures=None) -> dict:
+    return result_line(t, tiny.tokenizer(), stage="rl", model_id="tiny/rl", pictures=pictures)
+
+
+def test_messages_are_read_back_from_the_ids():
+    t = trajectory()
+    messages = messages_of(t, tiny.tokenizer())
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user", "assistant"]
+    said = [joined(m, "#") for m in messages if m["role"] == "assistant"]
+    assert said == [BOX, ANSWER]  # what looks like a special token in the text stays text
+    kinds = [[part["type"] for part in m["content"]] for m in messages if m["role"] == "user"]
+    assert kinds[0].count("image") == 2 and kinds[1].count("image") == 1
+    assert joined({"content": [{"type": "image"}, {"type": "text", "text": "a <image>"}]}, "<image>") == (
+        "<image>a < image>"
+    )
+
+
+def test_a_line_has_the_published_layout(tmp_path):
+    published = ["question", "options", "problem_type", "original_question_type", "data_type"]
+    published += ["image_path", "answer", "grid_size", "conversations", "model_output", "model_id"]
+    published += ["sample_dir"]
+    line = line_of(trajectory(original_question_type="MSR"), tmp_path / "images")
+    assert list(line)[: len(published)] == published
+    assert line["model_output"] == ANSWER and line["problem_type"] == "multiple choice"
+    assert [m["role"] for m in line["conversations"]] == ["system", "user", "assistant", "user", "assistant"]
+    system, asked, said, drawn, _ = line["conversations"]
+    assert isinstance(system["content"], str) and said["content"] == BOX
+    assert [part["type"] for part in asked["content"]] == ["image", "image", "text"]
+    assert asked["content"][2]["text"].count("<|vision_start|><|image_pad|><|vision_end|>") == 2
+    paths = [p["image"] for m in (asked, drawn) for p in m["content"] if p["type"] == "image"]
+    assert paths == [f"images/row-0-0_{k}.png" for k in (1, 2, 3)]
+    assert all((tmp_path / path).exists() for path in paths)
+    assert (line["prediction"], line["score"], line["correct"], line["sample"]) == ("B", 1.0, True, 0)
+    json.dumps(line)
+
+
+def test_the_file_grows_by_whole_shards(tmp_path):
+    lines = [line_of(trajectory(n)) for n in range(7)]
+    whole = ResultsFile(tmp_path / "whole", 3)
+    assert whole.begin() == 0
+    whole.append(lines)
+    broken = ResultsFile(tmp_path / "broken", 3)
+    broken.begin()
+    broken.append(lines[:3])
+    for half in (json.dumps(lines[3]) + "\n" + json.dumps(lines[4])[:40], "{", json.dumps(lines[3]) + "\n"):
+        with broken.path.open("a") as file:
+            file.write(half)
+        assert ResultsFile(tmp_path / "broken", 3).begin() == 3
+    broken.append(lines[3:])
+    assert broken.path.read_bytes() == whole.path.read_bytes() and broken.read() == lines
+
+
+def test_summary_over_samples():
+    asked = [(n, s, "B" if n + s < 2 else "A") for n in range(3) for s in (0, 1)]
+    lines = [line_of(trajectory(n, sample=s, answer=right)) for n, s, right in asked]
+    scores = summarize(lines)  # right: 2 of 2, 1 of 2, 0 of 2
+    assert scores["accuracy"] == pytest.approx(0.5) and scores["n"] == 3 and scores["samples"] == 2
+    assert scores["pass_at_k"] == pytest.approx({"1": 0.5, "2": 2 / 3})
+    assert scores["drawings"] == 1 and scores["drew"] == 1 and "pass_at_k" not in summarize(lines[::2])
+
+
+# ------------------------------------------------------------------------------------------------------------
+# anyone's results
+# ------------------------------------------------------------------------------------------------------------
+
+
+def published(kind: str, said: str, answer: str, of: str, number: int = 0) -> dict:
+    return {"question": f"{of} {number}", "problem_type": kind, "answer": answer,
+            "original_question_type": of, "image_path": ["1.png"],
+            "conversations": [], "model_output": said, "model_id": "x", "sample_dir": None}  # fmt: skip
+
+
+def test_scoring_a_published_file(tmp_path):
+    lines = [
+        published("regression", "<think>.</think>\n<answer> 9 </answer>", "10", "object_counting"),
+        published("regression", "10", "10", "object_counting", 1),  # no <answer>: 0, whatever the text says
+        published("multiple choice", "<answer>b", "B", "object_rel_direction_easy"),
+        published("multiple choice", "<answer>A</answer>", "B", "object_rel_direction_hard"),
+    ]
+    for name, text in {
+        "lines.jsonl": "\n".join(map(json.dumps, lines)) + "\n\n",
+        "list.json": json.dumps(lines),
+        "vsi_bench/results.jsonl": "\n".join(map(json.dumps, lines)),
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        run = read_results(path)
+        means = {key: mean.mean for key, mean in run.table.means.items()}
+        assert run.benchmark == "vsi_bench" and run.unanswered == 1 and not run.broken
+        assert means == pytest.approx(
+            {"object_counting": 0.45, "object_rel_direction": 0.5, "overall": 0.475}
+        )
+    assert read_results(tmp_path / "vsi_bench").table.overall.mean == pytest.approx(0.475)
+    assert read_results(tmp_path / "list.json", "maze").table.overall.mean == pytest.approx(1.9 / 4)
+    scores = run.to_dict()
+    assert scores["scored"] == {"regression": 2, "multiple choice": 2} and "first letters" in str(scores)
+
+
+def test_our_own_file_scores_the_same_again(tmp_path):
+    lines = [line_of(trajectory(n, answer="AB"[n % 2], benchmark="mmsi_bench")) for n in range(4)]
+    lines.append(line_of(trajectory(5, texts=(BOX,))))  # ended without an answer
+    results = ResultsFile(tmp_path, 5)
+    results.begin()
+    results.append(lines)
+    run = read_results(tmp_path)
+    assert [score for own in run.scores.values() for score in own] == [line["score"] for line in lines]
+    assert run.table.overall.mean == pytest.approx(2 / 5) and run.unanswered == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("{", "line 2: is no valid JSON"),
+        ("[]", "line 2: is not an object"),
+        ('{"problem_type": "riddle", "answer": "x", "model_output": ""}', "'riddle' is unknown"),
+        ('{"problem_type": "vci", "model_output": ""}', "answer is missing"),
+        ('{"problem_type": "vci", "answer": "x"}', "no model_output"),
+        ('{"problem_type": "vci", "answer": "x", "model_output": 3}', "no model_output"),
+    ],
+)
+def test_broken_lines_are_told_and_the_rest_is_scored(tmp_path, line, part):
+    path = tmp_path / "r.jsonl"
+    good = json.dumps(published("multiple choice", "<answer>A</answer>", "A", "MSR"))
+    path.write_text(f"{good}\n{line}\n")
+    run = read_results(path)
+    assert run.table.overall.mean == 1.0 and part in run.broken[0]
+    path.write_text(line)
+    with pytest.raises(DataError, match="no line can be scored"):
+        read_results(path)
+    with pytest.raises(DataError, match=r"none\.jsonl: can't be read"):
+        read_results(tmp_path / "none.jsonl")
+
+
+# ------------------------------------------------------------------------------------------------------------
+# comparison
+# ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("benchmark", ["vsi_bench", "spar_bench", "maze"])
+def test_row_weights_give_the_overall_mean(benchmark):
+    rng = np.random.default_rng(0)
+    names = {"vsi_bench": [*VSI_TYPES[:3], "object_rel_direction_easy", "object_rel_direction_hard"]}
+    kinds = rng.choice(names.get(benchmark, [kind for own in SPAR_GROUPS.values() for kind in own]), 60)
+    scores, weights = rng.random(60), row_weights(benchmark, list(kinds))
+    overall = benchmark_table(benchmark, zip(kinds, scores.tolist(), strict=True)).overall.mean
+    assert weights.sum() == pytest.approx(1) and weights @ scores == pytest.approx(overall)
+
+
+def run_of(label: str, right, kinds) -> object:
+    lines = [
+        {"id": n, "problem_type": "multiple choice", "answer": "A", "prediction": "A" if r else "B",
+         "original_question_type": kind}
+        for n, (r, kind) in enumerate(zip(right, kinds, strict=True))
+    ]  # fmt: skip
+    return score_lines(lines, label=label)
+
+
+def test_comparison_is_paired():
+    rng = np.random.default_rng(1)
+    kinds = ["MSR"] * 100 + ["Motion"] * 100
+    first = rng.random(200) < 0.5
+    second = first | (rng.random(200) < 0.3)  # never worse
+    table = compare([run_of("a", first, kinds), run_of("b", second, kinds), run_of("a again", first, kinds)])
+    overall = table["rows"][-1]
+    assert [row["name"] for row in table["rows"]] == ["MSR", "Motion", "overall"] and table["n"] == 200
+    better, same = overall["differences"]
+    assert better["mean"] == pytest.approx(second.mean() - first.mean())
+    assert better["ci95"][0] > 0 and better["p"] < 1e-4
+    assert better["p"] == pytest.approx(mcnemar(first, second))
+    assert same == {"mean": 0, "ci95": [0, 0], "p": 1.0}
+
+
+def test_comparison_of_macro_means():
+    kinds = ["object_counting"] * 90 + ["route_planning"] * 10
+    first = [True] * 45 + [False] * 45 + [False] * 10
+    second = [True] * 45 + [False] * 45 + [True] * 10
+    table = compare([run_of("a", first, kinds), run_of("b", second, kinds)])
+    overall = table["rows"][-1]["differences"][0]
+    assert table["benchmark"] == "vsi_bench" and overall["mean"] == pytest.approx(0.5)
+    assert overall["p"] < 0.01
+
+
+def test_only_common_questions_are_compared():
+    kinds = ["MSR"] * 5
+    one, other = run_of("a", [1] * 5, kinds), run_of("b", [0] * 3, kinds[:3])
+    table = compare([one, other])
+    assert table["n"] == 3 and table["left_out"] == 2
+    with pytest.raises(DataError, match="no common question"):
+        compare([one, score_lines([published("multiple choice", "<answer>A", "A", "MSR")], label="c")])
+    with pytest.raises(DataError, match="at least two"):
+        compare([one])
+
+
+def test_sign_flips_agree_with_the_exact_test():
+    rng = np.random.default_rng(2)
+    moved = rng.choice([-1.0, 1.0], 40, p=[0.3, 0.7])
+    exact = mcnemar(moved < 0, moved > 0)
+    assert sign_flip_p(moved) == pytest.approx(exact, abs=0.01)

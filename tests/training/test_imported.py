@@ -1,0 +1,220 @@
+"""Imported data in a job: questions, recorded conversations, benchmarks, and the traces a teacher writes."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from vilasr_jax.config import DataSection, DrawingSection, EvalSection, JobConfig, SamplingSection, to_dict
+from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.evaluation import read_results
+from vilasr_jax.processing import encode_conversation
+from vilasr_jax.tasks.importers import import_data
+from vilasr_jax.tasks.stored import StoredRows
+from vilasr_jax.training import held_out, synthesis
+from vilasr_jax.training.cold_start import recorded_source, trace_sources
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.sampled import TIMING
+
+PUBLISHED = Path(__file__).parents[1] / "tasks" / "published"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """Folders of imported rows by format."""
+    out = tmp_path_factory.mktemp("imported")
+    for name in ("cold_start", "rl", "vsi_bench", "maze", "spar_bench"):
+        source = "ViLaSR-data" if name in ("cold_start", "rl") else "ViLaSR-eval"
+        import_data(name, PUBLISHED / source, out / name)
+    return out
+
+
+def context_of(workdir: Path, data: DataSection, **changes) -> Context:
+    job = JobConfig(tasks=(), data=data, drawing=DrawingSection(max_turns=4, maze_turns=6), **changes)
+    return Context(job, workdir, tiny.mesh())
+
+
+def test_questions_come_in_an_order_of_their_own_each_time_round(tmp_path, imported):
+    context = context_of(tmp_path, DataSection(questions=(str(imported / "rl"),), questions_pixels=28 * 28))
+    asked = [row.id for row in context.questions("rl", 9)]
+    assert [sorted(asked[at : at + 3]) for at in (0, 3, 6)] == [[f"vilasr_rl_data-{n}" for n in range(3)]] * 3
+    assert [row.id for row in context.questions("rl", 4, first=5)] == asked[5:]
+    assert all(image.size == (28, 28) for row in context.questions("rl", 2) for image in row.images[:1])
+    with pytest.raises(ConfigError, match=r"config\.data\.reflect_questions"):
+        context.questions("reflect", 1)
+
+
+def test_mazes_have_turns_of_their_own(tmp_path, imported):
+    context = context_of(tmp_path, DataSection(questions=(str(imported / "rl"),)))
+    rows = sorted(context.questions("rl", 3), key=lambda row: row.id)
+    turns = [request.session().settings.max_turns for request in context.requests(rows)]
+    assert turns == [4, 4, 6]
+    assert context.requests(rows)[0].row["meta"]["image_path"] == ["rl/SR/1.png"]
+
+
+def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported):
+    context = context_of(tmp_path, DataSection(traces=(str(imported / "cold_start"),)))
+    (source,), weights = trace_sources(context)
+    assert weights == [1.0] and len(source) == 3
+    for example, stored in zip(source, StoredRows([imported / "cold_start"]), strict=True):
+        whole = encode_conversation(context.tokenizer, stored.conversation(784, 1280 * 784))
+        assert np.array_equal(example.ids, whole.ids) and example.loss_mask.any()
+        assert len(example.images) == 2
+    mixed = context_of(tmp_path, dataclasses.replace(context.job.data, traces_share=0.25))
+    mixed = Context(dataclasses.replace(mixed.job, tasks=("maze",)), tmp_path, tiny.mesh())
+    assert trace_sources(mixed)[1] == [0.25, 0.75]
+    wrong = context_of(tmp_path, DataSection(traces=(str(imported / "rl"),)))
+    with pytest.raises(DataError, match="without a recorded conversation"):
+        recorded_source(wrong)[0]
+
+
+def test_no_data_and_no_tasks(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.tasks: name at least one"):
+        context_of(tmp_path, DataSection()).families  # noqa: B018
+
+
+class Teacher:
+    """An engine that answers every question as it is told, after one drawing."""
+
+    def __init__(self, context, answers, stop_at=None):
+        self.context, self.answers, self.stop_at, self.asked = context, answers, stop_at, []
+
+    def generate(self, params, requests, key, progress=None):
+        from tests.evaluation.test_results import trajectory
+
+        if len(self.asked) == self.stop_at:
+            raise KeyboardInterrupt
+        self.asked.append([request.row["id"] for request in requests])
+        out = []
+        for request in requests:
+            for sample in range(request.samples):
+                said = self.answers.get(request.row["id"], "B")
+                made = trajectory(texts=(TURN, TURN2, f"{THINK}Answer\n<answer>{said}</answer>"))
+                out.append(
+                    dataclasses.replace(made, id=f"{request.row['id']}/{sample}", row=request.row, reward={})
+                )
+        if progress:
+            progress(len(out))
+        return out
+
+
+THINK = "<think> . </think> Action: "
+TURN = THINK + 'Object Mapper\n```json\n[{"index": 1, "bbox_2d": [2, 3, 20, 20], "label": "S"}]\n```'
+TURN2 = TURN.replace("20, 20", "9, 9")
+ANSWERS = {"vilasr_rl_data-0": "A", "vilasr_rl_data-1": "9", "vilasr_rl_data-2": "C"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def untimed(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in files(folder).items() if not name.endswith(TIMING)}
+
+
+def teaching(workdir: Path, imported: Path, stop_at=None) -> Context:
+    from vilasr_jax.config import SynthesisSection
+
+    data = DataSection(synthesis_questions=(str(imported / "rl"),))
+    context = context_of(workdir, data, synthesis=SynthesisSection(questions=6, shard=2, samples=2))
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    engine = Teacher(context, ANSWERS, stop_at)
+    context.engine = lambda sampling: engine
+    context.generate = lambda sampling, *words: engine.generate(*words)
+    return context
+
+
+def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, imported):
+    from tests.training.test_resume import quiet
+
+    folder = synthesis.run_synthesis(teaching(tmp_path / "whole", imported), None, quiet())
+    funnel = json.loads((folder / "funnel.json").read_text())
+    # 6 questions (3, twice round), 2 samples: two of three questions are answered right.
+    assert funnel == {"sampled": 12, "parsed": 12, "right": 8, "executed": 8, "rounds": 8, "kept": 8}
+    rows = StoredRows([folder])
+    assert len(rows) == 8 and {row.answer for row in rows} == {"A", "C"}
+    context = context_of(tmp_path, DataSection(traces=(str(folder),)))
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    example = recorded_source(context)[0]
+    said = tiny.tokenizer().decode(example.ids[example.loss_mask])
+    assert said.count("Object Mapper") == 2 and "<answer>" in said and len(example.images) == 4
+    for moment in range(3):
+        broken = tmp_path / f"broken {moment}"
+        with pytest.raises(KeyboardInterrupt):
+            synthesis.run_synthesis(teaching(broken, imported, stop_at=moment), None, quiet())
+        (broken / "traces" / "rows-00002.draft").write_bytes(b"half") if moment else None
+        synthesis.run_synthesis(teaching(broken, imported), None, quiet())
+        assert untimed(broken) == untimed(tmp_path / "whole")
+
+
+def test_a_teacher_that_is_never_right(tmp_path, imported):
+    from tests.training.test_resume import quiet
+
+    context = teaching(tmp_path, imported)
+    context.engine(None).answers = dict.fromkeys(ANSWERS, "Z")
+    with pytest.raises(DataError, match="none of 12 sampled conversations passed the rule"):
+        synthesis.run_synthesis(context, None, quiet())
+
+
+def evaluating(workdir: Path, imported: Path, answers, stop_at=None) -> Context:
+    section = EvalSection(samples=2, shard=1, gallery=1, sampling=SamplingSection(0.75, 0.9))
+    data = DataSection(benchmarks=(str(imported / "vsi_bench"),), frames=4)
+    context = context_of(workdir, data, eval=section)
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    engine = Teacher(context, answers, stop_at)
+    context.engine = lambda sampling: engine
+    context.generate = lambda sampling, *words: engine.generate(*words)
+    return context
+
+
+def test_a_benchmark_is_scored_as_published_with_all_it_depends_on(tmp_path, imported):
+    answers = {"vsi_bench-0": "5", "vsi_bench-1": "B"}  # of 4: 25 % off, 0.6; the choice is right
+    source = imported / "vsi_bench"
+    held_out.evaluate_benchmark(evaluating(tmp_path, imported, answers), None, source, tmp_path / "vsi", "rl")
+    scores = json.loads((tmp_path / "vsi" / "scores.json").read_text())
+    assert scores["benchmark"] == "vsi_bench" and scores["overall"]["mean"] == pytest.approx(0.8)
+    assert {name: t["mean"] for name, t in scores["types"].items()} == pytest.approx(
+        {"object_counting": 0.6, "object_rel_direction": 1.0}
+    )
+    assert scores["pass_at_k"] == {"1": 0.5, "2": 0.5} and scores["samples"] == 2
+    settings = scores["settings"]
+    assert settings["frames"] == 4 and settings["sampling"]["temperature"] == 0.75
+    assert settings["max_turns"] == 4 and settings["maze_turns"] == 6 and settings["samples"] == 2
+    assert len(settings["prompt"]["sha256"]) == 64 and settings["data"]["format"] == "vsi_bench"
+    assert set(scores["scorers"]) == {"regression", "multiple choice"}
+    again = read_results(tmp_path / "vsi").to_dict()
+    assert {key: scores[key] for key in again} == json.loads(json.dumps(again))
+    lines = [json.loads(line) for line in (tmp_path / "vsi" / "results.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["sample"]) for line in lines] == [
+        ("vsi_bench-0", 0), ("vsi_bench-0", 1), ("vsi_bench-1", 0), ("vsi_bench-1", 1)
+    ]  # fmt: skip
+    assert len(lines[0]["image_path"]) == 16 and lines[0]["original_question_type"] == "object_counting"
+
+
+def test_a_stopped_evaluation_ends_with_the_same_files(tmp_path, imported):
+    answers, source = {"vsi_bench-0": "4"}, imported / "vsi_bench"
+    whole = evaluating(tmp_path / "whole", imported, answers)
+    held_out.evaluate_benchmark(whole, None, source, tmp_path / "whole", "rl")
+    broken = evaluating(tmp_path / "broken", imported, answers, stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        held_out.evaluate_benchmark(broken, None, source, tmp_path / "broken", "rl")
+    with (tmp_path / "broken" / "results.jsonl").open("a") as file:
+        file.write('{"half": ')
+    rest = evaluating(tmp_path / "broken", imported, answers)
+    held_out.evaluate_benchmark(rest, None, source, tmp_path / "broken", "rl")
+    assert rest.engine(None).asked == [["vsi_bench-1"]]
+    assert files(tmp_path / "broken") == files(tmp_path / "whole")
+
+
+def test_the_published_config_pins_the_published_evaluation():
+    from configs.eval_published import get_config
+    from vilasr_jax.config import from_config_dict
+
+    job = from_config_dict(get_config())
+    assert (job.eval.sampling.temperature, job.eval.sampling.top_p) == (0.75, 0.9)
+    assert job.image.max_pixels == 351_232 and job.data.frames == 16
+    assert (job.drawing.max_turns, job.drawing.maze_turns, job.drawing.max_images) == (10, 20, 45)
+    assert len(job.data.benchmarks) == 5 and job.tasks == () and to_dict(job)["stages"] == ("eval",)

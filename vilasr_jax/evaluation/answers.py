@@ -1,0 +1,166 @@
+"""Scores of a results file, ours or anyone's, without a model.
+
+A line needs `answer`, `problem_type` (or `question_type`) and `model_output`, the last turn's text; the
+answer is what stands in its `<answer>`, and without one the line scores 0. Where there is `prediction`, it is
+the answer itself (null: none). `original_question_type` gives the type; `id` (or the question with its
+images) and `sample` say which lines answer the same question.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vilasr_jax.errors import DataError
+from vilasr_jax.evaluation.benchmarks import BenchmarkTable, benchmark_table, guess_benchmark
+from vilasr_jax.evaluation.evaluate import sample_scores
+from vilasr_jax.evaluation.scorers import SCORERS, question_kind
+from vilasr_jax.rewards.answers import tagged_answer
+
+BENCHMARKS = ("maze", "SpatialEval_spatialreal", "vsi_bench", "spar_bench", "mmsi_bench")
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """The scores of one results file.
+
+    Attributes:
+      label: a name for tables.
+      benchmark: which means are taken, see `benchmark_table`; "" for plain ones.
+      types: question type of each question, by its key.
+      scores: the score of each of its samples, 0 to 1, by its key.
+      kinds: how many lines each scorer scored.
+      unanswered: lines without an answer.
+      broken: what is wrong with lines that could not be scored, each with its number.
+    """
+
+    label: str
+    benchmark: str
+    types: Mapping[str, str]
+    scores: Mapping[str, Sequence[float]]
+    kinds: Mapping[str, int]
+    unanswered: int
+    broken: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Each question's mean over its samples."""
+        return {key: float(np.mean(own)) for key, own in self.scores.items()}
+
+    @property
+    def table(self) -> BenchmarkTable:
+        """The benchmark's means."""
+        means = self.means
+        return benchmark_table(self.benchmark, [(self.types[key], means[key]) for key in means])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `scores.json`: the table, the scorers used, and pass@k where there are samples."""
+        scorers = {kind: SCORERS[kind].__doc__.split(";")[0].split("\n")[0] for kind in self.kinds}
+        right = [[score == 1 for score in own] for own in self.scores.values()]
+        return {
+            **self.table.to_dict(),
+            "scorers": scorers,
+            "scored": dict(self.kinds),
+            "unanswered": self.unanswered,
+            **sample_scores(right),
+        }
+
+
+def score_lines(
+    lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", label: str = ""
+) -> ScoredRun:
+    """Scores the lines of a results file; one that is a text is broken, the text says why.
+
+    Raises:
+      DataError: no line can be scored.
+    """
+    types: dict[str, str] = {}
+    scores: dict[str, list[float]] = defaultdict(list)
+    kinds: Counter = Counter()
+    unanswered, broken = 0, []
+    for number, line in enumerate(lines, 1):
+        try:
+            if isinstance(line, str):
+                raise DataError(line)
+            kind = question_kind(str(line.get("problem_type") or line.get("question_type") or ""))
+            prediction, truth = _prediction(line), line.get("answer")
+            if truth is None:
+                raise DataError("answer is missing")
+        except DataError as error:
+            broken.append(f"line {number}: {error}")
+            continue
+        key = _key(line)
+        types.setdefault(key, str(line.get("original_question_type") or ""))
+        scores[key].append(SCORERS[kind](prediction, truth))
+        kinds[kind] += 1
+        unanswered += prediction is None
+    if not scores:
+        why = "; ".join(broken[:2]) or "it is empty"
+        raise DataError(f"{label or 'the results'}: no line can be scored ({why})")
+    metas = [line.get("meta") for line in lines if isinstance(line, dict)]
+    found = {str(meta.get("benchmark") or "") for meta in metas if isinstance(meta, dict)}
+    known = benchmark or (found.pop() if len(found) == 1 else "") or guess_benchmark(types.values())
+    return ScoredRun(label, known, types, scores, kinds, unanswered, broken)
+
+
+def read_results(path: str | os.PathLike, benchmark: str = "") -> ScoredRun:
+    """Scores a results file (JSON lines or a JSON list), or the `results.jsonl` of a folder.
+
+    The benchmark is the one given, else what the rows, the folder's name or the question types say.
+
+    Raises:
+      DataError: there is no such file, or no line of it can be scored.
+    """
+    path = Path(path)
+    file = path / "results.jsonl" if path.is_dir() else path
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{file}: can't be read ({error.strerror or error})") from None
+    named = [part for part in reversed((*file.parts[:-1], file.stem)) if part in BENCHMARKS]
+    run = score_lines(_lines(text), benchmark, str(path))
+    if not run.benchmark and named:
+        run = score_lines(_lines(text), named[0], str(path))
+    return run
+
+
+def _lines(text: str) -> list[Mapping[str, Any] | str]:
+    if text.lstrip()[:1] == "[":
+        try:
+            return [line if isinstance(line, dict) else "is not an object" for line in json.loads(text)]
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"the results are no valid JSON list ({error})") from None
+    return [_line(line) for line in text.splitlines() if line.strip()]
+
+
+def _line(text: str) -> Mapping[str, Any] | str:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return "is no valid JSON"
+    return line if isinstance(line, dict) else "is not an object"
+
+
+def _prediction(line: Mapping[str, Any]) -> str | None:
+    if "prediction" in line:
+        said = line["prediction"]
+        return None if said is None else str(said)
+    output = line.get("model_output")
+    if isinstance(output, list):  # some keep the turns
+        output = output[-1] if output else ""
+    if not isinstance(output, str):
+        raise DataError("has no model_output (the last turn's text) and no prediction")
+    return tagged_answer(output)
+
+
+def _key(line: Mapping[str, Any]) -> str:
+    if line.get("id") is not None:
+        return str(line["id"])
+    return json.dumps([line.get("question"), line.get("options"), line.get("image_path")])

@@ -1,0 +1,51 @@
+"""A finished conversation as messages, read back from its token ids."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vilasr_jax.processing import Tokenizer
+from vilasr_jax.rollout.trajectory import Trajectory
+
+Part = dict[str, Any]  # {"type": "text", "text": str} or {"type": "image"}
+
+
+def messages_of(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """[{"role", "content": [part, ...]}, ...]; the pictures in order are `trajectory.images_in_tokens`."""
+    special, tokens = tokenizer.special, trajectory.tokens
+    starts = np.flatnonzero(tokens == special.im_start)
+    messages = []
+    for start, end in pairwise([*starts, len(tokens)]):
+        piece = tokens[start + 1 : end]
+        stops = np.flatnonzero(piece == special.im_end)
+        parts = _parts(piece[: stops[0]] if len(stops) else piece, tokenizer)
+        role, _, rest = parts[0]["text"].partition("\n")
+        messages.append({"role": role, "content": [p for p in [_text(rest), *parts[1:]] if p != _text("")]})
+    return messages
+
+
+def joined(message: dict[str, Any], mark: str) -> str:
+    """A message's text with `mark` where a picture stands; words that look like the mark are taken apart."""
+    texts = [
+        mark if part["type"] == "image" else part["text"].replace(mark, mark[:1] + " " + mark[1:])
+        for part in message["content"]
+    ]
+    return "".join(texts)
+
+
+def _parts(piece: np.ndarray, tokenizer: Tokenizer) -> list[Part]:
+    """Texts and pictures in turn, a text first."""
+    special = tokenizer.special
+    parts, at = [], 0
+    for start in np.flatnonzero(piece == special.vision_start):
+        parts += [_text(tokenizer.decode(piece[at:start], skip_special=True)), {"type": "image"}]
+        ends = np.flatnonzero(piece[start:] == special.vision_end)
+        at = start + ends[0] + 1 if len(ends) else len(piece)
+    return [*parts, _text(tokenizer.decode(piece[at:], skip_special=True))]
+
+
+def _text(text: str) -> Part:
+    return {"type": "text", "text": text}

@@ -1,0 +1,141 @@
+"""Held-out questions, answered in full free-running conversations, and the benchmarks among them.
+
+Everything a score depends on (prompt, limits, pixels, frames, sampling, scorers) is written beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vilasr_jax.config import to_dict
+from vilasr_jax.drawing.prompts import get_prompts
+from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
+from vilasr_jax.files import write_json
+from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.tasks import Row, chance
+from vilasr_jax.tasks.stored import StoredRows, read_index
+from vilasr_jax.training.context import Context
+
+
+def evaluate(
+    context: Context,
+    params: Any,
+    rows: Sequence[Row],
+    folder: Path,
+    name: str,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Free-running conversations about `rows`; writes results and scores into `folder`.
+
+    `progress` is called with the number of conversations that are finished.
+    """
+    lines = _answer(context, params, rows, folder, name, progress)
+    scores = summarize(lines)
+    scores["chance"] = chance(rows)
+    for name_of_part, key in (("families", "family"), ("kinds", "kind"), ("parts", "unlike")):
+        values = sorted({row.meta[key] for row in rows if key in row.meta})
+        if len(values) > 1 or key == "unlike":
+            scores[name_of_part] = {value: _part(rows, lines, key, value) for value in values}
+    scores["sampling"] = to_dict(context.job.eval.sampling)
+    scores["settings"] = settings_of(context)
+    if is_writer():
+        write_json(folder / "scores.json", scores)
+
+
+def evaluate_benchmark(
+    context: Context,
+    params: Any,
+    source: Path,
+    folder: Path,
+    name: str,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """The imported benchmark in `source`, scored as published: the table and all that it depends on."""
+    index = read_index(source)
+    rows = context.decoded(StoredRows([source]), "benchmarks")
+    lines = _answer(context, params, rows, folder, name, progress)
+    run = score_lines(lines, index["format"])
+    data = {"format": index["format"], "source": index.get("source"), "rows": index["rows"]}
+    scores = {
+        **run.to_dict(),
+        **{key: value for key, value in summarize(lines).items() if key != "pass_at_k"},
+        "settings": {**settings_of(context, "benchmarks"), "data": data},
+    }
+    if is_writer():
+        write_json(folder / "scores.json", scores)
+
+
+def settings_of(context: Context, use: str = "") -> dict[str, Any]:
+    """What a score depends on beside the model: prompts, limits, pixels, frames, sampling."""
+    job = context.job
+    words = hashlib.sha256(repr(get_prompts(job.drawing.prompt)).encode()).hexdigest()
+    least, most = context.pixels(use) if use else (job.image.min_pixels, job.image.max_pixels)
+    return {
+        "prompt": {"variant": job.drawing.prompt, "sha256": words},
+        "style": job.drawing.style,
+        "tools": list(context.settings.tools) if context.settings.draw else [],
+        "max_turns": job.drawing.max_turns,
+        "maze_turns": job.drawing.maze_turns or job.drawing.max_turns,
+        "max_images": job.drawing.max_images,
+        "min_pixels": least,
+        "max_pixels": most,
+        "frames": job.data.frames,
+        "sampling": to_dict(job.eval.sampling),
+        "samples": job.eval.samples,
+        "seed": job.seed,
+        "model": {"preset": job.model.preset, "init_from": job.model.init_from, "dtype": job.model.dtype},
+    }
+
+
+def _answer(
+    context: Context, params: Any, rows: Sequence[Row], folder: Path, name: str, progress
+) -> list[dict[str, Any]]:
+    """Every question's conversations as lines of `results.jsonl`, those already there kept."""
+    section = context.job.eval
+    samples = section.samples
+    results = ResultsFile(folder, section.shard * samples)
+    if is_writer():
+        results.begin()
+    barrier("results")
+    done = min(len(results) // samples, len(rows))
+    for first in range(done, len(rows), section.shard):
+        some = [rows[number] for number in range(first, min(first + section.shard, len(rows)))]
+        requests = context.requests(some, samples=samples, seed=first * samples)
+        trajectories = context.generate(
+            section.sampling,
+            params,
+            requests,
+            context.key("eval"),
+            progress and (lambda n, before=first * samples: progress(before + n)),
+        )
+        score_all(trajectories, context.reward)
+        if is_writer():
+            results.append(
+                result_line(
+                    trajectory,
+                    context.tokenizer,
+                    stage=name,
+                    model_id=f"{context.job.name}/{name}",
+                    pictures=folder / "images" if first * samples + number < section.gallery else None,
+                )
+                for number, trajectory in enumerate(trajectories)
+            )
+        barrier("results")
+    return results.read()
+
+
+def _part(rows: Sequence[Row], lines: Sequence[dict[str, Any]], key: str, value: str) -> dict[str, Any]:
+    """Scores of the rows whose `meta[key]` is this value."""
+    scores = summarize([line for line in lines if line["meta"].get(key) == value])
+    return {**scores, "chance": chance([row for row in rows if row.meta.get(key) == value])}
+
+
+def blank(row: Row) -> Row:
+    """The row with white images: what can be answered without looking."""
+    return dataclasses.replace(row, images=tuple(Image.new("RGB", i.size, "white") for i in row.images))

@@ -1,0 +1,81 @@
+"""Trace synthesis: a teacher answers questions by drawing, and a published rule says which traces are kept.
+
+The teacher is the run's last finished stage, or `config.model.init_from` where nothing is trained. What it
+writes has the layout of imported conversations, so that `config.data.traces` of another run takes the folder.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.progress import Progress
+
+from vilasr_jax.errors import DataError
+from vilasr_jax.files import write_json
+from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.rollout import Trajectory, joined, messages_of
+from vilasr_jax.tasks.stored import IMAGE_MARK, INDEX, StoredRow
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.sampled import sample_shards, write_funnel
+
+
+def run_synthesis(context: Context, params: Any, progress: Progress) -> Path:
+    """Writes the traces of the teacher `params` into `<workdir>/traces`; returns that folder.
+
+    Raises:
+      DataError: none was kept.
+    """
+    section, folder = context.job.synthesis, context.workdir / "traces"
+    if (folder / INDEX).exists():
+        return folder
+    paths, funnel = sample_shards(
+        context,
+        params,
+        progress,
+        stage="synthesis",
+        section=section,
+        rule=section.rule,
+        path=lambda number, _: folder / f"rows-{number:05d}.array_record",
+        record=lambda trajectory: stored_row(context, trajectory).to_bytes(),
+    )
+    write_funnel(folder, funnel)
+    if not paths:
+        raise DataError(
+            f"synthesis: none of {funnel['sampled']} sampled conversations passed the rule "
+            f"config.synthesis.rule={section.rule}; {folder / 'funnel.json'} says where they were lost"
+        )
+    shards = [path.name for path in paths]
+    if is_writer():
+        index = {"format": "traces", "rows": funnel["kept"], "shards": shards, **funnel}
+        write_json(folder / INDEX, index)
+    barrier("traces")
+    return folder
+
+
+def stored_row(context: Context, trajectory: Trajectory) -> StoredRow:
+    """A sampled conversation in the layout of an imported one, its pictures as PNG."""
+    row = trajectory.row
+    messages = [
+        {"role": message["role"], "content": joined(message, IMAGE_MARK)}
+        for message in messages_of(trajectory, context.tokenizer)
+    ]
+    return StoredRow(
+        id=trajectory.id,
+        question=row["question"],
+        answer=row["answer"],
+        question_type=row["question_type"],
+        options=tuple(row["options"]),
+        images=tuple(map(_png, trajectory.images_in_tokens)),
+        data_type=row["data_type"],
+        meta=row["meta"],
+        messages=tuple(messages),
+    )
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "png")
+    return out.getvalue()
