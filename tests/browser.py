@@ -12,24 +12,27 @@ FLAGS = (
 ).split()
 
 
-@contextlib.contextmanager
-def chromium(profile, width: int = 1400, height: int = 900, dark: bool = False):
-    """Yields (page, faults): a tab, and what its console complained about. `profile` is a new folder."""
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for the tests of a file."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("no Chromium is installed")
     with playwright.sync_playwright() as api:
-        context = api.chromium.launch_persistent_context(
-            str(profile),
-            executable_path=path,
-            args=FLAGS,
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-        )
-        page, faults = context.pages[0], []
-        page.set_default_timeout(20_000)
-        page.on("console", lambda line: line.type in ("error", "warning") and faults.append(line.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        yield page, faults
-        context.close()
+        chromium = api.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def tab(browser, width: int = 1400, height: int = 900, dark: bool = False):
+    """Yields (page, faults): a tab with nothing kept from others, and what its console complained about."""
+    size, scheme = {"width": width, "height": height}, "dark" if dark else "light"
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    page, faults = context.new_page(), []
+    page.set_default_timeout(20_000)
+    page.on("console", lambda line: line.type in ("error", "warning") and faults.append(line.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page, faults
+    context.close()

@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from vilasr_jax.config import JobConfig, from_config_dict
 from vilasr_jax.errors import STOPPED, ConfigError, Stopped, UserError
 from vilasr_jax.files import write_json
+from vilasr_jax.usage import HELP
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "A file of configs/; override a key with --config.key=value.")
@@ -36,6 +37,10 @@ flags.DEFINE_integer("layers", 0, "plan: cut the language model to so many layer
 flags.DEFINE_string("save_hlo", "", "plan: a folder for each step's optimised HLO text.")
 flags.DEFINE_list("answers", [], "eval: results files (or folders that hold one) to score without a model.")
 flags.DEFINE_string("benchmark", "", "eval --answers: which benchmark, where the file does not say.")
+flags.DEFINE_string("host", "127.0.0.1", "serve: the address to listen at.")
+flags.DEFINE_integer("port", 8000, "serve: the port to listen at; 0 takes any free one.")
+flags.DEFINE_string("token", None, "serve: what clients send as their API key (default: VILASR_TOKEN).")
+flags.DEFINE_integer("slots", 8, "serve: conversations at once.", lower_bound=1)
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
 flags.DEFINE_integer("profile", 0, "train: steps of each stage to trace with the JAX profiler.")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn, bench soft: the seeds, with commas between them.")
@@ -53,6 +58,8 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   data import FORMAT SRC DST [--images=DIR]
                             published data to rows; SRC may be gs://; FORMAT is cold_start, rrs, rl, maze,
                             SpatialEval_spatialreal, vsi_bench, spar_bench or mmsi_bench
+  serve WORKDIR [--port 8000]
+                            a page to ask the model on, and an OpenAI-compatible API
   convert from-hf SRC DST   a Hugging Face folder to an Orbax checkpoint
   convert to-hf SRC DST     and back
   plan --topology=v5e:8x8   compiles the config's steps for a TPU slice, without one: memory, traffic, time
@@ -63,6 +70,8 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   bench sft                 supervised steps beside transformers, the same weights and data
   bench convert --size 7b   a conversion beside a plain copy of the same bytes
 
+`vilasr COMMAND --help` says more about one.
+
 Examples
   vilasr train --config=configs/maze_tiny.py --workdir=runs/quickstart
   vilasr solve maze.png --question "..." --checkpoint runs/quickstart
@@ -72,6 +81,7 @@ Examples
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the console script."""
     argv = sys.argv if argv is None else argv
+    sys.path.append(os.getcwd())  # tasks, tools and sizes of the user's own lie there
     logging.set_verbosity(logging.WARNING)
     try:
         code = _run(argv)
@@ -92,7 +102,7 @@ def _run(argv: list[str]) -> int:
         known = ", ".join(COMMANDS)
         raise ConfigError(f"no command {argv[1]!r}; there are: {known}. `vilasr help` shows them")
     if any(word in ("-h", "--help") for word in argv[2:]):
-        print(USAGE)
+        print(HELP.get(argv[1], USAGE))
         return 0
     command(_parse(argv))
     return 0
@@ -218,6 +228,16 @@ def _data_import(words: list[str]) -> None:
     _save(index)
 
 
+def _serve(words: list[str]) -> None:
+    from vilasr_jax.serve import Limits, serve
+
+    if len(words) != 1:
+        raise ConfigError("usage: vilasr serve WORKDIR [--port=8000] [--host=127.0.0.1] [--token=SECRET]")
+    token = os.environ.get("VILASR_TOKEN", "") if FLAGS.token is None else FLAGS.token
+    limits = Limits(slots=FLAGS.slots, waiting=3 * FLAGS.slots)
+    serve(Path(words[0]), host=FLAGS.host, port=FLAGS.port, token=token, limits=limits)
+
+
 def _convert(words: list[str]) -> None:
     from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf
 
@@ -329,6 +349,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "eval": _eval,
     "solve": _solve,
     "data": _data,
+    "serve": _serve,
     "convert": _convert,
     "plan": _plan,
     "report": _report,

@@ -8,8 +8,11 @@ strictly: a key that does not exist, or a value of another type, is a `ConfigErr
 from __future__ import annotations
 
 import dataclasses
+import runpy
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -21,7 +24,7 @@ from vilasr_jax.errors import ConfigError
 class ModelSection:
     """Which backbone, and where its first weights come from."""
 
-    preset: str = "tiny"  # tiny, 3b, 7b, 32b, 72b
+    preset: str = "tiny"  # tiny, 3b, 7b, 32b, 72b, or a module that holds a CONFIG (my_package.my_size)
     init_from: str = ""  # a Hugging Face folder; empty: random weights from the job's seed
     dtype: str = "float32"  # compute
     param_dtype: str = "float32"  # masters
@@ -134,6 +137,7 @@ class EngineSection:
     prompt_images: tuple[int, ...] = (1,)
     insert_images: tuple[int, ...] = (1,)
     draw_workers: int = 2  # threads
+    own_sampling: bool = False  # requests bring their own temperature and top-p, as to a server
     draw_seconds: float = 30.0  # a drawing that takes longer costs its turn an error text; 0: no limit
     draw_wait: float = 1.0  # seconds that other rows wait for a drawing, so that runs repeat bit by bit
 
@@ -314,6 +318,26 @@ class JobConfig:
     data: DataSection = field(default_factory=DataSection)
     synthesis: SynthesisSection = field(default_factory=SynthesisSection)
     mesh: MeshSection = field(default_factory=MeshSection)
+
+
+def read_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> JobConfig:
+    """The job of a config file, with some keys changed, as in `{"rl.steps": 9}`.
+
+    Raises:
+      ConfigError: there is no such file or key, or a value has another type.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such config file")
+    config = runpy.run_path(str(path))["get_config"]().to_dict()
+    for key, value in (changes or {}).items():
+        *sections, name = key.split(".")
+        place = config
+        for section in sections:
+            place = place.get(section)
+            if not isinstance(place, dict):
+                raise ConfigError(f"config.{key}: there is no section {section!r}")
+        place[name] = value
+    return from_config_dict(config)
 
 
 def to_dict(job: Any) -> dict:

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from tests.browser import chromium
+from tests.browser import tab
 from tests.report.conftest import write_workdir
 from vilasr_jax.report import render_report
 
@@ -20,8 +20,8 @@ def shown(page) -> str:
     return page.locator(".status [aria-live]").inner_text()
 
 
-def test_a_reader_finds_a_conversation(report, tmp_path):
-    with chromium(tmp_path) as (page, faults):
+def test_a_reader_finds_a_conversation(report, browser):
+    with tab(browser) as (page, faults):
         page.goto(report)
         assert shown(page) == "1 of 6 conversations"  # of the last stage
         page.get_by_label("Stage").select_option("")
@@ -41,8 +41,8 @@ def test_a_reader_finds_a_conversation(report, tmp_path):
         assert not faults
 
 
-def test_keyboard_comparison_and_zoom(report, tmp_path):
-    with chromium(tmp_path) as (page, faults):
+def test_keyboard_comparison_and_zoom(report, browser):
+    with tab(browser) as (page, faults):
         page.goto(report)
         page.keyboard.press("ArrowRight")
         assert shown(page) == "2 of 6 conversations"
@@ -69,8 +69,8 @@ def test_keyboard_comparison_and_zoom(report, tmp_path):
         assert not faults
 
 
-def test_a_phone_in_the_dark(report, tmp_path):
-    with chromium(tmp_path, width=390, height=844, dark=True) as (page, faults):
+def test_a_phone_in_the_dark(report, browser):
+    with tab(browser, width=390, height=844, dark=True) as (page, faults):
         page.goto(report)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.locator("html").get_attribute("data-theme") == "dark"
@@ -81,11 +81,11 @@ def test_a_phone_in_the_dark(report, tmp_path):
         assert not faults
 
 
-def test_every_control_has_a_name_and_every_picture_words(report, tmp_path):
+def test_every_control_has_a_name_and_every_picture_words(report, browser):
     nameless = """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter(node =>
         !(node.labels && node.labels.length) && !node.getAttribute('aria-label') && !node.textContent.trim()
     ).map(node => node.outerHTML)"""
-    with chromium(tmp_path) as (page, faults):
+    with tab(browser) as (page, faults):
         page.goto(report)
         assert page.evaluate(nameless) == []
         assert page.locator("img:not([alt])").count() == 0
@@ -112,10 +112,10 @@ def luminance(color: str) -> float:
 
 
 @pytest.mark.slow
-def test_two_thousand_conversations(tmp_path):
+def test_two_thousand_conversations(tmp_path, browser):
     out = render_report(write_workdir(tmp_path / "run", rows=334, with_pictures=334))
     assert out.stat().st_size < 30_000_000
-    with chromium(tmp_path / "profile") as (page, faults):
+    with tab(browser) as (page, faults):
         began = time.monotonic()
         page.goto(out.as_uri())
         page.wait_for_selector(".conv article")

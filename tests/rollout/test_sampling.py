@@ -87,3 +87,16 @@ def test_suppressed_tokens():
     assert not mask[free].any()
     assert mask[[special.im_start, special.image_pad, special.vision_start, special.video_pad]].all()
     assert mask[tokenizer.vocab_size :].all() and len(mask) == tokenizer.vocab_size + 7
+
+
+def test_rows_with_settings_of_their_own():
+    """A greedy row, a hot one and a narrow one in one batch sample as they would alone."""
+    rows, x = [(0.0, 1.0), (1.7, 1.0), (0.6, 0.5)], logits(3)
+    keys = jax.random.split(jax.random.key(1), 3)
+    own = tuple(np.array(values, np.float32) for values in zip(*rows, strict=True))
+    tokens, logprobs = sample(x, keys, RULED_OUT, SamplingSection(), own)
+    for i, (temperature, top_p) in enumerate(rows):
+        alone = SamplingSection(temperature=temperature, top_p=top_p)
+        token, logprob = sample(x[i : i + 1], keys[i : i + 1], RULED_OUT, alone)
+        assert tokens[i] == token[0]
+        np.testing.assert_allclose(logprobs[i], logprob[0], atol=1e-5)

@@ -40,7 +40,7 @@ def render_report(workdir: str | Path) -> Path:
             "NOTES": sections.notes(run),
             "DATA": safe_json(data),
             "IMAGES": safe_json(shelf.uris),
-            "SCRIPT": "\n".join(_asset(name) for name in ("base.js", "charts.js", "gallery.js")),
+            "SCRIPT": "\n".join(_asset(name) for name in ("dom.js", "base.js", "charts.js", "gallery.js")),
         },
     )
     out = run.path / "report.html"

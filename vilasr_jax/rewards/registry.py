@@ -39,10 +39,15 @@ _REWARDS: dict[str, Reward] = {}
 
 
 def register(name: str) -> Callable[[Reward], Reward]:
-    """Adds a reward under `name`; it returns 0 to 1 for a `Finished`."""
+    """Adds a reward under `name`; it returns 0 to 1 for a `Finished`.
+
+    The function of the same name again, as when a notebook's cell or a config file is run twice, takes the
+    place of the first.
+    """
 
     def add(reward: Reward) -> Reward:
-        if name in _REWARDS:
+        known = _REWARDS.get(name)
+        if known is not None and known.__qualname__ != reward.__qualname__:
             raise ConfigError(f"reward {name!r} is registered twice; choose another name")
         _REWARDS[name] = reward
         return reward

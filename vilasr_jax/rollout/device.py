@@ -48,6 +48,8 @@ class RolloutState(NamedTuple):
     turn_limit: jax.Array  # [b] int32
     turn_tokens: jax.Array  # [b, n] int32
     turn_logprobs: jax.Array  # [b, n] float32
+    temperature: jax.Array  # [b] float32, the trajectory's own; read where conversations bring their own
+    top_p: jax.Array  # [b] float32, likewise
 
 
 class NewTurn(NamedTuple):
@@ -68,6 +70,8 @@ class Rows(NamedTuple):
     position: jax.Array  # [m] int32, of the first token to be sampled
     turn_limit: jax.Array  # [m] int32
     seed: jax.Array  # [m] int32 (used by prefill)
+    temperature: jax.Array  # [m] float32 (used by prefill)
+    top_p: jax.Array  # [m] float32 (used by prefill)
 
 
 class Calls:
@@ -83,8 +87,10 @@ class Calls:
         decode_steps: int,
         stop_share: float,
         mesh: Mesh,
+        own_sampling: bool = False,
     ):
         self.config, self.graphdef, self.sampling = config, graphdef, sampling
+        self.own_sampling = own_sampling
         self.suppressed, self.stop_ids = suppressed, stop_ids
         self.decode_steps, self.stop_share = decode_steps, stop_share
         self.mesh = mesh
@@ -121,6 +127,8 @@ class Calls:
             turn_limit=zeros(),
             turn_tokens=jnp.zeros((slots, self.sampling.max_turn_tokens), jnp.int32),
             turn_logprobs=jnp.zeros((slots, self.sampling.max_turn_tokens), jnp.float32),
+            temperature=jnp.zeros(slots, jnp.float32),
+            top_p=jnp.ones(slots, jnp.float32),
         )
         return jax.device_put(state, NamedSharding(self.mesh, _ROWS))
 
@@ -143,6 +151,8 @@ class Calls:
             cache=cache,
             seed=state.seed.at[rows.slots].set(rows.seed, mode="drop"),
             count=state.count.at[rows.slots].set(0, mode="drop"),
+            temperature=state.temperature.at[rows.slots].set(rows.temperature, mode="drop"),
+            top_p=state.top_p.at[rows.slots].set(rows.top_p, mode="drop"),
         )
         return self._first_token(model, state, key, hidden[rows.source], rows)
 
@@ -201,7 +211,8 @@ class Calls:
             state.seed, state.count
         )
         logits = model.logits(hidden[:, None])[:, 0]
-        token, logprob = sample(logits, keys, self.suppressed, self.sampling)
+        own = (state.temperature, state.top_p) if self.own_sampling else None
+        token, logprob = sample(logits, keys, self.suppressed, self.sampling, own)
         b, n = state.turn_tokens.shape
         at = (jnp.arange(b), jnp.where(rows, state.turn_length, n))  # past the end: dropped
         length = state.turn_length + rows

@@ -110,8 +110,9 @@ class Engine:
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
         self.calls = Calls(
-            config, graphdef, sampling, suppressed, stop_ids, engine.decode_steps, engine.stop_share, mesh
-        )
+            config, graphdef, sampling, suppressed, stop_ids, engine.decode_steps, engine.stop_share, mesh,
+            engine.own_sampling,
+        )  # fmt: skip
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
         self.shard_slots = -(-engine.slots // (engine.lanes * self.shards))  # of one lane
         self.lane_slots = self.shard_slots * self.shards
@@ -302,10 +303,10 @@ class Engine:
     def _start(self, lane: _Lane, shards: list[list[int]], m: int, source: list[list[int]]) -> Rows:
         """Which slots open a turn: m rows a shard, padding at the slot one past the shard's last."""
 
-        def padded(values: list[list[int]], fill: int = 0) -> np.ndarray:
-            return np.array([[*own, *[fill] * (m - len(own))] for own in values], np.int32).reshape(-1)
+        def padded(values: list[list], fill: int = 0, kind: type = np.int32) -> np.ndarray:
+            return np.array([[*own, *[fill] * (m - len(own))] for own in values], kind).reshape(-1)
 
-        def each(value: Callable[[Conversation], int]) -> list[list[int]]:
+        def each(value: Callable[[Conversation], float]) -> list[list]:
             return [[value(lane.live[slot]) for slot in shard] for shard in shards]
 
         return Rows(
@@ -314,6 +315,8 @@ class Engine:
             position=padded(each(lambda c: c.position)),
             turn_limit=padded(each(lambda c: min(c.room, self.sampling.max_turn_tokens)), 1),
             seed=padded(each(lambda c: c.seed)),
+            temperature=padded(each(lambda c: c.request.temperature), kind=np.float32),
+            top_p=padded(each(lambda c: c.request.top_p), kind=np.float32),
         )
 
     def _new_turn(self, shards: list[list[Incoming]], buckets: Buckets) -> NewTurn:

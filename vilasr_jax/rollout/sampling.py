@@ -35,7 +35,11 @@ def allowed_logits(logits: jax.Array, suppressed: jax.Array, temperature: float)
 
 
 def sample(
-    logits: jax.Array, keys: jax.Array, suppressed: jax.Array, sampling: SamplingSection
+    logits: jax.Array,
+    keys: jax.Array,
+    suppressed: jax.Array,
+    sampling: SamplingSection,
+    own: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Samples one token a row.
 
@@ -44,29 +48,35 @@ def sample(
       keys: [b] PRNG keys, one a row, so that a row's token does not depend on its neighbours.
       suppressed: [v] bool.
       sampling: temperature (0: greedy), top_k and top_p (nucleus; Holtzman et al., 2020).
+      own: each row's own temperature and top-p, [b] float32 both, instead of `sampling`'s.
 
     Returns:
       tokens [b] int32, and their log-probabilities [b] float32 under softmax(logits / temperature) over the
       tokens a model may write, before top-k and top-p cut anything (what the policy gradient needs).
     """
-    logits = allowed_logits(logits, suppressed, sampling.temperature)
+    temperature, top_p = sampling.temperature, sampling.top_p
+    if own is not None:
+        temperature, top_p = (value[:, None] for value in own)
+        logits = logits / jnp.where(temperature > 0, temperature, 1)
+    logits = allowed_logits(logits, suppressed, 1.0 if own is not None else temperature)
     logprobs = jax.nn.log_softmax(logits, axis=-1)
-    if sampling.temperature == 0:
+    if own is None and temperature == 0:
         tokens = jnp.argmax(logits, axis=-1)
     else:
         kept = logits
         if sampling.top_k:
             kth = jax.lax.top_k(kept, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
             kept = jnp.where(kept < kth, NEVER, kept)
-        if sampling.top_p < 1:
-            probs = jax.nn.softmax(kept, axis=-1)
-            kept = jnp.where(_nucleus(probs, sampling.top_p), kept, NEVER)
+        if own is not None or top_p < 1:
+            kept = jnp.where(_nucleus(jax.nn.softmax(kept, axis=-1), top_p), kept, NEVER)
         tokens = jax.vmap(jax.random.categorical)(keys, kept)
+        if own is not None:
+            tokens = jnp.where(temperature[:, 0] > 0, tokens, jnp.argmax(logits, axis=-1))
     tokens = tokens.astype(jnp.int32)
     return tokens, jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
 
 
-def _nucleus(probs: jax.Array, top_p: float) -> jax.Array:
+def _nucleus(probs: jax.Array, top_p: float | jax.Array) -> jax.Array:
     """[b, v] bool: the fewest likeliest tokens with a mass of at least `top_p`, and what ties with the last.
 
     Non-negative floats are ordered as their bits are, so the least probability to keep is found by halving

@@ -21,7 +21,13 @@ from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError, Stopped
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, param_shardings, preset
+from vilasr_jax.models.qwen2_5_vl import (
+    PUBLISHED_SIZES,
+    ModelConfig,
+    Qwen2_5_VL,
+    param_shardings,
+    preset,
+)
 from vilasr_jax.parallel import (
     barrier,
     gather,
@@ -102,8 +108,8 @@ class Context:
 
     @cached_property
     def model_config(self) -> ModelConfig:
-        """That of `job.model.init_from`, else the preset; "tiny" takes vocabulary and special ids from the
-        tokenizer."""
+        """That of `job.model.init_from`, else the preset; one that is no published size takes vocabulary and
+        special ids from the tokenizer."""
         job, special = self.job, self.tokenizer.special
         fields: dict[str, Any] = dict(
             dtype=job.model.dtype,
@@ -114,7 +120,7 @@ class Context:
         )
         if job.model.init_from:
             return open_hf(job.model.init_from, **fields)[0]
-        if job.model.preset == "tiny":
+        if job.model.preset not in PUBLISHED_SIZES:
             fields |= dict(
                 vocab_size=-(-self.tokenizer.vocab_size // 8) * 8,
                 image_token_id=special.image_pad,

@@ -5,6 +5,7 @@ from vilasr_jax.models.qwen2_5_vl.attention import cached_attention as cached_at
 from vilasr_jax.models.qwen2_5_vl.attention import self_attention as self_attention
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache as KVCache
 from vilasr_jax.models.qwen2_5_vl.cache import init_cache as init_cache
+from vilasr_jax.models.qwen2_5_vl.config import PUBLISHED_SIZES as PUBLISHED_SIZES
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig as ModelConfig
 from vilasr_jax.models.qwen2_5_vl.config import VisionConfig as VisionConfig
 from vilasr_jax.models.qwen2_5_vl.config import preset as preset

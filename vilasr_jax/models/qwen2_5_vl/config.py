@@ -1,6 +1,7 @@
 """Sizes and choices of one Qwen2.5-VL model, and the presets under which they are published."""
 
 import dataclasses
+import importlib
 
 from vilasr_jax.errors import ConfigError
 
@@ -151,8 +152,13 @@ _PRESETS = {
 }
 
 
+PUBLISHED_SIZES = ("3b", "7b", "32b", "72b")
+
+
 def preset(name: str, **overrides) -> ModelConfig:
     """The config of a published size ("3b", "7b", "32b", "72b") or of the small CPU model ("tiny").
+
+    A name with a dot is a module of the user's own that holds a `CONFIG`.
 
     Args:
       name: preset name.
@@ -162,14 +168,24 @@ def preset(name: str, **overrides) -> ModelConfig:
     Raises:
       ConfigError: an unknown preset or field, or sizes that do not fit together.
     """
-    if name not in _PRESETS:
-        raise ConfigError(f"model preset {name!r} does not exist; choose one of {sorted(_PRESETS)}")
-    base = _PRESETS[name]
+    base = _PRESETS[name] if name in _PRESETS else _own(name)
     vision = overrides.get("vision", {})
     if not isinstance(vision, VisionConfig):
         width = {"out_hidden_size": overrides.get("hidden_size", base.hidden_size)}
         vision = _replace(base.vision, {**width, **vision}, "model config, vision")
     return base.replace(**{**overrides, "vision": vision})
+
+
+def _own(name: str) -> ModelConfig:
+    if "." not in name:
+        raise ConfigError(f"model preset {name!r} does not exist; choose one of {sorted(_PRESETS)}")
+    try:
+        config = importlib.import_module(name).CONFIG
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(f"model preset {name!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(f"model preset {name!r}: its CONFIG is no ModelConfig")
+    return config
 
 
 def _replace(config, changes, where):

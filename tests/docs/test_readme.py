@@ -1,0 +1,123 @@
+"""What the README shows works as shown."""
+
+import random
+import sys
+
+import jax.numpy as jnp
+import pytest
+from absl import flags
+from flax import nnx
+from PIL import Image
+
+from tests.docs import readme
+from vilasr_jax import cli, usage
+from vilasr_jax.config import from_config_dict, read_config
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.job import check
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
+from vilasr_jax.rewards import RewardSettings, score
+from vilasr_jax.tasks import get_family
+from vilasr_jax.tasks.replay import replay
+from vilasr_jax.training.context import Context
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory):
+    """The README's files, in a folder that Python looks into."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for name, text in readme.modules().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / f"{name}.py").write_text(text)
+    (folder / "configs").symlink_to(readme.ROOT / "configs")
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+def test_a_reward_of_ones_own(plugins, monkeypatch):
+    monkeypatch.chdir(plugins)
+    job = read_config("mine/few_turns.py")
+    assert job.rl.rewards["few_turns"] == 0.2 and job.rl.rewards["accuracy"] == 0.5
+    text = "<think> so </think> Action: Answer\n<answer>B</answer>"
+    parts = score([text], answer="B", settings=RewardSettings(extra=(("few_turns", 0.2),)))
+    assert parts["few_turns"] == 1 and parts["total"] == 1.2
+
+
+def test_a_tool_of_ones_own(plugins):
+    settings = DrawingSettings(tools=("path_tracer", "mine.ruler"))
+    session = DrawingSession([Image.new("RGB", (112, 112), "white")], "How far?", settings=settings)
+    assert "Ruler: measures distances" in session.messages[0]["content"][0]["text"]
+    items = '[{"index": 1, "from_2d": [10, 20], "to_2d": [90, 20], "label": "width"}]'
+    reply = session.step(f"<think> a </think> Action: Ruler\n```json\n{items}\n```")
+    assert reply.drawn == 1 and reply.error is None and session.images[1] != session.images[0]
+    assert session.events[0]["calls"][0]["tool"] == "ruler" and session.events[0]["strict_format"]
+    reply = session.step('<think> a </think> Action: Ruler\n```json\n[{"index": 1, "label": "b"}]\n```')
+    assert reply.drawn == 0 and reply.error
+
+
+def test_a_task_of_ones_own(plugins):
+    family = get_family("mine.dots")
+    rows = list(family.rows(family.spec(None, "train"), 8))
+    assert not {row.meta["hash"] for row in rows} & {
+        row.meta["hash"] for row in family.rows(family.spec(None, "test"), 8)
+    }
+    for row in rows:
+        trace = family.expert_trace(row, random.Random(0))
+        session = row.session(DrawingSettings())
+        for text in trace.turns:
+            session.step(text)
+        parts = score(trace.turns, session.events, answer=row.answer, question_type=row.question_type)
+        assert session.answer == row.answer and parts["total"] == 1 and parts["drew"] == 1
+        assert replay(trace, DrawingSettings())
+
+
+def test_a_backbone_of_ones_own(plugins):
+    config = preset("mine.wide", vocab_size=64)
+    model = Qwen2_5_VL(config, rngs=nnx.Rngs(0))
+    tokens = jnp.ones((2, 5), jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(5), (3, 2, 5))
+    assert model.logits(model(tokens, positions, jnp.ones((2, 5), jnp.int32))).shape == (2, 5, 64)
+
+
+@pytest.fixture
+def flag_values(monkeypatch, plugins):
+    monkeypatch.chdir(plugins)
+    monkeypatch.setattr(cli, "_use_devices", lambda job: None)  # they are chosen already
+
+    def parse(words):
+        for name in ("config", "workdir", "json", "question", "checkpoint", "out"):
+            flags.FLAGS[name].unparse()
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        monkeypatch.setattr(sys, "argv", ["vilasr", *words])
+        return cli._parse(["vilasr", *words])
+
+    return parse
+
+
+@pytest.mark.parametrize("words", readme.commands(), ids=" ".join)
+def test_commands_are_understood(words, flag_values, plugins, tmp_path):
+    """Each one parses, and a config with its changes passes the checks made before a run."""
+    assert words[0] in cli.COMMANDS
+    flag_values(words)
+    if flags.FLAGS.config is not None:
+        check(Context(from_config_dict(flags.FLAGS.config), tmp_path))
+
+
+def test_every_command_is_listed_and_explained(capsys):
+    table = readme.README[readme.README.index("## Commands") :]
+    for name in cli.COMMANDS:
+        assert name in table, f"README's list of commands lacks {name}"
+        assert name in cli.USAGE, f"`vilasr help` lacks {name}"
+    for name, text in usage.HELP.items():
+        assert name in cli.COMMANDS and text.startswith(f"vilasr {name} ")
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["vilasr", name, "--help"])
+        assert stop.value.code == 0 and capsys.readouterr().out.strip() == text.strip()
+
+
+def test_every_file_that_is_named_is_there():
+    for name in readme.scripts():
+        assert (readme.ROOT / name).exists(), name
+    for name in set(readme.re.findall(r"\]\(([^)h][^)]*)\)", readme.README)):
+        assert (readme.ROOT / name).exists(), name

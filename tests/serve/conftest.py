@@ -1,0 +1,126 @@
+"""A server around a scripted model: real drawing, real HTTP, no network of neurons."""
+
+import base64
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image, ImageDraw
+
+from vilasr_jax.config import SamplingSection
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import DataError
+from vilasr_jax.rollout import Trajectory
+from vilasr_jax.serve import Limits, Worker, make_app
+
+LINE = '[{"index": 1, "start_point_2d": [14, 14], "end_point_2d": [%d, 14], "label": "way"}]'
+TURNS = [
+    f"<think> It goes right. </think> Action: Path Tracer\n```json\n{LINE % 42}\n```",
+    f"<think> Further. </think> Action: Path Tracer\n```json\n{LINE % 70}\n```",
+    "<think> There it ends. </think> Action: Answer\n<answer> B </answer>",
+]
+
+
+class ScriptedEngine:
+    """Answers as `Engine.serve` does: every question in the same three turns.
+
+    A question with "slow" takes its time, one with "crash" brings the engine down, a long one is refused.
+    """
+
+    def __init__(self):
+        self.cancelled = 0
+        self.asked = []
+
+    def check(self, request):
+        if len(request.row["question"]) > 3000:
+            raise DataError("row request: its prompt has 5000 tokens, more than the largest buckets")
+
+    def serve(self, params, inbox, key):
+        while (request := inbox.get()) is not None:
+            self.asked.append(request)
+            if "crash" in request.row["question"]:
+                raise RuntimeError("out of memory")
+            for sample in range(request.samples):
+                self.answer(request, sample)
+
+    def answer(self, request, sample):
+        session, reason = request.session(), "cancelled"
+        try:
+            for text in TURNS:
+                for at in range(0, len(text), 20):
+                    if "slow" in request.row["question"]:
+                        time.sleep(0.05)
+                    request.on_tokens(sample, text[at : at + 20])
+                session.step(text)
+                event = session.events[-1]
+                request.on_turn(sample, event, [session.images[i - 1] for i in event["drawn"]])
+            reason = session.stop_reason
+        except Exception:
+            self.cancelled += 1
+        ids = np.arange(12, dtype=np.int32)
+        trajectory = Trajectory(
+            "request/0", ids, ids > 6, np.zeros(12, np.float32), session.images, session.events, reason, 1, 3,
+            request.row,
+        )  # fmt: skip
+        try:
+            request.on_end(sample, trajectory)
+        except Exception:
+            assert reason == "cancelled"
+
+
+def picture(width=112, height=84, kind="PNG"):
+    """A data URL of a small picture."""
+    image = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(image).rectangle((0, 0, width // 2, height // 2), fill=(30, 90, 160))
+    out = io.BytesIO()
+    image.save(out, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def messages(text="Which way?", url=None):
+    content = [{"type": "image_url", "image_url": {"url": url or picture()}}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": content}]
+
+
+def body(**fields):
+    return json.dumps({"messages": messages(), **fields})
+
+
+class Served:
+    """A running server: where it is, and what stands behind it."""
+
+    def __init__(self, limits=None, token="", hosts=("*",)):
+        self.limits = limits or Limits(slots=2, waiting=6, seconds=20, body_bytes=1 << 20, image_pixels=10**6)
+        self.engine = ScriptedEngine()
+        self.worker = Worker(
+            self.engine, None, DrawingSettings(), (784, 10**6), SamplingSection(0.75, 0.9), self.limits
+        )
+        sample = {"question": "Where does it end?", "options": ["A", "B"], "answer": "B", "image": picture()}
+        self.app = make_app(
+            self.worker, "maze", limits=self.limits, token=token, hosts=hosts, samples=[sample]
+        )
+        self.worker.start()
+        config = uvicorn.Config(self.app, port=0, log_level="error")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def close(self):
+        self.server.should_exit = True
+        self.thread.join()
+        self.worker.stop()
+
+
+@pytest.fixture(scope="module")
+def served():
+    server = Served()
+    yield server
+    server.close()

@@ -1,0 +1,69 @@
+"""The worker around a real engine and a tiny random model: many at once, each as it would be alone."""
+
+import asyncio
+import dataclasses
+
+import jax
+import pytest
+from PIL import Image
+
+from tests import tiny
+from vilasr_jax.config import EngineSection
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.rollout import Engine
+from vilasr_jax.serve import ApiError, Limits, Worker
+from vilasr_jax.serve.requests import Ask
+
+SETTINGS = DrawingSettings(prompt="short", max_turns=3)
+IMAGE = Image.new("RGB", (56, 28), (200, 30, 60))
+
+
+@pytest.fixture(scope="module")
+def worker():
+    section = EngineSection(
+        slots=3, lanes=1, decode_steps=3, prompt_tokens=(320,), insert_tokens=(64,), own_sampling=True
+    )
+    sampling = dataclasses.replace(tiny.SAMPLING, max_tokens=400)
+    engine = Engine(
+        tiny.config(), tiny.graphdef(), tiny.tokenizer(), tiny.suppressed(), section, sampling, tiny.PATCHES,
+        tiny.mesh(),
+    )  # fmt: skip
+    limits = Limits(slots=3, waiting=9)
+    params = tiny.place(tiny.params(), engine.calls.mesh)
+    worker = Worker(engine, params, SETTINGS, (784, 28 * 84), sampling, limits)
+    worker.warm_up()
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+async def answer(worker, ask):
+    stream = await worker.submit(ask)
+    text, trajectory = "", None
+    async for event in stream.events(60):
+        text += event.value if event.kind == "tokens" else ""
+        trajectory = event.value if event.kind == "end" else trajectory
+    return text, trajectory
+
+
+def test_many_at_once(worker):
+    asks = [
+        Ask("m", (IMAGE,), f"look {n}", seed=n, temperature=0.5 * (n % 3), max_tokens=5) for n in range(8)
+    ]
+
+    async def all_of_them():
+        return await asyncio.gather(*(answer(worker, ask) for ask in asks))
+
+    told = asyncio.run(all_of_them())
+    assert worker.busy == 0
+    for ask, (text, trajectory) in zip(asks, told, strict=True):
+        assert text == "".join(trajectory.texts) and trajectory.loss_mask.sum() <= 5
+        alone, _ = asyncio.run(answer(worker, ask))
+        assert alone == text  # whatever its neighbours were
+    assert jax.device_get(worker.engine.calls.decode._cache_size()) == 1  # nothing was compiled anew
+
+
+def test_a_question_without_room(worker):
+    with pytest.raises(ApiError, match="tokens") as refused:
+        asyncio.run(answer(worker, Ask("m", (IMAGE,), "look at image 1 " * 60)))
+    assert refused.value.status == 400 and worker.busy == 0

@@ -1,0 +1,96 @@
+"""Looking inside a model while it reads a conversation: attention weights, and where it was unsure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vilasr_jax.models.qwen2_5_vl.rope import mrope
+from vilasr_jax.models.qwen2_5_vl.stack import unstack
+from vilasr_jax.processing import Buckets, Encoded, collate, image_grid
+from vilasr_jax.rollout import Trajectory
+from vilasr_jax.solve import Model
+
+
+class TokenLogprob(NamedTuple):
+    """A sampled token, and how likely the model took it to be."""
+
+    turn: int  # from 1
+    text: str
+    logprob: float
+
+
+def attention_weights(model: Model, trajectory: Trajectory) -> np.ndarray:
+    """Attention of every layer and head over a whole conversation, [layers, heads, t, t]; rows add up to 1.
+
+    Memory grows with the square of the length: for single conversations.
+    """
+    tokens, images = trajectory.tokens, trajectory.images_in_tokens
+    grids = [image_grid(image) for image in images]
+    patches = max(rows * columns for _, rows, columns in grids)
+    example = Encoded(tokens, trajectory.loss_mask, images, model.tokenizer.special)
+    batch = collate([example], buckets=Buckets((len(tokens),), (len(images),), (patches,)))
+    net, config = nnx.merge(model.graphdef, model.params), model.config
+    x = net.embed(batch.tokens, batch.image_index, net.encode_vision(batch.vision))
+    rope = mrope(batch.positions, config.head_dim, config.rope_theta, config.mrope_section)
+    causal = np.tril(np.ones((len(tokens), len(tokens)), bool))
+    kept = []
+
+    def attend(q, k, v):
+        k, v = (jnp.repeat(part, q.shape[2] // part.shape[2], axis=2) for part in (k, v))
+        scores = jnp.einsum("btnh,bsnh->bnts", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
+        weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), axis=-1)
+        kept.append(np.asarray(weights[0]))
+        return jnp.einsum("bnts,bsnh->btnh", weights.astype(v.dtype), v)
+
+    for layer in unstack(net.language_model.layers, config.num_layers):
+        x = layer(x, rope, attend)
+    return np.stack(kept)
+
+
+def attention_maps(model: Model, trajectory: Trajectory, turn: int) -> list[np.ndarray]:
+    """Where the tokens of a turn look: for each image before it, [rows, columns] of merged vision tokens.
+
+    Attention is averaged over layers, heads and the turn's tokens; all maps together add up to the share that
+    goes to images.
+    """
+    weights = attention_weights(model, trajectory).mean(axis=(0, 1))
+    start, end = turn_spans(trajectory)[turn - 1]
+    looking = weights[start:end].mean(axis=0)
+    pads = np.flatnonzero(trajectory.tokens == model.tokenizer.special.image_pad)
+    maps, at = [], 0
+    for image in trajectory.images_in_tokens:
+        _, rows, columns = image_grid(image)
+        size = rows // 2 * (columns // 2)
+        places = pads[at : at + size]
+        at += size
+        if places[-1] < start:
+            maps.append(looking[places].reshape(rows // 2, columns // 2))
+    return maps
+
+
+def turn_spans(trajectory: Trajectory) -> list[tuple[int, int]]:
+    """Where each turn's sampled tokens begin and end."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], trajectory.loss_mask, [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def token_logprobs(model: Model, trajectory: Trajectory) -> list[TokenLogprob]:
+    """Every sampled token with its log-probability at sampling time."""
+    return [
+        TokenLogprob(
+            turn, model.tokenizer.decode(trajectory.tokens[at : at + 1]), float(trajectory.logprobs[at])
+        )
+        for turn, (start, end) in enumerate(turn_spans(trajectory), 1)
+        for at in range(start, end)
+    ]
+
+
+def least_sure(model: Model, trajectory: Trajectory, count: int = 5) -> Sequence[TokenLogprob]:
+    """The `count` tokens that the model was least sure of."""
+    return sorted(token_logprobs(model, trajectory), key=lambda token: token.logprob)[:count]

@@ -1,0 +1,230 @@
+"""The web application: the chat completions API, the page, and what guards both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from absl import logging
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from vilasr_jax.serve.limits import ApiError, Limits
+from vilasr_jax.serve.replies import BETWEEN, Replies, picture, turn_record
+from vilasr_jax.serve.requests import ANSWER_ONLY, read_ask
+from vilasr_jax.serve.worker import Event, Stream, Worker
+
+PAGE = {
+    "/": ("vilasr_jax.serve", "page.html", "text/html"),
+    "/page.js": ("vilasr_jax.serve", "page.js", "text/javascript"),
+    "/page.css": ("vilasr_jax.serve", "page.css", "text/css"),
+    "/dom.js": ("vilasr_jax.report", "dom.js", "text/javascript"),
+    "/style.css": ("vilasr_jax.report", "style.css", "text/css"),
+}
+GUARDS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+LIVE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may hold a stream back
+
+
+def make_app(
+    worker: Worker,
+    name: str,
+    *,
+    limits: Limits | None = None,
+    token: str = "",
+    hosts: Sequence[str] = ("*",),
+    samples: Sequence[dict[str, Any]] = (),
+) -> Starlette:
+    """The application around a started worker.
+
+    Args:
+      worker: answers the requests.
+      name: the model's name; `NAME:answer` gives the bare answer as content.
+      limits: of a request.
+      token: what clients must send as `Authorization: Bearer TOKEN`; "" for none.
+      hosts: host names under which it may be reached ("*": any).
+      samples: questions the page offers, each {"question", "options", "image": a data URL}.
+    """
+    return _Server(worker, name, limits or Limits(), token, samples).app(hosts)
+
+
+class _Server:
+    def __init__(self, worker: Worker, name: str, limits: Limits, token: str, samples: Sequence[dict]):
+        self.worker, self.limits, self.token, self.samples = worker, limits, token, list(samples)
+        self.models = (name, name + ANSWER_ONLY)
+
+    def app(self, hosts: Sequence[str]) -> Starlette:
+        routes = [Route(path, self.page) for path in PAGE]
+        routes += [
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{model}", self.one_model),
+            Route("/v1/chat/completions", self.complete, methods=["POST"]),
+            Route("/samples", self.list_samples),
+            Route("/health", self.health),
+        ]
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+            exception_handlers={
+                ApiError: _refuse,
+                HTTPException: _refuse_http,
+                ClientDisconnect: _gone,
+                Exception: _fault,
+            },
+        )
+
+    async def page(self, request: Request) -> Response:
+        package, name, kind = PAGE[request.url.path]
+        text = files(package).joinpath("assets", name).read_text(encoding="utf-8")
+        return Response(text, media_type=kind, headers=GUARDS)
+
+    async def health(self, request: Request) -> Response:
+        most = self.limits.slots + self.limits.waiting
+        return _json({"status": "ok", "conversations": self.worker.busy, "most": most})
+
+    async def list_samples(self, request: Request) -> Response:
+        self.check_token(request)
+        return _json({"samples": self.samples})
+
+    async def list_models(self, request: Request) -> Response:
+        self.check_token(request)
+        return _json({"object": "list", "data": [_model(name) for name in self.models]})
+
+    async def one_model(self, request: Request) -> Response:
+        self.check_token(request)
+        name = request.path_params["model"]
+        if name not in self.models:
+            raise ApiError(404, f"no model {name[:80]!r} here", param="model", code="model_not_found")
+        return _json(_model(name))
+
+    async def complete(self, request: Request) -> Response:
+        self.check_token(request)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise ApiError(415, "send the request as Content-Type: application/json")
+        body = await self.read_body(request)
+        ask = await asyncio.to_thread(read_ask, body, self.models, self.limits)
+        del body
+        stream = await self.worker.submit(ask)
+        events = stream.events(self.limits.seconds)
+        if ask.stream:
+            lines = server_sent(Replies(ask), events)
+            return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE)
+        ended = await self.all_ended(request, stream, events)
+        return _json(await asyncio.to_thread(Replies(ask).whole, ended))
+
+    async def all_ended(self, request: Request, stream: Stream, events: AsyncIterator[Event]) -> list[Any]:
+        """The trajectories in the order of their samples; stops early when the client has gone."""
+        ended: dict[int, Any] = {}
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if event.kind == "end":
+                    ended[event.sample] = event.value
+                elif await request.is_disconnected():
+                    raise ClientDisconnect
+        return [ended[n] for n in range(stream.ask.samples)]
+
+    async def read_body(self, request: Request) -> bytes:
+        """The request's body, if it is small enough and comes soon enough."""
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > self.limits.body_bytes:
+                        most = f"{self.limits.body_bytes / 2**20:g} MiB"
+                        message = f"the request is larger than {most}; send smaller images"
+                        raise ApiError(413, message, code="too_large")
+                    parts.append(part)
+        except TimeoutError:
+            raise ApiError(408, "the request's body did not arrive in time") from None
+        return b"".join(parts)
+
+    def check_token(self, request: Request) -> None:
+        if not self.token:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        same = hmac.compare_digest(given.strip().encode(), self.token.encode())
+        if scheme.lower() != "bearer" or not same:
+            raise ApiError(
+                401, "send the server's token: Authorization: Bearer TOKEN", code="invalid_api_key"
+            )
+
+
+async def server_sent(replies: Replies, events: AsyncIterator[Event]) -> AsyncIterator[str]:
+    """A request's events as server-sent chunks; an error after the first one is a chunk of its own."""
+    ask, ended = replies.ask, []
+    turns = [0] * ask.samples  # told so far
+    new = [True] * ask.samples  # whether a turn is about to begin
+    try:
+        async with contextlib.aclosing(events):
+            for sample in range(ask.samples):
+                yield _line(replies.chunk(sample, {"role": "assistant", "content": ""}))
+            async for kind, sample, value in events:
+                if kind == "tokens" and not ask.answer_only:
+                    text = (BETWEEN if new[sample] and turns[sample] else "") + value
+                    new[sample] = False
+                    yield _line(replies.chunk(sample, {"content": text}))
+                elif kind == "turn":
+                    turn, drawn = value
+                    turns[sample] += 1
+                    new[sample] = True
+                    pairs = zip(turn["drawn"], drawn, strict=True)
+                    images = await asyncio.to_thread(lambda p=list(pairs): [picture(*pair) for pair in p])
+                    delta = {"turn": turn_record(turns[sample], turn), "images": images}
+                    yield _line(replies.chunk(sample, delta))
+                elif kind == "end":
+                    ended.append(value)
+                    yield _line(replies.last_chunk(sample, value))
+        if ask.include_usage:
+            yield _line(replies.usage_chunk(ended))
+        yield "data: [DONE]\n\n"
+    except ApiError as error:
+        yield _line(error.body())
+
+
+def _line(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n"
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "vilasr_jax"}
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(value), status, headers, "application/json")
+
+
+async def _refuse(request: Request, error: ApiError) -> Response:
+    headers = {429: {"Retry-After": "2"}, 401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+    return _json(error.body(), error.status, headers=headers.get(error.status))
+
+
+async def _refuse_http(request: Request, error: HTTPException) -> Response:
+    message = {404: f"there is nothing at {request.url.path[:80]}", 405: "that method is not allowed here"}
+    told = ApiError(error.status_code, message.get(error.status_code, error.detail))
+    return _json(told.body(), error.status_code, headers=error.headers)
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    logging.error("request to %s failed", request.url.path, exc_info=error)
+    return _json(ApiError(500, "a fault of the server; its log says more").body(), 500)

@@ -1,0 +1,132 @@
+"""`vilasr serve`: opens a model, starts its engine, and serves it until it is stopped."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vilasr_jax.ask import open_engine, task_rows
+from vilasr_jax.config import MeshSection
+from vilasr_jax.errors import ConfigError, UserError
+from vilasr_jax.parallel import make_mesh, replicated
+from vilasr_jax.processing import load_image
+from vilasr_jax.serve.app import make_app
+from vilasr_jax.serve.limits import Limits
+from vilasr_jax.serve.replies import data_url
+from vilasr_jax.serve.worker import Worker
+from vilasr_jax.solve import Model, open_model
+
+SAMPLES = 12  # questions the page offers
+STAGES = ("rl", "reflect", "cold_start")
+
+
+def serve(checkpoint: Path, *, host: str, port: int, token: str, limits: Limits) -> None:
+    """Serves a workdir or Hugging Face folder until it is interrupted.
+
+    Raises:
+      ConfigError: an address beyond this machine without a token, or uvicorn is not installed.
+      CheckpointError: `checkpoint` is no model.
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise ConfigError('vilasr serve needs `pip install "vilasr-jax[serve]"`') from None
+    local = is_loopback(host)
+    if not local and not token:
+        raise ConfigError(
+            f"--host={host} can be reached from other machines; give --token=SECRET, which clients send as "
+            "their API key, or leave --host out"
+        )
+    if not 0 <= port < 65536:
+        raise ConfigError(f"--port={port}: choose one from 1 to 65535")
+    listener = _listen(host, port)
+    model = open_model(checkpoint)
+    worker = make_worker(model, limits)
+    name = checkpoint.resolve().name
+    hosts = ("localhost", "127.0.0.1", "[::1]", host) if local else ("*",)  # no foreign page may reach in
+    app = make_app(
+        worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(checkpoint, model))
+    )
+    print("Warming up (compiling the model's steps)", flush=True)
+    worker.warm_up()
+    worker.start()
+    shown = f"http://[{host}]" if ":" in host else f"http://{host}"
+    where = f"{shown}:{listener.getsockname()[1]}"
+    print(f"Serving {name} at {where} (the page) and {where}/v1 (the API)")
+    print(f"At most {limits.slots} conversations at once; Ctrl-C stops the server.", flush=True)
+    config = uvicorn.Config(app, log_level="warning", limit_concurrency=512, timeout_graceful_shutdown=5)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        worker.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket to listen at; taken first, so that a port in use is told at once."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise ConfigError(
+            f"can't listen at {host}, port {port} ({error.strerror}); choose another --port"
+        ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def make_worker(model: Model, limits: Limits) -> Worker:
+    """An engine for any questions and images within `limits`, not yet started."""
+    mesh = make_mesh(MeshSection(), jax.devices()[:1])
+    image = model.job.image
+    # few steps a call: how often a client hears something
+    engine = open_engine(model, mesh, slots=limits.slots, images=limits.images, decode_steps=8)
+    params = jax.device_put(model.params, replicated(mesh))
+    pixels = (image.min_pixels, image.max_pixels)
+    return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
+
+
+def samples(checkpoint: Path, model: Model) -> Iterator[dict[str, Any]]:
+    """Questions to try: those of the run's own evaluation, else new ones of its task."""
+    for stage in STAGES:
+        folder = checkpoint / "eval" / stage
+        found = list(_kept(folder)) if (folder / "results.jsonl").is_file() else []
+        if found:
+            yield from found
+            return
+    for row in task_rows(model, "test", SAMPLES):
+        if len(row.images) == 1:
+            picture = data_url(row.images[0])
+            yield {
+                "question": row.question, "options": list(row.options), "answer": row.answer, "image": picture
+            }  # fmt: skip
+
+
+def _kept(folder: Path) -> Iterator[dict[str, Any]]:
+    count = 0
+    with (folder / "results.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+                (name,) = row["images"]
+                picture = data_url(load_image(folder / name))
+                keys = ("question", "options", "answer")
+                yield {**{key: row[key] for key in keys}, "image": picture}
+            except (ValueError, KeyError, TypeError, UserError):
+                continue  # a line without its one picture
+            count += 1
+            if count == SAMPLES:
+                return

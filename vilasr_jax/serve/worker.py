@@ -1,0 +1,226 @@
+"""The engine in a thread of its own, and what the server hears from it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import jax
+from absl import logging
+from PIL import Image
+
+from vilasr_jax.config import SamplingSection
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
+from vilasr_jax.errors import UserError
+from vilasr_jax.processing import resize_image
+from vilasr_jax.rollout import Engine, Request
+from vilasr_jax.serve.limits import ApiError, Limits
+from vilasr_jax.serve.requests import Ask
+
+_LINE = (
+    "<think> a line </think> Action: Path Tracer\n```json\n"
+    '[{"index": 1, "start_point_2d": [1, 1], "end_point_2d": [20, 20], "label": "a"}]\n```'
+)
+RESTART_SECONDS = 0.5  # between a failure of the engine and its next start
+
+
+class Event(NamedTuple):
+    """Something that happened in one sample: "tokens" (a text), "turn" (the turn, its new images), "end" (the
+    trajectory) or "fault" (an ApiError)."""
+
+    kind: str
+    sample: int
+    value: Any
+
+
+class Cancelled(Exception):
+    """Raised in a hook when nobody listens any more."""
+
+
+class Stream:
+    """The events of one request; leaving it stops the request's conversations."""
+
+    def __init__(self, ask: Ask):
+        self.ask, self.gone = ask, False
+        self.running = ask.samples  # conversations that the engine has not ended
+        self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
+
+    def tell(self, kind: str, sample: int, value: Any) -> None:
+        """Called in the engine's thread."""
+        if self.gone:
+            raise Cancelled("the client is gone")
+        self._loop.call_soon_threadsafe(self._events.put_nowait, Event(kind, sample, value))
+
+    async def events(self, seconds: float) -> AsyncIterator[Event]:
+        """Yields what happens until every sample has ended.
+
+        Raises:
+          ApiError: 504 when it takes longer than `seconds`; 503 when the engine fails.
+        """
+        left = self.ask.samples
+        try:
+            async with asyncio.timeout(seconds):
+                while left:
+                    event = await self._events.get()
+                    if event.kind == "fault":
+                        raise event.value
+                    left -= event.kind == "end"
+                    yield event
+        except TimeoutError:
+            message = f"no answer within {seconds:g} seconds; ask for fewer tokens, or try again later"
+            raise ApiError(504, message, code="timeout") from None
+        finally:
+            self.gone = True
+
+
+class _WarmUp(DrawingSession):
+    """Draws a line whatever the model writes."""
+
+    def step(self, text: str, *, truncated: bool = False, **more: Any) -> Reply:
+        return super().step(_LINE, **more)
+
+
+class Worker:
+    """Puts requests into a running engine.
+
+    Args:
+      engine: see `serving_engine`.
+      params: the model's parameters.
+      settings: how the model draws.
+      pixels: least and most pixels of an image.
+      sampling: the temperature and top-p of requests that name none.
+      limits: how many may be at work or wait.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        params: Any,
+        settings: DrawingSettings,
+        pixels: tuple[int, int],
+        sampling: SamplingSection,
+        limits: Limits,
+    ):
+        self.engine, self.params, self.settings = engine, params, settings
+        self.pixels, self.sampling, self.limits = pixels, sampling, limits
+        self.busy = 0  # conversations asked for and not ended
+        self._inbox: queue.Queue[Request | None] = queue.Queue()
+        self._streams: set[Stream] = set()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self._thread.start()
+
+    def warm_up(self) -> None:
+        """Holds a drawn conversation, then two at once, before the start: clients wait for no compiling."""
+        side = math.isqrt(self.pixels[1])
+        image = resize_image(Image.new("RGB", (side, side), "white"), *self.pixels)
+        most = self.engine.sampling.max_turn_tokens + 1
+        request = Request(
+            {"id": "warm-up"},
+            lambda: _WarmUp([image], "?", question_type="free-form", settings=self.settings),
+            0,
+            max_new_tokens=most,
+        )
+        for requests in ([request], [request] * min(2, self.limits.slots)):
+            self.engine.generate(self.params, requests, jax.random.key(0))
+
+    def stop(self) -> None:
+        """Lets the engine finish what it has begun, and waits for it."""
+        for stream in list(self._streams):
+            stream.gone = True
+        self._inbox.put(None)
+        self._thread.join()
+
+    async def submit(self, ask: Ask) -> Stream:
+        """Hands a request to the engine.
+
+        Raises:
+          ApiError: 400 when the prompt is larger than the engine's buckets, 429 when too many are waiting.
+        """
+        stream = Stream(ask)
+        self._admit(ask.samples)
+        try:
+            request = await asyncio.to_thread(self._request, ask, stream)
+        except UserError as error:
+            self._release(ask.samples)
+            raise ApiError(400, str(error), param="messages", code="too_long") from None
+        except BaseException:
+            self._release(ask.samples)
+            raise
+        with self._lock:
+            self._streams.add(stream)
+        self._inbox.put(request)
+        return stream
+
+    def _admit(self, samples: int) -> None:
+        with self._lock:
+            most = self.limits.slots + self.limits.waiting
+            if self.busy + samples > most:
+                message = f"{self.busy} conversations are at work or wait, {most} is the most; try again soon"
+                raise ApiError(429, message, code="too_many_requests")
+            self.busy += samples
+
+    def _release(self, samples: int) -> None:
+        with self._lock:
+            self.busy -= samples
+
+    def _request(self, ask: Ask, stream: Stream) -> Request:
+        kind = "multiple choice" if ask.options else "free-form"
+        images = [resize_image(image, *self.pixels) for image in ask.images]
+
+        def session() -> DrawingSession:
+            return DrawingSession(
+                images, ask.question, question_type=kind, options=ask.options, settings=self.settings
+            )
+
+        def end(sample: int, trajectory: Any) -> None:
+            with self._lock:
+                self.busy -= 1
+                stream.running -= 1
+                if not stream.running:
+                    self._streams.discard(stream)
+            stream.tell("end", sample, trajectory)
+
+        request = Request(
+            {"id": "request", "question": ask.question, "answer": "", "question_type": kind},
+            session,
+            ask.seed,
+            ask.samples,
+            temperature=self.sampling.temperature if ask.temperature is None else ask.temperature,
+            top_p=self.sampling.top_p if ask.top_p is None else ask.top_p,
+            max_new_tokens=ask.max_tokens,
+            on_tokens=lambda sample, text: stream.tell("tokens", sample, text),
+            on_turn=lambda sample, turn, drawn: stream.tell("turn", sample, (turn, drawn)),
+            on_end=end,
+        )
+        self.engine.check(request)
+        return request
+
+    def _run(self) -> None:
+        """Runs the engine; when it fails, tells those who wait and starts it again."""
+        while True:
+            try:
+                return self.engine.serve(self.params, self._inbox, jax.random.key(0))
+            except Exception:
+                logging.exception("the engine failed; it starts again")
+                self._fail()
+                time.sleep(RESTART_SECONDS)
+
+    def _fail(self) -> None:
+        with self._lock:
+            streams, self._streams, self.busy = list(self._streams), set(), 0
+        while not self._inbox.empty():
+            if self._inbox.get_nowait() is None:
+                self._inbox.put(None)
+                break
+        for stream in streams:
+            if not stream.gone:
+                stream.tell("fault", 0, ApiError(503, "the model failed; try again", code="engine_failed"))

@@ -1,0 +1,87 @@
+"""What `vilasr COMMAND --help` prints."""
+
+_TRAINING = """
+  --config=FILE         a file of configs/, such as configs/maze_tiny.py
+  --config.KEY=VALUE    changes one key of it, such as --config.rl.steps=100; a key that does
+                        not exist is an error
+  --workdir=DIR         the folder of the run; everything is written there
+  --json=FILE           also writes the table of scores to this file
+
+The workdir holds config.json, the stages' folders with checkpoints and metrics.jsonl,
+eval/, hf/ (the exported model), summary.json and report.html. Ctrl-C stops a run; the
+same command goes on from the last checkpoint.
+A finished stage is never run again: choose another --workdir, or delete the stage's folder.
+"""
+
+HELP: dict[str, str] = {
+    "train": f"""vilasr train --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+
+Runs all stages of a config in order: cold start, reflection, reinforcement learning,
+evaluation, export, report.
+{_TRAINING}
+Example
+  vilasr train --config=configs/maze_tiny.py --workdir=runs/quickstart
+""",
+    "sft": f"""vilasr sft --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+
+Runs the first stage alone, the cold start: supervised fine-tuning on expert drawing
+traces.
+{_TRAINING}""",
+    "reflect": f"""vilasr reflect --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+
+Runs the second stage alone: samples conversations with the cold start's model, keeps
+those that are right, well formed and self-corrected, and trains on them. The workdir
+must hold a finished cold start.
+{_TRAINING}""",
+    "rl": f"""vilasr rl --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+
+Runs the third stage alone: GRPO on questions without traces. The workdir must hold a
+finished reflection.
+{_TRAINING}""",
+    "solve": """vilasr solve IMAGE... --question=TEXT --checkpoint=DIR [--options=A,B,C,D] [--out=DIR]
+
+Asks a model one question about one or more images. Prints each turn while it is
+written, and saves each drawn image.
+
+  --question=TEXT       what to ask
+  --options=A,B,C,D     the choices, where there are any
+  --checkpoint=DIR      a workdir (its last finished stage), or a Hugging Face folder
+  --out=DIR             where the drawn images go (default: solved)
+
+Example
+  vilasr solve maze.png --question "Where does the path end?" --options=A,B,C,D --checkpoint runs/quickstart
+""",
+    "serve": """vilasr serve WORKDIR [--port=8000] [--host=127.0.0.1] [--token=SECRET] [--slots=8]
+
+Serves a model until Ctrl-C: a page at http://HOST:PORT where one asks about an image
+and watches the model draw, and an OpenAI-compatible API at http://HOST:PORT/v1 (chat
+completions with images, streaming).
+WORKDIR is the folder of a run (its last finished stage), or a Hugging Face folder.
+
+  --port=8000           0 takes any free one
+  --host=127.0.0.1      the address to listen at; one that other machines can reach needs a token
+  --token=SECRET        what clients send as their API key (default: the environment variable VILASR_TOKEN)
+  --slots=8             conversations at once; three times as many may wait, more are refused with 429
+
+Needs the extra [serve]: pip install "vilasr-jax[serve]"
+
+Example
+  vilasr serve runs/quickstart
+  curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" -d @question.json
+""",
+    "convert": """vilasr convert from-hf SRC DST
+vilasr convert to-hf SRC DST
+
+Converts a Hugging Face folder (safetensors) to an Orbax checkpoint, or back, one tensor
+at a time: memory stays far below the size of the model.
+
+Example
+  vilasr convert from-hf Qwen2.5-VL-7B-Instruct checkpoints/7b
+""",
+    "report": """vilasr report WORKDIR
+
+Writes WORKDIR/report.html anew from what is in the workdir: one file that loads
+nothing, to be opened or sent. Stages that have not run are left out, so it can be
+written while a run goes on.
+""",
+}
