@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a fault of ours, 2 the user's input, 143 stopped by SIGTER
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import sys
@@ -113,7 +114,10 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return FLAGS([argv[0], *argv[2:]])[1:]
     except Exception as error:  # absl, config_flags and the config file itself raise many types
-        text = " ".join(str(error).split())
+        text = str(error)
+        if text[:1] in ("'", '"'):  # what a missing key said, quoted once more
+            text = f"no such key: {ast.literal_eval(text)}"
+        text = " ".join(text.split())
         raise ConfigError(text or type(error).__name__) from error
 
 
@@ -125,6 +129,9 @@ def _refuse(error: Exception) -> int:
 def _read_config() -> JobConfig:
     if FLAGS.config is None:
         raise ConfigError("give a config: --config=configs/maze_tiny.py")
+    path = config_flags.get_config_filename(FLAGS["config"])
+    if not Path(path).is_file():
+        raise ConfigError(f"--config={path}: no such file")
     try:
         FLAGS.config.keys()
     except Exception as error:  # a file that could not be read is told of only when it is used

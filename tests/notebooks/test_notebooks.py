@@ -1,0 +1,46 @@
+"""The notebooks: plain, small, and run from top to bottom (`pytest -m slow tests/notebooks`)."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SECONDS = 15 * 60  # for all of them; the first one trains the model they share
+
+
+def test_there_are_five():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_plain_and_small(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 400_000
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert code[0].startswith("TPU = False  # the one line to change")
+    assert sum(source.count("TPU = ") for source in code) == 1
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not any(output.output_type == "error" for output in outputs)
+
+
+@pytest.mark.slow
+def test_they_run(tmp_path, monkeypatch):
+    """All in order, in one copy of the repository's working folder, within the time for all."""
+    nbclient = pytest.importorskip("nbclient")
+    for name in ("configs", "vilasr_jax", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    began = time.monotonic()
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        resources = {"metadata": {"path": str(tmp_path / "notebooks")}}
+        start = time.monotonic()
+        nbclient.NotebookClient(notebook, timeout=SECONDS, resources=resources).execute()
+        print(f"{path.stem}: {time.monotonic() - start:.0f} s")
+    assert time.monotonic() - began < SECONDS
