@@ -72,7 +72,7 @@ def get_config():
                 updates=2,
                 micro_batch=16,
                 sampling=sampling,
-                optimizer=OptimizerSection(learning_rate=2e-4, schedule="constant", weight_decay=0.01),
+                optimizer=OptimizerSection(learning_rate=1e-4, schedule="constant", weight_decay=0.01),
                 validate_every=6,
             ),
         )

@@ -38,6 +38,12 @@ must hold a finished cold start.
 Runs the third stage alone: GRPO on questions without traces. The workdir must hold a
 finished reflection.
 {_TRAINING}""",
+    "eval": f"""vilasr eval --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+
+Answers held-out questions with the finished stages of a workdir, in conversations that
+run freely, and writes eval/, summary.json and report.html there. What is scored already
+is not scored again.
+{_TRAINING}""",
     "solve": """vilasr solve IMAGE... --question=TEXT --checkpoint=DIR [--options=A,B,C,D] [--out=DIR]
 
 Asks a model one question about one or more images. Prints each turn while it is
@@ -68,6 +74,26 @@ Needs the extra [serve]: pip install "vilasr-jax[serve]"
 Example
   vilasr serve runs/quickstart
   curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" -d @question.json
+""",
+    "data": """vilasr data import FORMAT SRC DST [--images=DIR]
+
+Reads published data and writes rows that this program trains on and evaluates with.
+Rows that can't be used are left out, and listed with file and line in DST.
+
+  FORMAT                cold_start, rrs, rl, maze, SpatialEval_spatialreal, vsi_bench,
+                        spar_bench or mmsi_bench
+  SRC                   a folder, a zip file or a part of one, or gs://BUCKET/...
+  --images=DIR          where relative image paths start, if not at SRC
+""",
+    "bench": """vilasr bench NAME [--json=FILE]
+
+  learn --config=FILE --workdir=DIR --seeds=0,1,2
+                        a config's stages and controls, seed by seed, in one table
+  soft --config=FILE --workdir=DIR --seeds=0,1,2
+                        a cold start with and without the soft drawing term
+  render                drawings a second
+  sft                   supervised steps beside transformers, the same weights and data
+  convert --size=7b     a conversion beside a plain copy of the same bytes
 """,
     "convert": """vilasr convert from-hf SRC DST
 vilasr convert to-hf SRC DST
