@@ -65,12 +65,13 @@ def open_workdir(job: JobConfig, workdir: Path) -> None:
             raise ValueError("it holds no keys")
     except ValueError as error:
         raise ConfigError(f"{path} is no config of a run ({error}); choose another --workdir") from None
+    before, now = dict(_flat(theirs)), dict(_flat(ours))
     changed = [
-        f"{key}: {was!r} there, {now!r} now"
-        for (key, was), (_, now) in zip(_flat(theirs), _flat(ours), strict=False)
-        if was != now and key not in FREE
+        f"{key}: {before[key]!r} there, {now[key]!r} now"
+        for key in before
+        if key in now and before[key] != now[key] and key not in FREE
     ]
-    if [key for key, _ in _flat(theirs)] != [key for key, _ in _flat(ours)]:
+    if before.keys() != now.keys():
         changed.append("its keys are of another version")
     if changed:
         raise ConfigError(
