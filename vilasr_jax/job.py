@@ -36,6 +36,7 @@ from vilasr_jax.training.keep import check_rule
 from vilasr_jax.training.losses import POLICY_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
+from vilasr_jax.training.soft_drawing import check_soft_drawing
 from vilasr_jax.training.state import check_groups
 from vilasr_jax.training.synthesis import run_synthesis
 
@@ -97,6 +98,7 @@ def check(context: Context) -> None:
     if job.tokenizer:
         Tokenizer.from_dir(job.tokenizer)
     DrawingSession([], "", settings=context.settings)
+    check_soft_drawing(job.soft_drawing)
     for split in ("train", "rl", "val", "test"):
         context.specs(split)
     for family in context.families:

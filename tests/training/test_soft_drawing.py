@@ -11,9 +11,9 @@ from PIL import Image
 
 from tests import tiny
 from vilasr_jax.config import OptimizerSection, SoftDrawingSection
-from vilasr_jax.errors import TokenizerError
+from vilasr_jax.errors import ConfigError, TokenizerError
 from vilasr_jax.processing import Buckets, collate, encode_conversation, join, train_tiny_tokenizer
-from vilasr_jax.training.soft_drawing import Numbers, SoftDrawing
+from vilasr_jax.training.soft_drawing import Numbers, SoftDrawing, check_soft_drawing
 from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_sft_step
 
@@ -166,3 +166,10 @@ def test_a_vocabulary_without_digits_is_told():
 
     with pytest.raises(TokenizerError, match="'0' has none"):
         Numbers.of(NoDigits())
+
+
+def test_settings_that_make_no_picture_are_told():
+    check_soft_drawing(SoftDrawingSection())
+    for key, value in (("weight", -0.1), ("canvas", 7), ("softness", 0.0), ("annotations", 0)):
+        with pytest.raises(ConfigError, match=f"soft_drawing.{key}={value}"):
+            check_soft_drawing(dataclasses.replace(SECTION, **{key: value}))
