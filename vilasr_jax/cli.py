@@ -27,7 +27,8 @@ flags.DEFINE_string("json", None, "Also write what is printed to this file.")
 flags.DEFINE_string("question", None, "solve: what to ask about the images.", short_name="Q")
 flags.DEFINE_list("options", [], "solve: the choices, with commas between them, when there are any.")
 flags.DEFINE_string("checkpoint", None, "solve: a workdir, or a Hugging Face folder.")
-flags.DEFINE_string("out", None, "solve: a folder for the drawn images (default: ./solved).")
+flags.DEFINE_string("out", None, "solve: a folder for the drawn images. data show: the page.")
+flags.DEFINE_integer("count", 8, "data show: rows of each task.", lower_bound=1)
 flags.DEFINE_string("images", None, "data import: where relative image paths start, if not at SRC.")
 flags.DEFINE_string("topology", None, "plan: a TPU slice, such as v5e:8x8, v6e:4x4 or v5p:4x4x4.")
 flags.DEFINE_list("steps", [], "plan: only these steps, with commas between them.")
@@ -56,6 +57,10 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
                             scores anyone's results files without a model; several are compared
   solve IMAGE... --question Q [--options A,B,C,D] --checkpoint DIR [--out DIR]
                             one question; prints each turn, saves each drawn image
+  data make                 rows of config.tasks as TFDS folders in --workdir, config.make says how many;
+                            in parallel, and a stopped run goes on
+  data show [DIR]           a page of rows with images and traces, of the config or made in DIR
+                            [--out=PAGE.html] [--count=N]
   data import FORMAT SRC DST [--images=DIR]
                             published data to rows; SRC may be gs://; FORMAT is cold_start, rrs, rl, maze,
                             SpatialEval_spatialreal, vsi_bench, spar_bench or mmsi_bench
@@ -214,6 +219,37 @@ def _data(words: list[str]) -> None:
     DATA[words[0]](words[1:])
 
 
+def _data_make(words: list[str]) -> None:
+    from vilasr_jax.progress import progress_bar
+    from vilasr_jax.tasks.dataset import make_data
+
+    _no_words(words)
+    job = _read_config()
+    if not FLAGS.workdir:
+        raise ConfigError("give a folder for the rows: --workdir=data/NAME")
+    with progress_bar() as progress:
+        bar = progress.add_task("rows", total=None, note="")
+
+        def show(done: int, total: int, note: str) -> None:
+            progress.update(bar, completed=done, total=total, note=note)
+
+        report = make_data(job, Path(FLAGS.workdir), show)
+    for name, made in report.items():
+        rows = ", ".join(f"{split} {count:,}" for split, count in made["rows"].items())
+        print(f"{name}: {rows}; {made['bytes'] / 2**20:,.1f} MiB in {made['folder']}")
+    _save(report)
+
+
+def _data_show(words: list[str]) -> None:
+    from vilasr_jax.tasks.show import show_data
+
+    out = Path(FLAGS.out or "rows.html")
+    if len(words) > 1 or out.is_dir():
+        raise ConfigError("usage: vilasr data show [DIR] --config=configs/X.py [--out=PAGE.html] [--count=N]")
+    shown = show_data(_read_config(), Path(words[0]) if words else None, FLAGS.count, out)
+    print(f"Wrote {out}: {shown} rows")
+
+
 def _data_import(words: list[str]) -> None:
     from vilasr_jax.progress import progress_bar
     from vilasr_jax.tasks.importers import BROKEN, import_data
@@ -364,6 +400,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 DATA: dict[str, Callable[[list[str]], None]] = {
+    "make": _data_make,
+    "show": _data_show,
     "import": _data_import,
 }
 

@@ -163,6 +163,7 @@ class ColdStartSection:
     perception_batch: int = 32
     perception_optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     traces: int = 33000  # expert traces; the stage passes over them again and again
+    made: str = ""  # a folder of `vilasr data make`: its traces are read instead of made anew
     slip_share: float = 0.0  # of the traces carry one deliberate slip, corrected in the next turn
     format: str = "drawing"  # drawing; controls: text, direct
     steps: int = 3000

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.tasks.dataset import MadeRows
 from vilasr_jax.tasks.family import Family
+from vilasr_jax.tasks.registry import get_family
 from vilasr_jax.tasks.rows import Row, Trace
 
 _STYLE = """
@@ -31,6 +34,24 @@ img { border: 1px solid #ccd; max-width: 100%; image-rendering: pixelated; }
 @media (prefers-color-scheme: dark) { body { background: #17181c; color: #dde; }
   article { background: #22242a; border-color: #333; } }
 """
+
+
+def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> int:
+    """Writes the page of the job's tasks, `count` rows each: made anew, or those that lie in `folder`."""
+    settings = DrawingSettings(
+        style=job.drawing.style, prompt=job.drawing.prompt, max_turns=99, max_images=job.drawing.max_images
+    )
+    parts = []
+    for family in map(get_family, job.tasks):
+        if folder is None:
+            spec = family.spec(getattr(job, family.name, None), "train")
+            parts.append((family.name, made_traces(family, spec, count)))
+        else:
+            rows = MadeRows(folder, family.name, "train")
+            some = (rows[number] for number in range(min(count, len(rows))))
+            traces = [made.trace(("expert", "slip")[number % 2]) for number, made in enumerate(some)]
+            parts.append((f"{family.name}, {len(rows):,} rows to train on", traces))
+    return show_rows(parts, settings, path)
 
 
 def made_traces(family: Family, spec: object, count: int, first: int = 0) -> Iterable[Trace]:

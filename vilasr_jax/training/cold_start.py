@@ -22,13 +22,24 @@ PERCEPTION_EXAMPLES = 1 << 20  # more than any run looks at
 def trace_source(context: Context) -> Sequence[Encoded]:
     """The job's expert traces, the families in turn."""
     section = context.job.cold_start
+    each = section.traces // len(context.families)
+    if section.made:
+        from vilasr_jax.tasks.dataset import MadeRows, MadeTraces  # TFDS takes a second to load
+
+        return _in_turn(
+            MadeTraces(
+                MadeRows(section.made, family.name, "train"), context.settings, context.tokenizer, each,
+                section.slip_share, section.format,
+            )
+            for family in context.families
+        )  # fmt: skip
     return _in_turn(
         TraceSource(
             family,
             spec,
             context.settings,
             context.tokenizer,
-            section.traces // len(context.families),
+            each,
             section.slip_share,
             section.format,
             first_seed=context.job.seed * section.traces,

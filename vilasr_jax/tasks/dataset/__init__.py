@@ -5,6 +5,6 @@ from vilasr_jax.tasks.dataset.builder import Multiview as Multiview
 from vilasr_jax.tasks.dataset.builder import Static as Static
 from vilasr_jax.tasks.dataset.builder import Video as Video
 from vilasr_jax.tasks.dataset.make import make_data as make_data
-from vilasr_jax.tasks.dataset.read import BuiltRow as BuiltRow
-from vilasr_jax.tasks.dataset.read import BuiltRows as BuiltRows
-from vilasr_jax.tasks.dataset.read import BuiltTraces as BuiltTraces
+from vilasr_jax.tasks.dataset.read import MadeRow as MadeRow
+from vilasr_jax.tasks.dataset.read import MadeRows as MadeRows
+from vilasr_jax.tasks.dataset.read import MadeTraces as MadeTraces

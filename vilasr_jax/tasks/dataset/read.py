@@ -20,7 +20,7 @@ from vilasr_jax.tasks.rows import Row, Trace
 
 
 @dataclass(frozen=True)
-class BuiltRow:
+class MadeRow:
     """A stored row, and its traces by name: expert, slip (corrected), and the controls text and direct."""
 
     row: Row
@@ -32,7 +32,7 @@ class BuiltRow:
         return Trace(self.row, self.turns[name], mistakes)
 
 
-class BuiltRows(Sequence):
+class MadeRows(Sequence):
     """The rows of one split of a family, by number.
 
     Raises:
@@ -53,13 +53,13 @@ class BuiltRows(Sequence):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, number: int) -> BuiltRow:
+    def __getitem__(self, number: int) -> MadeRow:
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
-        return _built(self._source[int(number)])
+        return _made(self._source[int(number)])
 
 
-def _built(record: dict[str, Any]) -> BuiltRow:
+def _made(record: dict[str, Any]) -> MadeRow:
     def text(name: str) -> str:
         return record[name].decode()
 
@@ -76,14 +76,14 @@ def _built(record: dict[str, Any]) -> BuiltRow:
         data_type=text("data_type"),
         meta=json.loads(text("meta")),
     )
-    return BuiltRow(row, {name: texts(f"{name}_turns") for name in TRACES})
+    return MadeRow(row, {name: texts(f"{name}_turns") for name in TRACES})
 
 
 @dataclass(frozen=True)
-class BuiltTraces(Sequence):
+class MadeTraces(Sequence):
     """The first `count` stored rows as training conversations; the fields are `TraceSource`'s."""
 
-    rows: BuiltRows
+    rows: MadeRows
     settings: DrawingSettings
     tokenizer: Tokenizer
     count: int
@@ -94,10 +94,10 @@ class BuiltTraces(Sequence):
         return min(self.count, len(self.rows))
 
     def __getitem__(self, index: int) -> Encoded:
-        built = self.rows[int(index)]
+        made = self.rows[int(index)]
         name = self.format
         if name == "drawing":
-            slip = random.Random(f"slip {built.row.id}").random() < self.slip_share
+            slip = random.Random(f"slip {made.row.id}").random() < self.slip_share
             name = "slip" if slip else "expert"
         settings = replace(self.settings, draw=self.format == "drawing")
-        return encode_conversation(self.tokenizer, replay(built.trace(name), settings))
+        return encode_conversation(self.tokenizer, replay(made.trace(name), settings))

@@ -1,0 +1,133 @@
+"""Sets made as files: the same bytes however they were made, readable as TFDS, replayable."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vilasr_jax.config import JobConfig, MakeSection, to_config_dict
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.processing import train_tiny_tokenizer
+from vilasr_jax.tasks import dataset, get_family, replay
+from vilasr_jax.tasks.dataset import MadeRows, MadeTraces, make_data
+from vilasr_jax.tasks.show import made_traces, show_rows
+
+JOB = JobConfig(tasks=("maze", "static"), make=MakeSection(7, 3, 0, 2, 6, shard=3, workers=1))
+SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    report = make_data(JOB, folder)
+    assert report["static"]["rows"] == {"train": 7, "rl": 3, "test": 2, "ood": 6}
+    return folder
+
+
+def test_an_unfinished_run_goes_on_to_the_same_bytes(made, tmp_path):
+    seen = []
+
+    def stop(done, total, note):
+        seen.append(done)
+        if done >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_data(JOB, tmp_path, stop)
+    with pytest.raises(DataError, match="no finished set"):
+        MadeRows(tmp_path, "static", "train")
+    make_data(JOB, tmp_path)
+    assert digests(tmp_path) == digests(made)
+
+
+def test_rows_and_traces_come_back(made):
+    for name in JOB.tasks:
+        family = get_family(name)
+        rows = MadeRows(made, family.name, "train")
+        assert len(rows) == 7
+        want = next(family.rows(family.spec(None, "train"), 1))
+        have = rows[0]
+        assert have.row.question == want.question and have.row.options == want.options
+        assert [image.tobytes() for image in have.row.images] == [image.tobytes() for image in want.images]
+        for trace in ("expert", "slip"):
+            session = have.row.session(SETTINGS)
+            for text in have.turns[trace]:
+                session.step(text)
+            assert session.answer == have.row.answer
+        assert replay(have.trace("slip"), SETTINGS) and have.trace("slip").mistakes
+    unlike = {MadeRows(made, "static", "ood")[k].row.meta["unlike"] for k in range(6)}
+    assert unlike == {"other look", "harder"}
+
+
+def test_built_traces_are_training_examples(made):
+    tokenizer = train_tiny_tokenizer(["look"], ["look"], 300)
+    rows = MadeRows(made, "maze", "train")
+    for form in ("drawing", "text", "direct"):
+        source = MadeTraces(rows, SETTINGS, tokenizer, 5, slip_share=0.5, format=form)
+        assert len(source) == 5
+        one = source[2]
+        assert one.loss_mask.any() and (len(one.images) > 1) == (form == "drawing")
+        assert tokenizer.decode(one.ids) == tokenizer.decode(source[2].ids)
+
+
+def test_other_settings_are_refused(made):
+    other = JobConfig(tasks=("static",), make=MakeSection(8, 3, 0, 2, 6, shard=3))
+    with pytest.raises(ConfigError, match="other settings"):
+        make_data(other, made)
+    with pytest.raises(DataError, match="no split 'val'"):
+        MadeRows(made, "static", "val")
+    with pytest.raises(ConfigError, match=r"config\.make"):
+        make_data(JobConfig(tasks=("static",), make=MakeSection(shard=0)), made / "x")
+
+
+def test_the_builder_makes_a_set_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("vilasr_jax.tasks.dataset.builder.ROWS", {"train": 4, "ood": 6})
+    builder = dataset.Static(data_dir=tmp_path, config="tiny", file_format="array_record")
+    builder.download_and_prepare()
+    rows = builder.as_data_source(split="train")
+    assert len(rows) == 4 and rows[0]["images"][0].shape == (112, 112, 3)
+    assert len(builder.as_data_source(split="ood")) == 6
+    assert "tensorflow" not in sys.modules
+
+
+def test_the_page_shows_turns_and_drawings(tmp_path):
+    family = get_family("static")
+    spec = family.spec(None, "train", level="tiny")
+    assert show_rows([("static <b>", made_traces(family, spec, 2))], SETTINGS, tmp_path / "rows.html") == 2
+    page = (tmp_path / "rows.html").read_text()
+    assert "static &lt;b&gt;" in page and page.count('class="turn wrong"') == 1
+    assert page.count("data:image/png;base64,") >= 5 and "http" not in page.replace("https://json", "")
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path):
+    """SIGKILL while several processes write: finished afterwards, it equals an unbroken run."""
+    config = tmp_path / "config.py"
+    job = JobConfig(tasks=("static", "video"), make=MakeSection(60, 20, 0, 10, 12, shard=10, workers=2))
+    made = json.dumps(to_config_dict(job).to_json())
+    config.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({made}))\n"
+    )
+    command = [sys.executable, "-m", "vilasr_jax.cli", "data", "make", f"--config={config}"]
+    make_data(job, tmp_path / "whole")
+    for pause in (6, 8, 10):
+        process = subprocess.Popen([*command, f"--workdir={tmp_path / 'broken'}"], start_new_session=True)
+        time.sleep(pause)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, f"--workdir={tmp_path / 'broken'}"], check=True)
+    kept = {name: value for name, value in digests(tmp_path / "broken").items() if "draft" not in name}
+    assert kept == digests(tmp_path / "whole")
