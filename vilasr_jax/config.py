@@ -80,6 +80,7 @@ class MazeSection:
     min_moves: int = 3
     max_moves: int = 6
     wall_density: float = 0.3  # share of inner edges that carry a wall
+    kinds: tuple[str, ...] = ("end",)  # of question: end (where moves end), route (which lead to the goal)
     ood_grid: int = 6  # cells a side of the bigger out-of-distribution mazes
 
 

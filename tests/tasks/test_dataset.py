@@ -57,7 +57,7 @@ def test_rows_and_traces_come_back(made):
         family = get_family(name)
         rows = MadeRows(made, family.name, "train")
         assert len(rows) == 7
-        want = next(family.rows(family.spec(None, "train"), 1))
+        want = next(family.rows(family.spec(getattr(JOB, name), "train"), 1))
         have = rows[0]
         assert have.row.question == want.question and have.row.options == want.options
         assert [image.tobytes() for image in have.row.images] == [image.tobytes() for image in want.images]

@@ -37,6 +37,10 @@ class Family:
         given = {field.name: getattr(section, field.name) for field in fields}
         return self.Spec(**{**given, "split": split, **changes})
 
+    def phrases_for(self, section: Any) -> Sequence[str]:
+        """Phrases that are one token each of the tiny tokenizer, under these settings."""
+        return self.phrases
+
     def row(self, spec: Any, seed: int) -> Row:
         """The row of a seed. `meta` holds plain values, among them "family", "kind" and "hash"."""
         raise NotImplementedError

@@ -103,7 +103,8 @@ class Context:
             return Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
         texts = [text for family in self.families for text in family.corpus(self.section(family))]
         texts += [text for rows in self.imported.values() for text in sample_texts(rows)]
-        phrases = common_phrases().union(*(family.phrases for family in self.families))
+        own = (family.phrases_for(self.section(family)) for family in self.families)
+        phrases = common_phrases().union(*own)
         return train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size)
 
     @cached_property

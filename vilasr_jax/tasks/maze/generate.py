@@ -104,13 +104,20 @@ def question(maze: Maze) -> str:
     return ASK_MOVES + ", ".join(f"{number} {move}" for number, move in enumerate(maze.moves, 1)) + ASK_END
 
 
-def _propose(spec: MazeSpec, rng: random.Random, decisive: bool) -> Maze | None:
-    """One random maze, or None when it has too few open moves or is not decisive (or not, as asked)."""
+def random_walls(spec: MazeSpec, rng: random.Random) -> frozenset[tuple[Cell, Cell]]:
+    """Each inner edge with the spec's probability."""
     grid = spec.grid
     cells = [(x, y) for y in range(grid) for x in range(grid)]
     edges = [((x, y), (x + 1, y)) for x, y in cells if x + 1 < grid]
     edges += [((x, y), (x, y + 1)) for x, y in cells if y + 1 < grid]
-    walls = frozenset(edge for edge in edges if rng.random() < spec.wall_density)
+    return frozenset(edge for edge in edges if rng.random() < spec.wall_density)
+
+
+def _propose(spec: MazeSpec, rng: random.Random, decisive: bool) -> Maze | None:
+    """One random maze, or None when it has too few open moves or is not decisive (or not, as asked)."""
+    grid = spec.grid
+    cells = [(x, y) for y in range(grid) for x in range(grid)]
+    walls = random_walls(spec, rng)
     start = rng.choice(cells)
     bare = Maze(grid, walls, start, (), {})
     moves = _random_moves(bare, rng, rng.randint(*spec.moves))

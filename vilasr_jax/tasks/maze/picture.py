@@ -14,18 +14,24 @@ if TYPE_CHECKING:
     from vilasr_jax.tasks.maze.generate import Maze
 
 
-def draw_maze(maze: "Maze", cell: int, look: Look) -> Image.Image:
-    """The RGB picture, `grid * cell` pixels square."""
+def draw_maze(
+    maze: "Maze", cell: int, look: Look, goal: tuple[int, int] | None = None
+) -> Image.Image:
+    """The RGB picture, `grid * cell` pixels square; `goal` is the cell of a red diamond."""
     side = maze.grid * cell
     image = Image.new("RGB", (side, side), look.background)
     draw = ImageDraw.Draw(image)
     x, y = centre(maze.start, cell)
     radius = cell // 4
     draw.ellipse((x - radius, y - radius, x + radius - 1, y + radius - 1), fill=look.start)
-    for (letter, place), color in zip(maze.letters.items(), look.letters, strict=True):
+    for (letter, place), color in zip(maze.letters.items(), look.letters, strict=False):
         shape = glyph(letter, max(1, cell // 14))
         x, y = centre(place, cell)
         draw.bitmap((x - shape.width // 2, y - shape.height // 2), shape, fill=color)
+    if goal is not None:
+        x, y = centre(goal, cell)
+        diamond = [(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)]
+        draw.polygon(diamond, fill=look.letters[0])
     half, rest = look.wall_width // 2, look.wall_width - look.wall_width // 2
     for (x1, y1), (x2, y2) in sorted(maze.walls):
         if x1 != x2:  # neighbours side by side: an upright wall

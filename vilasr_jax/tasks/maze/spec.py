@@ -7,6 +7,8 @@ from vilasr_jax.tasks.splits import check_split
 
 Color = tuple[int, int, int]
 
+KINDS = ("end", "route")
+
 @dataclass(frozen=True)
 class Look:
     """Colours and widths (pixels) of a maze picture."""
@@ -40,6 +42,7 @@ class MazeSpec:
     moves: tuple[int, int] = (4, 6)
     wall_density: float = 0.35  # share of inner edges that are walls
     decisive: float = 0.9  # share of mazes where ignoring the walls ends at another letter
+    kinds: tuple[str, ...] = ("end",)  # of question: end, route
     look: str = "plain"
     split: str = "train"
 
@@ -59,4 +62,6 @@ class MazeSpec:
             raise ConfigError(f"maze decisive is {self.decisive}; it must be from 0 to 1")
         if self.look not in LOOKS:
             raise ConfigError(f"maze look {self.look!r} does not exist; there are {', '.join(LOOKS)}")
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise ConfigError(f"maze kinds are {self.kinds}; choose from {', '.join(KINDS)}")
         check_split("maze", self.split)
