@@ -27,7 +27,7 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_use_devices", lambda job: None)  # they are chosen already
 
     def call(*words):
-        for name in ("workdir", "json", "question", "checkpoint", "out", "images"):
+        for name in ("workdir", "json", "question", "checkpoint", "out", "images", "answers", "benchmark"):
             flags.FLAGS[name].unparse()
         flags.FLAGS["config"].unparse()
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
@@ -88,6 +88,12 @@ def test_help(run):
         (["train", CONFIG, "--workdir=W", "--config.rl.optimizer.name=lion"], ["lion"]),
         (["train", CONFIG, "--workdir=W", "--config.model.init_from=none"], ["none"]),
         (["eval", CONFIG, "--workdir=W"], ["W"]),
+        (["eval", "--answers=missing.jsonl"], ["missing.jsonl", "can't be read"]),
+        (["synthesize", CONFIG, "--workdir=W"], ["W", "holds no run yet"]),
+        (["train", CONFIG, "--workdir=W", "--config.synthesis.rule=best"], ["synthesis.rule", "best"]),
+        (["train", CONFIG, "--workdir=W", "--config.eval.samples=0"], ["eval.samples"]),
+        (["train", CONFIG, "--workdir=W", "--config.data.traces=('none',)"], ["none", "data import"]),
+        (["train", CONFIG, "--workdir=W", "--config.tasks=()"], ["config.tasks"]),
         (["rl", CONFIG, "--workdir=W"], ["reflect"]),
         (["reflect", CONFIG, "--workdir=W"], ["cold_start", "sft"]),
         (["report", "W"], ["W"]),
@@ -219,6 +225,26 @@ def test_data_import(run, tmp_path):
     Image.new("RGB", (56, 56)).save(broken.parent / "p.png")
     code, told, _ = run("data", "import", "rl", broken, tmp_path / "some")
     assert code == 0 and f"{broken}:2: is no valid JSON" in told and "1 rows were left out" in told
+
+
+def test_eval_answers(run, tmp_path):
+    def written(name, said):
+        lines = [
+            {"question": str(n), "problem_type": "multiple choice", "answer": "A", "image_path": [],
+             "original_question_type": "MSR", "model_output": f"<answer>{text}</answer>"}
+            for n, text in enumerate(said)
+        ]  # fmt: skip
+        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+        return tmp_path / name
+
+    one, two = written("one.jsonl", "AABB"), written("two.jsonl", "AAAB")
+    code, told, _ = run("eval", f"--answers={one}", "--benchmark=mmsi_bench", f"--json={tmp_path / 's.json'}")
+    assert code == 0 and "MSR" in told and "50.0" in told
+    assert json.loads((tmp_path / "s.json").read_text())[str(one)]["overall"]["mean"] == 0.5
+    code, told, _ = run("eval", f"--answers={one},{two}", f"--json={tmp_path / 's.json'}")
+    compared = json.loads((tmp_path / "s.json").read_text())["comparison"]
+    assert code == 0 and compared["n"] == 4 and compared["rows"][-1]["means"] == [0.5, 0.75]
+    assert "+25.0" in told
 
 
 def test_in_a_process_of_its_own(tmp_path):
