@@ -115,8 +115,8 @@ def check(context: Context) -> None:
         section, name = key.split(".")
         if getattr(getattr(job, section), name) < 1:
             raise ConfigError(f"config.{key} must be at least 1")
-    for use in context.imported:
-        context.imported[use][0]  # can be read
+    for rows in context.imported.stored.values():
+        rows[0]  # can be read
     sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
     for section in sections:
         make_optimizer(section, 1)

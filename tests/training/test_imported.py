@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vilasr_jax.config import DataSection, DrawingSection, EvalSection, JobConfig, SamplingSection, to_dict
+from vilasr_jax.config import (
+    DataSection,
+    DrawingSection,
+    EngineSection,
+    EvalSection,
+    JobConfig,
+    SamplingSection,
+    to_dict,
+)
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.evaluation import read_results
 from vilasr_jax.processing import encode_conversation
@@ -33,12 +41,15 @@ def imported(tmp_path_factory):
 
 
 def context_of(workdir: Path, data: DataSection, **changes) -> Context:
-    job = JobConfig(tasks=(), data=data, drawing=DrawingSection(max_turns=4, maze_turns=6), **changes)
+    drawing = DrawingSection(prompt="short", max_turns=4, maze_turns=6)
+    engine = EngineSection(prompt_tokens=(700,), prompt_images=(4,))
+    job = JobConfig(**{"tasks": (), "data": data, "drawing": drawing, "engine": engine, **changes})
     return Context(job, workdir, tiny.mesh())
 
 
 def test_questions_come_in_an_order_of_their_own_each_time_round(tmp_path, imported):
     context = context_of(tmp_path, DataSection(questions=(str(imported / "rl"),), questions_pixels=28 * 28))
+    context.__dict__["tokenizer"] = tiny.tokenizer()
     asked = [row.id for row in context.questions("rl", 9)]
     assert [sorted(asked[at : at + 3]) for at in (0, 3, 6)] == [[f"vilasr_rl_data-{n}" for n in range(3)]] * 3
     assert [row.id for row in context.questions("rl", 4, first=5)] == asked[5:]
@@ -49,10 +60,23 @@ def test_questions_come_in_an_order_of_their_own_each_time_round(tmp_path, impor
 
 def test_mazes_have_turns_of_their_own(tmp_path, imported):
     context = context_of(tmp_path, DataSection(questions=(str(imported / "rl"),)))
+    context.__dict__["tokenizer"] = tiny.tokenizer()
     rows = sorted(context.questions("rl", 3), key=lambda row: row.id)
     turns = [request.session().settings.max_turns for request in context.requests(rows)]
     assert turns == [4, 4, 6]
     assert context.requests(rows)[0].row["meta"]["image_path"] == ["rl/SR/1.png"]
+
+
+def test_rows_too_large_for_the_engine_are_left_out(tmp_path, imported):
+    data = DataSection(questions=(str(imported / "rl"),))
+    context = context_of(tmp_path, data, engine=EngineSection(prompt_tokens=(700,), prompt_images=(1,)))
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    asked = {row.id for row in context.questions("rl", 12)}
+    assert asked == {"vilasr_rl_data-0", "vilasr_rl_data-2"}  # the third has two images
+    none = context_of(tmp_path, data, engine=EngineSection(prompt_tokens=(8,), prompt_images=(4,)))
+    none.__dict__["tokenizer"] = tiny.tokenizer()
+    with pytest.raises(DataError, match="none of 3 rows can be asked"):
+        none.questions("rl", 1)
 
 
 def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported):

@@ -54,10 +54,10 @@ def recorded_source(context: Context) -> Sequence[Encoded]:
     def encode(row: StoredRow) -> Encoded:
         if not row.messages:
             raise DataError(f"config.data.traces: row {row.id} is a question without a recorded conversation")
-        messages = row.conversation(*context.pixels("traces"))
+        messages = row.conversation(*context.imported.pixels("traces"))
         return encode_conversation(context.tokenizer, messages)
 
-    return MappedSource(context.imported["traces"], encode)
+    return MappedSource(context.imported.stored["traces"], encode)
 
 
 def trace_sources(context: Context) -> tuple[list[Sequence[Encoded]], list[float]]:

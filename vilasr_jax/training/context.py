@@ -40,18 +40,21 @@ from vilasr_jax.parallel import (
 )
 from vilasr_jax.processing import Batch, Buckets, Budget, Encoded, Tokenizer, train_tiny_tokenizer
 from vilasr_jax.rewards import RewardSettings, score
-from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
+from vilasr_jax.rollout import (
+    Engine,
+    Request,
+    Trajectory,
+    check_prompt,
+    make_prompt,
+    suppressed_tokens,
+)
 from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
-from vilasr_jax.tasks.stored import DecodedRows, StoredRows, sample_texts
 from vilasr_jax.training import interrupt
+from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.soft_drawing import SoftDrawing
-
-# The keys of config.data that name folders, and for each the key of its images' largest area.
-USES = ("traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
-PIXELS = {use: f"{use.rpartition('_')[2]}_pixels" for use in USES}
 
 
 class Context:
@@ -84,7 +87,6 @@ class Context:
             draw=job.cold_start.format == "drawing",
         )
         self._engines: dict[SamplingSection, Engine] = {}
-        self._orders: dict[tuple[int, int], np.ndarray] = {}  # of imported questions: see `_shuffled`
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -102,7 +104,7 @@ class Context:
         if self.job.tokenizer or self.job.model.init_from:
             return Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
         texts = [text for family in self.families for text in family.corpus(self.section(family))]
-        texts += [text for rows in self.imported.values() for text in sample_texts(rows)]
+        texts += self.imported.texts()
         own = (family.phrases_for(self.section(family)) for family in self.families)
         phrases = common_phrases().union(*own)
         return train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size)
@@ -272,7 +274,7 @@ class Context:
         """The job's tasks; none when it lives on imported data alone."""
         if len(set(self.job.tasks)) < len(self.job.tasks):
             raise ConfigError(f"config.tasks={self.job.tasks!r}: name each task once")
-        if not self.job.tasks and not any(getattr(self.job.data, use) for use in USES):
+        if not self.job.tasks and not self.imported.stored:
             raise ConfigError("config.tasks: name at least one task, or imported data in config.data")
         return tuple(map(get_family, self.job.tasks))
 
@@ -285,18 +287,9 @@ class Context:
         return [(family, family.spec(self.section(family), split)) for family in self.families]
 
     @cached_property
-    def imported(self) -> dict[str, StoredRows]:
-        """The rows of each key of `config.data` that names folders."""
-        return {use: StoredRows(getattr(self.job.data, use)) for use in USES if getattr(self.job.data, use)}
-
-    def pixels(self, use: str) -> tuple[int, int]:
-        """Smallest and largest area of an imported image, for a key of `config.data`."""
-        image = self.job.image
-        return image.min_pixels, getattr(self.job.data, PIXELS[use]) or image.max_pixels
-
-    def decoded(self, rows: StoredRows, use: str) -> DecodedRows:
-        """Imported rows with their images."""
-        return DecodedRows(rows, *self.pixels(use), self.job.data.frames)
+    def imported(self) -> Imported:
+        """The rows that `config.data` names."""
+        return Imported(self.job)
 
     # Questions of the RL split that reflection samples and those that RL trains on never meet.
     RL_SEEDS = 0
@@ -315,9 +308,13 @@ class Context:
         else those of the tasks. Questions of the tasks that two stages ask are never the same.
         """
         use = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}[stage]
-        if use in self.imported:
-            rows = self.decoded(self.imported[use], use)
-            return [rows[self._shuffled(len(rows), number)] for number in range(first, first + count)]
+        if use in self.imported.stored:
+            limit = getattr(self.job, stage).sampling.max_tokens
+            numbers = range(first, first + count)
+            return [
+                self.imported.usable_row(use, number, lambda row: self._check_prompt(row, limit))
+                for number in numbers
+            ]
         if not self.families:
             raise ConfigError(f"config.data.{use}: name imported rows, as config.tasks is empty")
         split, seeds = {
@@ -327,21 +324,21 @@ class Context:
         }[stage]
         return self.rows(split, count, first=seeds + first)
 
-    def _shuffled(self, rows: int, number: int) -> int:
-        turn, place = divmod(number, rows)
-        if (rows, turn) not in self._orders:
-            order = np.random.default_rng([self.job.seed, turn]).permutation(rows)
-            self._orders = {(rows, turn): order}  # the newest is enough
-        return int(self._orders[rows, turn][place])
+    def _check_prompt(self, row: Row, max_tokens: int) -> None:
+        """Raises DataError for a row whose prompt is too large for the engine."""
+        engine = self.job.engine
+        buckets = Buckets(engine.prompt_tokens, engine.prompt_images, self.job.buckets.patches)
+        prompt = make_prompt(self.tokenizer, row.session(self.settings))
+        check_prompt(prompt, {"id": row.id}, buckets, max_tokens)
 
     def validation_rows(self, count: int) -> list[Row]:
         """Held-out rows of the tasks; without tasks, some of the imported benchmarks'."""
         if self.families:
             return self.rows("val", count)
-        if "benchmarks" not in self.imported:
+        if "benchmarks" not in self.imported.stored:
             raise ConfigError("config.data.benchmarks: name one to validate on, as config.tasks is empty")
-        rows = self.decoded(self.imported["benchmarks"], "benchmarks")
-        return [rows[self._shuffled(len(rows), number)] for number in range(min(count, len(rows)))]
+        count = min(count, len(self.imported.stored["benchmarks"]))
+        return [self.imported.row("benchmarks", number) for number in range(count)]
 
     def ood_rows(self, count: int) -> list[Row]:
         """`count` rows unlike the trained ones, an equal part of each family."""

@@ -58,7 +58,7 @@ def evaluate_benchmark(
 ) -> None:
     """The imported benchmark in `source`, scored as published: the table and all that it depends on."""
     index = read_index(source)
-    rows = context.decoded(StoredRows([source]), "benchmarks")
+    rows = context.imported.decoded("benchmarks", StoredRows([source]))
     lines = _answer(context, params, rows, folder, name, progress)
     run = score_lines(lines, index["format"])
     data = {"format": index["format"], "source": index.get("source"), "rows": index["rows"]}
@@ -75,7 +75,7 @@ def settings_of(context: Context, use: str = "") -> dict[str, Any]:
     """What a score depends on beside the model: prompts, limits, pixels, frames, sampling."""
     job = context.job
     words = hashlib.sha256(repr(get_prompts(job.drawing.prompt)).encode()).hexdigest()
-    least, most = context.pixels(use) if use else (job.image.min_pixels, job.image.max_pixels)
+    least, most = context.imported.pixels(use) if use else (job.image.min_pixels, job.image.max_pixels)
     return {
         "prompt": {"variant": job.drawing.prompt, "sha256": words},
         "style": job.drawing.style,
