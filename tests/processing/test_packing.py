@@ -10,6 +10,7 @@ from tests import tiny
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import Buckets, Budget, Encoded, collate, collate_packed, pack
 from vilasr_jax.tasks.packed import PackedBatches
+from vilasr_jax.tasks.pipeline import batches
 
 BUDGET = Budget(tokens=61, vision_rows=3, patches=32)
 SIZES = ((28, 28), (56, 28), (84, 56), (28, 84))
@@ -167,3 +168,30 @@ def test_at_least_95_percent_of_a_packed_batch_is_useful():
     ]
     print(f"useful tokens: packed {packed:.1%}, padded to buckets {np.mean(padded):.1%}")
     assert packed >= 0.95 > np.mean(padded)
+
+
+def test_padded_batches_go_on_on_any_number_of_hosts():
+    class Texts:
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, index):
+            return example(int(index), 5 + int(index), 0)
+
+    def made(share=(0, 1)):
+        return batches([Texts()], [1], seed=1, batch=4, buckets=Buckets((16,), (0,), (4,)), share=share)
+
+    whole = made()
+    first, state = drained(whole, 3), whole.get_state()
+    rest = drained(whole, 2)
+    assert state == {"taken": 3} and len(first) == 3
+    halves = [made((i, 2)) for i in range(2)]
+    for half in halves:
+        half.set_state(state)
+    for expected, one, other in zip(rest, *(drained(half, 2) for half in halves), strict=True):
+        both = np.concatenate([one.tokens, other.tokens])
+        assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, expected.tokens.tolist()))
+    again = made()
+    again.set_state(state)
+    for one, other in zip(drained(again, 2), rest, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)

@@ -46,11 +46,43 @@ def batches(
     mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights=list(weights))
     if packing is not None:
         return PackedBatches(mixed, packing, batch, lookahead=lookahead, share=share, gather=gather)
-    number, count = share
-    own = batch // count
-    mixed = mixed[number::count] if count > 1 else mixed
-    read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * own)
-    dataset = mixed.to_iter_dataset(read).batch(
-        own, drop_remainder=True, batch_fn=lambda examples: collate(examples, buckets=buckets)
-    )
-    return iter(dataset)
+    return PaddedBatches(mixed, buckets, batch, share)
+
+
+class PaddedBatches:
+    """Batches of an example a row, read ahead by Grain, with `get_state` and `set_state`.
+
+    The state is the number of batches taken, so that any number of hosts can go on from it.
+    """
+
+    def __init__(self, examples: grain.MapDataset, buckets: Buckets, batch: int, share: tuple[int, int]):
+        self._examples, self._buckets, self._batch, self._share = examples, buckets, batch, share
+        self._taken, self._iterator = 0, None
+
+    def __iter__(self) -> PaddedBatches:
+        return self
+
+    def __next__(self) -> Batch:
+        self._iterator = self._read() if self._iterator is None else self._iterator
+        batch = next(self._iterator)
+        self._taken += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """How many batches were taken."""
+        return {"taken": self._taken}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on where `get_state` was called."""
+        self._taken, self._iterator = int(state["taken"]), None
+
+    def _read(self) -> Iterator[Batch]:
+        number, count = self._share
+        own = self._batch // count
+        mine = self._examples[self._taken * self._batch + number :: count]
+        read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * own)
+        return iter(
+            mine.to_iter_dataset(read).batch(
+                own, drop_remainder=True, batch_fn=lambda some: collate(some, buckets=self._buckets)
+            )
+        )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import optax
 from rich.progress import Progress
 
@@ -65,7 +64,7 @@ def train_sft(
     context: Context,
     stage: Stage,
     params: Any,
-    data: grain.DatasetIterator[Batch],
+    data: Iterator[Batch],
     optimizer: OptimizerSection,
     progress: Progress,
     validate_every: int = 0,
