@@ -286,7 +286,9 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _placed(leaf: Any) -> Any:
     """The leaf with a sharding: one local device where none is asked for, whatever it was saved from."""
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    # Orbax's own description of a leaf would ask for the devices that it was saved from.
+    sharding = leaf.sharding if isinstance(leaf, jax.ShapeDtypeStruct | jax.Array) else None
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
