@@ -5,6 +5,7 @@ saved by Orbax with arrays of one value, which makes every file of its format, a
 anew here in its real shape, in chunks of whole layers, and filled.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,12 @@ from vilasr_jax.errors import CheckpointError
 
 ITEM = "params"
 CHUNK_BYTES = 128 << 20
+
+
+@functools.cache
+def _context() -> ts.Context:
+    """Local files are mapped for reading, and written as `cp` does: the system says when to which disk."""
+    return ts.Context({"file_io_mode": {"mode": "memmap"}, "file_io_sync": False})
 
 
 def save_skeleton(directory: epath.Path, abstract) -> epath.Path:
@@ -64,7 +71,7 @@ def open_array(folder: epath.Path, weight: str, new: tuple[Sequence[int], np.dty
         store = {"driver": "ocdbt", "base": f"{base}/", "path": f"{key}/"}
         spec = {"driver": "zarr3", "kvstore": store, "store_data_equal_to_fill_value": True}
         try:
-            found = ts.open(spec, open=True, read=True).result()
+            found = ts.open(spec, open=True, read=True, context=_context()).result()
         except ValueError:
             continue
         if new is None:
@@ -82,8 +89,19 @@ def open_array(folder: epath.Path, weight: str, new: tuple[Sequence[int], np.dty
             "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
             "fill_value": 0.0,
         }
-        return ts.open(spec, create=True, delete_existing=True).result()
+        return ts.open(spec, create=True, delete_existing=True, context=_context()).result()
     raise CheckpointError(f"{folder}: weight {weight!r} can't be opened")
+
+
+def read(array: ts.TensorStore) -> np.ndarray:
+    """The values of a (part of a) TensorStore; `array.read()` would copy them once more.
+
+    Raises:
+      ValueError: a file is damaged or missing.
+    """
+    out = np.empty(array.shape, array.dtype.numpy_dtype)
+    ts.array(out).write(array).result()
+    return out
 
 
 def _weight(key: str) -> str:

@@ -6,10 +6,13 @@ and the tokenizer's and processor's files, so that it converts back alone:
     dst/0/params/...   dst/config.json   dst/tokenizer.json ...
 """
 
+import collections
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +22,12 @@ from etils import epath
 from vilasr_jax.checkpoint.array_files import (
     CHUNK_BYTES,
     open_array,
+    read,
     save_skeleton,
     saved_shapes,
     weight_folder,
 )
-from vilasr_jax.checkpoint.folders import check_free, complete_folder
+from vilasr_jax.checkpoint.folders import check_free, check_reachable, complete_folder
 from vilasr_jax.checkpoint.hf_config import config_from_hf, config_to_hf, generation_config, read_json
 from vilasr_jax.checkpoint.hf_export import check_shapes
 from vilasr_jax.checkpoint.hf_import import open_hf
@@ -79,14 +83,21 @@ def convert_from_hf(
     dtype = jnp.dtype(config.param_dtype)
     abstract = abstract_params(config)
     shapes = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
+
+    def open_target(tensor: HFTensor):
+        with _named_failure(dst):
+            return open_array(arrays, tensor.path, (shapes[tensor.path], dtype, _split_axis(tensor)))
+
+    def read_source(piece: _Piece) -> np.ndarray:
+        return stored[piece.tensor.key].read(piece.rows).astype(dtype, copy=False)
+
     with complete_folder(dst, overwrite=overwrite) as folder:
         arrays = save_skeleton(folder, abstract)
-        for path, group in itertools.groupby(_by_weight(wanted), key=lambda tensor: tensor.path):
-            tensors = list(group)
-            new = (shapes[path], dtype, _split_axis(tensors[0]))
-            with _named_failure(dst):
-                target = open_array(arrays, path, new)
-            _fill(dst, target, tensors, stored, dtype)
+        pieces = _pieces(_by_weight(wanted), dtype)
+        arriving = contextlib.closing(_one_ahead(read_source, pieces))
+        with arriving as values, _Writer(dst, open_target) as writer:
+            for piece, array in zip(pieces, values, strict=True):
+                writer.put(piece, array)
         write_json(folder / "config.json", config_to_hf(config))
         _copy_companions(epath.Path(src), folder)
     return config
@@ -121,14 +132,14 @@ def convert_to_hf(
         or the destination exists or can't be written.
     """
     check_free(dst, overwrite=overwrite)
+    check_reachable(src)
     src = epath.Path(src)
     arrays = weight_folder(src, step)
     if config is None:
         config = config_from_hf(read_json(src / "config.json"), where=str(src / "config.json"))
     saved, wanted = saved_shapes(arrays), hf_tensors(config)
     check_shapes({name: shape for name, (shape, _) in saved.items()}, config, where=f"{arrays}: ")
-    name_of = {(nested_name(t.key) if layout == "nested" else t.key): t for t in _by_weight(wanted)}
-    reader = _Reader(arrays)
+    names = {t.key: nested_name(t.key) if layout == "nested" else t.key for t in wanted}
     with complete_folder(dst, overwrite=overwrite) as folder:
         dtypes = sorted({str(dtype) for _, dtype in saved.values()})
         write_json(
@@ -137,11 +148,101 @@ def convert_to_hf(
         )
         write_json(folder / "generation_config.json", generation_config(config))
         _copy_companions(src, folder)
-        specs = [(name, saved[t.path][1], t.shape) for name, t in name_of.items()]
-        write_safetensors(
-            folder, specs, lambda name: reader.blocks(name_of[name]), max_shard_bytes=max_shard_bytes
-        )
+        tensors = _by_weight(wanted)
+        specs = [(names[t.key], saved[t.path][1], t.shape) for t in tensors]
+        pieces = {names[t.key]: _pieces([t], saved[t.path][1]) for t in tensors}
+        with contextlib.closing(_one_ahead(_Reader(arrays), itertools.chain(*pieces.values()))) as values:
+            write_safetensors(
+                folder, specs, lambda name: itertools.islice(values, len(pieces[name])),
+                max_shard_bytes=max_shard_bytes,
+            )  # fmt: skip
     return config
+
+
+class _Piece(NamedTuple):
+    """What is carried in one go: a tensor, or some rows of a large one."""
+
+    tensor: HFTensor
+    rows: slice | None
+
+
+def _pieces(tensors: list[HFTensor], dtype) -> list[_Piece]:
+    """All tensors in pieces; a layer's tensor is whole, others are cut where our chunks are."""
+    pieces = []
+    for tensor in tensors:
+        cut = tensor.layer is None and len(tensor.shape) == 2
+        pieces += [_Piece(tensor, rows) for rows in (_rows(tensor.shape, dtype) if cut else [None])]
+    return pieces
+
+
+def _one_ahead(work: Callable[[_Piece], np.ndarray], pieces: Iterable[_Piece]) -> Iterator[np.ndarray]:
+    """`work(piece)` of each in turn; the next one is made in a thread while the caller has this one."""
+    with ThreadPoolExecutor(1) as thread:
+        running = collections.deque()
+        for piece in pieces:
+            running.append(thread.submit(work, piece))
+            if len(running) > 1:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _place(array, piece: _Piece):
+    """Where a piece lies in our weight (a TensorStore): its layer, its columns or rows, or all of it."""
+    if piece.tensor.layer is not None:
+        return array[piece.tensor.layer]
+    if piece.rows is None:
+        return array
+    return array[:, piece.rows] if piece.tensor.is_kernel else array[piece.rows]
+
+
+class _Writer:
+    """Published values into a checkpoint's arrays, whole chunks of layers at a time.
+
+    One chunk is being written while the next is made.
+    """
+
+    def __init__(self, dst, open_target: Callable[[HFTensor], Any]):
+        self.dst, self.open_target = dst, open_target
+        self.path, self.target, self.block, self.pending = "", None, None, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        with contextlib.suppress(CheckpointError) if kind else contextlib.nullcontext():
+            self._finish()
+
+    def put(self, piece: _Piece, values: np.ndarray) -> None:
+        """Takes the next piece, in the order of `_pieces`; `values` must not be changed any more."""
+        tensor = piece.tensor
+        if tensor.path != self.path:
+            self.path, self.target = tensor.path, self.open_target(tensor)
+        if tensor.layer is None:
+            self._write(_place(self.target, piece), tensor.to_ours(values))
+            return
+        layers, at_once = self.target.shape[0], self.target.chunk_layout.write_chunk.shape[0]
+        row = tensor.layer % at_once
+        if row == 0:
+            count = min(at_once, layers - tensor.layer)
+            self.block = np.empty((count, *self.target.shape[1:]), values.dtype)
+        if tensor.is_kernel:
+            transposed(values, self.block[row])
+        else:
+            self.block[row] = values
+        if row == len(self.block) - 1:
+            self._write(self.target[tensor.layer - row : tensor.layer + 1], self.block)
+
+    def _write(self, place, values: np.ndarray) -> None:
+        pending = place.write(values, can_reference_source_data_indefinitely=True)
+        self._finish()
+        self.pending = pending
+
+    def _finish(self) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            with _named_failure(self.dst):
+                pending.result()
 
 
 class _Reader:
@@ -150,51 +251,17 @@ class _Reader:
     def __init__(self, folder: epath.Path):
         self.folder, self.path, self.source = folder, "", None
 
-    def blocks(self, tensor: HFTensor) -> Iterator[np.ndarray]:
+    def __call__(self, piece: _Piece) -> np.ndarray:
+        tensor = piece.tensor
         if tensor.path != self.path:
             self.path, self.source = tensor.path, open_array(self.folder, tensor.path)
             if tensor.layer is not None and self.source.chunk_layout.read_chunk.shape[0] > 1:
-                self.source = self.source.read().result()  # as training saves it: one chunk, all layers
-        if tensor.layer is None and len(tensor.shape) == 2:
-            rows = _rows(tensor.shape, self.source.dtype.numpy_dtype)
-            axis = _split_axis(tensor)
-            pieces = (self.source[s] if axis == 0 else self.source[:, s] for s in rows)
-        else:
-            pieces = iter([self.source if tensor.layer is None else self.source[tensor.layer]])
-        for piece in pieces:
-            array = piece if isinstance(piece, np.ndarray) else piece.read().result()
-            is_matrix = len(tensor.shape) == 2 and _kernel(tensor)
-            array = transposed(array) if is_matrix else np.ascontiguousarray(tensor.to_hf(array))
-            if not all_finite(array):
-                raise CheckpointError(
-                    f"{self.folder}: weight {tensor.path!r} holds values that are not finite"
-                )
-            yield array
-
-
-def _fill(dst, target, tensors: list[HFTensor], stored, dtype) -> None:
-    """Writes the published tensors that make up one weight, a chunk at a time."""
-    first = tensors[0]
-    if first.layer is not None:
-        count = target.chunk_layout.write_chunk.shape[0]
-        for start in range(0, len(tensors), count):
-            layers = tensors[start : start + count]
-            values = np.empty((len(layers), *target.shape[1:]), dtype)
-            for row, tensor in zip(values, layers, strict=True):
-                row[...] = tensor.to_ours(stored[tensor.key].read())
-            with _named_failure(dst):
-                target[start : start + len(layers)].write(values).result()
-    elif len(first.shape) == 2:
-        for rows in _rows(first.shape, dtype):
-            values = stored[first.key].read(rows).astype(dtype, copy=False)
-            place, values = (
-                (target[:, rows], transposed(values)) if _kernel(first) else (target[rows], values)
-            )
-            with _named_failure(dst):
-                place.write(values).result()
-    else:
-        with _named_failure(dst):
-            target.write(first.to_ours(stored[first.key].read()).astype(dtype, copy=False)).result()
+                self.source = read(self.source)
+        part = _place(self.source, piece)
+        array = tensor.to_hf(part if isinstance(part, np.ndarray) else read(part))
+        if not all_finite(array):
+            raise CheckpointError(f"{self.folder}: weight {tensor.path!r} holds values that are not finite")
+        return array
 
 
 @contextlib.contextmanager
@@ -211,13 +278,9 @@ def _by_weight(tensors: list[HFTensor]) -> list[HFTensor]:
     return sorted(tensors, key=lambda t: (t.path, t.layer or 0))
 
 
-def _kernel(tensor: HFTensor) -> bool:
-    return tensor.path.endswith("/kernel")
-
-
 def _split_axis(tensor: HFTensor) -> int:
     """The axis of our weight that is cut into chunks: the layers, or the published tensor's rows."""
-    return 1 if tensor.layer is None and _kernel(tensor) and len(tensor.shape) == 2 else 0
+    return 1 if tensor.layer is None and tensor.is_kernel and len(tensor.shape) == 2 else 0
 
 
 def _rows(shape: tuple[int, ...], dtype) -> list[slice]:

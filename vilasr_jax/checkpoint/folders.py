@@ -1,6 +1,7 @@
 """Folders that appear only when they are complete."""
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -41,8 +42,15 @@ def complete_folder(path: epath.PathLike, *, overwrite: bool = False) -> Iterato
             partial.rmtree()
 
 
+def check_reachable(path: epath.PathLike) -> None:
+    """Raises CheckpointError when `path` is in a bucket and the library that talks to it is not installed."""
+    if str(path).startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
+        raise CheckpointError(f"{path}: gs:// needs the package gcsfs; run: pip install gcsfs")
+
+
 def check_free(path: epath.PathLike, *, overwrite: bool = False) -> None:
     """Raises CheckpointError when `path` is a file, or a folder with something in it (unless `overwrite`)."""
+    check_reachable(path)
     path = epath.Path(path)
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; give a folder")

@@ -7,6 +7,7 @@ from absl import logging
 from etils import epath
 from flax import nnx
 
+from vilasr_jax.checkpoint.folders import check_reachable
 from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
 from vilasr_jax.checkpoint.hf_layout import HFTensor, hf_tensors, params_from_hf, published_name
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
@@ -56,6 +57,7 @@ def open_hf(
     Raises:
       CheckpointError: as `import_hf`, except for values that are not finite.
     """
+    check_reachable(src_dir)
     src = epath.Path(src_dir)
     if not src.is_dir():
         raise CheckpointError(f"{src}: no such folder; give a Hugging Face model folder")

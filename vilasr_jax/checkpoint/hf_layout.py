@@ -1,7 +1,10 @@
 """Which published tensor is which of our weights, and how one is turned into the other."""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ from flax import nnx
 
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
 
+_BLOCK = 256  # rows transposed in one go: they stay in a core's cache
 _NESTED_PREFIXES = (("model.language_model.", "model."), ("model.visual.", "visual."))
 
 # Our path below a stack of layers, the published name below "layers.{i}.".
@@ -52,23 +56,37 @@ class HFTensor:
     path: str  # our weight, "language_model/layers/mlp/up_proj/kernel"
     layer: int | None  # index on the weight's leading axis, None when the weight is the tensor
 
+    @property
+    def is_kernel(self) -> bool:
+        """Whether ours is the transpose: torch's [out, in] becomes [in, out]."""
+        return self.path.endswith("/kernel")
+
     def to_ours(self, array: np.ndarray) -> np.ndarray:
-        """Published values as our (one layer's) weight: torch's [out, in] becomes [in, out]."""
-        return transposed(array.reshape(self.shape[0], -1)) if self.path.endswith("/kernel") else array
+        """Published values, or those of some rows, as our (one layer's) weight, or its columns."""
+        return transposed(array.reshape(len(array), -1)) if self.is_kernel else array
 
     def to_hf(self, array: np.ndarray) -> np.ndarray:
-        """Our (one layer's) weight as published."""
-        return transposed(array).reshape(self.shape) if self.path.endswith("/kernel") else array
+        """Our (one layer's) weight, or some columns of it, as published, or its rows."""
+        return transposed(array).reshape(-1, *self.shape[1:]) if self.is_kernel else array
 
 
-def transposed(array: np.ndarray) -> np.ndarray:
-    """The transpose of a matrix in memory of its own; in blocks, three times as fast as NumPy alone."""
-    out = np.empty(array.shape[::-1], array.dtype)
-    bits = f"u{array.dtype.itemsize}"
+def transposed(array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """The transpose of a matrix, in memory of its own or in `out`; by blocks, on several cores."""
+    out = np.empty(array.shape[::-1], array.dtype) if out is None else out
+    bits = f"u{array.dtype.itemsize}"  # NumPy copies these faster than bfloat16
     source, target = array.view(bits), out.view(bits)
-    for start in range(0, len(array), 256):
-        target[:, start : start + 256] = source[start : start + 256].T
+
+    def block(start: int) -> None:
+        target[:, start : start + _BLOCK] = source[start : start + _BLOCK].T
+
+    starts = range(0, len(array), _BLOCK)
+    list(_threads().map(block, starts) if array.size > _BLOCK**2 else map(block, starts))
     return out
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "transpose")
 
 
 def hf_tensors(config: ModelConfig) -> list[HFTensor]:

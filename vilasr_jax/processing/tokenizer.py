@@ -6,11 +6,11 @@ Text never becomes a special token: a user who writes `<|im_end|>` gets plain te
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tokenizers
+from etils import epath
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from vilasr_jax.errors import TokenizerError
@@ -117,13 +117,13 @@ class Tokenizer:
         Raises:
           TokenizerError: files are missing or broken, or lack Qwen's special tokens.
         """
-        path = Path(path)
+        path = epath.Path(path)
         config = _read_json(path / "tokenizer_config.json")
         template_file = path / "chat_template.jinja"
         template = template_file.read_text(encoding="utf-8") if template_file.exists() else None
         try:
             if (path / "tokenizer.json").exists():
-                backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+                backend = tokenizers.Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
             elif (path / "vocab.json").exists() and (path / "merges.txt").exists():
                 backend = _qwen_from_vocab(path, config or {})
             else:
@@ -138,9 +138,9 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `tokenizer.json`, its config and the chat template, for transformers' AutoTokenizer too."""
-        path = Path(path)
+        path = epath.Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(path / "tokenizer.json"), pretty=False)
+        (path / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
         named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
         config = self._config or {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -172,9 +172,12 @@ def _from_json(text: str, config: dict | None, template: str | None) -> Tokenize
     return Tokenizer(tokenizers.Tokenizer.from_str(text), config=config, template=template)
 
 
-def _qwen_from_vocab(path: Path, config: dict) -> tokenizers.Tokenizer:
+def _qwen_from_vocab(path: epath.Path, config: dict) -> tokenizers.Tokenizer:
     """Qwen's tokenizer from its two older files; added tokens are the config's, or the published ones."""
-    backend = tokenizers.Tokenizer(models.BPE.from_file(str(path / "vocab.json"), str(path / "merges.txt")))
+    vocab = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+    lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
+    pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines if line and not line.startswith("#version")]
+    backend = tokenizers.Tokenizer(models.BPE(vocab, pairs))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -198,7 +201,7 @@ def _qwen_from_vocab(path: Path, config: dict) -> tokenizers.Tokenizer:
     return backend
 
 
-def _read_json(path: Path) -> dict | None:
+def _read_json(path: epath.Path) -> dict | None:
     if not path.exists():
         return None
     try:
