@@ -176,8 +176,8 @@ def _qwen_from_vocab(path: epath.Path, config: dict) -> tokenizers.Tokenizer:
     """Qwen's tokenizer from its two older files; added tokens are the config's, or the published ones."""
     vocab = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
     lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
-    pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines if line and not line.startswith("#version")]
-    backend = tokenizers.Tokenizer(models.BPE(vocab, pairs))
+    lines = [line.rstrip("\r") for line in lines if line and not line.startswith("#version")]
+    backend = tokenizers.Tokenizer(models.BPE(vocab, [tuple(line.split(" ")) for line in lines]))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
