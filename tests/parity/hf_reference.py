@@ -11,7 +11,7 @@ from vilasr_jax.checkpoint.hf_layout import published_name
 torch.set_num_threads(1)
 
 
-def hf_model(*, tie=False, dtype=torch.float32):
+def hf_model(*, tie=False, dtype=torch.float32, seed=0):
     """Qwen2_5_VLForConditionalGeneration of `samples.CONFIG`'s sizes."""
     config = transformers.Qwen2_5_VLConfig(
         **config_to_hf(CONFIG.replace(tie_word_embeddings=tie), layout="nested")
@@ -19,7 +19,7 @@ def hf_model(*, tie=False, dtype=torch.float32):
     model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.tensor(random_tensor(published_name(name), tuple(parameter.shape))))
+            parameter.copy_(torch.tensor(random_tensor(published_name(name), parameter.shape, seed=seed)))
     return model.to(dtype).eval()
 
 

@@ -34,9 +34,9 @@ CONFIG = preset(
 )
 
 
-def random_tensor(key: str, shape, *, scale: float = 0.12) -> np.ndarray:
-    """Values of the published tensor `key`: normal, around 1 for norms, and a function of the key alone."""
-    values = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape) * scale
+def random_tensor(key: str, shape, *, seed: int = 0, scale: float = 0.12) -> np.ndarray:
+    """Values of the published tensor `key`, a function of key and seed alone: normal, around 1 for norms."""
+    values = np.random.RandomState(zlib.crc32(key.encode()) ^ seed).standard_normal(shape) * scale
     is_norm = "norm" in key or "ln_q" in key
     return (values + is_norm).astype(np.float32)
 
