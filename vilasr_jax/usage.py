@@ -39,10 +39,12 @@ Runs the third stage alone: GRPO on questions without traces. The workdir must h
 finished reflection.
 {_TRAINING}""",
     "eval": f"""vilasr eval --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+vilasr eval --answers=A.jsonl[,B.jsonl...] [--benchmark=NAME]
 
-Answers held-out questions with the finished stages of a workdir, in conversations that
-run freely, and writes eval/, summary.json and report.html there. What is scored already
-is not scored again.
+Answers held-out questions, and those of config.data.benchmarks, with the finished stages
+of a workdir, in conversations that run freely, and writes eval/, summary.json and
+report.html there. What is scored already is not scored again.
+With --answers it scores anyone's results files, without a model, and compares several.
 {_TRAINING}""",
     "solve": """vilasr solve IMAGE... --question=TEXT --checkpoint=DIR [--options=A,B,C,D] [--out=DIR]
 
@@ -75,15 +77,37 @@ Example
   vilasr serve runs/quickstart
   curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" -d @question.json
 """,
-    "data": """vilasr data import FORMAT SRC DST [--images=DIR]
+    "data": """vilasr data make --config=FILE --workdir=DIR
+vilasr data show [DIR] --config=FILE [--out=PAGE.html] [--count=8]
+vilasr data import FORMAT SRC DST [--images=DIR]
 
-Reads published data and writes rows that this program trains on and evaluates with.
-Rows that can't be used are left out, and listed with file and line in DST.
+make writes rows of the config's tasks as TFDS folders; config.make says how many. A
+stopped run goes on.
+show writes a page of rows with their images and traces, of the config or made in DIR.
+import reads published data and writes rows that this program trains on and evaluates
+with. Rows that can't be used are left out, and listed with file and line in DST.
 
   FORMAT                cold_start, rrs, rl, maze, SpatialEval_spatialreal, vsi_bench,
                         spar_bench or mmsi_bench
   SRC                   a folder, a zip file or a part of one, or gs://BUCKET/...
   --images=DIR          where relative image paths start, if not at SRC
+""",
+    "synthesize": f"""vilasr synthesize --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+
+Samples traces from a teacher: the last finished stage, or config.model.init_from.
+{_TRAINING}""",
+    "plan": """vilasr plan --config=FILE --topology=v5e:8x8 [--steps=A,B] [--sweep] [--json=FILE]
+
+Compiles the config's real steps for a TPU slice on any machine, without the slice: what
+fits, memory, traffic between chips, and predicted time.
+
+  --topology=KIND:SHAPE a slice, such as v5e:8x8, v6e:4x4 or v5p:4x4x4
+  --steps=A,B           only these steps
+  --sweep               tries meshes, remat policies and batch sizes, and recommends one
+  --max_minutes=60      of all compilations together
+  --chip_hour=PRICE     what a chip costs an hour, to tell the cost of 1,000 samples
+  --layers=N            cuts the language model to N layers, for a quick look
+  --save_hlo=DIR        a folder for each step's optimised HLO text
 """,
     "bench": """vilasr bench NAME [--json=FILE]
 
