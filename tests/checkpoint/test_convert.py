@@ -35,6 +35,14 @@ def test_there_and_back_is_bit_exact(tmp_path, layout, tied, dtype):
     assert (tmp_path / "c" / "tokenizer.json").read_text() == "{}"
 
 
+def test_folders_named_from_where_one_stands(tmp_path, monkeypatch):
+    tensors = write_folder(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    convert_from_hf("a", "made/b")
+    convert_to_hf("made/b", "c")
+    assert_same_tensors(tmp_path / "c", tensors)
+
+
 def test_the_converted_checkpoint_is_one_of_ours(tmp_path):
     write_folder(tmp_path / "a", dtype="bfloat16")
     config = convert_from_hf(tmp_path / "a", tmp_path / "b", param_dtype="float32")

@@ -7,6 +7,7 @@ anew here in its real shape, in chunks of whole layers, and filled.
 
 import functools
 import math
+import os
 from collections.abc import Sequence
 
 import jax
@@ -66,7 +67,7 @@ def open_array(folder: epath.Path, weight: str, new: tuple[Sequence[int], np.dty
       weight: path ("lm_head/kernel").
       new: None to read; (shape, dtype, axis) to make it anew, empty, in chunks of CHUNK_BYTES cut along axis.
     """
-    base = str(folder) if "://" in str(folder) else f"file://{folder}"
+    base = str(folder) if "://" in str(folder) else f"file://{os.path.abspath(folder)}"
     for key in (f"{weight}/value", weight):  # an NNX state's leaf, or a dict's
         store = {"driver": "ocdbt", "base": f"{base}/", "path": f"{key}/"}
         spec = {"driver": "zarr3", "kvstore": store, "store_data_equal_to_fill_value": True}
