@@ -17,7 +17,7 @@ class Row:
     id: str
     question: str
     answer: str
-    question_type: str  # "multiple choice", "numerical", "regression" or "free-form"
+    question_type: str  # "multiple choice", "numerical", "regression", "vci" (view change) or "free-form"
     options: tuple[str, ...]
     images: tuple[Image.Image, ...]
     data_type: str  # "maze", "vqa", "spatial_r1" or "video"

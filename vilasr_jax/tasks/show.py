@@ -17,6 +17,7 @@ from vilasr_jax.tasks.dataset import MadeRows
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
 from vilasr_jax.tasks.rows import Row, Trace
+from vilasr_jax.tasks.stored import INDEX, StoredRow, StoredRows
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 2rem; max-width: 1200px; color: #222;
@@ -37,10 +38,18 @@ img { border: 1px solid #ccd; max-width: 100%; image-rendering: pixelated; }
 
 
 def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> int:
-    """Writes the page of the job's tasks, `count` rows each: made anew, or those that lie in `folder`."""
+    """Writes the page of the job's tasks, `count` rows each: made anew, or those that lie in `folder`.
+
+    A folder of imported rows or synthesized traces is shown as it is; a recorded drawing is made again.
+    """
     settings = DrawingSettings(
         style=job.drawing.style, prompt=job.drawing.prompt, max_turns=99, max_images=job.drawing.max_images
     )
+    if folder is not None and (folder / INDEX).exists():
+        rows = StoredRows([folder])
+        some = (rows[number] for number in range(min(count, len(rows))))
+        traces = [stored_trace(row, job.image.min_pixels, job.image.max_pixels) for row in some]
+        return show_rows([(f"{folder}, {len(rows):,} rows", traces)], settings, path)
     parts = []
     for family in map(get_family, job.tasks):
         if folder is None:
@@ -58,6 +67,12 @@ def made_traces(family: Family, spec: object, count: int, first: int = 0) -> Ite
     """Expert traces of `count` rows, every second one with a slip."""
     for number, row in enumerate(family.rows(spec, count, first)):
         yield family.expert_trace(row, random.Random(f"trace {row.id}"), slip=number % 2 == 1)
+
+
+def stored_trace(stored: StoredRow, min_pixels: int, max_pixels: int) -> Trace:
+    """A stored row with what the assistant said in its recorded conversation, if it has one."""
+    said = tuple(message["content"] for message in stored.messages if message["role"] == "assistant")
+    return Trace(stored.row(min_pixels, max_pixels), said)
 
 
 def show_rows(parts: Sequence[tuple[str, Iterable[Trace]]], settings: DrawingSettings, path: Path) -> int:
