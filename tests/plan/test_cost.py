@@ -62,6 +62,7 @@ def test_a_wider_slice_is_not_slower(cost):
         ("replica_groups={{0,1,2},{3,4,5}}", 3),
         ("replica_groups=mesh['axis_0'=4,'axis_1'=8] {'axis_1'}", 8),
         ("replica_groups=mesh['a'=4,'b'=8] {'a','b'}", 32),
+        ("replica_groups=mesh['a'=4,'b'=16], device_ids=([16,4]T(1,0)) {'b'}, dimensions={0}", 16),
     ],
 )
 def test_group_sizes(text, size):

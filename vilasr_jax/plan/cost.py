@@ -22,6 +22,8 @@ from vilasr_jax.plan.hlo import (
     trip_count,
 )
 
+# replica_groups=mesh['axis_0'=4,'axis_1'=16], device_ids=([16,4]T(1,0)) {'axis_1'}
+_MESH_GROUPS = r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\)\))?\s*\{([^}]*)\}"
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -192,7 +194,7 @@ def group_size(attributes: str, opcode: str = "") -> int:
         return int(match[1])
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return match[1].count(",") + 1
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+    if match := re.search(_MESH_GROUPS, attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
         return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", match[2]))
     raise ValueError(f"no group of devices in {attributes[:200]!r}")
