@@ -185,6 +185,7 @@ def learn(steps: int = 25, **options) -> float:
     return float(p[1] / p.sum())
 
 
+@pytest.mark.slow
 def test_a_bandit_finds_the_rewarded_arm():
     assert learn() > 0.95
 

@@ -85,6 +85,7 @@ def test_groups_are_named():
         check_groups(("vision", "merger", "language"))
 
 
+@pytest.mark.slow
 def test_accumulated_parts_are_one_batch():
     batch = samples.batch(range(6))
     parts = split_batch(jax.tree.map(jnp.asarray, batch), 2)

@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from vilasr_jax.drawing import DrawingSettings
-from vilasr_jax.rollout import Request, make_prompt
+from vilasr_jax.rollout import Request, Trajectory, make_prompt
 from vilasr_jax.tasks.maze import MazeSpec, expert_trace, make_maze_row
 from vilasr_jax.training.recovery import Prefix, ResumedSession, failed_prefix, resumed
 
@@ -43,8 +43,8 @@ def test_which_beginnings_are_replayed(maze):
     session = row.session(settings)
     for text in turns:
         session.step(text)
-    done = tiny.generate(tiny.engine(), tiny.requests(1))[0]
-    wrong = dataclasses.replace(done, turns=session.events, reward={"accuracy": 0.0})
+    none = np.zeros(0, np.float32)
+    wrong = Trajectory("", none, none, none, [], session.events, "answer", 1, 1, {}, {"accuracy": 0.0})
     rng = np.random.default_rng(0)
     found = {len(failed_prefix(8, 5, wrong, rng).texts) for _ in range(40)}
     assert found == set(range(1, len(turns)))

@@ -41,9 +41,8 @@ def restored(store, mesh):
     return state._replace(params=trained, frozen=frozen, opt_state=got["opt_state"])
 
 
-@pytest.mark.parametrize(
-    "then", [MeshSection(fsdp=2), pytest.param(MeshSection(fsdp=2, model=2), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [MeshSection(fsdp=2), MeshSection(fsdp=2, model=2)])
 def test_from_eight_devices_onto_fewer(tmp_path, then):
     eight = make_mesh(MeshSection(data=2, fsdp=2, model=2))
     state, _ = step_on(eight, fresh(eight), 0)

@@ -162,11 +162,6 @@ def test_sft_on_every_mesh(name, freeze):
         check_gathers(program)
 
 
-def test_grpo_on_an_fsdp_mesh():
-    state, _ = check_same(grpo, "fsdp", ())
-    check_layout(state, "fsdp")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("freeze", [(), VISION])
 @pytest.mark.parametrize("name", MESHES)
