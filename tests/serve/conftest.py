@@ -28,7 +28,8 @@ TURNS = [
 class ScriptedEngine:
     """Answers as `Engine.serve` does: every question in the same three turns.
 
-    A question with "slow" takes its time, one with "crash" brings the engine down, a long one is refused.
+    A question with "slow" or "pause" takes its time, one with "crash" brings the engine down, a long one is
+    refused.
     """
 
     def __init__(self):
@@ -52,8 +53,8 @@ class ScriptedEngine:
         try:
             for text in TURNS:
                 for at in range(0, len(text), 20):
-                    if "slow" in request.row["question"]:
-                        time.sleep(0.05)
+                    question = request.row["question"]
+                    time.sleep(0.05 if "slow" in question else 0.02 if "pause" in question else 0)
                     request.on_tokens(sample, text[at : at + 20])
                 session.step(text)
                 event = session.events[-1]
