@@ -72,6 +72,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   report WORKDIR            the HTML page of a run
   bench learn               the controls and seeds of a config, in one table
   bench soft                a cold start with and without the soft drawing term, seed by seed
+  bench input               rows a second that are made, beside those that a config's training step takes
   bench render              drawings a second
   bench sft                 supervised steps beside transformers, the same weights and data
   bench convert --size 7b   a conversion beside a plain copy of the same bytes
@@ -347,6 +348,14 @@ def _seeds() -> list[int]:
         raise ConfigError(f"--seeds={FLAGS.seeds}: give whole numbers with commas between them") from None
 
 
+def _bench_input() -> object:
+    from vilasr_jax.bench.input import bench_input
+
+    job = _read_config()
+    _use_devices(job)
+    return bench_input(job)
+
+
 def _bench_render() -> object:
     from vilasr_jax.drawing.bench import bench_render
 
@@ -408,6 +417,7 @@ DATA: dict[str, Callable[[list[str]], None]] = {
 BENCHES: dict[str, Callable[[], object]] = {
     "learn": _bench_learn,
     "soft": _bench_soft,
+    "input": _bench_input,
     "render": _bench_render,
     "sft": _bench_sft,
     "convert": _bench_convert,

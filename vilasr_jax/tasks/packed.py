@@ -13,8 +13,6 @@ from typing import Any
 
 from vilasr_jax.processing import Batch, Budget, Encoded, PackedRow, check_fits, collate_packed
 
-ENCODERS = 2  # threads
-
 
 class PackedBatches:
     """Batches of packed rows, with `get_state` and `set_state` as Grain's iterators have them.
@@ -27,6 +25,7 @@ class PackedBatches:
       share: (number, count): this host's part of the rows.
       gather: every host's value of a small JSON-able thing, where there are several hosts.
       tokens_per_second: from the model's vision config.
+      workers: threads that make and encode examples.
 
     Raises:
       DataError: on `next`, an example that no row can hold.
@@ -42,6 +41,7 @@ class PackedBatches:
         share: tuple[int, int] = (0, 1),
         gather: Callable[[Any], list[Any]] = lambda value: [value],
         tokens_per_second: float = 2,
+        workers: int = 2,
     ):
         self._examples, self._budget, self._rows = examples, budget, rows
         self._lookahead, self._tokens_per_second = lookahead, tokens_per_second
@@ -49,7 +49,7 @@ class PackedBatches:
         number, count = share
         own = rows // count
         self._mine = range(number * own, (number + 1) * own)
-        self._encoders = ThreadPoolExecutor(ENCODERS)
+        self._encoders = ThreadPoolExecutor(workers)
         self._maker = ThreadPoolExecutor(1)
         self._waiting: dict[int, Future] = {}
         self._lanes: dict[int, tuple[int, list[int]]] = {}

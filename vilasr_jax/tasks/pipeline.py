@@ -26,6 +26,7 @@ def batches(
     lookahead: int = 16,
     share: tuple[int, int] = (0, 1),
     gather: Callable[[Any], list[Any]] = lambda value: [value],
+    workers: int = 2,
 ) -> Iterator[Batch]:
     """An endless, deterministic iterator of batches, with `get_state` and `set_state`.
 
@@ -39,14 +40,17 @@ def batches(
       lookahead: examples that each row is chosen from when packing.
       share: (number, count): this host reads the number-th of count equal parts of each batch.
       gather: see `PackedBatches`.
+      workers: threads that make and encode examples.
     """
     parts = [
         grain.MapDataset.source(source).seed(seed + i).shuffle().repeat() for i, source in enumerate(sources)
     ]
     mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights=list(weights))
     if packing is not None:
-        return PackedBatches(mixed, packing, batch, lookahead=lookahead, share=share, gather=gather)
-    return PaddedBatches(mixed, buckets, batch, share)
+        return PackedBatches(
+            mixed, packing, batch, lookahead=lookahead, share=share, gather=gather, workers=workers
+        )
+    return PaddedBatches(mixed, buckets, batch, share, workers)
 
 
 class PaddedBatches:
@@ -55,8 +59,16 @@ class PaddedBatches:
     The state is the number of batches taken, so that any number of hosts can go on from it.
     """
 
-    def __init__(self, examples: grain.MapDataset, buckets: Buckets, batch: int, share: tuple[int, int]):
+    def __init__(
+        self,
+        examples: grain.MapDataset,
+        buckets: Buckets,
+        batch: int,
+        share: tuple[int, int],
+        workers: int = 2,
+    ):
         self._examples, self._buckets, self._batch, self._share = examples, buckets, batch, share
+        self._workers = workers
         self._taken, self._iterator = 0, None
 
     def __iter__(self) -> PaddedBatches:
@@ -80,7 +92,7 @@ class PaddedBatches:
         number, count = self._share
         own = self._batch // count
         mine = self._examples[self._taken * self._batch + number :: count]
-        read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * own)
+        read = grain.ReadOptions(num_threads=self._workers, prefetch_buffer_size=4 * own)
         return iter(
             mine.to_iter_dataset(read).batch(
                 own, drop_remainder=True, batch_fn=lambda some: collate(some, buckets=self._buckets)

@@ -1,0 +1,98 @@
+"""Does the input keep up? Rows a second that the pipeline makes, beside those that the training step takes.
+
+Rows are made with one and with two encoding threads, and nothing beside; the step is timed on batches that lie
+ready; then both run together, and what the step waits for its next batch is measured. A row is a conversation,
+or several of them where the config packs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vilasr_jax.config import JobConfig
+from vilasr_jax.parallel import put_batch
+from vilasr_jax.processing import Batch
+from vilasr_jax.tasks.pipeline import batches
+from vilasr_jax.training.cold_start import trace_sources
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.state import init_state
+from vilasr_jax.training.steps import make_sft_step
+
+WORKERS = (1, 2)
+WARM = 2  # batches, before the clock starts
+BATCHES = 12
+
+
+def bench_input(job: JobConfig) -> dict[str, Any]:
+    """Measures the config's cold start; prints and returns the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(job, Path(folder))
+        figures: dict[str, Any] = {"rows_a_batch": job.cold_start.batch, "packed": job.packing.tokens > 0}
+        for workers in WORKERS:
+            figures[f"made_{workers}"] = _made(_data(context, workers), job.cold_start.batch)
+        figures |= _step(context, _data(context, WORKERS[-1]))
+    for workers in WORKERS:
+        print(f"made, threads {workers}: {figures[f'made_{workers}']:,.1f} rows a second")
+    print(f"taken by the step: {figures['taken']:,.1f} rows a second, {figures['step_seconds']:.2f} s a step")
+    print(f"together: the step waits {figures['waiting']:.1%} of the time")
+    return figures
+
+
+def _data(context: Context, workers: int) -> Iterator[Batch]:
+    sources, weights = trace_sources(context)
+    job = context.job
+    return batches(
+        sources, weights, seed=job.seed + 1, batch=job.cold_start.batch, buckets=context.buckets,
+        packing=context.packing, lookahead=job.packing.lookahead, workers=workers,
+    )  # fmt: skip
+
+
+def _made(data: Iterator[Batch], rows: int) -> float:
+    """Rows a second. The prefetched ones are not counted: the clock starts when they are used up."""
+    for _ in range(WARM + 4):
+        next(data)
+    began = time.perf_counter()
+    for _ in range(BATCHES):
+        next(data)
+    return BATCHES * rows / (time.perf_counter() - began)
+
+
+def _step(context: Context, data: Iterator[Batch]) -> dict[str, float]:
+    """The step alone on ready batches, then with the pipeline beside it."""
+    section = context.job.cold_start
+    transform = make_optimizer(section.optimizer, 1000)
+    state = init_state(context.initial_params(), transform, context.mesh, section.optimizer)
+    step = make_sft_step(context.graphdef, transform, mesh=context.mesh, accumulate=section.accumulate)
+    ready = [next(data) for _ in range(4)]
+
+    def run(state, batch):
+        state, metrics = step(state, put_batch(context.mesh, batch))
+        jax.block_until_ready(metrics)
+        return state
+
+    for batch in [*ready, *ready]:  # every shape is compiled
+        state = run(state, batch)
+    began = time.perf_counter()
+    for number in range(BATCHES):
+        state = run(state, ready[number % len(ready)])
+    alone = (time.perf_counter() - began) / BATCHES
+    waited, began = 0.0, time.perf_counter()
+    for _ in range(BATCHES):
+        asked = time.perf_counter()
+        batch = next(data)
+        waited += time.perf_counter() - asked
+        state = run(state, batch)
+    together = time.perf_counter() - began
+    return {
+        "step_seconds": alone,
+        "taken": section.batch / alone,
+        "waiting": waited / together,
+        "step_seconds_together": (together - waited) / BATCHES,
+    }
