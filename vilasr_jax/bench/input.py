@@ -1,7 +1,7 @@
 """Does the input keep up? Rows a second that the pipeline makes, beside those that the training step takes.
 
-Rows are made with one and with two encoding threads, and nothing beside; the step is timed on batches that lie
-ready; then both run together, and what the step waits for its next batch is measured. A row is a conversation,
+Rows are made with one and with two encoding threads, and nothing beside; the step is timed on ready batches;
+then both run together, and what the step waits for its next batch is measured. A row is a conversation,
 or several of them where the config packs.
 """
 
