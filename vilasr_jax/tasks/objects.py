@@ -20,7 +20,7 @@ COLORS: dict[str, Color] = {
     "pink": (245, 120, 180),
 }
 SHAPES = ("circle", "square", "triangle", "star")
-SMOOTH = 4  # pictures are drawn this many times larger and then reduced
+SMOOTH = 3  # pictures are drawn this many times larger and then reduced
 
 
 @dataclass(frozen=True)

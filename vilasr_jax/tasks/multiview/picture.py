@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -81,8 +82,10 @@ def _faces(solid: Solid) -> list[tuple[np.ndarray, np.ndarray]]:
             face = np.array([low[k], low[after], high[0]])
         else:
             face = np.array([low[k], low[after], high[after], high[k]])
-        normal = np.cross(face[1] - face[0], face[2] - face[0])
-        faces.append((face, normal / np.linalg.norm(normal)))
+        x, y = (low[k][0] + low[after][0]) / 2 - solid.x, (low[k][1] + low[after][1]) / 2 - solid.y
+        far = math.hypot(x, y)
+        rise = far / solid.size if solid.shape == "cone" else 0.0
+        faces.append((face, np.array([x / far, y / far, rise]) / math.hypot(1, rise)))
     return faces if solid.shape == "cone" else [*faces, (high, np.array([0.0, 0.0, 1.0]))]
 
 

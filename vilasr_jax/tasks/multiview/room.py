@@ -81,9 +81,10 @@ class Camera:
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Unit vectors to the right, up and forward."""
         yaw, pitch = math.radians(self.yaw), math.radians(self.pitch)
-        right = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
-        ahead = np.array([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), -math.sin(pitch)])
-        return right, np.cross(right, ahead), ahead
+        east, north = math.cos(yaw), math.sin(yaw)
+        level, steep = math.cos(pitch), math.sin(pitch)
+        right, up = (north, -east, 0.0), (east * steep, north * steep, level)
+        return np.array(right), np.array(up), np.array((east * level, north * level, -steep))
 
     def project(self, points, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixels [n, 2] of points [n, 3], and their depths [n] in metres."""

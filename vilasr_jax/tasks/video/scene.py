@@ -77,10 +77,7 @@ def make_movers(level: Level, frames: int, rng: random.Random, leaves: bool) -> 
         if len(seen) < 2 or (number == 0 and leaves != (seen[-1] < frames)):
             return None
         movers.append(mover)
-    for frame in range(1, frames + 1):
-        if any(_meet(a, b) for a, b in combinations(visible(movers, frame, frames, level.side), 2)):
-            return None
-    return movers
+    return None if any(_meet(a, b, frames, level.side) for a, b in combinations(movers, 2)) else movers
 
 
 def visible(movers: Sequence[Mover], frame: int, frames: int, side: int) -> list[Thing]:
@@ -102,5 +99,8 @@ def _mover(level: Level, frames: int, color: str, rng: random.Random, moves: boo
     return Mover(Thing(color, rng.choice(SHAPES), x, y, radius, color), since, dx, dy)
 
 
-def _meet(a: Thing, b: Thing) -> bool:
-    return distance(a, b) < 1.1 * (a.radius + b.radius)
+def _meet(a: Mover, b: Mover, frames: int, side: int) -> bool:
+    """Whether two objects come too close in a frame that shows both."""
+    near = 1.1 * (a.thing.radius + b.thing.radius)
+    both = set(a.seen(frames, side)) & set(b.seen(frames, side))
+    return any(distance(a.at(frame), b.at(frame)) < near for frame in both)
