@@ -44,6 +44,7 @@ flags.DEFINE_integer("port", 8000, "serve: the port to listen at; 0 takes any fr
 flags.DEFINE_string("token", None, "serve: what clients send as their API key (default: VILASR_TOKEN).")
 flags.DEFINE_integer("slots", 8, "serve: conversations at once.", lower_bound=1)
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
+flags.DEFINE_bool("scale", False, "bench rollout: cost against turns, slots and group size instead.")
 flags.DEFINE_integer("profile", 0, "train: steps of each stage to trace with the JAX profiler.")
 flags.DEFINE_string("seeds", "0,1,2", "bench learn, bench soft: the seeds, with commas between them.")
 
@@ -73,6 +74,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   bench learn               the controls and seeds of a config, in one table
   bench soft                a cold start with and without the soft drawing term, seed by seed
   bench input               rows a second that are made, beside those that a config's training step takes
+  bench rollout [--scale]   drawing conversations: ours, re-prefilling each turn, transformers
   bench render              drawings a second
   bench sft                 supervised steps beside transformers, the same weights and data
   bench convert --size 7b   a conversion beside a plain copy of the same bytes
@@ -376,6 +378,16 @@ def _bench_sft() -> object:
     return bench_sft()
 
 
+def _bench_rollout() -> object:
+    import jax
+
+    if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    from vilasr_jax.bench.rollout import bench_rollout, bench_scale
+
+    return bench_scale() if FLAGS.scale else bench_rollout()
+
+
 def _bench_convert() -> object:
     from vilasr_jax.bench.convert import bench_convert
 
@@ -418,6 +430,7 @@ BENCHES: dict[str, Callable[[], object]] = {
     "learn": _bench_learn,
     "soft": _bench_soft,
     "input": _bench_input,
+    "rollout": _bench_rollout,
     "render": _bench_render,
     "sft": _bench_sft,
     "convert": _bench_convert,

@@ -140,7 +140,8 @@ class EngineSection:
     draw_workers: int = 2  # threads
     own_sampling: bool = False  # requests bring their own temperature and top-p, as to a server
     draw_seconds: float = 30.0  # a drawing that takes longer costs its turn an error text; 0: no limit
-    draw_wait: float = 1.0  # seconds that other rows wait for a drawing, so that runs repeat bit by bit
+    draw_wait: float = 5.0  # seconds that other rows wait for a drawing, so that runs repeat bit by bit
+    memory_gib: float = 0.0  # of a device, for cache and parameters; 0: what the device has
 
 
 @dataclass(frozen=True)

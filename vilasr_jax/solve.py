@@ -110,6 +110,7 @@ def solve(
     engine = EngineSection(
         slots=1,
         lanes=1,
+        decode_steps=8,  # tokens that are told at once
         prompt_tokens=(_round(len(prompt.encoded.ids)),),
         insert_tokens=(_round(len(pixels) * patches // 4 + 128),),
         prompt_images=(len(pixels),),

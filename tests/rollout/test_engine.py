@@ -82,22 +82,30 @@ def test_mask_is_exactly_what_was_sampled(plain):
 
 def test_positions_equal_those_from_scratch(monkeypatch):
     runner, seen = tiny.engine(), {}
+    real_start, real_insert, real_prefill = runner.calls.start, runner.calls.insert, runner.calls.prefill
+    read = {}
 
-    def spy(name):
-        real = getattr(runner.calls, name)
+    def note(turn, rows, sources):
+        for slot, source, position, seed in zip(rows.slots, sources, rows.position, rows.seed, strict=True):
+            if slot < runner.shard_slots:
+                piece = turn.positions[:, source, : turn.length[source]]
+                seen.setdefault(int(seed), []).append((piece, int(position)))
 
-        def call(params, state, key, turn, rows):
-            for slot, source, position, seed in zip(
-                rows.slots, rows.source, rows.position, rows.seed, strict=True
-            ):
-                if slot < runner.shard_slots:
-                    piece = turn.positions[:, source, : turn.length[source]]
-                    seen.setdefault(int(seed), []).append((piece, int(position)))
-            return real(params, state, key, turn, rows)
+    def prefill(params, turn):
+        prefix = real_prefill(params, turn)
+        read[id(prefix)] = (prefix, turn)
+        return prefix
 
+    def start(params, state, key, prefix, rows):
+        note(read[id(prefix)][1], rows, rows.source)
+        return real_start(params, state, key, prefix, rows)
+
+    def insert(params, state, key, turn, rows):
+        note(turn, rows, range(len(rows.slots)))
+        return real_insert(params, state, key, turn, rows)
+
+    for name, call in (("prefill", prefill), ("start", start), ("insert", insert)):
         monkeypatch.setattr(runner.calls, name, call)
-
-    spy("prefill"), spy("insert")
     trajectories = tiny.generate(runner, tiny.requests(12, first=40))
     for number, t in enumerate(trajectories):
         grids = [image_grid(image) for image in t.images_in_tokens]
@@ -149,9 +157,9 @@ def test_other_keys_and_orders(plain):
     assert sum(a.tokens.tobytes() != b.tokens.tobytes() for a, b in zip(plain, other, strict=True)) > 25
 
 
-def test_nothing_compiles_after_the_first_pass():
+def test_nothing_compiles_after_the_warm_up():
     runner = tiny.engine()
-    tiny.generate(runner, tiny.requests(40, samples=2, first=200))
+    runner.warm_up(tiny.place(tiny.params(), runner.calls.mesh))
     compiled = []
 
     def listen(event, duration, **_):

@@ -15,7 +15,7 @@ from vilasr_jax.drawing import overlay as overlay_module
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import Buckets
 from vilasr_jax.rollout import Engine, Request
-from vilasr_jax.rollout.device import NewTurn, Rows
+from vilasr_jax.rollout.batch import Shape, empty_turn
 
 DRAW = """<think> look </think>
 Action: Object Mapper
@@ -205,10 +205,8 @@ def test_a_prompt_without_room_names_its_row():
 def test_prompts_without_images():
     """A bucket of 0 images: text only, no vision tower."""
     runner = engine(prompt_images=(0,))
-    state = runner.calls.init_state(1, 150)
-    one = np.ones(1, np.int32)
-    turn = NewTurn(np.ones((1, 40), np.int32), np.ones((3, 1, 40), np.int32), one, np.full((1, 40), -1), None)
-    rows = Rows(one * 0, one * 0, one, one, one)
-    after = jax.eval_shape(runner.calls.prefill, tiny.params(), state, jax.random.key(0), turn, rows)
-    assert after.token.shape == (1,)
+    turn = empty_turn(Shape(1, 40, 0, 0), 1)
+    assert turn.vision is None
+    prefix = jax.eval_shape(runner.calls.prefill, runner._place(tiny.params()), turn)
+    assert prefix.hidden.shape == (1, tiny.config().hidden_size)
     assert Buckets((8,), (0,), (4,)).fit("images", 0) == 0

@@ -3,6 +3,9 @@
 import dataclasses
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from tests import tiny
 from vilasr_jax.drawing import DrawingSession
@@ -55,3 +58,32 @@ def test_round_trip_of_drawn_turns_and_odd_text():
     same(t, again)
     assert again.drawings == 1 and again.errors == 1 and again.texts == texts
     assert again.answer == "B"
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+sides = st.integers(1, 3)
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.tuples(sides, sides), max_size=3), plain, st.text(), st.text())
+@settings(max_examples=40, deadline=None)
+def test_round_trip_of_anything(seed, sizes, meta, text, reason):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 50))
+    t = Trajectory(
+        id=text,
+        tokens=rng.integers(0, 2**31 - 1, count, np.int32),
+        loss_mask=rng.random(count) < 0.5,
+        logprobs=rng.normal(0, 30, count).astype(np.float32),
+        images=[Image.fromarray(rng.integers(0, 255, (7 * h, 5 * w, 3), np.uint8)) for w, h in sizes],
+        turns=[{"text": text, "calls": [meta], "error": None, "drawn": [1], "corrected": 0}],
+        stop_reason=reason,
+        base_images=len(sizes),
+        images_read=len(sizes),
+        row={"id": text, "meta": meta},
+        reward={"total": float(rng.normal())},
+    )
+    same(t, Trajectory.from_bytes(t.to_bytes()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,9 @@ from vilasr_jax.processing import (
     Tokenizer,
     encode_conversation,
     encode_turn,
-    image_grid,
     join,
-    mrope_positions,
 )
+from vilasr_jax.rollout.batch import Incoming
 from vilasr_jax.rollout.trajectory import Trajectory
 
 
@@ -56,20 +55,6 @@ class Request:
     on_tokens: Callable[[int, str], Any] | None = None
     on_turn: Callable[[int, dict, list[Image.Image]], Any] | None = None
     on_end: Callable[[int, Trajectory], Any] | None = None
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """Tokens about to enter a cache, the first of them at M-RoPE position `start`."""
-
-    encoded: Encoded
-    start: int
-
-    @cached_property
-    def next_position(self) -> int:
-        """The M-RoPE position after the last token."""
-        grids = [image_grid(image) for image in self.encoded.images]
-        return mrope_positions(self.encoded.ids, grids, self.encoded.special, start=self.start)[1]
 
 
 @dataclass
@@ -155,14 +140,15 @@ class Conversation:
                 return None
         if turn is None:
             self.stop_reason = reply.stop_reason or "no_action"
-        elif not fits(turn, buckets, extra=1):
+            return None
+        last = Encoded(self.tokens[-1][-1:], np.zeros(1, bool), [], turn.special)
+        new = Incoming(join([last, turn]), self.position)
+        if not fits(new, buckets):
             self.stop_reason = "insert_limit"
         elif self.max_tokens - self.length <= len(turn.ids) or self.room < 1:
             self.stop_reason = "token_limit"
         if self.stop_reason:
             return None
-        last = Encoded(self.tokens[-1][-1:], np.zeros(1, bool), [], turn.special)
-        new = Incoming(join([last, turn]), self.position)
         self._add(turn.ids, None)
         self.images_read += len(turn.images)
         self.position = new.next_position
@@ -236,12 +222,12 @@ def _replay(
     return session, *_reply(session, tokenizer, closed, said[-1])
 
 
-def fits(piece: Encoded, buckets: Buckets, extra: int = 0) -> bool:
-    """Whether the largest buckets hold a piece of a conversation and `extra` tokens more."""
-    patches = [rows * columns for _, rows, columns in map(image_grid, piece.images)]
+def fits(piece: Incoming, buckets: Buckets) -> bool:
+    """Whether the largest buckets hold a piece of a conversation."""
+    patches = [rows * columns for _, rows, columns in piece.grids]
     return (
-        len(piece.ids) + extra <= buckets.tokens[-1]
-        and len(piece.images) <= buckets.images[-1]
+        len(piece.encoded.ids) <= buckets.tokens[-1]
+        and len(patches) <= buckets.images[-1]
         and max(patches, default=0) <= buckets.patches[-1]
     )
 
@@ -254,8 +240,8 @@ def check_prompt(prompt: Incoming, row: dict, buckets: Buckets, max_tokens: int)
             f"row {row.get('id')}: its prompt has {tokens} tokens; sampling.max_tokens={max_tokens} leaves "
             "no room for an answer"
         )
-    if not fits(prompt.encoded, buckets):
-        grids = [image_grid(image)[1:] for image in prompt.encoded.images]
+    if not fits(prompt, buckets):
+        grids = [grid[1:] for grid in prompt.grids]
         have = f"{tokens} tokens and {len(grids)} images of {grids} patches"
         raise DataError(
             f"row {row.get('id')}: its prompt has {have}, "

@@ -1,4 +1,4 @@
-"""The compiled calls of the rollout engine: prefill, insert, decode.
+"""The compiled calls of the rollout engine: prefill, start, insert, decode.
 
 State lives on the device. A slot is one live conversation, with a cache length of its own:
 
@@ -6,14 +6,16 @@ State lives on the device. A slot is one live conversation, with a cache length 
     slot 1   [prompt ..........][sampled ......................]
     slot 2   (free)
 
-`prefill` computes each distinct prompt once and copies its cache to all the slots that share it. `insert`
-runs only the new turn's tokens, at each slot's own offset. Both end by sampling the turn's first token.
-`decode` goes on, one token a step, until enough of the rows have stopped.
+`prefill` computes each distinct prompt once; `start` copies its cache to the slots that begin with it, now or
+when they become free. `insert` runs only the new turn's tokens, at each slot's own offset. `start` and
+`insert` end by sampling the turn's first token; `decode` goes on, one token a step, until enough of the rows
+have stopped.
 
 The slots are split over the mesh's data and fsdp axes; each shard works on its own slots alone
-(`jax.shard_map`), with no communication but that of tensor parallelism. Slot and source numbers count inside
-a shard. Padding rows carry the slot number one past the shard's last: their reads are clipped and their
-writes dropped.
+(`jax.shard_map`), with no communication but that of tensor parallelism: the model axis is left to the
+compiler, which follows the layout of the parameters and of the cache's heads. Slot and source numbers count
+inside a shard. Padding rows carry the slot number one past the shard's last: their reads are clipped and
+their writes dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.config import SamplingSection
-from vilasr_jax.models.qwen2_5_vl import KVCache, ModelConfig, VisionInput, init_cache
+from vilasr_jax.models.qwen2_5_vl import KVCache, ModelConfig, init_cache
+from vilasr_jax.rollout.batch import NewTurn
+from vilasr_jax.rollout.params import SamplingParams
 from vilasr_jax.rollout.sampling import sample
 
 _ROWS = P(("data", "fsdp"))  # split by slot
@@ -50,32 +54,30 @@ class RolloutState(NamedTuple):
     turn_logprobs: jax.Array  # [b, n] float32
     temperature: jax.Array  # [b] float32, the trajectory's own; read where conversations bring their own
     top_p: jax.Array  # [b] float32, likewise
+    work: jax.Array  # [shards, 2] int32: decode steps so far, and tokens sampled in them
 
 
-class NewTurn(NamedTuple):
-    """Tokens that enter the caches of m rows before the model writes."""
+class Prefix(NamedTuple):
+    """What was read of m prompts; their samples start from it."""
 
-    tokens: jax.Array  # [m, t] int32, right-padded
-    positions: jax.Array  # [3, m, t] int32
-    length: jax.Array  # [m] int32
-    image_index: jax.Array  # [m, t] int32, -1 for text
-    vision: VisionInput | None  # None where the bucket for images is 0
+    cache: KVCache  # m rows
+    hidden: jax.Array  # [m, d], at the last token of each
 
 
 class Rows(NamedTuple):
     """Which slots start a turn, and what they start it with."""
 
     slots: jax.Array  # [m] int32, in the shard; one past its last: padding
-    source: jax.Array  # [m] int32, the row of the shard's NewTurn that each takes
+    source: jax.Array  # [m] int32, the row of the shard's Prefix that each takes (used by start)
     position: jax.Array  # [m] int32, of the first token to be sampled
     turn_limit: jax.Array  # [m] int32
-    seed: jax.Array  # [m] int32 (used by prefill)
-    temperature: jax.Array  # [m] float32 (used by prefill)
-    top_p: jax.Array  # [m] float32 (used by prefill)
+    seed: jax.Array  # [m] int32 (used by start)
+    temperature: jax.Array  # [m] float32 (used by start)
+    top_p: jax.Array  # [m] float32 (used by start)
 
 
 class Calls:
-    """The three compiled functions for one model and sampling setting."""
+    """The four compiled functions for one model and sampling setting."""
 
     def __init__(
         self,
@@ -94,21 +96,26 @@ class Calls:
         self.suppressed, self.stop_ids = suppressed, stop_ids
         self.decode_steps, self.stop_share = decode_steps, stop_share
         self.mesh = mesh
-        self.prefill = self._compiled(self._prefill, NewTurn(_ROWS, _POSITIONS, _ROWS, _ROWS, _ROWS), _ROWS)
-        self.insert = self._compiled(self._insert, NewTurn(_ROWS, _POSITIONS, _ROWS, _ROWS, _ROWS), _ROWS)
-        self.decode = self._compiled(self._decode)
+        self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        heads = config.num_kv_heads % mesh.shape["model"] == 0
+        self._heads = P(None, "model") if heads and mesh.shape["model"] > 1 else None  # of a shard's cache
+        turn = NewTurn(_ROWS, _POSITIONS, _ROWS, _ROWS, _ROWS)
+        self.prefill = self._compiled(self._prefill, P(), turn)
+        self.start = self._compiled(self._start, P(), _ROWS, P(), _ROWS, _ROWS, donate=1)
+        self.insert = self._compiled(self._insert, P(), _ROWS, P(), turn, _ROWS, donate=1)
+        self.decode = self._compiled(self._decode, P(), _ROWS, P(), donate=1)
 
-    def _compiled(self, call: Callable, *specs: Any) -> Callable:
-        """jit of `call(params, state, key, ...)`, shard by shard over the slots; the state is donated."""
+    def _compiled(self, call: Callable, *specs: Any, donate: int | None = None) -> Callable:
+        """jit of `call`, shard by shard over the slots; the state is donated."""
         mapped = jax.shard_map(
             call,
             mesh=self.mesh,
-            in_specs=(P(), _ROWS, P(), *specs),
+            in_specs=specs,
             out_specs=_ROWS,
             axis_names={"data", "fsdp"},
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=1)
+        return jax.jit(mapped, donate_argnums=() if donate is None else donate)
 
     def init_state(self, slots: int, max_len: int) -> RolloutState:
         """Empty slots with room for `max_len` tokens each."""
@@ -129,42 +136,65 @@ class Calls:
             turn_logprobs=jnp.zeros((slots, self.sampling.max_turn_tokens), jnp.float32),
             temperature=jnp.zeros(slots, jnp.float32),
             top_p=jnp.ones(slots, jnp.float32),
+            work=jnp.zeros((self.shards, 2), jnp.int32),
         )
-        return jax.device_put(state, NamedSharding(self.mesh, _ROWS))
+        rows = NamedSharding(self.mesh, _ROWS)
+        heads = NamedSharding(self.mesh, P(*_ROWS, *(self._heads or ())[1:]))
+        layout = jax.tree.map(lambda x: heads if x.ndim == 4 else rows, state)
+        return jax.device_put(state, layout)
 
-    def _prefill(self, params, state: RolloutState, key, turn: NewTurn, rows: Rows) -> RolloutState:
-        model = nnx.merge(self.graphdef, params)
+    def _prefill(self, params, turn: NewTurn) -> Prefix:
+        model, layers = self._model(params)
         m, t = turn.tokens.shape
-        fresh = init_cache(self.config, m, t, jnp.dtype(self.config.dtype))
-        hidden, fresh = self._forward(model, turn, fresh)
-        cache = state.cache
+        hidden, cache = self._forward(model, layers, turn, init_cache(self.config, m, t, self.config.dtype))
+        return Prefix(self._laid_out(cache), hidden)
+
+    def _start(self, params, state: RolloutState, key, prefix: Prefix, rows: Rows) -> RolloutState:
+        cache, t = state.cache, prefix.cache.max_len
 
         def copy(whole: jax.Array, new: jax.Array) -> jax.Array:
             return whole.at[rows.slots, :, :t].set(new[rows.source], mode="drop")
 
         cache = KVCache(
-            k=tuple(map(copy, cache.k, fresh.k)),
-            v=tuple(map(copy, cache.v, fresh.v)),
-            length=cache.length.at[rows.slots].set(fresh.length[rows.source], mode="drop"),
+            k=tuple(map(copy, cache.k, prefix.cache.k)),
+            v=tuple(map(copy, cache.v, prefix.cache.v)),
+            length=cache.length.at[rows.slots].set(prefix.cache.length[rows.source], mode="drop"),
         )
         state = state._replace(
-            cache=cache,
+            cache=self._laid_out(cache),
             seed=state.seed.at[rows.slots].set(rows.seed, mode="drop"),
             count=state.count.at[rows.slots].set(0, mode="drop"),
             temperature=state.temperature.at[rows.slots].set(rows.temperature, mode="drop"),
             top_p=state.top_p.at[rows.slots].set(rows.top_p, mode="drop"),
         )
-        return self._first_token(model, state, key, hidden[rows.source], rows)
+        model, _ = self._model(params)
+        return self._first_token(model, state, key, prefix.hidden[rows.source], rows)
 
     def _insert(self, params, state: RolloutState, key, turn: NewTurn, rows: Rows) -> RolloutState:
-        model = nnx.merge(self.graphdef, params)
+        model, layers = self._model(params)
         part = jax.tree.map(lambda x: x.at[rows.slots].get(mode="clip"), state.cache)
-        hidden, part = self._forward(model, turn, part)
+        hidden, part = self._forward(model, layers, turn, part)
         cache = jax.tree.map(lambda whole, new: whole.at[rows.slots].set(new, mode="drop"), state.cache, part)
-        return self._first_token(model, state._replace(cache=cache), key, hidden, rows)
+        return self._first_token(model, state._replace(cache=self._laid_out(cache)), key, hidden, rows)
+
+    def _model(self, params: SamplingParams) -> tuple[Any, list[Any]]:
+        """The model, and its decoder layers as modules of their own."""
+        model = nnx.merge(self.graphdef, params.rest)
+        one = nnx.graphdef(model.language_model.layers)
+        return model, [nnx.merge(one, layer) for layer in params.layers]
+
+    def _laid_out(self, cache: KVCache) -> KVCache:
+        """The cache with its heads split over the model axis, where they divide."""
+        if self._heads is None:
+            return cache
+
+        def split(x: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(x, self._heads)
+
+        return cache._replace(k=tuple(map(split, cache.k)), v=tuple(map(split, cache.v)))
 
     def _decode(self, params, state: RolloutState, key) -> RolloutState:
-        model = nnx.merge(self.graphdef, params)
+        model, layers = self._model(params)
         enough = jnp.floor((1 - self.stop_share) * state.active.sum()).astype(jnp.int32)
         b = state.token.shape[0]
 
@@ -176,19 +206,25 @@ class Calls:
             step, state = carry
             x = model.embed(state.token[:, None], None, None)
             positions = jnp.broadcast_to(state.position[None, :, None], (3, b, 1))
-            hidden, cache = model.extend(x, positions, state.active[:, None], state.cache)
-            state = state._replace(cache=cache, position=state.position + state.active)
+            hidden, cache = model.extend(x, positions, state.active[:, None], state.cache, layers)
+            work = state.work + jnp.stack([1, state.active.sum()]).astype(jnp.int32)
+            state = state._replace(cache=cache, position=state.position + state.active, work=work)
             return step + 1, self._write(model, state, key, hidden[:, 0], state.active)
 
-        return jax.lax.while_loop(going, body, (jnp.int32(0), state))[1]
+        state = jax.lax.while_loop(going, body, (jnp.int32(0), state))[1]
+        return state._replace(cache=self._laid_out(state.cache))
 
-    def _forward(self, model, turn: NewTurn, cache: KVCache) -> tuple[jax.Array, KVCache]:
+    def _forward(self, model, layers, turn: NewTurn, cache: KVCache) -> tuple[jax.Array, KVCache]:
         """Runs the new tokens; returns the hidden state at each row's last one, [m, d], and the cache."""
-        t = turn.tokens.shape[1]
-        vision = None if turn.vision is None else model.encode_vision(turn.vision)
-        x = model.embed(turn.tokens, turn.image_index, vision)
+        m, t = turn.tokens.shape
+        if turn.vision is None:
+            x = model.embed(turn.tokens)
+        else:  # the shard's vision rows hold the images of all its rows
+            vision = model.encode_vision(turn.vision)
+            flat = (turn.tokens.reshape(1, m * t), turn.image_index.reshape(1, m * t))
+            x = model.embed(*flat, vision).reshape(m, t, -1)
         valid = jnp.arange(t)[None] < turn.length[:, None]
-        hidden, cache = model.extend(x, turn.positions, valid, cache)
+        hidden, cache = model.extend(x, turn.positions, valid, cache, layers)
         last = jnp.maximum(turn.length - 1, 0)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache
 

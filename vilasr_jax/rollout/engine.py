@@ -1,20 +1,28 @@
 """Batched multi-turn generation with drawing in the loop.
 
+    engine = Engine(config, graphdef, tokenizer, suppressed, EngineSection(), SamplingSection(), (256,), mesh)
+    trajectories = engine.generate(params, requests, jax.random.key(0))
+
 The slots are split into lanes. While one lane's compiled calls run on the device, the host reads another
 lane's finished turns, draws, and prepares what goes into its caches next:
 
     lane 0   | device: insert, decode | host: draw | device: insert, decode | ...
     lane 1   | host: draw | device: insert, decode | host: draw | ...
 
-A slot is refilled from the queue as soon as its conversation ends. The rhythm depends on nothing but the
-tokens, so a run repeats exactly.
+A slot is refilled from the queue as soon as its conversation ends, and a row that waits for its drawing stops
+no other. While no drawing takes longer than `engine.draw_wait` the rhythm depends on nothing but the tokens,
+so a run repeats bit by bit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import queue
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,50 +34,15 @@ from vilasr_jax.config import EngineSection, SamplingSection
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import ModelConfig
-from vilasr_jax.processing import Buckets, Encoded, Tokenizer, collate
-from vilasr_jax.rollout.conversation import Conversation, Incoming, Request, check_prompt, make_prompt
-from vilasr_jax.rollout.device import Calls, NewTurn, RolloutState, Rows
+from vilasr_jax.processing import Buckets, Tokenizer
+from vilasr_jax.rollout.batch import Incoming, NewTurn, Shape, empty_turn, new_turn, shapes, split
+from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
+from vilasr_jax.rollout.device import Calls, Rows
+from vilasr_jax.rollout.lane import Lane, Prompt, Queue
+from vilasr_jax.rollout.memory import plan_memory
+from vilasr_jax.rollout.params import Placement
 from vilasr_jax.rollout.pool import DrawingPool, Job
 from vilasr_jax.rollout.trajectory import Trajectory
-
-
-@dataclass
-class _Lane:
-    """Some of the slots, with device state of their own."""
-
-    state: RolloutState
-    live: dict[int, Conversation] = field(default_factory=dict)  # by slot
-    drawing: dict[int, Job] = field(default_factory=dict)  # by slot: its reply is being made
-    failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is made again
-    pending: list[tuple[int, Incoming]] = field(default_factory=list)  # replies to insert, by slot
-
-
-class _Queue:
-    """Conversations still to be begun; requests are asked for one at a time, when there is a free slot."""
-
-    def __init__(self, source: Callable[[bool], Request | None]):
-        self.source = source
-        self.request: Request | None = None
-        self.number, self.sample = -1, 0
-        self.prompt: Incoming | None = None
-
-    def more(self, wait: bool) -> bool:
-        """Whether there is a conversation to be begun; may wait for one."""
-        while self.request is None or self.sample >= self.request.samples:
-            self.request, self.sample, self.prompt = self.source(wait), 0, None
-            self.number += 1
-            if self.request is None:
-                return False
-        return True
-
-    def take(self, engine: Engine) -> Conversation:
-        """Begins it."""
-        session = self.request.session()
-        if self.prompt is None:
-            self.prompt = engine.prompt(self.request, session)
-        key = (self.number, self.sample)
-        self.sample += 1
-        return Conversation(key, self.request, session, self.prompt, engine.sampling.max_tokens)
 
 
 class Engine:
@@ -82,7 +55,14 @@ class Engine:
       suppressed: [v] bool, tokens that the model may not write.
       engine, sampling: the config sections.
       patches: buckets of an image's patches.
-      mesh: conversations are split over its data and fsdp axes.
+      mesh: of this process's devices (`Mesh.local_mesh`): conversations are split over its data and fsdp
+        axes, the model over its model axis. Of several processes each runs an engine of its own, at its own
+        pace; `training.context.Context.generate` divides the requests and gathers what all have answered.
+
+    Attributes:
+      counters: since the engine was made: sampled_tokens; prefilled_tokens, and padded_tokens that the calls
+        computed for them; images encoded; calls; decode_steps, slot_steps (each step's slots) and row_steps
+        (those that sampled); waited (seconds for drawings) and drawn (seconds that the threads were busy).
 
     Raises:
       ConfigError: sizes that do not fit together.
@@ -107,19 +87,19 @@ class Engine:
                 f"engine.prompt_tokens={engine.prompt_tokens} are more than sampling.max_tokens="
                 f"{sampling.max_tokens}, which a whole conversation may have"
             )
+        self._place = Placement(config, mesh)
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
         self.calls = Calls(
             config, graphdef, sampling, suppressed, stop_ids, engine.decode_steps, engine.stop_share, mesh,
             engine.own_sampling,
         )  # fmt: skip
-        self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        self.shards = self.calls.shards
         self.shard_slots = -(-engine.slots // (engine.lanes * self.shards))  # of one lane
         self.lane_slots = self.shard_slots * self.shards
         self.row_buckets = tuple(sorted({max(1, self.shard_slots // 8), self.shard_slots}))  # a shard
-        none = np.zeros(1, bool)
-        self._filler = Incoming(Encoded(np.array([special.endoftext], np.int32), none, [], special), 0)
-        self.counters = {"sampled_tokens": 0, "prefilled_tokens": 0, "images": 0, "decode_calls": 0}
+        self.counters: Counter[str] = Counter()
+        self._told = False
 
     def generate(
         self,
@@ -146,8 +126,8 @@ class Engine:
             if progress:
                 progress(len(results))
 
-        source = iter(requests)
-        self._run(params, key, lambda wait: next(source, None), finished)
+        waiting = iter(enumerate(requests))
+        self._run(params, key, lambda wait: next(waiting, None), finished)
         return [results[i, n] for i, request in enumerate(requests) for n in range(request.samples)]
 
     def serve(self, params: Any, inbox: queue.Queue[Request | None], key: jax.Array) -> None:
@@ -160,9 +140,9 @@ class Engine:
           inbox: requests, each looked at with `check` before it was put in; the last is None.
           key: see `generate`.
         """
-        closed = False
+        numbers, closed = itertools.count(), False
 
-        def source(wait: bool) -> Request | None:
+        def source(wait: bool) -> tuple[int, Request] | None:
             nonlocal closed
             if closed:
                 return None
@@ -171,9 +151,51 @@ class Engine:
             except queue.Empty:
                 return None
             closed = request is None
-            return request
+            return None if closed else (next(numbers), request)
 
         self._run(params, key, source, Conversation.finish)
+
+    def warm_up(self, params: Any, progress: Callable[[int, int], None] | None = None) -> int:
+        """Compiles all that conversations can need, so that nothing compiles later; returns how many calls.
+
+        Args:
+          params: the model's parameters (nnx state), or others of the same layout.
+          progress: called with the calls done and their number.
+        """
+        params, key = self._place(params), jax.random.key(0)
+        self._check_memory(params)
+        state = self.calls.init_state(self.lane_slots, self.sampling.max_tokens)
+        prompts = self.prompt_shapes()
+        inserts = list(shapes(self.row_buckets, self.insert_buckets))
+        total = len(prompts) * (1 + len(self.row_buckets)) + len(inserts) + 1
+        done = 0
+
+        def note() -> None:
+            nonlocal done
+            done += 1
+            if progress:
+                progress(done, total)
+
+        nothing = Lane(state)
+        none: list[list[int]] = [[] for _ in range(self.shards)]
+        for shape in prompts:
+            prefix = self.calls.prefill(params, empty_turn(shape, self.shards))
+            note()
+            for m in self.row_buckets:
+                rows = self._rows(nothing, none, m, none)
+                state = self.calls.start(params, state, key, prefix, rows)
+                note()
+        for shape in inserts:
+            rows = self._rows(nothing, none, shape.rows, none)
+            state = self.calls.insert(params, state, key, empty_turn(shape, self.shards), rows)
+            note()
+        jax.block_until_ready(self.calls.decode(params, state, key))
+        note()
+        return done
+
+    def prompt_shapes(self) -> list[Shape]:
+        """All that prompts may need."""
+        return list(shapes(self.row_buckets, self.prompt_buckets))
 
     def check(self, request: Request) -> None:
         """Raises DataError, naming the row, for a prompt that the engine has no room for."""
@@ -187,11 +209,13 @@ class Engine:
 
     def _run(self, params, key, source, finished) -> None:
         """Answers what `source(wait)` gives until it gives None when nothing else is left to do."""
+        params = self._place(params)
+        self._check_memory(params)
         lanes = [
-            _Lane(self.calls.init_state(self.lane_slots, self.sampling.max_tokens))
+            Lane(self.calls.init_state(self.lane_slots, self.sampling.max_tokens))
             for _ in range(self.engine.lanes)
         ]
-        waiting = _Queue(source)
+        waiting = Queue(source, self.prompt, self.sampling.max_tokens)
         with DrawingPool(self.engine.draw_workers, self.engine.draw_seconds) as pool:
             while True:
                 for lane in lanes:
@@ -201,21 +225,44 @@ class Engine:
                 if any(lane.live for lane in lanes):
                     drawing = [job for lane in lanes for job in lane.drawing.values()]
                     if len(drawing) == sum(len(lane.live) for lane in lanes):
-                        pool.wait_any(drawing)
+                        with self._timed("waited"):
+                            pool.wait_any(drawing)
                 elif not waiting.more(wait=True):
-                    return
+                    break
+        for lane in lanes:
+            steps, rows = np.sum(jax.device_get(lane.state.work), axis=0)
+            self.counters.update(decode_steps=int(steps), slot_steps=int(steps) * self.shard_slots)
+            self.counters["row_steps"] += int(rows)
+        self.counters["drawn"] += pool.worked
+
+    def _check_memory(self, params: Any) -> None:
+        """Tells what will be taken, once; raises ConfigError for what does not fit."""
+        slots = self.shard_slots * self.engine.lanes
+        mesh, limit = self.calls.mesh, self.engine.memory_gib
+        memory = plan_memory(self.calls.config, slots, self.sampling.max_tokens, mesh, params, limit)
+        if not self._told:
+            print(f"rollout: {memory}", file=sys.stderr)
+            self._told = True
+        memory.check()
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.counters[name] += time.monotonic() - began
 
     # --------------------------------------------------------------------------------------------------------
     # host: read finished turns, draw, reply
     # --------------------------------------------------------------------------------------------------------
 
-    def _collect(self, lane: _Lane, pool: DrawingPool) -> list[Conversation]:
+    def _collect(self, lane: Lane, pool: DrawingPool) -> list[Conversation]:
         """Takes the turns that have stopped and the replies that are there; returns the conversations that
         are over, whose slots are free again."""
         if not lane.live:
             return []
         self._hear(lane, pool)
-        pool.wait(lane.drawing.values(), self.engine.draw_wait)
+        with self._timed("waited"):
+            pool.wait(lane.drawing.values(), self.engine.draw_wait)
         for slot in [slot for slot, job in lane.drawing.items() if job.done()]:
             self._follow(lane, slot, lane.drawing.pop(slot), pool)
         over = [slot for slot, conversation in lane.live.items() if conversation.stop_reason]
@@ -223,7 +270,7 @@ class Engine:
             lane.drawing.pop(slot, None)
         return [lane.live.pop(slot) for slot in over]
 
-    def _hear(self, lane: _Lane, pool: DrawingPool) -> None:
+    def _hear(self, lane: Lane, pool: DrawingPool) -> None:
         """Reads what the model has written; gives the turns that have stopped to the drawing threads."""
         state = lane.state
         active, lengths, tokens, logprobs = jax.device_get(
@@ -238,7 +285,7 @@ class Engine:
             work = conversation.take(self.tokenizer, tokens[slot, :n].copy(), logprobs[slot, :n].copy())
             lane.drawing[slot] = pool.submit(work)
 
-    def _follow(self, lane: _Lane, slot: int, job: Job, pool: DrawingPool) -> None:
+    def _follow(self, lane: Lane, slot: int, job: Job, pool: DrawingPool) -> None:
         """Takes a session's reply; if it failed, a fresh session that knows why makes another, once."""
         conversation = lane.live[slot]
         if error := job.exception():
@@ -259,40 +306,53 @@ class Engine:
     # device: prefill, insert, decode
     # --------------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, lane: _Lane, params, key, waiting: _Queue) -> None:
+    def _dispatch(self, lane: Lane, params, key, waiting: Queue) -> None:
         if lane.pending:
             self._insert(lane, params, key)
-        admitted = []
+        admitted: dict[int, Prompt] = {}
         for slot in range(self.lane_slots):
             if slot not in lane.live and waiting.more(wait=False):
-                lane.live[slot] = waiting.take(self)
-                admitted.append(slot)
+                lane.live[slot], admitted[slot] = waiting.take()
         if admitted:
-            self._prefill(lane, params, key, admitted)
+            self._prefill(params, admitted)
+            self._start(lane, params, key, admitted)
         if len(lane.live) > len(lane.drawing):
-            self.counters["decode_calls"] += 1
+            self.counters["calls"] += 1
             lane.state = self.calls.decode(params, lane.state, key)
 
-    def _prefill(self, lane: _Lane, params, key, slots: list[int]) -> None:
-        shards = self._by_shard(slots)
-        prompts = [
-            list({id(p): p for p in (lane.live[s].prompt for s in shard)}.values()) for shard in shards
-        ]
-        source = [
-            [next(at for at, p in enumerate(own) if p is lane.live[s].prompt) for s in shard]
-            for shard, own in zip(shards, prompts, strict=True)
-        ]
-        turn = self._new_turn(prompts, self.prompt_buckets)
-        rows = self._start(lane, shards, self.shard_slots, source)
-        lane.state = self.calls.prefill(params, lane.state, key, turn, rows)
+    def _prefill(self, params, admitted: dict[int, Prompt]) -> None:
+        """Reads the prompts that a shard's slots begin with and that it has not read yet."""
+        missing: list[list[Prompt]] = []
+        for number, shard in enumerate(self._by_shard(admitted)):
+            unique = {id(admitted[slot]): admitted[slot] for slot in shard}.values()
+            missing.append([prompt for prompt in unique if number not in prompt.read])
+        for m, parts in split([len(shard) for shard in missing], self.row_buckets):
+            some = [shard[part] for shard, part in zip(missing, parts, strict=True)]
+            turn = self._new_turn([[p.new for p in own] for own in some], m, self.prompt_buckets)
+            prefix = self.calls.prefill(params, turn)
+            for number, own in enumerate(some):
+                for row, prompt in enumerate(own):
+                    prompt.read[number] = (prefix, row)
 
-    def _insert(self, lane: _Lane, params, key) -> None:
+    def _start(self, lane: Lane, params, key, admitted: dict[int, Prompt]) -> None:
+        """Copies what was read to the slots that begin with it, a call for each `Prefix`."""
+        shards = self._by_shard(admitted)
+        read = {slot: admitted[slot].read[n] for n, shard in enumerate(shards) for slot in shard}
+        for prefix in {id(prefix): prefix for prefix, _ in read.values()}.values():
+            some = [[slot for slot in shard if read[slot][0] is prefix] for shard in shards]
+            m = next(size for size in self.row_buckets if size >= max(map(len, some)))
+            rows = self._rows(lane, some, m, [[read[slot][1] for slot in shard] for shard in some])
+            self.counters["calls"] += 1
+            lane.state = self.calls.start(params, lane.state, key, prefix, rows)
+
+    def _insert(self, lane: Lane, params, key) -> None:
         replies, lane.pending = dict(lane.pending), []
-        shards = self._by_shard(replies)
-        turn = self._new_turn([[replies[s] for s in shard] for shard in shards], self.insert_buckets)
-        source = [list(range(len(shard))) for shard in shards]
-        rows = self._start(lane, shards, len(turn.length) // self.shards, source)
-        lane.state = self.calls.insert(params, lane.state, key, turn, rows)
+        shards = self._by_shard(sorted(replies, key=lambda slot: -len(replies[slot].encoded.ids)))
+        for m, parts in split([len(shard) for shard in shards], self.row_buckets):
+            some = [shard[part] for shard, part in zip(shards, parts, strict=True)]
+            turn = self._new_turn([[replies[slot] for slot in own] for own in some], m, self.insert_buckets)
+            rows = self._rows(lane, some, m, [[] for _ in some])
+            lane.state = self.calls.insert(params, lane.state, key, turn, rows)
 
     def _by_shard(self, slots: Iterable[int]) -> list[list[int]]:
         shards: list[list[int]] = [[] for _ in range(self.shards)]
@@ -300,7 +360,7 @@ class Engine:
             shards[slot // self.shard_slots].append(slot)
         return shards
 
-    def _start(self, lane: _Lane, shards: list[list[int]], m: int, source: list[list[int]]) -> Rows:
+    def _rows(self, lane: Lane, shards: list[list[int]], m: int, source: list[list[int]]) -> Rows:
         """Which slots open a turn: m rows a shard, padding at the slot one past the shard's last."""
 
         def padded(values: list[list], fill: int = 0, kind: type = np.int32) -> np.ndarray:
@@ -313,22 +373,21 @@ class Engine:
             slots=padded([[slot % self.shard_slots for slot in shard] for shard in shards], self.shard_slots),
             source=padded(source),
             position=padded(each(lambda c: c.position)),
-            turn_limit=padded(each(lambda c: min(c.room, self.sampling.max_turn_tokens)), 1),
+            turn_limit=padded(each(self.turn_limit), 1),
             seed=padded(each(lambda c: c.seed)),
             temperature=padded(each(lambda c: c.request.temperature), kind=np.float32),
             top_p=padded(each(lambda c: c.request.top_p), kind=np.float32),
         )
 
-    def _new_turn(self, shards: list[list[Incoming]], buckets: Buckets) -> NewTurn:
-        """Tokens and images of each shard's rows, padded to one number of rows a shard."""
-        most = max(len(shard) for shard in shards)
-        m = next(size for size in self.row_buckets if size >= most)
-        news = [new for shard in shards for new in [*shard, *[self._filler] * (m - len(shard))]]
-        batch = collate([new.encoded for new in news], buckets=buckets)
-        starts = np.array([new.start for new in news], np.int32)
-        length = batch.segment_ids.sum(axis=1, dtype=np.int32)
-        self.counters["prefilled_tokens"] += sum(len(new.encoded.ids) for shard in shards for new in shard)
-        self.counters["images"] += sum(len(new.encoded.images) for shard in shards for new in shard)
-        return NewTurn(
-            batch.tokens, batch.positions + starts[:, None], length, batch.image_index, batch.vision
-        )
+    def turn_limit(self, conversation: Conversation) -> int:
+        """Tokens that the model may write in the turn that begins now."""
+        return min(conversation.room, self.sampling.max_turn_tokens)
+
+    def _new_turn(self, shards: list[list[Incoming]], m: int, buckets: Buckets) -> NewTurn:
+        turn = new_turn(shards, m, buckets)
+        every = [new for shard in shards for new in shard]
+        self.counters["prefilled_tokens"] += sum(len(new.encoded.ids) for new in every)
+        self.counters["images"] += sum(len(new.encoded.images) for new in every)
+        self.counters["padded_tokens"] += turn.tokens.size
+        self.counters["calls"] += 1
+        return turn

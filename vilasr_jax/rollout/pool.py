@@ -33,6 +33,7 @@ class DrawingPool:
 
     def __init__(self, workers: int, seconds: float):
         self.seconds = seconds
+        self.worked = 0.0  # seconds that the threads were busy, all together
         self._workers = workers
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         for _ in range(workers):
@@ -91,6 +92,7 @@ class DrawingPool:
                 value, error = job.work(), None
             except BaseException as raised:
                 value, error = None, raised
+            self.worked += time.monotonic() - job.began
             try:
                 job.set_result(value) if error is None else job.set_exception(error)
             except InvalidStateError:

@@ -17,6 +17,8 @@ from vilasr_jax.models.qwen2_5_vl.splash import splash_self_attention
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least
 _MAX_BLOCKS = 16
+_CACHE_BLOCK = 128  # cache slots read at once by a row of new tokens
+_DECODE_BLOCK = 512  # by a batch of single tokens
 
 
 def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
@@ -56,14 +58,52 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
 def cached_attention(q, k, v, visible):
     """Attention into a cache: query j of row i sees slots 0 .. visible[i, j] - 1.
 
+    Slots are read a block at a time, up to the last that any query of the row (of the batch, when a row has
+    one query) sees: a cache that is half full costs half, and the scores of a block stay in fast memory. Not
+    differentiable.
+
     Args:
       q: [b, t, n, h]; k, v: [b, kv, s, h], as the cache keeps them.
-      visible: int [b, t].
+      visible: int [b, t], at least 1.
 
     Returns:
       [b, t, n, h] in q's dtype.
     """
-    return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[:, :, None])
+    if q.shape[1] == 1:
+        return _blockwise(q, k, v, visible, _DECODE_BLOCK)
+
+    def row(arguments):
+        return _blockwise(*(x[None] for x in arguments), _CACHE_BLOCK)[0]
+
+    return jax.lax.map(row, (q, k, v, visible))
+
+
+def _blockwise(q, k, v, visible, block: int):
+    """Softmax over blocks of slots, with a running maximum and sum (arXiv 1805.02867, 2112.05682)."""
+    b, t, n, h = q.shape
+    kv, s = k.shape[1:3]
+    block = min(block, s)
+    matmul = partial(jnp.matmul, precision=matmul_precision(q.dtype), preferred_element_type=jnp.float32)
+    q = q.reshape(b, t, kv, n // kv, h).transpose(0, 2, 3, 1, 4).reshape(b, kv, n // kv * t, h)
+    limit = jnp.tile(visible[:, None, :], (1, 1, n // kv))[..., None]  # [b, 1, n / kv * t, 1]
+
+    def read(i, carry):
+        most, total, out = carry
+        start = jnp.minimum(i * block, s - block)  # the last block may overlap the one before
+        keys, values = (jax.lax.dynamic_slice_in_dim(x, start, block, axis=2) for x in (k, v))
+        slots = start + jnp.arange(block)
+        scores = matmul(q, keys.swapaxes(2, 3)) * h**-0.5
+        scores = jnp.where((slots < limit) & (slots >= i * block), scores, _MASKED)
+        higher = jnp.maximum(most, scores.max(axis=-1, keepdims=True))
+        weights, fade = jnp.exp(scores - higher), jnp.exp(most - higher)
+        total = total * fade + weights.sum(axis=-1, keepdims=True)
+        return higher, total, out * fade + matmul(weights.astype(v.dtype), values)
+
+    zero = jnp.zeros((*q.shape[:3], 1), jnp.float32)
+    carry = (zero + _MASKED, zero, jnp.zeros(q.shape, jnp.float32))
+    _, total, out = jax.lax.fori_loop(0, (visible.max() + block - 1) // block, read, carry)
+    out = (out / total).reshape(b, kv, n // kv, t, h)
+    return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)
 
 
 def _plain(q, k, v, mask):

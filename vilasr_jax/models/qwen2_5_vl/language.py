@@ -67,13 +67,14 @@ class LanguageModel(nnx.Module):
         )  # fmt: skip
         return self.norm(x)
 
-    def extend(self, x, positions, valid, cache: KVCache) -> tuple:
+    def extend(self, x, positions, valid, cache: KVCache, layers: list[DecoderLayer] | None = None) -> tuple:
         """Reads new tokens into the cache; see `Qwen2_5_VL.extend`."""
+        layers = unstack(self.layers, self.config.num_layers) if layers is None else layers
         rope = self._rope(positions)
         slots = write_slots(cache.length, valid, cache.max_len)
         visible = cache.length[:, None] + 1 + jnp.arange(x.shape[1])
         keys, values = list(cache.k), list(cache.v)
-        for i, layer in enumerate(unstack(self.layers, self.config.num_layers)):
+        for i, layer in enumerate(layers):
 
             def attend(q, k, v, i=i):
                 keys[i], values[i] = write(keys[i], k, slots), write(values[i], v, slots)

@@ -81,7 +81,7 @@ class Qwen2_5_VL(nnx.Module):
         vision_tokens = None if vision is None else self.encode_vision(vision)
         return self.decode_layers(self.embed(tokens, image_index, vision_tokens), positions, segment_ids)
 
-    def extend(self, x, positions, valid, cache: KVCache) -> tuple[jax.Array, KVCache]:
+    def extend(self, x, positions, valid, cache: KVCache, layers=None) -> tuple[jax.Array, KVCache]:
         """Reads t more tokens a row into the cache: prefill, insertion of a turn, (t = 1) a decoding step.
 
         Row i's valid tokens take the slots length[i], length[i] + 1, ...; each sees itself and all before it.
@@ -92,8 +92,10 @@ class Qwen2_5_VL(nnx.Module):
           positions: int [3, b, t].
           valid: bool [b, t], True for the first tokens of a row and False for the padding after them.
           cache: from `init_cache` or an earlier call.
+          layers: the decoder layers, each with weights of its own; by default slices of the stacked ones,
+            which a loop over tokens would copy at each step.
 
         Returns:
           (hidden [b, t, d], meaningless where not valid; the cache, `length` grown by the valid tokens).
         """
-        return self.language_model.extend(x, positions, valid, cache)
+        return self.language_model.extend(x, positions, valid, cache, layers)

@@ -1,0 +1,153 @@
+"""How fast drawing conversations are sampled: by us, by us reading all anew at each turn, by transformers.
+
+All three hold the same scripted conversations (see `rollout_load`) with the same random weights, greedily,
+and draw the same pictures. transformers holds a group at a time, in lock-step, as its `generate` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import time
+from typing import Any
+
+import jax
+
+from vilasr_jax.bench.rollout_load import (
+    Load,
+    RereadingEngine,
+    ScriptedEngine,
+    Subject,
+    make_engine,
+    make_requests,
+    make_subject,
+)
+from vilasr_jax.rollout import Engine, Trajectory
+
+REREAD = "ours, re-prefill"
+
+
+def bench_rollout(load: Load | None = None, subject: Subject | None = None) -> dict[str, Any]:
+    """Measures the three in one run; prints a table. transformers, where installed, holds one group only.
+
+    Args:
+      load: the conversations.
+      subject: the model; by default one of about 30 million parameters.
+    """
+    load, subject = load or Load(), subject or make_subject()
+    count = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
+    print(
+        f"{count / 1e6:.1f}M parameters; {load.questions} questions x {load.group} conversations of "
+        f"{load.turns} turns of {load.shortest} to {load.longest} tokens; images of "
+        f"{(load.side // 28) ** 2} tokens; {load.slots} slots on {jax.device_count()} "
+        f"{jax.devices()[0].platform} devices",
+        flush=True,
+    )
+    ours, trajectories = measure(ScriptedEngine, "ours", load, subject)
+    records = [ours, measure(RereadingEngine, REREAD, load, subject)[0]]
+    records += _transformers(load, subject, trajectories)
+    print(
+        f"{'':18}{'tokens/s':>10}{'ours x':>8}{'ours x':>9}{'read':>8}{'images':>8}{'first token':>13}\n"
+        f"{'':18}{'':10}{'(wall)':>8}{'(cores)':>9}"
+    )
+    for r in records:
+        wall = ours["tokens_per_second"] / r["tokens_per_second"]
+        print(
+            f"{r['name']:18}{r['tokens_per_second']:10.1f}{wall:8.2f}{_per_token(r) / _per_token(ours):9.2f}"
+            f"{r['prefilled']:8.0f}{r['images']:8.2f}{r['first_token']:11.2f} s"
+        )
+    print(
+        "tokens/s: sampled; (cores): by processor seconds, which other work on the machine changes little; "
+        "read, images: tokens prefilled and images encoded, a conversation\n"
+        f"ours: slots occupied {ours['occupancy']:.1%}; {ours['prefilled_per_new']:.3f} tokens read for each "
+        f"new one ({ours['padded_per_new']:.2f} computed); drawing {ours['drawn']:.2%} of the wall time, "
+        f"waited for {ours['waited']:.2%}; {ours['compilations']} compilations after the warm-up",
+        flush=True,
+    )
+    return {"load": dataclasses.asdict(load), "parameters": count, "records": records}
+
+
+def _per_token(record: dict[str, Any]) -> float:
+    return record["processor_seconds"] / record["sampled_tokens"]
+
+
+def bench_scale() -> list[dict[str, Any]]:
+    """Our cost against the number of turns, the slots and the group size, on small images; prints a table."""
+    base, subject = Load(questions=2, side=112, shortest=8, longest=16), make_subject()
+    loads = [(f"turns {n}", dataclasses.replace(base, turns=n)) for n in (2, 4, 8, 16)]
+    loads += [(f"slots {n}", dataclasses.replace(base, slots=n)) for n in (4, 8, 16, 32)]
+    loads += [(f"group {n}", dataclasses.replace(base, questions=16 // n, group=n)) for n in (1, 4, 16)]
+    records = []
+    print(f"{'':12}{'s a conversation':>18}{'re-prefill':>12}{'ratio':>8}{'read':>8}{'re-read':>8}")
+    for name, load in loads:
+        ours = measure(ScriptedEngine, name, load, subject)[0]
+        again = measure(RereadingEngine, f"{name}, re-prefill", load, subject)[0]
+        one, other = (r["seconds"] / r["conversations"] for r in (ours, again))
+        print(
+            f"{name:12}{one:18.3f}{other:12.3f}{other / one:8.2f}{ours['prefilled']:8.0f}"
+            f"{again['prefilled']:8.0f}",
+            flush=True,
+        )
+        records += [ours, again]
+    return records
+
+
+def measure(
+    kind: type[Engine], name: str, load: Load, subject: Subject
+) -> tuple[dict[str, Any], list[Trajectory]]:
+    """Holds the conversations with an engine, after a warm-up."""
+    engine = make_engine(kind, load, subject)
+    engine.warm_up(subject.params)
+    heard: list[float] = []
+    requests = [
+        dataclasses.replace(request, on_tokens=lambda *_: heard or heard.append(time.monotonic()))
+        for request in make_requests(load)
+    ]
+    compiled: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    began, busy = time.monotonic(), time.process_time()
+    trajectories = engine.generate(subject.params, requests, jax.random.key(0))
+    wall, busy = time.monotonic() - began, time.process_time() - busy
+    jax.monitoring.unregister_event_duration_listener(listen)
+    counters, n = engine.counters, len(trajectories)
+    prompts = [int(t.loss_mask.argmax()) for t in trajectories]
+    new = sum(int((~t.loss_mask).sum()) for t in trajectories) - sum(prompts) + sum(prompts[:: load.group])
+    record = {
+        "name": name,
+        "conversations": n,
+        "seconds": wall,
+        "processor_seconds": busy,
+        "sampled_tokens": counters["sampled_tokens"],
+        "tokens_per_second": counters["sampled_tokens"] / wall,
+        "prefilled": counters["prefilled_tokens"] / n,
+        "images": counters["images"] / n,
+        "first_token": heard[0] - began,
+        "occupancy": counters["row_steps"] / counters["slot_steps"],
+        "prefilled_per_new": counters["prefilled_tokens"] / new,
+        "padded_per_new": counters["padded_tokens"] / new,
+        "drawn": counters["drawn"] / wall,
+        "waited": counters["waited"] / wall,
+        "compilations": len(compiled),
+        "counters": dict(counters),
+    }
+    return record, trajectories
+
+
+def _transformers(load: Load, subject: Subject, trajectories: list[Trajectory]) -> list[dict[str, Any]]:
+    """The same for transformers, on the first group; tells whether it wrote the same tokens."""
+    if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
+        print("transformers: not installed, left out")
+        return []
+    from vilasr_jax.bench.rollout_peer import hold_with_transformers
+
+    record, tokens = hold_with_transformers(load, subject)
+    same = sum(
+        a.tolist() == b.tokens.tolist() for a, b in zip(tokens, trajectories[: load.group], strict=True)
+    )
+    print(f"transformers wrote the same tokens in {same} of {len(tokens)} conversations", flush=True)
+    return [record]

@@ -1,0 +1,202 @@
+"""The conversations and the model of `vilasr bench rollout`.
+
+What random weights write is no drawing, so each turn has a script: how many tokens the model writes (the ends
+of a turn are ruled out, so that it never stops earlier) and what is then drawn. All else is the real thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
+from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
+from vilasr_jax.parallel import make_mesh
+from vilasr_jax.processing import Encoded, Tokenizer, encode_turn, train_tiny_tokenizer
+from vilasr_jax.rollout import Engine, Request, make_prompt, suppressed_tokens
+from vilasr_jax.rollout.batch import Incoming, Shape
+from vilasr_jax.rollout.lane import Lane, Prompt
+
+QUESTION = "How far is the red chair from the door, and which of the two is nearer to the window? "
+WORDS = (QUESTION, "The index of the given image is 1 (width: 448, height: 448). A look at the drawn image.")
+DRAW = """<think> look </think>
+Action: Object Mapper
+```json
+[{"index": 1, "bbox_2d": [%d, %d, %d, %d], "label": "%s"}]
+```"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """The conversations of a measurement."""
+
+    questions: int = 6
+    group: int = 8  # conversations a question
+    turns: int = 6  # of the model; all but the last draw
+    side: int = 448  # pixels of an image; 448: 256 tokens
+    shortest: int = 8  # tokens a turn, spread evenly in their logarithm
+    longest: int = 80
+    slots: int = 16
+
+
+class ScriptedSession(DrawingSession):
+    """Draws what its script says, whatever the model writes. `limits`: tokens of each of its turns."""
+
+    def __init__(self, load: Load, question: int, sample: int):
+        pixels = np.random.default_rng(question).integers(0, 255, (14, 14, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((load.side, load.side))
+        settings = DrawingSettings(prompt="short", max_turns=load.turns + 1, max_images=load.turns + 1)
+        super().__init__([image], QUESTION, settings=settings)
+        rng = random.Random(f"{question} {sample}")
+        spread = math.log(load.longest / load.shortest)
+        self.limits = [round(load.shortest * math.exp(rng.uniform(0, spread))) for _ in range(load.turns)]
+        corner = [rng.randrange(load.side // 2) for _ in range(2 * load.turns)]
+        self.script = [
+            DRAW % (x, y, x + load.side // 3, y + load.side // 3, chr(97 + turn))
+            for turn, (x, y) in enumerate(zip(corner[::2], corner[1::2], strict=True))
+        ]
+
+    def step(self, text: str, *, truncated: bool = False, lost: str | None = None) -> Reply:
+        """Takes a turn, but hears what the script says."""
+        turn = len(self.events)
+        last = turn + 1 == len(self.limits)
+        return super().step("<answer> A </answer>" if last else self.script[turn], lost=lost)
+
+
+class ScriptedEngine(Engine):
+    """Lets the model write as many tokens as the script says."""
+
+    def turn_limit(self, conversation) -> int:
+        return conversation.session.limits[len(conversation.session.events)]
+
+
+class RereadingEngine(ScriptedEngine):
+    """Forgets its cache at each turn: all that was said and drawn is encoded and read anew."""
+
+    def prompt_shapes(self) -> list[Shape]:
+        """A row of a shard with the images of one to all turns, and any length that many turns may have."""
+        images, patches = self.prompt_buckets.images, self.prompt_buckets.patches[-1]
+        return [
+            Shape(1, tokens, count, patches)
+            for at, tokens in enumerate(self.prompt_buckets.tokens)
+            for count in images[at : at + 3]
+        ]
+
+    def _prefill(self, params, admitted: dict[int, Prompt]) -> None:
+        for slots in itertools.zip_longest(*self._by_shard(admitted)):  # a row of each shard a call
+            super()._prefill(params, {slot: admitted[slot] for slot in slots if slot is not None})
+
+    def _insert(self, lane: Lane, params, key) -> None:
+        special = self.tokenizer.special
+        again: dict[int, Prompt] = {}
+        for slot, _ in lane.pending:
+            told = lane.live[slot]
+            ids = np.concatenate(told.tokens)
+            images = told.session.images[: told.images_read]
+            again[slot] = Prompt(Incoming(Encoded(ids, np.zeros(len(ids), bool), images, special), 0))
+        lane.pending = []
+        self._prefill(params, again)
+        self._start(lane, params, key, again)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The model of the benchmark, about 30 million random parameters."""
+
+    config: ModelConfig
+    graphdef: nnx.GraphDef
+    params: Any
+    tokenizer: Tokenizer
+
+
+def make_subject() -> Subject:
+    """30M parameters in float32, and a tokenizer of 512 entries."""
+    tokenizer = train_tiny_tokenizer(list(WORDS), [], 512)
+    special = tokenizer.special
+    config = preset(
+        "tiny",
+        vocab_size=-(-tokenizer.vocab_size // 8) * 8,
+        hidden_size=640,
+        intermediate_size=1728,
+        num_layers=5,
+        num_heads=10,
+        num_kv_heads=2,
+        head_dim=64,
+        mrope_section=(8, 12, 12),
+        scan_unroll=1,
+        image_token_id=special.image_pad,
+        video_token_id=special.video_pad,
+        vision_start_token_id=special.vision_start,
+        vision_end_token_id=special.vision_end,
+        bos_token_id=special.endoftext,
+        eos_token_id=special.im_end,
+        vision=dict(
+            depth=3, hidden_size=384, intermediate_size=1024, num_heads=6, fullatt_block_indexes=(2,)
+        ),
+    )
+    graphdef, params = nnx.split(Qwen2_5_VL(config, rngs=nnx.Rngs(0)))
+    return Subject(config, graphdef, params, tokenizer)
+
+
+def make_requests(load: Load) -> list[Request]:
+    """All conversations of a load."""
+    return [
+        Request({"id": f"question-{q}"}, _Sessions(load, q), q * load.group, load.group)
+        for q in range(load.questions)
+    ]
+
+
+class _Sessions:
+    """Makes the sessions of a question's samples, one after another."""
+
+    def __init__(self, load: Load, question: int):
+        self.load, self.question, self.made = load, question, 0
+
+    def __call__(self) -> ScriptedSession:
+        self.made += 1
+        return ScriptedSession(self.load, self.question, self.made - 1)
+
+
+def ruled_out(subject: Subject) -> np.ndarray:
+    """[v] bool: what is never written; the ends of a turn too."""
+    mask = suppressed_tokens(subject.tokenizer, subject.config.vocab_size)
+    mask[[subject.tokenizer.special.im_end, subject.tokenizer.special.endoftext]] = True
+    return mask
+
+
+def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
+    """An engine whose buckets fit the load tightly."""
+    session = ScriptedSession(load, 0, 0)
+    prompt = len(make_prompt(subject.tokenizer, session).encoded.ids)
+    message = session.step("").message
+    insert = 1 + len(encode_turn(subject.tokenizer, message, closed=False).ids) + 2
+    turn = insert + load.longest
+    prompts = (_round(prompt), *(_round(prompt + turn * n) for n in range(1, load.turns)))
+    section = EngineSection(
+        slots=load.slots,
+        lanes=2,
+        decode_steps=16,
+        stop_share=0.2,
+        prompt_tokens=prompts if kind is RereadingEngine else prompts[:1],
+        insert_tokens=(_round(insert),),
+        prompt_images=tuple(range(1, load.turns + 1)) if kind is RereadingEngine else (1,),
+    )
+    sampling = SamplingSection(
+        temperature=0.0, max_turn_tokens=load.longest, max_tokens=_round(prompt + turn * load.turns)
+    )
+    return kind(
+        subject.config, subject.graphdef, subject.tokenizer, ruled_out(subject), section, sampling,
+        ((load.side // 14) ** 2,), make_mesh(MeshSection()),
+    )  # fmt: skip
+
+
+def _round(tokens: int) -> int:
+    return -(-tokens // 16) * 16

@@ -1,0 +1,168 @@
+"""Host arrays of the compiled calls: new turns padded to buckets, their images packed.
+
+A call runs m rows a shard. Its images are packed, first fit, into vision rows of p patches, whichever turn
+they belong to, so that the vision tower runs on little else than new patches:
+
+    vision row 0   [image of turn 0 .....][image of turn 2 ..]
+    vision row 1   [image of turn 1 ...............] . . . . .
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from vilasr_jax.models.qwen2_5_vl import VisionInput
+from vilasr_jax.processing import Buckets, Encoded, image_grid, mrope_positions, patch_layout, patchify
+from vilasr_jax.processing.images import MERGE_SIZE, PATCH_DIM
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """Tokens about to enter a cache, the first of them at M-RoPE position `start`."""
+
+    encoded: Encoded
+    start: int
+
+    @cached_property
+    def grids(self) -> list[tuple[int, int, int]]:
+        """Frames, patch rows and patch columns of each image."""
+        return [image_grid(image) for image in self.encoded.images]
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """[3, t] int32."""
+        return self._positions[0]
+
+    @property
+    def next_position(self) -> int:
+        """The M-RoPE position after the last token."""
+        return self._positions[1]
+
+    @cached_property
+    def _positions(self) -> tuple[np.ndarray, int]:
+        return mrope_positions(self.encoded.ids, self.grids, self.encoded.special, start=self.start)
+
+
+class NewTurn(NamedTuple):
+    """Tokens that enter the caches of m rows before the model writes; all shards, one after another."""
+
+    tokens: np.ndarray  # [m, t] int32, right-padded
+    positions: np.ndarray  # [3, m, t] int32
+    length: np.ndarray  # [m] int32; 0: padding
+    image_index: np.ndarray  # [m, t] int32, a merged token of the shard's vision rows; -1 for text
+    vision: VisionInput | None  # a shard: [1, n, p, ...]; None where there is no image
+
+
+class Shape(NamedTuple):
+    """Static sizes of a call."""
+
+    rows: int  # m of a shard
+    tokens: int  # t
+    images: int  # n vision rows of a shard, 0: no vision tower
+    patches: int  # p patches of a vision row
+
+
+def vision_rows(rows: int, buckets: Buckets) -> list[int]:
+    """Ascending numbers of vision rows that a call of so many rows may have.
+
+    None, as many as its rows have at each bucket of images, and halves of the most, for images that share a
+    vision row or turns that have none.
+    """
+    most = rows * buckets.images[-1]
+    halves = {most >> shift for shift in range(most.bit_length())}
+    return sorted({0, *halves, *(rows * images for images in buckets.images)})
+
+
+def shapes(row_buckets: Sequence[int], buckets: Buckets) -> Iterator[Shape]:
+    """All shapes that calls may have."""
+    for rows in row_buckets:
+        for tokens in buckets.tokens:
+            for images in vision_rows(rows, buckets):
+                for patches in buckets.patches if images else (0,):
+                    yield Shape(rows, tokens, images, patches)
+
+
+def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, list[slice]]]:
+    """Divides so many rows of each shard over calls: rows m of a call, and each shard's part.
+
+    Small calls waste less padding, a big one has less overhead: it is taken when it would be more than half
+    full.
+    """
+    small, big = row_buckets[0], row_buckets[-1]
+    done, most = 0, max(counts)
+    while done < most:
+        size = big if most - done > big // 2 else small
+        yield size, [slice(done, done + size)] * len(counts)
+        done += size
+
+
+def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTurn:
+    """The arrays of one call with so many rows a shard, in the smallest buckets that hold all."""
+    every = [new for shard in shards for new in shard]
+    tokens = buckets.fit("tokens", max(len(new.encoded.ids) for new in every))
+    counts = [[grid[1] * grid[2] for new in shard for grid in new.grids] for shard in shards]
+    largest = max((count for own in counts for count in own), default=0)
+    patches = buckets.fit("patches", largest) if largest else 0
+    places = [_pack(own, patches) for own in counts]
+    most = max((row + 1 for own in places for row, _ in own), default=0)
+    images = next(size for size in vision_rows(rows, buckets) if size >= most)
+    turn = empty_turn(Shape(rows, tokens, images, patches), len(shards))
+    for number, (shard, own) in enumerate(zip(shards, places, strict=True)):
+        place = iter(own)
+        for row, new in enumerate(shard, number * rows):
+            length = len(new.encoded.ids)
+            turn.tokens[row, :length], turn.length[row] = new.encoded.ids, length
+            turn.positions[:, row, :length] = new.positions
+            index = [_fill(turn.vision, number, *next(place), image) for image in new.encoded.images]
+            if index:
+                where = new.encoded.ids == new.encoded.special.image_pad
+                turn.image_index[row, :length][where] = np.concatenate(index)
+    return turn
+
+
+def empty_turn(shape: Shape, shards: int) -> NewTurn:
+    """A call with nothing but padding."""
+    b, t, n, p = shards * shape.rows, *shape[1:]
+    vision = VisionInput(
+        np.zeros((shards, n, p, PATCH_DIM), np.float32),
+        np.zeros((shards, n, p, 2), np.int32),
+        np.zeros((shards, n, p), np.int32),
+        np.zeros((shards, n, p), np.int32),
+    )
+    return NewTurn(
+        np.zeros((b, t), np.int32),
+        np.zeros((3, b, t), np.int32),
+        np.zeros(b, np.int32),
+        np.full((b, t), -1, np.int32),
+        vision if n else None,
+    )
+
+
+def _pack(counts: Sequence[int], patches: int) -> list[tuple[int, int]]:
+    """The vision row and first patch of each image: the first row with room for it."""
+    used: list[int] = []
+    places = []
+    for count in counts:
+        row = next((row for row, taken in enumerate(used) if taken + count <= patches), len(used))
+        if row == len(used):
+            used.append(0)
+        places.append((row, used[row]))
+        used[row] += count
+    return places
+
+
+def _fill(vision: VisionInput, shard: int, row: int, begin: int, image) -> np.ndarray:
+    """Writes an image's patches; returns the places of its merged tokens in the shard's vision rows."""
+    _, grid = patchify(image, out=vision.patches[shard, row, begin:])
+    end = begin + grid[1] * grid[2]
+    pos_hw, window_ids, image_ids = patch_layout(grid)
+    vision.pos_hw[shard, row, begin:end] = pos_hw
+    for ids, own in ((vision.window_ids, window_ids), (vision.image_ids, image_ids)):
+        ids[shard, row, begin:end] = own + ids[shard, row, :begin].max(initial=0)
+    first = (row * vision.patches.shape[2] + begin) // MERGE_SIZE**2
+    return first + np.arange((end - begin) // MERGE_SIZE**2)

@@ -1,0 +1,64 @@
+"""What the host knows of the slots, and of the conversations still to be begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.rollout.batch import Incoming
+from vilasr_jax.rollout.conversation import Conversation, Request
+from vilasr_jax.rollout.device import Prefix, RolloutState
+from vilasr_jax.rollout.pool import Job
+
+
+@dataclass
+class Lane:
+    """Some of the slots, with device state of their own."""
+
+    state: RolloutState
+    live: dict[int, Conversation] = field(default_factory=dict)  # by slot
+    drawing: dict[int, Job] = field(default_factory=dict)  # by slot: its reply is being made
+    failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is made again
+    pending: list[tuple[int, Incoming]] = field(default_factory=list)  # replies to insert, by slot
+
+
+@dataclass
+class Prompt:
+    """A request's prompt, and where it has been read: by shard, a `Prefix` and its row in that shard."""
+
+    new: Incoming
+    read: dict[int, tuple[Prefix, int]] = field(default_factory=dict)
+
+
+class Queue:
+    """Conversations still to be begun; requests are asked for one at a time, when there is a free slot."""
+
+    def __init__(
+        self,
+        source: Callable[[bool], tuple[int, Request] | None],
+        prompt: Callable[[Request, DrawingSession], Incoming],
+        max_tokens: int,
+    ):
+        self.source, self.make_prompt, self.max_tokens = source, prompt, max_tokens
+        self.number, self.request, self.sample = 0, None, 0
+        self.prompt: Prompt | None = None  # of the newest request
+
+    def more(self, wait: bool) -> bool:
+        """Whether there is a conversation to be begun; may wait for one."""
+        while self.request is None or self.sample >= self.request.samples:
+            given = self.source(wait)
+            self.request, self.sample, self.prompt = None, 0, None
+            if given is None:
+                return False
+            self.number, self.request = given
+        return True
+
+    def take(self) -> tuple[Conversation, Prompt]:
+        """Begins it."""
+        session = self.request.session()
+        if self.prompt is None:
+            self.prompt = Prompt(self.make_prompt(self.request, session))
+        key = (self.number, self.sample)
+        self.sample += 1
+        return Conversation(key, self.request, session, self.prompt.new, self.max_tokens), self.prompt
