@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vilasr_jax.config import JobConfig, MakeSection, to_config_dict
+from vilasr_jax.config import JobConfig, MakeSection, SceneSection, to_config_dict
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import train_tiny_tokenizer
@@ -88,6 +88,10 @@ def test_other_settings_are_refused(made):
         make_data(other, made)
     with pytest.raises(DataError, match="no split 'val'"):
         MadeRows(made, "static", "val")
+    silly = JobConfig(tasks=("maze", "static"), static=SceneSection(level="silly"))
+    with pytest.raises(ConfigError, match="no level 'silly'"):
+        make_data(silly, made / "silly")
+    assert not (made / "silly").exists()
     with pytest.raises(ConfigError, match=r"config\.make"):
         make_data(JobConfig(tasks=("static",), make=MakeSection(shard=0)), made / "x")
 

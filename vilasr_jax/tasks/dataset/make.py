@@ -49,8 +49,10 @@ def make_data(
       show: called as `show(rows done, rows in all, note)`.
 
     Raises:
-      ConfigError: the folder holds rows of other settings.
+      ConfigError: the folder holds rows of other settings, or these can't be.
     """
+    for name in job.tasks:
+        _check_settings(job, name)
     plans = {name: _plan(job, name, folder) for name in job.tasks}
     shards = [shard for plan in plans.values() for shard in plan]
     total = sum(shard.rows for shard in shards)
@@ -131,6 +133,14 @@ def _plan(job: JobConfig, task: str, folder: Path) -> list[Shard]:
             name = f"{family.name}-{split}.array_record-{number:05d}-of-{files:05d}"
             shards.append(Shard(task, section, split, number, rows, home / name))
     return shards
+
+
+def _check_settings(job: JobConfig, task: str) -> None:
+    """Raises ConfigError for settings that can't be, before anything is written."""
+    family = get_family(task)
+    section = getattr(job, family.name, None)
+    for split in _counts(job.make):
+        family.ood(section) if split == "ood" else family.spec(section, split)
 
 
 def _counts(section: MakeSection) -> dict[str, int]:
