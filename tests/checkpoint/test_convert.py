@@ -1,5 +1,7 @@
 """Hugging Face -> Orbax -> Hugging Face, streamed."""
 
+import resource
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,14 @@ from flax import nnx
 
 from tests.checkpoint.test_hf_folders import DTYPES, assert_same_tensors, write_folder
 from tests.models.small import SMALL
-from vilasr_jax.checkpoint import CheckpointStore, convert, convert_from_hf, convert_to_hf, import_hf
+from vilasr_jax.checkpoint import (
+    CheckpointStore,
+    convert,
+    convert_from_hf,
+    convert_to_hf,
+    export_hf,
+    import_hf,
+)
 from vilasr_jax.checkpoint.hf_layout import abstract_params, named_leaves
 from vilasr_jax.errors import CheckpointError
 
@@ -95,6 +104,52 @@ def test_what_cannot_be_converted_leaves_nothing(tmp_path, monkeypatch):
         convert_from_hf(tmp_path / "good", tmp_path / "b")
     with pytest.raises(CheckpointError, match="exists and is not empty"):
         convert_to_hf(tmp_path / "b", tmp_path / "good")
+
+
+@pytest.mark.parametrize("room", [64, 20_000])
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path, room):
+    """The system refuses to write more than `room` bytes to a file, as a full disk does."""
+    write_folder(tmp_path / "a")
+    config, params = import_hf(tmp_path / "a")
+    convert_from_hf(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("kept")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in (
+        lambda dst: convert_from_hf(tmp_path / "a", dst, overwrite=True),
+        lambda dst: convert_to_hf(tmp_path / "b", dst, overwrite=True),
+        lambda dst: export_hf(params, config, dst, overwrite=True),
+    ):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, usual[1]))
+        try:
+            with pytest.raises(CheckpointError, match=r"mine: could not be written .*File too large"):
+                write(tmp_path / "mine")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert (tmp_path / "mine" / "file").read_text() == "kept"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "mine"]
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
+    write_folder(tmp_path / "a")
+    convert_from_hf(tmp_path / "a", tmp_path / "b")
+    files = sorted((tmp_path / "b" / "0" / "params" / "d").iterdir(), key=lambda file: -file.stat().st_size)
+    for damaged in (files[:1], files):
+        for file in damaged:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(CheckpointError, match=r"params: (weight '.*'|the list of weights) can't be read"):
+            convert_to_hf(tmp_path / "b", tmp_path / "c")
+        assert not (tmp_path / "c").exists()
+
+
+def test_folders_without_tokenizer_or_processor_convert_with_a_warning(tmp_path, caplog):
+    tensors = write_folder(tmp_path / "a")
+    convert_from_hf(tmp_path / "a", tmp_path / "b")
+    assert "a: no tokenizer files" in caplog.text
+    caplog.clear()
+    convert_to_hf(tmp_path / "b", tmp_path / "c")
+    assert "b: no tokenizer files" in caplog.text and "no preprocessor_config.json" in caplog.text
+    assert_same_tensors(tmp_path / "c", tensors)
 
 
 def test_names_of_leaves_do_not_depend_on_the_container():

@@ -11,10 +11,10 @@ from vilasr_jax.checkpoint.hf_layout import published_name
 torch.set_num_threads(1)
 
 
-def hf_model(*, tie=False, dtype=torch.float32, seed=0):
-    """Qwen2_5_VLForConditionalGeneration of `samples.CONFIG`'s sizes."""
+def hf_model(config=CONFIG, *, tie=False, dtype=torch.float32, seed=0):
+    """Qwen2_5_VLForConditionalGeneration of `config`'s sizes."""
     config = transformers.Qwen2_5_VLConfig(
-        **config_to_hf(CONFIG.replace(tie_word_embeddings=tie), layout="nested")
+        **config_to_hf(config.replace(tie_word_embeddings=tie), layout="nested")
     )
     model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="eager")
     with torch.no_grad():

@@ -17,19 +17,17 @@ SPECIAL = SpecialTokens(
     image_pad=IMAGE,
     video_pad=VIDEO,
 )
+TOKENS = dict(
+    vocab_size=VOCAB, image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START,
+    vision_end_token_id=END, bos_token_id=206, eos_token_id=205,
+)  # fmt: skip
 CONFIG = preset(
     "tiny",
-    vocab_size=VOCAB,
+    **TOKENS,
     hidden_size=104,
     intermediate_size=71,
     head_dim=26,
     mrope_section=(3, 5, 5),
-    image_token_id=IMAGE,
-    video_token_id=VIDEO,
-    vision_start_token_id=START,
-    vision_end_token_id=END,
-    bos_token_id=206,
-    eos_token_id=205,
     vision={"depth": 3, "hidden_size": 40, "intermediate_size": 59},
 )
 

@@ -10,15 +10,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from tests.parity.hf_reference import hf_inputs, hf_model  # noqa: E402
-from tests.parity.samples import CASES, CONFIG, our_inputs, random_tensor  # noqa: E402
+from tests.parity.samples import CASES, CONFIG, TOKENS, our_inputs, random_tensor  # noqa: E402
 from vilasr_jax.checkpoint import load_hf  # noqa: E402
 from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, nested_name, params_from_hf  # noqa: E402
-from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, self_attention  # noqa: E402
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset, self_attention  # noqa: E402
 from vilasr_jax.models.qwen2_5_vl.stack import unstack  # noqa: E402
 
 
-def pair(folder, **kwargs):
-    reference = hf_model(**kwargs)
+def pair(folder, config=CONFIG, **kwargs):
+    reference = hf_model(config, **kwargs)
     reference.save_pretrained(folder)
     return reference, load_hf(folder, dtype="float32")
 
@@ -56,6 +56,32 @@ def test_logits(models, forward, name):
         inputs = our_inputs(samples, side=side, pack=pack)
         real = inputs[2] > 0
         np.testing.assert_allclose(forward(*inputs)[real], wanted[real], atol=2e-4)
+
+
+OTHER_SHAPES = {
+    "one key-value head, one full block first": preset(
+        "tiny", **TOKENS, hidden_size=56, intermediate_size=61, num_layers=2, num_heads=7, num_kv_heads=1,
+        head_dim=8, mrope_section=(1, 1, 2), rope_theta=1e6, rms_norm_eps=1e-5,
+        vision={"hidden_size": 36, "intermediate_size": 47, "num_heads": 3, "fullatt_block_indexes": (0,)},
+    ),
+    "as many key-value heads, deep tower of windows": preset(
+        "tiny", **TOKENS, hidden_size=60, intermediate_size=44, num_layers=1, num_heads=3, num_kv_heads=3,
+        head_dim=20, mrope_section=(2, 4, 4), vision={"depth": 5, "hidden_size": 16, "intermediate_size": 20,
+                                                       "num_heads": 1, "fullatt_block_indexes": (3,)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", OTHER_SHAPES)
+def test_logits_of_other_shapes(tmp_path, shape):
+    reference, ours = pair(tmp_path, OTHER_SHAPES[shape])
+    samples = CASES["a mixed batch"]
+    inputs = our_inputs(samples)
+    with torch.no_grad():
+        wanted = reference(**hf_inputs(samples)).logits.numpy()
+    logits = jitted(ours.config)(nnx.split(ours)[1], *inputs)
+    real = inputs[2] > 0
+    np.testing.assert_allclose(np.asarray(logits)[real], wanted[real], atol=2e-4)
 
 
 def test_tied_embeddings(tmp_path):

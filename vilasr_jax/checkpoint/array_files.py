@@ -54,6 +54,8 @@ def weight_folder(directory: epath.PathLike, step: int | None = None) -> epath.P
 def saved_shapes(folder: epath.Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and dtype of each saved weight, by path ("lm_head/kernel")."""
     saved = ocp.checkpointables_metadata(folder.parent).metadata
+    if ITEM in saved and saved[ITEM] is None:
+        raise CheckpointError(f"{folder}: the list of weights can't be read; the checkpoint is damaged")
     if not saved.get(ITEM):
         raise CheckpointError(f"{folder.parent}: holds no item {ITEM!r}")
     return {_weight(key): (tuple(leaf.shape), np.dtype(leaf.dtype)) for key, leaf in saved[ITEM].items()}

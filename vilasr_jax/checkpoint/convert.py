@@ -92,7 +92,8 @@ def convert_from_hf(
         return stored[piece.tensor.key].read(piece.rows).astype(dtype, copy=False)
 
     with complete_folder(dst, overwrite=overwrite) as folder:
-        arrays = save_skeleton(folder, abstract)
+        with _named_failure(dst):
+            arrays = save_skeleton(folder, abstract)
         pieces = _pieces(_by_weight(wanted), dtype)
         arriving = contextlib.closing(_one_ahead(read_source, pieces))
         with arriving as values, _Writer(dst, open_target) as writer:
@@ -253,12 +254,17 @@ class _Reader:
 
     def __call__(self, piece: _Piece) -> np.ndarray:
         tensor = piece.tensor
-        if tensor.path != self.path:
-            self.path, self.source = tensor.path, open_array(self.folder, tensor.path)
-            if tensor.layer is not None and self.source.chunk_layout.read_chunk.shape[0] > 1:
-                self.source = read(self.source)
-        part = _place(self.source, piece)
-        array = tensor.to_hf(part if isinstance(part, np.ndarray) else read(part))
+        try:
+            if tensor.path != self.path:
+                self.path, self.source = tensor.path, open_array(self.folder, tensor.path)
+                if tensor.layer is not None and self.source.chunk_layout.read_chunk.shape[0] > 1:
+                    self.source = read(self.source)
+            part = _place(self.source, piece)
+            array = tensor.to_hf(part if isinstance(part, np.ndarray) else read(part))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.folder}: weight {tensor.path!r} can't be read ({_cause(error)})"
+            ) from error
         if not all_finite(array):
             raise CheckpointError(f"{self.folder}: weight {tensor.path!r} holds values that are not finite")
         return array
@@ -270,8 +276,13 @@ def _named_failure(dst):
     try:
         yield
     except ValueError as error:
-        reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"{dst}: could not be written ({reason}); nothing was left there") from error
+        message = f"{dst}: could not be written ({_cause(error)}); nothing was left there"
+        raise CheckpointError(message) from error
+
+
+def _cause(error: ValueError) -> str:
+    """The end of TensorStore's chain of causes, without the settings in brackets after it."""
+    return ": ".join(str(error).split(" [", 1)[0].split(": ")[-2:])
 
 
 def _by_weight(tensors: list[HFTensor]) -> list[HFTensor]:
@@ -293,5 +304,8 @@ def _copy_companions(src: epath.Path, dst: epath.Path) -> None:
     for name in COMPANIONS:
         if (src / name).exists():
             (src / name).copy(dst / name, overwrite=True)
-    if not (src / "tokenizer.json").exists() and not (src / "vocab.json").exists():
-        logging.warning("%s: no tokenizer files; the converted folder has none either", src)
+    present = {name for name in COMPANIONS if (dst / name).exists()}
+    absent = [] if present & {"tokenizer.json", "vocab.json"} else ["tokenizer files"]
+    absent += [] if "preprocessor_config.json" in present else ["preprocessor_config.json"]
+    if absent:
+        logging.warning("%s: no %s; the converted folder has none either", src, " and no ".join(absent))

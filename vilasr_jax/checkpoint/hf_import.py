@@ -37,6 +37,8 @@ def import_hf(
       CheckpointError: a file or tensor missing, unexpected, of another shape, cut off or not finite, by name.
     """
     config, _, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
+    if absent := [name for name in TOKENIZER_FILES if not (epath.Path(src_dir) / name).exists()]:
+        logging.warning("%s: no %s; weights and config are read without", src_dir, ", ".join(absent))
     return config, params_from_hf(config, lambda tensor: stored[tensor.key].read())
 
 
@@ -73,8 +75,6 @@ def open_hf(
     config = config.replace(param_dtype=param_dtype or _common_dtype(src, stored))
     wanted = hf_tensors(config)
     _check(src, config, wanted, stored)
-    if absent := [name for name in TOKENIZER_FILES if not (src / name).exists()]:
-        logging.warning("%s: no %s; weights and config are read without", src, ", ".join(absent))
     return config, wanted, stored
 
 
