@@ -152,7 +152,8 @@ def test_gradients_of_every_parameter(models):
 def test_bf16_is_no_further_from_f32_than_transformers():
     """Both run the same bf16 weights in bf16; the truth is those weights in f32.
 
-    The largest of thousands of rounding errors is one draw: it is compared over models and conversations.
+    The mean is compared for each model and conversation. The largest of thousands of rounding errors is one
+    draw, and the largest thousandth few: these are compared over all.
     """
     configs = [CONFIG.replace(dtype=dtype, param_dtype="bfloat16") for dtype in ("float32", "bfloat16")]
     exact, rounded = map(jitted, configs)
@@ -171,5 +172,5 @@ def test_bf16_is_no_further_from_f32_than_transformers():
                 error = np.abs(logits - truth)
                 errors[who].append([error.mean(), np.quantile(error, 0.999), error.max()])
     mine, theirs = np.array(errors["mine"]), np.array(errors["theirs"])
-    assert (mine[:, :2] <= theirs[:, :2]).all(), (mine, theirs)
-    assert mine[:, 2].mean() <= theirs[:, 2].mean(), (mine, theirs)
+    assert (mine[:, 0] <= theirs[:, 0]).all(), (mine, theirs)
+    assert (mine.mean(0) <= theirs.mean(0)).all(), (mine, theirs)

@@ -1,8 +1,7 @@
 """How long a conversion takes beside a plain copy of the same bytes, and how much memory it needs.
 
-Random weights of a preset's shapes are written as safetensors and converted to Orbax and back; right before each
-conversion `cp` copies its source.
-Each conversion runs in a process of its own, whose peak memory is its own.
+Random weights of a preset's shapes are written as safetensors and converted to Orbax and back; right before
+each conversion `cp` copies its source. A conversion runs in a process of its own, whose peak is its own.
 """
 
 from __future__ import annotations
