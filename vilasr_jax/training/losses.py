@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, constrain, layout
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout import allowed_logits
 
@@ -35,6 +35,8 @@ def map_head(
       that tree, its arrays [b, t, ...]; column i speaks of token i, column 0 is 0.
     """
     hidden = model(batch.tokens, batch.positions, batch.segment_ids, batch.image_index, batch.vision)
+    hidden = constrain(hidden, layout("training").act_btd)  # chunks are cut from whole rows
+    model.gather_head()
     hidden, targets = hidden[:, :-1], batch.tokens[:, 1:]
     t = targets.shape[1]
     chunks = -(-t // chunk)

@@ -11,6 +11,7 @@ from vilasr_jax.models.qwen2_5_vl.config import VisionConfig as VisionConfig
 from vilasr_jax.models.qwen2_5_vl.config import preset as preset
 from vilasr_jax.models.qwen2_5_vl.model import Qwen2_5_VL as Qwen2_5_VL
 from vilasr_jax.models.qwen2_5_vl.sharding import Sharding as Sharding
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain as constrain
 from vilasr_jax.models.qwen2_5_vl.sharding import layout as layout
 from vilasr_jax.models.qwen2_5_vl.sharding import param_shardings as param_shardings
 from vilasr_jax.models.qwen2_5_vl.sharding import partition_specs as partition_specs

@@ -28,17 +28,20 @@ class DecoderLayer(nnx.Module):
         self.mlp = SwiGLU(d, config.intermediate_size, config, bias=False, rngs=rngs, layers=n)
         self.head_dim = h
         self.act_btd = layout("training", sequence_parallel=config.sequence_parallel).act_btd
+        self.gathered_btd = layout("training").act_btd  # where each device needs all tokens of its rows
 
     def __call__(self, x, rope, attend: Callable):
         """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets them rotated."""
         b, t, _ = x.shape
-        y = self.input_layernorm(x)
+        y = constrain(self.input_layernorm(x), self.gathered_btd)
         q, k, v = (
             proj(y).reshape(b, t, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         out = attend(rotate(q, rope), rotate(k, rope), v)
-        x = constrain(x + self.o_proj(out.reshape(b, t, -1)), self.act_btd)
-        return constrain(x + self.mlp(self.post_attention_layernorm(x)), self.act_btd)
+        y = constrain(self.o_proj(out.reshape(b, t, -1)), self.gathered_btd)
+        x = constrain(x + y, self.act_btd)
+        y = self.mlp(constrain(self.post_attention_layernorm(x), self.gathered_btd))
+        return constrain(x + constrain(y, self.gathered_btd), self.act_btd)
 
 
 class LanguageModel(nnx.Module):

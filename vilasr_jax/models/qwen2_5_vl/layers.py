@@ -7,6 +7,7 @@ layer is applied through a module whose weights are one slice of it (see `stack.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 
@@ -66,7 +67,8 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x):
         rows = x.reshape(-1, x.shape[-1])  # see Linear
-        rows = self.down_proj(_silu(self.gate_proj(rows)) * self.up_proj(rows))
+        hidden = constrain(_silu(self.gate_proj(rows)) * self.up_proj(rows), P(("data", "fsdp"), "model"))
+        rows = self.down_proj(hidden)
         return rows.reshape(x.shape)
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache
@@ -62,6 +63,16 @@ class Qwen2_5_VL(nnx.Module):
           Hidden states [b, t, d].
         """
         return self.language_model(x, positions, segment_ids)
+
+    def gather_head(self) -> None:
+        """Gathers the output head over fsdp, for a loop that calls `logits` again and again.
+
+        Without this each call gathers it anew. Its gradient is summed in the stored precision, and scattered
+        once.
+        """
+        tied = self.lm_head is None
+        weight = self.language_model.embed_tokens.embedding if tied else self.lm_head.kernel
+        weight[...] = constrain(weight[...], P("model") if tied else P(None, "model"))
 
     def logits(self, hidden) -> jax.Array:
         """Hidden states [..., d] -> float32 logits [..., vocab]."""

@@ -2,6 +2,9 @@
 
 import jax
 from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain, partition_specs
 
 _POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -24,9 +27,13 @@ def scan_layers(stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "no
       x after the last layer.
     """
     graphdef, state = nnx.split(stack)
+    specs = jax.tree.map(lambda spec: P(*spec[1:]), partition_specs(state))  # of one layer's weights
 
     def body(x, inputs):
         layer_state, extra = inputs
+        # Lays nothing out anew going forward; going back, each layer's gradient is summed straight into the
+        # parts that the devices keep.
+        layer_state = jax.tree.map(constrain, layer_state, specs)
         return apply(nnx.merge(graphdef, layer_state), x, extra), None
 
     if remat != "none":
