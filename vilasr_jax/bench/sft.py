@@ -226,7 +226,7 @@ def _theirs(folder: Path) -> dict[str, Any]:
         for some in parts:
             loss = model(**inputs(some), num_items_in_batch=torch.tensor(total)).loss
             loss.backward()
-            loss_sum += float(loss)
+            loss_sum += float(loss.detach())
         optimizer.step()
         optimizer.zero_grad()
         return loss_sum
