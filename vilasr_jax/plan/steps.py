@@ -24,7 +24,9 @@ from vilasr_jax.parallel.mesh import AXES, batch_axis, mesh_sizes
 from vilasr_jax.plan.flops import decode_step, language_forward, training_factor, vision_forward
 from vilasr_jax.processing import Batch
 from vilasr_jax.processing.images import PATCH_DIM
-from vilasr_jax.rollout.device import Calls, NewTurn, Rows
+from vilasr_jax.rollout.batch import NewTurn
+from vilasr_jax.rollout.device import Calls, Rows
+from vilasr_jax.rollout.params import Placement, SamplingParams
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step
@@ -219,12 +221,13 @@ class Steps:
         slots = -(-engine.slots // (engine.lanes * self.shards)) * self.shards
         state = jax.eval_shape(lambda: calls.init_state(slots, sampling.max_tokens))
         state = _laid(state, jax.tree.map(self._rollout_place, state))
-        params = jax.tree_util.tree_map_with_path(self._rollout_weight, self.params)
-        return calls, _laid(params, param_shardings(params, self.mesh, layout("rollout"))), state, slots
-
-    def _rollout_weight(self, path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        norm = "scale" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        return leaf if norm else jax.ShapeDtypeStruct(leaf.shape, self.config.dtype)
+        params = jax.eval_shape(Placement(self.config, self.mesh), self.params)
+        places = param_shardings(self.params, self.mesh, layout("rollout"))
+        one = jax.tree.map(
+            lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), places["language_model"]["layers"]
+        )
+        places = SamplingParams(places, (one,) * self.config.num_layers)
+        return calls, _laid(params, places), state, slots
 
     def _rollout_place(self, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         """Slots over data and fsdp; a cache's heads over model, where they divide."""
@@ -237,20 +240,19 @@ class Steps:
         return section.sampling
 
     def _prefill(self) -> Step:
-        engine = self.job.engine
-        return self._turns("prefill", engine.prompt_tokens[-1], engine.prompt_images[-1])
+        calls, params, _, slots = self._rollout()
+        tokens, images = self.job.engine.prompt_tokens[-1], self.job.engine.prompt_images[-1]
+        turn = self._turn(slots, tokens, images)
+        flops = self._turn_flops(slots, tokens, images)
+        return Step("prefill", calls.prefill, (params, turn), ("params", "prompts"), flops, 0)
 
     def _insert(self) -> Step:
-        engine = self.job.engine
-        return self._turns("insert", engine.insert_tokens[-1], engine.insert_images[-1])
-
-    def _turns(self, name: str, tokens: int, images: int) -> Step:
         calls, params, state, slots = self._rollout()
+        tokens, images = self.job.engine.insert_tokens[-1], self.job.engine.insert_images[-1]
         rows = Rows(*(self._rows_of((slots,), jnp.int32) for _ in Rows._fields))
         arguments = (params, state, _key(), self._turn(slots, tokens, images), rows)
         parts = ("params", "cache", "key", "turns", "rows")
-        flops = self._turn_flops(slots, tokens, images)
-        return Step(name, getattr(calls, name), arguments, parts, flops, 0)
+        return Step("insert", calls.insert, arguments, parts, self._turn_flops(slots, tokens, images), 0)
 
     def _decode(self) -> Step:
         calls, params, state, slots = self._rollout()
@@ -266,7 +268,7 @@ class Steps:
             positions=jax.ShapeDtypeStruct((3, rows, tokens), jnp.int32, sharding=batch_axis(self.mesh, 1)),
             length=self._rows_of((rows,), jnp.int32),
             image_index=self._rows_of((rows, tokens), jnp.int32),
-            vision=self._images(rows, images, self.job.buckets.patches[-1]),
+            vision=self._images(self.shards, rows // self.shards * images, self.job.buckets.patches[-1]),
         )
 
     def _turn_flops(self, rows: int, tokens: int, images: int) -> float:
