@@ -82,7 +82,8 @@ def write(shard: Shard) -> Shard:
     draft = shard.path.with_name(f"draft-{shard.path.name}")
     writer = ArrayRecordWriter(str(draft), "group_size:1")
     for row in split_rows(family, shard.section, shard.split, shard.rows, shard.number * SEEDS):
-        writer.write(serializer.serialize_example(form.encode_example(example(family, row))))
+        record = serializer.get_tf_example(form.encode_example(example(family, row)))
+        writer.write(record.SerializeToString(deterministic=True))  # else a map's order is the process's own
     writer.close()
     draft.replace(shard.path)
     return shard
