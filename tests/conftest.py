@@ -1,12 +1,17 @@
-"""Settings of every test: eight virtual CPU devices, so that meshes of 1, 2 and 8 fit in one process."""
+"""Settings of every test: eight virtual CPU devices, so that meshes of 1, 2 and 8 fit in one process;
+property tests have no deadline, which a busy machine would miss."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+from hypothesis import settings
 
 from tests.browser import browser as browser
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than running here
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
