@@ -38,7 +38,7 @@ class FakeContext:
         self.job, self.answer, self.host = JobConfig(rl=section, seed=3), answer, host
         self.asked = []
 
-    def rows(self, split, count, *, first=0):
+    def questions(self, stage, count, first=0):
         return list(range(first, first + count))
 
     def requests(self, rows, *, samples=1, seed=0):
