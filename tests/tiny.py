@@ -40,12 +40,7 @@ def config() -> ModelConfig:
         num_kv_heads=1,
         head_dim=14,
         mrope_section=(2, 2, 3),
-        image_token_id=special.image_pad,
-        video_token_id=special.video_pad,
-        vision_start_token_id=special.vision_start,
-        vision_end_token_id=special.vision_end,
-        bos_token_id=special.endoftext,
-        eos_token_id=special.im_end,
+        **special.config_fields(),
         vision={"hidden_size": 24, "intermediate_size": 29},
         init_std=0.3,
         scan_unroll=2,
@@ -156,9 +151,7 @@ def engine(slots: int = 6, lanes: int = 2, devices: int = 1, sampling: SamplingS
     section = EngineSection(
         slots=slots, lanes=lanes, decode_steps=5, stop_share=0.5, prompt_tokens=(40,), insert_tokens=(32,)
     )
-    return Engine(
-        config(), graphdef(), tokenizer(), suppressed(), section, sampling, PATCHES, mesh(devices)
-    )
+    return Engine(config(), graphdef(), tokenizer(), suppressed(), section, sampling, PATCHES, mesh(devices))
 
 
 def generate(runner: Engine, asked: list[Request], *, seed: int = 0, key: int = 0) -> list[Trajectory]:

@@ -132,12 +132,7 @@ def make_subject() -> Subject:
         head_dim=64,
         mrope_section=(8, 12, 12),
         scan_unroll=1,
-        image_token_id=special.image_pad,
-        video_token_id=special.video_pad,
-        vision_start_token_id=special.vision_start,
-        vision_end_token_id=special.vision_end,
-        bos_token_id=special.endoftext,
-        eos_token_id=special.im_end,
+        **special.config_fields(),
         vision=dict(
             depth=3, hidden_size=384, intermediate_size=1024, num_heads=6, fullatt_block_indexes=(2,)
         ),

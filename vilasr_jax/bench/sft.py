@@ -52,12 +52,7 @@ def model_config() -> ModelConfig:
         num_layers=4,
         head_dim=48,
         mrope_section=(8, 8, 8),
-        image_token_id=SPECIAL.image_pad,
-        video_token_id=SPECIAL.video_pad,
-        vision_start_token_id=SPECIAL.vision_start,
-        vision_end_token_id=SPECIAL.vision_end,
-        bos_token_id=SPECIAL.endoftext,
-        eos_token_id=SPECIAL.im_end,
+        **SPECIAL.config_fields(),
         scan_unroll=4,
         vision=dict(depth=3, hidden_size=96, intermediate_size=256, num_heads=4, fullatt_block_indexes=(2,)),
     )

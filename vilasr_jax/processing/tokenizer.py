@@ -80,6 +80,17 @@ class SpecialTokens(NamedTuple):
     image_pad: int
     video_pad: int
 
+    def config_fields(self) -> dict[str, int]:
+        """These ids under the names that a `ModelConfig` has for them."""
+        return dict(
+            image_token_id=self.image_pad,
+            video_token_id=self.video_pad,
+            vision_start_token_id=self.vision_start,
+            vision_end_token_id=self.vision_end,
+            bos_token_id=self.endoftext,
+            eos_token_id=self.im_end,
+        )
+
 
 class Tokenizer:
     """A `tokenizers` tokenizer that carries Qwen's special tokens.

@@ -44,8 +44,6 @@ from vilasr_jax.rollout import (
     Engine,
     Request,
     Trajectory,
-    check_prompt,
-    make_prompt,
     suppressed_tokens,
 )
 from vilasr_jax.tasks import Family, Row, get_family
@@ -124,15 +122,7 @@ class Context:
         if job.model.init_from:
             return open_hf(job.model.init_from, **fields)[0]
         if job.model.preset not in PUBLISHED_SIZES:
-            fields |= dict(
-                vocab_size=-(-self.tokenizer.vocab_size // 8) * 8,
-                image_token_id=special.image_pad,
-                video_token_id=special.video_pad,
-                vision_start_token_id=special.vision_start,
-                vision_end_token_id=special.vision_end,
-                bos_token_id=special.endoftext,
-                eos_token_id=special.im_end,
-            )
+            fields |= dict(vocab_size=-(-self.tokenizer.vocab_size // 8) * 8, **special.config_fields())
         return preset(job.model.preset, **fields)
 
     @cached_property
@@ -309,10 +299,10 @@ class Context:
         """
         use = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}[stage]
         if use in self.imported.stored:
-            limit = getattr(self.job, stage).sampling.max_tokens
+            engine = self.engine(getattr(self.job, stage).sampling)
             numbers = range(first, first + count)
             return [
-                self.imported.usable_row(use, number, lambda row: self._check_prompt(row, limit))
+                self.imported.usable_row(use, number, lambda row: engine.check(self._request(row, 0, 1)))
                 for number in numbers
             ]
         if not self.families:
@@ -323,13 +313,6 @@ class Context:
             "synthesis": ("train", self.REFLECT_SEEDS),
         }[stage]
         return self.rows(split, count, first=seeds + first)
-
-    def _check_prompt(self, row: Row, max_tokens: int) -> None:
-        """Raises DataError for a row whose prompt is too large for the engine."""
-        engine = self.job.engine
-        buckets = Buckets(engine.prompt_tokens, engine.prompt_images, self.job.buckets.patches)
-        prompt = make_prompt(self.tokenizer, row.session(self.settings))
-        check_prompt(prompt, {"id": row.id}, buckets, max_tokens)
 
     def validation_rows(self, count: int) -> list[Row]:
         """Held-out rows of the tasks; without tasks, some of the imported benchmarks'."""

@@ -38,8 +38,6 @@ class Sharding:
     embed_act_btd: P  # this
     act_btd: P  # between the decoder's blocks
     act_rpd: P  # vision rows and their patches
-    logits_btv: P
-    cache_bksh: P
 
 
 _TRAINING = Sharding(
@@ -62,8 +60,6 @@ _TRAINING = Sharding(
     embed_act_btd=P("data", None, ("fsdp", "model")),
     act_btd=P(("data", "fsdp")),
     act_rpd=P(("data", "fsdp")),
-    logits_btv=P(("data", "fsdp"), None, "model"),
-    cache_bksh=P(("data", "fsdp"), "model"),
 )
 
 
