@@ -136,6 +136,15 @@ def test_a_workdir_of_another_config(run, tmp_path):
     assert files(tmp_path) == before
 
 
+def test_a_workdir_goes_on_with_another_layout_of_the_engine(tmp_path):
+    from configs.maze_tiny import get_config
+
+    config = get_config()
+    open_workdir(from_config_dict(config), tmp_path)
+    config.engine.slots, config.engine.prompt_tokens = 8, (96, 192)
+    open_workdir(from_config_dict(config), tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "old"}'])
 def test_a_workdir_with_a_strange_config(run, tmp_path, text):
     (tmp_path / "config.json").write_text(text)

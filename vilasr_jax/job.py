@@ -42,7 +42,8 @@ from vilasr_jax.training.synthesis import run_synthesis
 
 TRAINED = ("cold_start", "reflect", "rl")
 OTHERS = ("synthesize", "eval", "export", "report")
-FREE = ("stages", "data.benchmarks", "eval.benchmark_stages")  # what to do now, not what the run is
+# What to do now, and how the rollout engine is laid out: not what the run is.
+FREE = ("stages", "data.benchmarks", "eval.benchmark_stages", "engine")
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 _STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_stage}
 
@@ -50,7 +51,7 @@ _STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_sta
 def open_workdir(job: JobConfig, workdir: Path) -> None:
     """Writes the config into a new workdir; refuses one that belongs to another config.
 
-    Keys that only say what to do now (`FREE`) may differ.
+    Keys and sections that don't say what the run is (`FREE`) may differ.
     """
     ours = json.loads(json.dumps(to_dict(job)))
     path = workdir / "config.json"
@@ -70,10 +71,10 @@ def open_workdir(job: JobConfig, workdir: Path) -> None:
     changed = [
         f"{key}: {before[key]!r} there, {now[key]!r} now"
         for key in before
-        if key in now and before[key] != now[key] and key not in FREE
+        if key in now and before[key] != now[key] and not f"{key}.".startswith(tuple(f"{k}." for k in FREE))
     ]
-    if before.keys() != now.keys():
-        changed.append("its keys are of another version")
+    if unlike := sorted(before.keys() ^ now.keys()):
+        changed.append(f"its keys are of another version: {', '.join(unlike[:3])}")
     if changed:
         raise ConfigError(
             f"{workdir} belongs to another config ({'; '.join(changed[:3])}); choose another --workdir"
@@ -260,34 +261,52 @@ def evaluate_stages(context: Context, progress: Progress) -> None:
     """Evaluates each finished stage on held-out rows, the last one also on the controls and benchmarks."""
     job, last = context.job, last_stage(context)
     stages = ["untrained", *(name for name in TRAINED if _STAGE[name](context).done)]
+    unknown = [name for name in job.eval.benchmark_stages if name not in stages]
+    if job.data.benchmarks and unknown:
+        where = f"config.eval.benchmark_stages={job.eval.benchmark_stages!r}"
+        raise ConfigError(f"{where}: {context.workdir} holds no finished {unknown[0]!r}")
     rows = context.rows("test", job.eval.rows) if context.families else []
-    jobs = [(name, name, rows) for name in stages]
-    if last != "untrained":
-        jobs.append(("blank_image", last, [blank(row) for row in rows]))
-        jobs.append(("ood", last, context.ood_rows(len(rows)) if rows else []))
-    for name, stage, some in jobs:
-        if some:
-            _evaluate_once(context, progress, stage, context.workdir / "eval" / name, name, some)
-    for source in map(Path, job.data.benchmarks):
-        for stage in job.eval.benchmark_stages or (last,):
-            if stage not in stages:
-                where = f"config.eval.benchmark_stages={job.eval.benchmark_stages!r}"
-                raise ConfigError(f"{where}: {context.workdir} holds no finished {stage!r}")
-            folder = context.workdir / "eval" / stage / read_index(source)["format"]
-            _evaluate_once(context, progress, stage, folder, stage, source)
+    for stage in stages:
+        runs = _evaluations(context, stage, last, rows)
+        todo = {folder: what for folder, what in runs.items() if not (folder / "scores.json").exists()}
+        if not todo:
+            continue
+        params = load_stage(context, stage)  # once for all that is asked of it; the stage before is let go
+        for folder, what in todo.items():
+            _evaluate(context, progress, stage, params, folder, what)
+        del params
 
 
-def _evaluate_once(
-    context: Context, progress: Progress, stage: str, folder: Path, name: str, what: Sequence[Row] | Path
+def _evaluations(
+    context: Context, stage: str, last: str, rows: Sequence[Row]
+) -> dict[Path, Sequence[Row] | Path]:
+    """What a stage is asked: folder of the results -> rows, or the folder of an imported benchmark."""
+    job, folder = context.job, context.workdir / "eval"
+    runs: dict[Path, Sequence[Row] | Path] = {}
+    if rows:
+        runs[folder / stage] = rows
+        if stage == last != "untrained":
+            runs[folder / "blank_image"] = [blank(row) for row in rows]
+            runs[folder / "ood"] = context.ood_rows(len(rows))
+    if stage in (job.eval.benchmark_stages or (last,)):
+        runs |= {folder / stage / read_index(path)["format"]: path for path in map(Path, job.data.benchmarks)}
+    return runs
+
+
+def _evaluate(
+    context: Context,
+    progress: Progress,
+    stage: str,
+    params: Any,
+    folder: Path,
+    what: Sequence[Row] | Path,
 ) -> None:
-    """Evaluates a stage on rows or on an imported benchmark, unless the scores are there."""
-    if (folder / "scores.json").exists():
-        return
-    run = evaluate_benchmark if isinstance(what, Path) else evaluate
-    rows = read_index(what)["rows"] if isinstance(what, Path) else len(what)
-    total, title = rows * context.job.eval.samples, folder.relative_to(context.workdir / "eval")
+    """Asks a stage the rows, or those of an imported benchmark."""
+    title = folder.relative_to(context.workdir / "eval")
+    benchmark = isinstance(what, Path)
+    run, name = (evaluate_benchmark, stage) if benchmark else (evaluate, str(title))
+    total = (read_index(what)["rows"] if benchmark else len(what)) * context.job.eval.samples
     bar = progress.add_task(f"eval: {title}", total=total, note="")
-    params = load_stage(context, stage)
     run(context, params, what, folder, name, lambda n: progress.update(bar, completed=n))
     progress.update(bar, completed=total)
 

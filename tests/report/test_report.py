@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from vilasr_jax.errors import DataError
+from vilasr_jax.evaluation.benchmarks import benchmark_table
 from vilasr_jax.report import page, print_summary, render_report
 from vilasr_jax.report.images import ImageShelf
 from vilasr_jax.report.workdir import read_curves, read_run
@@ -123,6 +124,21 @@ def test_text_of_a_model_is_never_markup(workdir):
     data_block = re.search(r'id="data">(.*?)</script>', html, re.DOTALL).group(1)
     conversations = json.loads(data_block)["conversations"]
     assert any(conv["turns"][0]["text"] == bad for conv in conversations)
+
+
+def test_published_benchmarks_and_families_have_tables(workdir):
+    rows = [("object_counting", 0.75), ("route_planning", 0.25), ("camera", 0.5)]
+    scored = {**benchmark_table("vsi_bench", rows).to_dict(), "unanswered": 2}
+    summary = json.loads((workdir / "summary.json").read_text())
+    summary["benchmarks"] = {"rl": {"vsi_bench": scored, "odd": [1]}, "odd": 3}
+    summary["stages"]["rl"]["families"] = {"video": {"accuracy": 0.625, "n": 256, "ci95": [0.55, 0.7]}}
+    (workdir / "summary.json").write_text(json.dumps(summary))
+    html = render_report(workdir).read_text()
+    check(html)
+    assert "Published benchmarks" in html and "vsi_bench: Reinforcement learning" in html
+    assert re.search(r"route_planning</th><td[^>]*>25.0<", html)
+    assert re.search(r"Overall</th><td[^>]*>50.0<", html)
+    assert "2 without an answer score 0" in html and re.search(r"video</th><td[^>]*>62.5 %<", html)
 
 
 def test_options_are_shown_with_the_question(workdir):

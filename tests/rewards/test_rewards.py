@@ -46,6 +46,9 @@ def test_published_rule():
         ("1,000", "1000", "numerical", 1.0),
         ("Left ", "left", "free-form", 1.0),
         ("", "", "free-form", 0.0),
+        ("rotate_left:20, move_right:0.3", "move_right:0.3,rotate_left:20", "vci", 1.0),
+        ("move_left:0.3", "move_right:0.3,rotate_left:20", "vci", 0.6),
+        ("to the left", "move_right:0.3", "vci", 0.0),
     ],
 )
 def test_accuracy(said, right, kind, want):
@@ -107,7 +110,7 @@ def test_form_is_strict(turns):
 @given(
     st.lists(st.text(max_size=80) | st.sampled_from([BOX, LINE, ANSWER, BOX[:40], ANSWER[:-6]]), max_size=4),
     st.text(max_size=12),
-    st.sampled_from(["multiple choice", "numerical", "regression", "free-form", "?"]),
+    st.sampled_from(["multiple choice", "numerical", "regression", "vci", "free-form", "?"]),
 )
 @settings(max_examples=150, deadline=None)
 def test_any_text_scores_between_0_and_1(texts, answer, kind):

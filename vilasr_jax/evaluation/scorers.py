@@ -7,14 +7,12 @@ equality.
 from typing import Any
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.rewards.answers import mean_relative_accuracy, number_text, plain, read_number
-
-VCI_AXES = (
-    ("move_right", "move_left"),
-    ("move_up", "move_down"),
-    ("move_forward", "move_backward"),
-    ("rotate_right", "rotate_left"),
-    ("rotate_up", "rotate_down"),
+from vilasr_jax.rewards.answers import (
+    mean_relative_accuracy,
+    number_text,
+    plain,
+    read_number,
+    view_change_accuracy,
 )
 
 
@@ -39,10 +37,7 @@ def score_regression(prediction: Any, truth: Any) -> float:
 
 def score_vci(prediction: Any, truth: Any) -> float:
     """View change: `move_right:0.3,rotate_left:20,...` as five signed axes, the mean of their scores."""
-    said, right = _view_change(prediction), _view_change(truth)
-    if said is None or right is None:
-        return 0.0
-    return sum(mean_relative_accuracy(a, b) for a, b in zip(said, right, strict=True)) / len(VCI_AXES)
+    return view_change_accuracy(prediction, truth)
 
 
 def score_free_form(prediction: Any, truth: Any) -> float:
@@ -76,14 +71,3 @@ def score_answer(prediction: Any, truth: Any, problem_type: str) -> float:
 def _first_letter(answer: Any) -> str:
     text = plain(answer).lstrip(" ([{\"'*`").upper()
     return text[0] if text and text[0].isalpha() else ""
-
-
-def _view_change(answer: Any) -> list[float] | None:
-    steps: dict[str, float] = {}
-    for item in plain(answer).split(","):
-        name, colon, value = item.partition(":")
-        number = read_number(value)
-        if not colon or number is None:
-            return None
-        steps[name.strip().lower()] = number
-    return [steps.get(plus, 0.0) - steps.get(minus, 0.0) for plus, minus in VCI_AXES]

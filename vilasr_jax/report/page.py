@@ -36,6 +36,7 @@ def render_report(workdir: str | Path) -> Path:
             "STYLE": _asset("style.css"),
             "HEADLINE": sections.headline(run),
             "SCORES": sections.score_table(run),
+            "BENCHMARKS": sections.benchmark_tables(run),
             "FUNNEL": sections.funnel(run),
             "NOTES": sections.notes(run),
             "DATA": safe_json(data),

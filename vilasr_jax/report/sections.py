@@ -17,6 +17,14 @@ COLUMNS = {
     "Corrected": "num",
 }
 
+BENCHMARK_COLUMNS = {
+    "Type": "",
+    "Score": "num",
+    "95 % interval": "num",
+    "0 to 100": "scale",
+    "Questions": "num",
+}
+
 
 def percent(share: Any, digits: int = 1) -> str:
     """0.8421 -> "84.2 %"; a dash where there is nothing."""
@@ -68,8 +76,8 @@ def score_table(run: Run) -> str:
     chance, rows = run.summary.get("chance"), []
     for name, row in run.scores.items():
         rows.append(_score_row(stage_label(name), row, "control" if _is_control(name) else "stage", chance))
-        parts = row.get("parts") if isinstance(row.get("parts"), dict) else {}
-        rows += [_score_row(k, part, "part", chance) for k, part in parts.items() if isinstance(part, dict)]
+        for part in ("families", "parts"):
+            rows += [_score_row(k, own, "part", own.get("chance", chance)) for k, own in _rows(row.get(part))]
     if not rows:
         return '<p class="empty">No stage has been scored yet.</p>'
     note = f" The thin line marks chance, {percent(chance)}." if _is_number(chance) else ""
@@ -81,6 +89,60 @@ def score_table(run: Run) -> str:
         "Drawings: mean number a question. "
         f"Corrected: share of conversations in which a drawing was moved.{note}</p>"
     )
+
+
+def benchmark_tables(run: Run) -> str:
+    """A table for each published benchmark: the means of its types and groups, and overall."""
+    found = [
+        (stage, name, scores)
+        for stage, benchmarks in _rows(run.summary.get("benchmarks"))
+        for name, scores in _rows(benchmarks)
+    ]
+    if not found:
+        return ""
+    heads = "".join(
+        f'<th scope="col" class="{kind}">{words}</th>'
+        for words, kind in BENCHMARK_COLUMNS.items()
+    )
+    tables = []
+    for stage, name, scores in found:
+        title = f"{name}: {stage_label(stage)}"
+        parts = [*_rows(scores.get("types")), *_rows(scores.get("groups"))]
+        means = [(kind, mean, "part") for kind, mean in parts]
+        if isinstance(scores.get("overall"), dict):
+            means.append(("Overall", scores["overall"], "stage"))
+        rows = "".join(_mean_row(*row) for row in means)
+        unanswered = scores.get("unanswered")
+        note = f"{unanswered:,} without an answer score 0." if _is_number(unanswered) and unanswered else ""
+        tables.append(
+            f"<h3>{escape(title)}</h3>"
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}"><table><thead><tr>'
+            f'{heads}</tr></thead><tbody>{rows}</tbody></table></div><p class="note">{note}</p>'
+        )
+    return (
+        '<section aria-labelledby="benchmarks"><h2 id="benchmarks">Published benchmarks</h2>'
+        '<p class="note">Scored as published; overall as each benchmark defines it.</p>'
+        f"{''.join(tables)}</section>"
+    )
+
+
+def _mean_row(words: str, row: Mapping[str, Any], kind: str) -> str:
+    mean, (low, high) = row.get("mean"), interval(row)
+    text = f"{100 * low:.1f} to {100 * high:.1f}" if low is not None else "–"
+    return (
+        f'<tr class="{kind}"><th scope="row">{escape(words or "all")}</th>'
+        f'<td class="num strong">{100 * mean:.1f}</td><td class="num">{text}</td>'
+        f'<td class="scale">{_mark(mean, low, high, None)}</td>'
+        f'<td class="num">{escape(str(row.get("n", "–")))}</td></tr>'
+        if _is_number(mean)
+        else ""
+    )
+
+
+def _rows(table: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The named rows of a table read from a file, whatever it holds."""
+    items = table.items() if isinstance(table, dict) else ()
+    return [(str(name), row) for name, row in items if isinstance(row, dict)]
 
 
 def _score_row(words: str, row: Mapping[str, Any], kind: str, chance: Any) -> str:

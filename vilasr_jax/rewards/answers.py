@@ -7,6 +7,13 @@ import math
 import re
 
 THRESHOLDS = tuple(0.5 + 0.05 * k for k in range(10))  # .50, .55, ..., .95
+VIEW_AXES = (
+    ("move_right", "move_left"),
+    ("move_up", "move_down"),
+    ("move_forward", "move_backward"),
+    ("rotate_right", "rotate_left"),
+    ("rotate_up", "rotate_down"),
+)
 
 _TAGS = re.compile(r"</?answer>")
 _LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*\Z")
@@ -57,3 +64,28 @@ def mean_relative_accuracy(prediction: float | None, truth: float | None) -> flo
         return 0.0
     error = abs(prediction - truth) / (abs(truth) or 1.0)
     return sum(error <= 1 - threshold + 1e-9 for threshold in THRESHOLDS) / len(THRESHOLDS)
+
+
+def view_change_accuracy(prediction: object, truth: object) -> float:
+    """Two view changes as SPAR-Bench writes them, each as five signed axes: the mean of the axes' accuracies.
+
+    0 when either can't be read.
+
+    >>> view_change_accuracy("move_right:0.3,rotate_left:20", "move_left:-0.3, rotate_left:20")
+    1.0
+    """
+    said, right = _view_change(prediction), _view_change(truth)
+    if said is None or right is None:
+        return 0.0
+    return sum(mean_relative_accuracy(a, b) for a, b in zip(said, right, strict=True)) / len(VIEW_AXES)
+
+
+def _view_change(answer: object) -> list[float] | None:
+    steps: dict[str, float] = {}
+    for item in plain(answer).split(","):
+        name, colon, value = item.partition(":")
+        number = read_number(value)
+        if not colon or number is None:
+            return None
+        steps[name.strip().lower()] = number
+    return [steps.get(plus, 0.0) - steps.get(minus, 0.0) for plus, minus in VIEW_AXES]

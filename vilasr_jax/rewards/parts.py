@@ -1,6 +1,12 @@
 """The rewards that come with the program."""
 
-from vilasr_jax.rewards.answers import mean_relative_accuracy, option_letter, plain, read_number
+from vilasr_jax.rewards.answers import (
+    mean_relative_accuracy,
+    option_letter,
+    plain,
+    read_number,
+    view_change_accuracy,
+)
 from vilasr_jax.rewards.registry import Finished, register
 
 NUMBERS = ("numerical", "regression", "number")
@@ -8,11 +14,14 @@ NUMBERS = ("numerical", "regression", "number")
 
 @register("accuracy")
 def accuracy(done: Finished) -> float:
-    """1 for the right option letter or text, mean relative accuracy for a number; 0 without an `<answer>`."""
+    """1 for the right option letter or text; for a number or a view change its mean relative accuracy; 0
+    without an `<answer>`."""
     if done.prediction is None:
         return 0.0
     if done.question_type in NUMBERS:
         return mean_relative_accuracy(read_number(done.prediction), read_number(done.answer))
+    if done.question_type == "vci":
+        return view_change_accuracy(done.prediction, done.answer)
     truth = option_letter(done.answer)
     if truth is not None:
         return float(option_letter(done.prediction) == truth)
