@@ -1,8 +1,11 @@
 """Files that are either whole or not there."""
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 
@@ -16,4 +19,19 @@ def write_json(path: epath.PathLike, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.parent / f"{path.name}.draft"
     draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=float) + "\n")
+    draft.replace(path)
+
+
+def write_records(path: Path, records: Iterable[bytes]) -> None:
+    """Writes an ArrayRecord file in one step, each record readable by itself.
+
+    Raises:
+      OSError: it can't be written; an older file of that name is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.parent / f"{path.name}.draft"
+    writer = ArrayRecordWriter(str(draft), "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
     draft.replace(path)

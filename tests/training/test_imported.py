@@ -172,7 +172,7 @@ def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, 
         broken = tmp_path / f"broken {moment}"
         with pytest.raises(KeyboardInterrupt):
             synthesis.run_synthesis(teaching(broken, imported, stop_at=moment), None, quiet())
-        (broken / "traces" / "rows-00002.draft").write_bytes(b"half") if moment else None
+        (broken / "traces" / "rows-00002.array_record.draft").write_bytes(b"half") if moment else None
         synthesis.run_synthesis(teaching(broken, imported), None, quiet())
         assert untimed(broken) == untimed(tmp_path / "whole")
 

@@ -247,7 +247,7 @@ def test_reflect_samples_shard_by_shard_and_goes_on(tmp_path, params, trajectori
     engine = FakeEngine(trajectories, stop_at=2)
     with pytest.raises(Stopped):
         reflect.sample_traces(reflecting(tmp_path, engine), params, quiet())
-    (tmp_path / "reflect" / "samples" / "00002-of-00003.draft").write_bytes(b"half")
+    (tmp_path / "reflect" / "samples" / "00002-of-00003.array_record.draft").write_bytes(b"half")
     rest = FakeEngine(trajectories)
     paths = reflect.sample_traces(reflecting(tmp_path, rest), params, quiet())
     assert len(engine.asked) == 2 and len(rest.asked) == 1 and len(paths) == 3

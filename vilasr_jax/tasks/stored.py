@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.files import write_json
+from vilasr_jax.files import write_json, write_records
 from vilasr_jax.processing import load_image, resize_image
 from vilasr_jax.tasks.rows import Row
 
@@ -162,13 +161,7 @@ def _shards(folder: Path) -> list[Path]:
 
 def write_shard(path: Path, records: Iterable[bytes], note: Mapping[str, Any]) -> None:
     """Writes an ArrayRecord file and, last, `note` beside it as JSON, which says that the shard is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    writer = ArrayRecordWriter(str(draft), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
-    draft.replace(path)
+    write_records(path, records)
     write_json(path.with_suffix(".json"), note)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from vilasr_jax.config import JobConfig, MakeSection
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.files import write_json
+from vilasr_jax.files import write_json, write_records
 from vilasr_jax.tasks.registry import get_family
 
 PLAN = "make.json"
@@ -72,20 +72,16 @@ def make_data(
 
 def write(shard: Shard) -> Shard:
     """Writes one shard."""
-    from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     from vilasr_jax.tasks.dataset.builder import example, features, split_rows
 
     family, form = get_family(shard.task), features()
     serializer = ExampleSerializer(form.get_serialized_info())
-    draft = shard.path.with_name(f"draft-{shard.path.name}")
-    writer = ArrayRecordWriter(str(draft), "group_size:1")
-    for row in split_rows(family, shard.section, shard.split, shard.rows, shard.number * SEEDS):
-        record = serializer.get_tf_example(form.encode_example(example(family, row)))
-        writer.write(record.SerializeToString(deterministic=True))  # else a map's order is the process's own
-    writer.close()
-    draft.replace(shard.path)
+    rows = split_rows(family, shard.section, shard.split, shard.rows, shard.number * SEEDS)
+    examples = (serializer.get_tf_example(form.encode_example(example(family, row))) for row in rows)
+    # Deterministic: else a map's order is the process's own.
+    write_records(shard.path, (one.SerializeToString(deterministic=True) for one in examples))
     return shard
 
 
