@@ -29,7 +29,7 @@ from vilasr_jax.training.reflect import encode_trajectory, trajectory_example
 
 ROOM = Buckets((2048,), (4,), (24,))
 BOX = (
-    'look at <think> </think> Action: Object Mapper\n```json\n'
+    "look at <think> </think> Action: Object Mapper\n```json\n"
     '[{"index": 1, "bbox_2d": [%d, 3, 20, 20], "label": "a"}]\n```'
 )
 CLIPS = {"clip_low": 0.2, "clip_high": 0.3, "dual_clip": 3.0}
@@ -72,7 +72,10 @@ def test_fault_1_trained_ids_are_the_sampled_ones(spoken, tmp_path):
     assert again != words[0][:-1] and tiny.tokenizer().decode(again) == trajectory.texts[0]
     sampled = np.concatenate(words)
     context = ScriptedContext(JOB, tmp_path)
-    for example in (trajectory_example(context, trajectory), encode_trajectory(context, trajectory.to_bytes())):
+    for example in (
+        trajectory_example(context, trajectory),
+        encode_trajectory(context, trajectory.to_bytes()),
+    ):
         batch = collate([example], buckets=ROOM)
         np.testing.assert_array_equal(batch.tokens[batch.loss_mask], sampled)
 
@@ -124,13 +127,12 @@ def test_fault_10_one_size_of_pictures_and_one_scorer_that_are_told(tmp_path):
 def test_fault_12_each_stage_starts_from_the_one_before(tmp_path):
     """Stage 2 started from the base model, and learnt from one of its four sets."""
     context = ScriptedContext(JOB, tmp_path)
-    learnt = tiny.place(tiny.params(1), tiny.mesh())
-    with pytest.raises(ConfigError, match="reflect starts from cold_start.* `vilasr sft` first"):
+    with pytest.raises(ConfigError, match=r"reflect starts from cold_start.* `vilasr sft` first"):
         jobs._start(context, "reflect")
-    for number, name in enumerate(("cold_start", "reflect")):
-        with jobs._STAGE[name](context).store as store:
-            store.save(getattr(JOB, name).steps, {"params": jax.tree.map(lambda x: x + number, learnt)})
-        after = ("reflect", "rl")[number]
-        assert bits(jobs._start(context, after)) == bits(jax.tree.map(lambda x: x + number, learnt))
+    for before, after, seed in (("cold_start", "reflect", 1), ("reflect", "rl", 2)):
+        learnt = tiny.place(tiny.params(seed), tiny.mesh())
+        with jobs._STAGE[before](context).store as store:
+            store.save(getattr(JOB, before).steps, {"params": learnt})
+        assert bits(jobs._start(context, after)) == bits(learnt)
     published = published_7b(("reflect",)).reflect
     assert (published.questions, published.kept_share) == (16_000, 1.0)
