@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore as ts
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vilasr_jax.checkpoint.array_files import open_array, read, weight_folder
 from vilasr_jax.checkpoint.store import CheckpointStore
 from vilasr_jax.errors import CheckpointError
 
@@ -219,3 +221,27 @@ def test_the_best_step_is_kept_beside_the_newest(tmp_path):
         assert store.restore(2, {"params": None})["params"]["w"][0] == 2
     assert CheckpointStore(tmp_path).best_step() == 2
     assert CheckpointStore(tmp_path / "none").best_step() is None
+
+
+def test_one_layer_of_a_stack_is_read_alone(tmp_path):
+    """What `convert to-hf` holds of a training checkpoint is one layer, however many there are."""
+    rng = np.random.default_rng(0)
+    mesh = jax.make_mesh((2,), ("fsdp",))
+    kernel = rng.normal(size=(11, 64, 96)).astype(np.float32)
+    split = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec(None, "fsdp")))
+    params = {"layers": {"kernel": jnp.asarray(kernel), "split": split}, "head": jnp.ones((30, 7))}
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"params": params}, wait=True)
+        assert_same(store.restore(1, {"params": None})["params"], params)
+    for name in ("kernel", "split"):
+        array = open_array(weight_folder(tmp_path), f"layers/{name}")
+        assert array.chunk_layout.read_chunk.shape[0] == 1
+        before = bytes_read()
+        np.testing.assert_array_equal(read(array[7]), kernel[7])
+        assert kernel[0].nbytes / 2 < bytes_read() - before < 2 * kernel[0].nbytes  # of 11
+
+
+def bytes_read() -> int:
+    """By TensorStore from files, since the start."""
+    found = ts.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
+    return sum(value["value"] for metric in found for value in metric["values"])

@@ -16,11 +16,10 @@ import tensorstore as ts
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from vilasr_jax.checkpoint.store import CheckpointStore
+from vilasr_jax.checkpoint.store import CHUNK_BYTES, CheckpointStore
 from vilasr_jax.errors import CheckpointError
 
 ITEM = "params"
-CHUNK_BYTES = 128 << 20
 
 
 @functools.cache

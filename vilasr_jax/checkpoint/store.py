@@ -8,7 +8,8 @@ A step's folder holds one checkpointable for each item of arrays, and the small 
 
 A dict whose values are all plain JSON (numbers, strings, lists, dicts) is a JSON item; any other is a pytree
 of arrays, written flat under the paths of its leaves, so that any container (NNX state, optax named tuples)
-comes back through the abstract tree that the reader gives, and a wrong shape can be told by name.
+comes back through the abstract tree that the reader gives, and a wrong shape can be told by name. Stacked
+weights [layer, in, out] are stored layer by layer, others in chunks of at most CHUNK_BYTES.
 """
 
 import json
@@ -24,6 +25,7 @@ from vilasr_jax.errors import CheckpointError
 
 METADATA = "metadata"
 SCORE = "score"
+CHUNK_BYTES = 128 << 20  # of an array, at most
 
 
 class Restored(dict):
@@ -208,6 +210,7 @@ class CheckpointStore:
                 self.directory,
                 preservation_policy=_kept(self.keep, self.keep_best),
                 cleanup_tmp_directories=True,  # what a killed run left half-written
+                context=_chunked(),
             )
         return self._writer
 
@@ -239,6 +242,20 @@ class CheckpointStore:
                     jax.tree.structure(tree), [loaded[name][k] for k in flat[name]]
                 )
         return out
+
+
+def _chunked() -> ocp.Context:
+    """Arrays are cut into chunks, so that a reader who wants one layer of a stack reads that layer only."""
+
+    def of(_: Any, leaf: Any) -> Any:
+        stack = getattr(leaf, "ndim", 0) > 2  # [layer, in, out]
+        return ocp.options.ArrayOptions.Saving.StorageOptions(
+            chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if stack else None
+        )
+
+    context = ocp.Context()
+    context.array.saving.scoped_storage_options_creator = of
+    return context
 
 
 def _kept(newest: int, best: int) -> Any:
