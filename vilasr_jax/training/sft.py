@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import optax
 from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import Stopped, TrainingError
+from vilasr_jax.models.qwen2_5_vl import param_shardings
 from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import Batch
 from vilasr_jax.training import interrupt
@@ -19,7 +21,7 @@ from vilasr_jax.training.lora import Base
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
-from vilasr_jax.training.state import TrainState, init_state, split_frozen
+from vilasr_jax.training.state import Guard, TrainState, abstract_state, init_state, split_frozen
 from vilasr_jax.training.steps import make_sft_step
 
 LOG_EVERY = 10
@@ -29,23 +31,42 @@ def resume_state(
     context: Context, stage: Stage, params: Any, transform: optax.GradientTransformation,
     section: OptimizerSection, **more: Any,
 ) -> tuple[int, TrainState, dict[str, Any]]:  # fmt: skip
-    """Returns (steps done, state, items): a fresh state around `params`, or what the stage saved last."""
-    state = init_state(params, transform, context.mesh, section)
-    done, items = stage.begin({**state_items(state), **more})
+    """Returns (steps done, state, items): a fresh state around `params`, or what the stage saved last.
+
+    The stage takes `params` over: the first step donates them, and where it goes on from a checkpoint they
+    are freed before that is read. So the weights are held once; copy what is to be kept.
+    """
+    abstract = abstract_state(params, transform, context.mesh, section)
+    places = param_shardings(params, context.mesh)
+    whole = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, places)
+    lora = isinstance(abstract.frozen, Base)
+    state = None
+    if lora or not stage.begun:  # under LoRA the weights beside the factors are not read again
+        state = init_state(params, transform, context.mesh, section)
+    else:
+        _free(params)
+    done, items = stage.begin({**state_items(abstract, whole), **more})
     if done:
-        trained, frozen = items.get("lora"), state.frozen
-        if trained is None:
-            trained, frozen = split_frozen(items["params"], section.freeze)
         count = items["count"]
-        guard = state.guard._make(count["guard"])
+        guard = Guard(*count["guard"])
+        trained, frozen = (
+            (items["lora"], state.frozen) if lora else split_frozen(items["params"], section.freeze)
+        )
         state = TrainState(trained, items["opt_state"], count["step"], frozen, guard)
     return done, state, items
 
 
-def state_items(state: TrainState) -> dict[str, Any]:
-    """A state as the items of a checkpoint; the next stage reads "params" alone."""
+def _free(params: Any) -> None:
+    for leaf in jax.tree.leaves(params):
+        if isinstance(leaf, jax.Array):
+            leaf.delete()
+
+
+def state_items(state: TrainState, whole: Any = None) -> dict[str, Any]:
+    """A state as the items of a checkpoint; the next stage reads "params" alone, which are `whole`."""
     count = {"step": state.step, "guard": list(state.guard)}
-    items = {"params": state.whole, "opt_state": state.opt_state, "count": count}
+    whole = state.whole if whole is None else whole
+    items = {"params": whole, "opt_state": state.opt_state, "count": count}
     return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
 
 
@@ -77,7 +98,7 @@ def train_sft(
     Args:
       context: the job.
       stage: where checkpoints and metrics go.
-      params: to start from when nothing is saved yet.
+      params: to start from when nothing is saved yet; the stage takes them over (see `resume_state`).
       data: an endless iterator of batches; its state is saved and restored with the parameters.
       optimizer: the Optax optimiser.
       progress: where the bar is shown.

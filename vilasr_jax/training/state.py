@@ -82,9 +82,7 @@ def check_groups(freeze: Sequence[str]) -> None:
         raise ConfigError("optimizer.freeze holds every group: nothing is left to train")
 
 
-def new_state(
-    params: Any, optimizer: optax.GradientTransformation, section: OptimizerSection
-) -> TrainState:
+def new_state(params: Any, optimizer: optax.GradientTransformation, section: OptimizerSection) -> TrainState:
     """A fresh optimiser around `params`; also good for `jax.eval_shape`."""
     if section.lora_rank:
         scale = jnp.asarray(section.lora_alpha / section.lora_rank, jnp.float32)
@@ -137,10 +135,34 @@ def init_state(
     mesh: Mesh,
     section: OptimizerSection,
 ) -> TrainState:
-    """`new_state` laid out on `mesh`. `params` are copied, as the steps donate their state."""
+    """`new_state` laid out on `mesh`.
 
-    def make(params):
-        return new_state(params, optimizer, section)
+    The state takes `params` over where they lie right already, without a copy; the first step donates them.
+    """
+    places = jax.tree.map(lambda x: x.sharding, abstract_state(params, optimizer, mesh, section))
+    params = jax.device_put(params, param_shardings(params, mesh))
 
-    places = state_shardings(jax.eval_shape(make, params), mesh)
-    return jax.jit(make, out_shardings=places)(params)
+    def without_params(state: TrainState) -> TrainState:
+        if isinstance(state.frozen, lora.Base):
+            return state._replace(frozen=state.frozen._replace(params=None))
+        return state._replace(params=None, frozen=None)
+
+    fresh = jax.jit(
+        lambda p: without_params(new_state(p, optimizer, section)), out_shardings=without_params(places)
+    )(params)
+    if isinstance(fresh.frozen, lora.Base):
+        return fresh._replace(frozen=fresh.frozen._replace(params=params))
+    trained, frozen = split_frozen(params, section.freeze)
+    return fresh._replace(params=trained, frozen=frozen)
+
+
+def abstract_state(
+    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, section: OptimizerSection
+) -> TrainState:
+    """Shapes, dtypes and shardings of what `init_state` makes."""
+    state = jax.eval_shape(lambda p: new_state(p, optimizer, section), params)
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        state,
+        state_shardings(state, mesh),
+    )
