@@ -28,10 +28,13 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training import grpo, interrupt, reflect, sft
+from vilasr_jax.training import stage as stage_module
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.keep import sift
+from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import TIMED, Stage
+from vilasr_jax.training.state import init_state
 
 ADAM = OptimizerSection(learning_rate=3e-3, warmup_share=0.5)
 SAMPLING = SamplingSection(max_turn_tokens=7, max_tokens=150)
@@ -89,7 +92,7 @@ class ScriptedContext(Context):
         return {"accuracy": float(total > 0), "format": 1.0, "total": total}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def params():
     return tiny.place(tiny.params(), tiny.mesh())
 
@@ -138,7 +141,7 @@ class Breaking:
         return next(self.data)
 
 
-def test_sft_goes_on_bit_for_bit(tmp_path, params):
+def test_sft_goes_on_bit_for_bit(tmp_path):
     steps, save_every = 7, 2
 
     def run(folder, stop_before=None, asked=False):
@@ -148,7 +151,7 @@ def test_sft_goes_on_bit_for_bit(tmp_path, params):
             data = Breaking(data, stop_before, asked)
         stage = Stage(folder, steps, save_every, "test")
         try:
-            return train_sft(ScriptedContext(JOB, folder), stage, params, data, ADAM, quiet())
+            return train_sft(ScriptedContext(JOB, folder), stage, tiny.params(), data, ADAM, quiet())
         finally:
             stage.close()
 
@@ -159,7 +162,7 @@ def test_sft_goes_on_bit_for_bit(tmp_path, params):
     assert Stage(tmp_path / "broken", steps, save_every, "").store.latest_step() == 4
     assert not Stage(tmp_path / "broken", steps, save_every, "").done
     resumed = run(tmp_path / "broken")
-    assert bits(resumed) == bits(whole) != bits(params)
+    assert bits(resumed) == bits(whole) != bits(tiny.params())
     assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
     with pytest.raises(errors.Stopped, match="after step 3 of 7"):
         run(tmp_path / "asked", stop_before=2, asked=True)
@@ -172,8 +175,9 @@ def test_sft_goes_on_bit_for_bit(tmp_path, params):
     assert stage.done and bits(stage.load_params(context.abstract_params)) == bits(whole)
 
 
-def test_rl_goes_on_bit_for_bit(tmp_path, params, monkeypatch):
+def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
     engines = {}
+    monkeypatch.setattr(stage_module, "peak_flops", lambda: 1e12)
 
     def run(folder, stop_at=None, asked=False):
         context = ScriptedContext(JOB, folder)
@@ -190,7 +194,7 @@ def test_rl_goes_on_bit_for_bit(tmp_path, params, monkeypatch):
 
         monkeypatch.setattr(engines[SAMPLING], "generate", generate)
         try:
-            return grpo.run_rl(context, params, quiet())
+            return grpo.run_rl(context, tiny.params(), quiet())
         finally:
             monkeypatch.setattr(engines[SAMPLING], "generate", real)
 
@@ -198,18 +202,57 @@ def test_rl_goes_on_bit_for_bit(tmp_path, params, monkeypatch):
     with pytest.raises(Stopped):
         run(tmp_path / "broken", stop_at=3)
     resumed = run(tmp_path / "broken")
-    assert bits(resumed) == bits(whole) != bits(params)
+    assert bits(resumed) == bits(whole) != bits(tiny.params())
     lines = metrics(tmp_path / "whole" / "rl")
     assert metrics(tmp_path / "broken" / "rl") == lines and [line["step"] for line in lines] == [1, 2, 3]
     for line in lines:
         assert 0 < line["reward"] < 2 and line["grad_norm"] > 0 and np.isfinite(line["loss"])
         assert 0 <= line["kl"] < 1 and line["response_tokens"] > 3
+    context = ScriptedContext(JOB, tmp_path)
+    flops = (6 + 2 * bool(JOB.rl.importance_cap)) * context.matmul_parameters
+    for line in map(json.loads, (tmp_path / "whole" / "rl" / "metrics.jsonl").read_text().splitlines()):
+        sampled = line["response_tokens"] * JOB.rl.prompts * JOB.rl.group
+        assert line["sampled_tokens_per_second"] == pytest.approx(sampled / line["sampling_seconds"])
+        assert sampled < line["tokens_per_second"] * line["update_seconds"] < 8 * 150
+        assert line["mfu"] == pytest.approx(line["tokens_per_second"] * flops / 1e12)
     with pytest.raises(errors.Stopped, match="after step 1 of 3"):
         run(tmp_path / "asked", stop_at=2, asked=True)
     interrupt.listen()
     assert bits(run(tmp_path / "asked")) == bits(whole)
     again = run(tmp_path / "broken", stop_at=1)  # done: nothing is sampled
     assert bits(again) == bits(whole)
+
+
+def test_a_stage_holds_the_weights_once(tmp_path):
+    """What it starts from becomes its own, or is freed where it goes on from a checkpoint."""
+    context = ScriptedContext(JOB, tmp_path)
+    mesh, transform = context.mesh, make_optimizer(ADAM, 3)
+
+    def given():
+        return tiny.place(tiny.params(), mesh)
+
+    def where(tree):
+        return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)]
+
+    for section in (
+        ADAM,
+        dataclasses.replace(ADAM, freeze=("vision",)),
+        dataclasses.replace(ADAM, lora_rank=2),
+    ):
+        params = given()
+        state = init_state(params, transform, mesh, section)
+        held = state.frozen.params if section.lora_rank else state.whole
+        assert where(held) == where(params) and bits(held) == bits(tiny.params())
+    stage = Stage(tmp_path / "stage", 2, 1, "")
+    params = given()
+    done, state, _ = sft.resume_state(context, stage, params, transform, ADAM)
+    assert done == 0 and where(state.whole) == where(params)
+    stage.save(1, sft.state_items(state), wait=True)
+    stage.close()
+    params = given()
+    done, state, _ = sft.resume_state(context, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
+    assert done == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+    assert bits(state.whole) == bits(tiny.params())
 
 
 class FakeEngine:
@@ -258,7 +301,7 @@ def test_reflect_samples_shard_by_shard_and_goes_on(tmp_path, params, trajectori
 
     context = reflecting(tmp_path, None)  # samples no more
     learnt = reflect.run_reflect(context, params, quiet())
-    assert bits(learnt) != bits(params)
+    assert bits(learnt) != bits(tiny.params())
     assert bits(reflect.run_reflect(context, None, quiet())) == bits(learnt)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.progress import Progress
 
@@ -20,7 +22,7 @@ from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.recovery import Prefix
 from vilasr_jax.training.reflect import trajectory_example
 from vilasr_jax.training.sft import check_guard, resume_state, state_items
-from vilasr_jax.training.stage import Stage
+from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
 from vilasr_jax.training.state import TrainState
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs
 
@@ -39,7 +41,7 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
 
     A step samples `prompts` x `group` conversations, and makes `updates` optimiser updates, each on an equal
     part of them in random order. Everything a step does follows from the parameters and its number. `params`
-    are also the reference policy, where one is asked for.
+    are also the reference policy, where one is asked for; the stage takes them over (see `resume_state`).
 
     Raises:
       TrainingError: too many updates in a row had to be skipped.
@@ -53,6 +55,7 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
     optimizer = make_optimizer(section.optimizer, updates)
     schedule = make_schedule(section.optimizer, updates)
     more = {"recovery": {"pool": []}} if section.recovery else {}
+    reference = jax.tree.map(jnp.copy, params) if section.kl_weight else None
     done, state, items = resume_state(context, stage, params, optimizer, section.optimizer, **more)
     pool = [Prefix.from_json(value) for value in items.get("recovery", {"pool": []})["pool"]]
 
@@ -62,22 +65,25 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
 
     calls = make_grpo_steps(context.graphdef, optimizer, section, context.suppressed, context.mesh)
     logprobs = make_logprobs(context.graphdef, context.suppressed, section.sampling.temperature, context.mesh)
-    update = Update(context, calls, logprobs, params if section.kl_weight else None, stage)
+    update = Update(context, calls, logprobs, reference, stage)
+    forwards = 2.0 * (bool(section.importance_cap) + bool(section.kl_weight))  # beside the gradient's own
+    stage.flops_per_token = (6.0 + forwards) * context.matmul_parameters
     bar = progress.add_task(stage.title, total=section.steps, completed=done, note="")
     for step in range(done + 1, section.steps + 1):
         stage.trace(step, done + 1)
+        began = time.monotonic()
         try:
             samples = collect(context, state.whole, step, pool)
         except Stopped:
             if step - 1 > done and not stage.save_due(step - 1):
                 save(step - 1, wait=True)
             stage.close()
-            raise Stopped(
-                f"{stage.title}: stopped after step {step - 1} of {section.steps}"
-            ) from None
+            raise Stopped(f"{stage.title}: stopped after step {step - 1} of {section.steps}") from None
+        sampled = time.monotonic()
         order = np.random.default_rng([context.job.seed, step]).permutation(len(samples.rewards))
-        state = update(state, samples, np.array_split(order, section.updates))
-        stage.note(samples.metrics)
+        state = jax.block_until_ready(update(state, samples, np.array_split(order, section.updates)))
+        seconds = {SAMPLING: (sampled - began, 1), UPDATING: (time.monotonic() - sampled, 1)}
+        stage.note({**samples.metrics, **seconds})
         pool = samples.failed
         if section.sample_every and step % section.sample_every == 0:
             _save_samples(context, stage, samples, step)
@@ -145,6 +151,7 @@ class Update:
         tokens = sums.pop("tokens")
         pairs = {name: sums.pop(name) for name in ("grad_norm", "skipped")}
         pairs["loss"] = (sums.pop("loss"), 1)
+        pairs["useful_tokens"] = (sums.pop("useful_tokens"), sums.pop("all_tokens"))
         if not first and not self.section.importance_cap:
             del sums["rollout_kl"]  # the policy has moved on: it says nothing about the engine any more
         self.stage.note({**pairs, **{name: (value, tokens) for name, value in sums.items()}})

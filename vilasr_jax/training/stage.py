@@ -16,7 +16,17 @@ from vilasr_jax.parallel import is_writer, peak_flops
 
 Pair = tuple[Any, Any]  # a sum and the count it is over: means of unequal parts are not biased
 JSON_ITEMS = ("data_iter", "recovery")
-TIMED = ("time", "cpu_seconds", "tokens_per_second", "mfu")  # figures that differ from run to run
+SAMPLING, UPDATING = "sampling_seconds", "update_seconds"  # of a step that does both
+# Figures that differ from run to run.
+TIMED = (
+    "time",
+    "cpu_seconds",
+    "tokens_per_second",
+    "mfu",
+    SAMPLING,
+    UPDATING,
+    "sampled_tokens_per_second",
+)
 
 
 class Stage:
@@ -31,7 +41,7 @@ class Stage:
     def __init__(self, directory: Path, steps: int, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
         self.store = CheckpointStore(directory / "checkpoints", keep=2, keep_best=1)
-        self.flops_per_token = 0.0  # of one trained token, forward and backward; 0: no MFU
+        self.flops_per_token = 0.0  # of one trained token, all passes; 0: no MFU
         self.profile = profile  # steps to trace, from the second on
         self._tracing = False
         self.window: list[Mapping[str, Pair]] = []
@@ -44,6 +54,11 @@ class Stage:
         step = self.store.latest_step()
         return step is not None and step >= self.steps
 
+    @property
+    def begun(self) -> bool:
+        """Whether any step is saved."""
+        return self.store.latest_step() is not None
+
     def load_params(self, abstract: Any) -> Any:
         """The parameters of the newest checkpoint; `abstract` gives shapes and shardings."""
         return self.store.restore(None, {"params": abstract})["params"]
@@ -53,7 +68,7 @@ class Stage:
         self._started = self._logged = time.monotonic()
         self._started_cpu = time.process_time()
         step = 0
-        if self.store.latest_step() is not None:
+        if self.begun:
             abstract = {
                 name: jax.tree.map(_abstract, item) if name not in JSON_ITEMS else None
                 for name, item in items.items()
@@ -90,7 +105,12 @@ class Stage:
         self.window.append(metrics)
 
     def log(self, step: int, **more: float) -> dict[str, float]:
-        """Writes the means of what was noted since the last time, and `more` as it is."""
+        """Writes the means of what was noted since the last time, and `more` as it is.
+
+        Where steps were noted with their "useful_tokens", `tokens_per_second` is the rate of training: over
+        all the time since, or over the updates' share of it where that was noted. So is `mfu`, where the
+        device is known.
+        """
         window = jax.device_get(self.window)
         self.window = []
         totals: dict[str, list[float]] = {}
@@ -102,8 +122,11 @@ class Stage:
         means = {name: amount / max(count, 1.0) for name, (amount, count) in totals.items()}
         values = {**means, **{k: float(v) for k, v in more.items()}}
         now = time.monotonic()
+        if SAMPLING in totals:
+            values["sampled_tokens_per_second"] = totals["response_tokens"][0] / totals[SAMPLING][0]
         if "useful_tokens" in totals:
-            values["tokens_per_second"] = totals["useful_tokens"][0] / max(now - self._logged, 1e-9)
+            seconds = totals[UPDATING][0] if UPDATING in totals else now - self._logged
+            values["tokens_per_second"] = totals["useful_tokens"][0] / max(seconds, 1e-9)
             if self.flops_per_token and (peak := peak_flops()):
                 values["mfu"] = values["tokens_per_second"] * self.flops_per_token / peak
         self._logged = now

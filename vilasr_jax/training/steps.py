@@ -28,6 +28,8 @@ from vilasr_jax.training.state import Guard, TrainState, join, state_shardings
 
 GUARD_AFTER = 20  # updates before the running mean of the gradient norm is trusted
 GUARD_MEMORY = 0.95  # of the running mean
+# What the calls of a GRPO update add up, beside the loss's own sums.
+STEP_SUMS = ("entropy", "loss", "importance", "rollout_kl", "useful_tokens", "all_tokens")
 
 
 def _update(
@@ -167,7 +169,7 @@ def make_grpo_steps(
     """
 
     def zero(state: TrainState):
-        sums = {name: jnp.zeros(()) for name in (*GRPO_SUMS, "entropy", "loss", "importance", "rollout_kl")}
+        sums = {name: jnp.zeros(()) for name in (*GRPO_SUMS, *STEP_SUMS)}
         return _split_as_params(jax.tree.map(jnp.zeros_like, state.params), state, mesh), sums
 
     def grad(state: TrainState, total, batch: Batch, share: jax.Array):
@@ -207,6 +209,8 @@ def make_grpo_steps(
                 "loss": loss,
                 "importance": (mask if weights is None else weights * mask).sum(),
                 "rollout_kl": ((jnp.exp(log_ratio) - 1 - log_ratio) * mask).sum(),
+                "useful_tokens": jnp.count_nonzero(batch.segment_ids).astype(jnp.float32),
+                "all_tokens": jnp.float32(batch.segment_ids.size),
             }
             return loss, sums
 
