@@ -4,6 +4,7 @@ import itertools
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -157,6 +158,7 @@ def learn(steps: int = 25, **options) -> float:
     adam = OptimizerSection(learning_rate=0.03, schedule="constant", warmup_share=0, clip_norm=0)
     section = RLSection(optimizer=adam, **options)
     graphdef, params = bandit_model()
+    params = jax.tree.map(jnp.copy, params)  # the first update donates them
     mesh = tiny.mesh()
     optimizer = make_optimizer(adam, steps)
     state = init_state(params, optimizer, mesh, adam)
