@@ -58,7 +58,7 @@ def get_config():
                 sampling=sampling,
                 steps=60,
                 batch=16,
-                optimizer=OptimizerSection(learning_rate=3e-4),
+                optimizer=OptimizerSection(learning_rate=1e-4),
             ),
             rl=RLSection(
                 steps=60,

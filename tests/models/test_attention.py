@@ -4,8 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vilasr_jax.models.qwen2_5_vl import cached_attention, self_attention
+from tests.models.small import SMALL, image_rows
+from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, cached_attention, self_attention
+from vilasr_jax.models.qwen2_5_vl.attention import banded_attention
 
 SEGMENTS = {
     "one": lambda t: np.ones(t),
@@ -60,6 +65,34 @@ def test_gradients_of_splash_equal_plain(causal):
 
     for a, b in zip(gradients("xla"), gradients("splash_interpret"), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=12), st.integers(0, 9))
+def test_banded_attention_is_attention_inside_short_segments(lengths, padding):
+    t = sum(lengths) + padding
+    q, k, v = inputs(1, t, 2, 1, 6)
+    segments = np.repeat([*range(1, len(lengths) + 1), 0], [*lengths, padding])[None].astype(np.int32)
+    out = banded_attention(q, k, v, segments, 7)
+    want = self_attention(q, k, v, segments, causal=False)
+    np.testing.assert_allclose(out[0, : t - padding], want[0, : t - padding], atol=1e-6)
+
+
+def test_vision_tower_is_the_same_with_windows_one_by_one():
+    vision = image_rows([(1, 12, 12), (2, 10, 6), (1, 4, 4)], 220)  # its windows are attended to one by one
+    short = VisionInput(*(array[:, :, :160] for array in vision))  # as a whole
+    graphdef, params = nnx.split(Qwen2_5_VL(SMALL, rngs=nnx.Rngs(0)).visual)
+
+    def look(params, vision):
+        out = nnx.merge(graphdef, params)(vision).reshape(3, -1, SMALL.hidden_size)
+        out = [out[i, :tokens] for i, tokens in enumerate((36, 30, 4))]
+        return sum((x**2).mean() for x in out), out
+
+    (grads, out), (want_grads, want) = (
+        jax.grad(look, has_aux=True)(params, rows) for rows in (vision, short)
+    )
+    for a, b in zip(jax.tree.leaves((grads, out)), jax.tree.leaves((want_grads, want)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()))
 
 
 def test_cached_attention_sees_its_slots_only():

@@ -18,7 +18,7 @@ _MASKED = -1e30  # finite: a row that may look at nothing yields some average, n
 _BLOCK = 64  # queries of a causal block, at least
 _MAX_BLOCKS = 16
 _CACHE_BLOCK = 128  # cache slots read at once by a row of new tokens
-_DECODE_BLOCK = 512  # by a batch of single tokens
+_DECODE_BLOCK = 256  # by a batch of single tokens
 
 
 def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
@@ -53,6 +53,41 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
         for start, end in zip([0, *ends], ends, strict=False)
     ]
     return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+
+
+def banded_attention(q, k, v, segment_ids, longest: int):
+    """`self_attention` (not causal) where the tokens of a segment follow one another, at most `longest`.
+
+    A block of `longest` queries then needs no more than its own keys and those of the blocks beside it.
+
+    Args:
+      q: [b, t, n, h]; k, v: [b, t, kv, h].
+      segment_ids: int [b, t], each number one run of tokens; 0 is padding.
+      longest: tokens of the longest segment.
+
+    Returns:
+      [b, t, n, h] in q's dtype.
+    """
+    t = q.shape[1]
+    if t <= 3 * longest:
+        return self_attention(q, k, v, segment_ids, causal=False)
+
+    def blocks(x):
+        """[b, t, ...] -> [b * blocks, longest, ...]."""
+        x = jnp.pad(x, ((0, 0), (0, -t % longest), *((0, 0),) * (x.ndim - 2)))
+        return x.reshape(-1, longest, *x.shape[2:])
+
+    def neighbours(x):
+        """[b, t, ...] -> [b * blocks, 3 * longest, ...]: the block before, the block, the block after."""
+        x = jnp.pad(x, ((0, 0), (longest, longest + -t % longest), *((0, 0),) * (x.ndim - 2)))
+        size = x.shape[1] - 2 * longest
+        parts = [x[:, i * longest :][:, :size].reshape(-1, longest, *x.shape[2:]) for i in range(3)]
+        return jnp.concatenate(parts, axis=1)
+
+    ids, near = blocks(segment_ids), neighbours(segment_ids)
+    mask = (ids[:, :, None] == near[:, None, :]) & (near != 0)[:, None, :]
+    out = _plain(blocks(q), neighbours(k).swapaxes(1, 2), neighbours(v).swapaxes(1, 2), mask)
+    return out.reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
 
 def cached_attention(q, k, v, visible):

@@ -38,6 +38,11 @@ class VisionConfig:
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @property
+    def window_patches(self) -> int:
+        """Patches of a whole attention window."""
+        return (self.window_size // self.patch_size) ** 2
+
+    @property
     def merge_unit(self) -> int:
         """Patches that become one token."""
         return self.spatial_merge_size**2

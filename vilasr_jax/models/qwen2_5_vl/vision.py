@@ -1,12 +1,14 @@
 """The vision tower: patches -> blocks of windowed or full attention -> one token for each 2x2 patches."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from vilasr_jax.models.inputs import VisionInput
-from vilasr_jax.models.qwen2_5_vl.attention import self_attention
+from vilasr_jax.models.qwen2_5_vl.attention import banded_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import rope_2d, rotate
@@ -25,17 +27,14 @@ class VisionBlock(nnx.Module):
         self.norm2 = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
         self.mlp = SwiGLU(v.hidden_size, v.intermediate_size, config, bias=True, rngs=rngs, layers=n)
         self.heads = (v.num_heads, v.head_dim)
-        self.backend = config.attention
 
-    def __call__(self, x, rope, segment_ids):
-        """x [r, p, d], rope (cos, sin) [r, p, h/2], segment_ids [r, p] -> [r, p, d]."""
+    def __call__(self, x, rope, attend):
+        """x [r, p, d], rope (cos, sin) [r, p, h/2] -> [r, p, d]; `attend` gets q, k, v [r, p, n, h]."""
         r, p, d = x.shape
         q, k, v = jnp.split(
             self.qkv(self.norm1(x)).reshape(r, p, 3 * self.heads[0], self.heads[1]), 3, axis=2
         )
-        out = self_attention(
-            rotate(q, rope), rotate(k, rope), v, segment_ids, causal=False, backend=self.backend
-        )
+        out = attend(rotate(q, rope), rotate(k, rope), v)
         x = x + self.proj(out.reshape(r, p, d))
         return x + self.mlp(self.norm2(x))
 
@@ -70,19 +69,36 @@ class VisionTower(nnx.Module):
 
     def __call__(self, vision: VisionInput):
         """Images -> tokens [b, n * p / 4, d], vision rows of a sample one after the other."""
-        v = self.config.vision
+        config, backend = self.config.vision, self.config.attention
         b, n, p, _ = vision.patches.shape
         patches, pos_hw, window_ids, image_ids = (a.reshape(b * n, *a.shape[2:]) for a in vision[:4])
-        rope = rope_2d(pos_hw, v.head_dim, v.rope_theta)
-        is_full = np.isin(np.arange(v.depth), v.fullatt_block_indexes)
-
+        is_full = np.isin(np.arange(config.depth), config.fullatt_block_indexes)
         act_rpd = layout("training").act_rpd
+        x = constrain(self.patch_embed(patches), act_rpd)
+        longest = config.window_patches
+        banded = backend == "xla" and p > 3 * longest  # else nothing is saved
+        if banded:  # the patches of a window side by side, padding last
+            order = jnp.argsort(jnp.where(window_ids == 0, window_ids.max() + 1, window_ids), stable=True)
+            x, pos_hw = (jnp.take_along_axis(a, order[..., None], 1) for a in (x, pos_hw))
+            window_ids, image_ids = (jnp.take_along_axis(a, order, 1) for a in (window_ids, image_ids))
+        rope = rope_2d(pos_hw, config.head_dim, config.rope_theta)
 
-        def apply(block, x, full):
-            return constrain(block(x, rope, jnp.where(full, image_ids, window_ids)), act_rpd)
+        def attend(full, q, k, v):
+            if not banded:
+                ids = jnp.where(full, image_ids, window_ids)
+                return self_attention(q, k, v, ids, causal=False, backend=backend)
+            return jax.lax.cond(
+                full,
+                partial(self_attention, segment_ids=image_ids, causal=False),
+                partial(banded_attention, segment_ids=window_ids, longest=longest),
+                q, k, v,
+            )  # fmt: skip
 
         x = scan_layers(
-            self.blocks, apply, constrain(self.patch_embed(patches), act_rpd), is_full,
-            remat=self.config.remat, unroll=min(self.config.scan_unroll, v.depth),
+            self.blocks,
+            lambda block, x, full: constrain(block(x, rope, partial(attend, full)), act_rpd),
+            x, is_full, remat=self.config.remat, unroll=min(self.config.scan_unroll, config.depth),
         )  # fmt: skip
-        return self.merger(x).reshape(b, n * p // v.merge_unit, -1)
+        if banded:
+            x = jnp.take_along_axis(x, jnp.argsort(order)[..., None], 1)
+        return self.merger(x).reshape(b, n * p // config.merge_unit, -1)
