@@ -153,12 +153,12 @@ def test_bf16_is_no_further_from_f32_than_transformers():
     """Both run the same bf16 weights in bf16; the truth is those weights in f32.
 
     The mean is compared for each model and conversation. The largest of thousands of rounding errors is one
-    draw, and the largest thousandth few: these are compared over all.
+    draw, and the largest thousandth few: these are compared over all of many models.
     """
     configs = [CONFIG.replace(dtype=dtype, param_dtype="bfloat16") for dtype in ("float32", "bfloat16")]
     exact, rounded = map(jitted, configs)
     errors = {"mine": [], "theirs": []}
-    for seed in range(4):
+    for seed in range(12):
         reference = hf_model(dtype=torch.bfloat16, seed=seed)
         params = params_from_hf(configs[1], lambda t, s=seed: random_tensor(t.key, t.shape, seed=s))
         for name in ("five ragged images over three turns", "a mixed batch"):
