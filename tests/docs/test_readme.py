@@ -12,7 +12,7 @@ from PIL import Image
 from tests.docs import readme
 from vilasr_jax import cli, usage
 from vilasr_jax.config import from_config_dict, read_config
-from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.drawing import TOOLS, DrawingSession, DrawingSettings
 from vilasr_jax.job import check
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.rewards import RewardSettings, score
@@ -30,8 +30,11 @@ def plugins(tmp_path_factory):
         (folder / f"{name}.py").write_text(text)
     (folder / "configs").symlink_to(readme.ROOT / "configs")
     sys.path.insert(0, str(folder))
+    known = set(TOOLS)
     yield folder
     sys.path.remove(str(folder))
+    for name in TOOLS.keys() - known:  # other tests count the tools
+        del TOOLS[name]
 
 
 def test_a_reward_of_ones_own(plugins, monkeypatch):

@@ -9,10 +9,10 @@ import time
 import zipfile
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from etils import epath
+from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -416,23 +416,20 @@ def test_from_a_bucket(noisy, tmp_path, monkeypatch):
         def _strip_protocol(cls, path):
             return super()._strip_protocol(path.removeprefix("gs://"))
 
-    registry = dict(fsspec.registry)
-    fsspec.register_implementation("gcs", Bucket, clobber=True)
-    try:
-        import_data("rl", noisy, tmp_path / "plain")
-        bucket = epath.Path("gs://bucket/data")
-        with zipfile.ZipFile(noisy / "some.zip", "w") as archive:
-            for number in range(4, 8):
-                archive.write(noisy / "shots" / f"{number}.png", f"shots/{number}.png")
-                (noisy / "shots" / f"{number}.png").unlink()
-        for path in [noisy / "rl.jsonl", noisy / "some.zip", *noisy.glob("shots/*")]:
-            target = bucket / str(path.relative_to(noisy))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-        index = import_data("rl", "gs://bucket/data", tmp_path / "fetched")
-        assert index["rows"] == 8 and records(tmp_path / "fetched") == records(tmp_path / "plain")
-    finally:
-        fsspec.register_implementation("gcs", registry.get("gcs", Bucket), clobber=True)
+    bucket_in_memory = Bucket()  # epath keeps the file system that an earlier test may have asked for
+    monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", lambda name: bucket_in_memory)
+    import_data("rl", noisy, tmp_path / "plain")
+    bucket = epath.Path("gs://bucket/data")
+    with zipfile.ZipFile(noisy / "some.zip", "w") as archive:
+        for number in range(4, 8):
+            archive.write(noisy / "shots" / f"{number}.png", f"shots/{number}.png")
+            (noisy / "shots" / f"{number}.png").unlink()
+    for path in [noisy / "rl.jsonl", noisy / "some.zip", *noisy.glob("shots/*")]:
+        target = bucket / str(path.relative_to(noisy))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    index = import_data("rl", "gs://bucket/data", tmp_path / "fetched")
+    assert index["rows"] == 8 and records(tmp_path / "fetched") == records(tmp_path / "plain")
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ def test_micro_batches_add_up_to_one_batch():
     close(telling, gradient, 1e-5 * scale)
     assert sums["tokens"] == split_sums["tokens"] == samples.batch(range(8)).loss_mask.sum()
     for name, value in sums.items():
+        if name == "all_tokens":  # padding too, which depends on how the batch is cut
+            continue
         np.testing.assert_allclose(split_sums[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
     empty, _ = grpo(calls, [samples.batch([0], 3, **extras)])
     assert all(not leaf.any() for leaf in jax.tree.leaves(empty))

@@ -19,6 +19,11 @@ With logits z over the numbers, p = softmax(z) and dc/dz_v = p_v (v - c), so
 A number gains probability in proportion to how far it lies on the side that raises the overlap: near misses
 and far ones pull differently, and a distribution whose mean is right is left to the cross entropy.
 
+Measured on the tiny maze (`vilasr bench soft`, weight 0.5, 300 steps of 8, two seeds): it loses 24 points. A
+batch has some twenty times more tokens than annotations and both losses are means, so that at this weight the
+term outweighs the cross entropy at the coordinates, and what has the right mean need not be right when it is
+sampled.
+
 Marking the tokens is host work (`mark`, on examples as they are encoded); `read` and `loss` run in the step.
 """
 
