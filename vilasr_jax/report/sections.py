@@ -81,10 +81,8 @@ def score_table(run: Run) -> str:
     if not rows:
         return '<p class="empty">No stage has been scored yet.</p>'
     note = f" The thin line marks chance, {percent(chance)}." if _is_number(chance) else ""
-    heads = "".join(f'<th scope="col" class="{kind}">{words}</th>' for words, kind in COLUMNS.items())
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table><thead><tr>{heads}</tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"{_table('Scores', COLUMNS, rows)}"
         '<p class="note">Each answer is a whole conversation that ran freely. '
         "Drawings: mean number a question. "
         f"Corrected: share of conversations in which a drawing was moved.{note}</p>"
@@ -100,10 +98,6 @@ def benchmark_tables(run: Run) -> str:
     ]
     if not found:
         return ""
-    heads = "".join(
-        f'<th scope="col" class="{kind}">{words}</th>'
-        for words, kind in BENCHMARK_COLUMNS.items()
-    )
     tables = []
     for stage, name, scores in found:
         title = f"{name}: {stage_label(stage)}"
@@ -111,18 +105,26 @@ def benchmark_tables(run: Run) -> str:
         means = [(kind, mean, "part") for kind, mean in parts]
         if isinstance(scores.get("overall"), dict):
             means.append(("Overall", scores["overall"], "stage"))
-        rows = "".join(_mean_row(*row) for row in means)
+        rows = [_mean_row(*row) for row in means]
         unanswered = scores.get("unanswered")
         note = f"{unanswered:,} without an answer score 0." if _is_number(unanswered) and unanswered else ""
         tables.append(
-            f"<h3>{escape(title)}</h3>"
-            f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}"><table><thead><tr>'
-            f'{heads}</tr></thead><tbody>{rows}</tbody></table></div><p class="note">{note}</p>'
+            f"<h3>{escape(title)}</h3>{_table(title, BENCHMARK_COLUMNS, rows)}"
+            f'<p class="note">{note}</p>'
         )
     return (
         '<section aria-labelledby="benchmarks"><h2 id="benchmarks">Published benchmarks</h2>'
         '<p class="note">Scored as published; overall as each benchmark defines it.</p>'
         f"{''.join(tables)}</section>"
+    )
+
+
+def _table(title: str, columns: Mapping[str, str], rows: list[str]) -> str:
+    """Rows of HTML under their heads (words -> class), in a part of the page that scrolls by itself."""
+    heads = "".join(f'<th scope="col" class="{kind}">{words}</th>' for words, kind in columns.items())
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">'
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
