@@ -80,6 +80,7 @@ def test_help(run):
         (["train", CONFIG, "--workdir=W", "--config.mesh.fsdp=0"], ["config.mesh", "fsdp=0"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.sampling.max_tokens=9999"], ["max_tokens=9999"]),
         (["train", CONFIG, "--workdir=W", "--config.drawing.max_images=99"], ["max_images=99", "buckets"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl.recovery=0.5"], ["rl.recovery=0.5", "ends at 96"]),
         (["train", CONFIG, "--workdir=W", "--config.cold_start.batch=3"], ["cold_start.batch=3"]),
         (["train", CONFIG, "--workdir=W", "--config.model.preset=huge"], ["huge"]),
         (["train", CONFIG, "--workdir=W", "--config.maze.grid=2"], ["grid is 2"]),

@@ -162,6 +162,14 @@ def check(context: Context) -> None:
                 f"config.drawing.max_images={images} is more than the largest training bucket, "
                 f"config.buckets.images={most}"
             )
+    tokens, images = job.rl.sampling.max_tokens, job.drawing.max_images
+    room = job.engine.prompt_tokens[-1], job.engine.prompt_images[-1]
+    if "rl" in job.stages and job.rl.recovery and (room[0] < tokens or room[1] < images):
+        raise ConfigError(
+            f"config.rl.recovery={job.rl.recovery:g}: a replayed conversation is a prompt of up to {tokens} "
+            f"tokens and {images} images, but config.engine.prompt_tokens ends at {room[0]} and "
+            f"prompt_images at {room[1]}"
+        )
 
 
 def check_rl(section: RLSection) -> None:

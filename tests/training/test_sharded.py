@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
@@ -15,13 +16,22 @@ from tests.training import samples
 from vilasr_jax.config import MeshSection, OptimizerSection, RLSection
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, param_shardings
 from vilasr_jax.parallel import make_mesh, place, put_batch, to_rollout
-from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import init_state, split_frozen
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
 
 STEPS = 5
-# Small steps: Adam makes a whole one of the rounding noise in an entry that has no gradient.
-ADAM = OptimizerSection(learning_rate=1e-4, warmup_share=0.0, schedule="constant", clip_norm=1.0)
+ADAM = OptimizerSection()
+
+
+def adam():
+    """Adam with an epsilon far above rounding.
+
+    Else an entry whose gradient is 0 but for rounding (1e-9 where the largest are 1e-3) moves by as much as
+    any other, in a direction of chance.
+    """
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4, eps=1e-6))
+
+
 VISION = ("vision", "merger")
 MESHES = {
     "data": MeshSection(data=8),
@@ -61,7 +71,7 @@ def batches(**extras):
 def sft(name, freeze=(), **changes):
     """Losses and parameters after five steps, and the step's compiled program."""
     mesh, (graphdef, params) = on(name), model(**changes)
-    optimizer = make_optimizer(ADAM, STEPS)
+    optimizer = adam()
     section = dataclasses.replace(ADAM, freeze=freeze)
     state = init_state(place(params, param_shardings(params, mesh)), optimizer, mesh, section)
     data = [put_batch(mesh, batch) for batch in batches()]
@@ -75,7 +85,7 @@ def sft(name, freeze=(), **changes):
 
 def grpo(name, freeze=(), **changes):
     mesh, (graphdef, params) = on(name), model(**changes)
-    optimizer = make_optimizer(ADAM, STEPS)
+    optimizer = adam()
     section = dataclasses.replace(ADAM, freeze=freeze)
     state = init_state(place(params, param_shardings(params, mesh)), optimizer, mesh, section)
     zero, grad, apply = make_grpo_steps(graphdef, optimizer, RLSection(), tiny.suppressed(26), mesh)
@@ -135,9 +145,7 @@ def test_sft_on_a_mixed_mesh_with_a_frozen_tower_and_split_tokens():
     check_layout(state, "mixed")
     assert not jax.tree.leaves(state.params["visual"] if "visual" in state.params else {})
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert (
-        sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) == 2 * trained + 2
-    )  # Adam, two counters
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) == 2 * trained + 1  # and a counter
     check_gathers(program)
 
 

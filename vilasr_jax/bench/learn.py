@@ -100,11 +100,13 @@ def more_sft(job: JobConfig, home: Path) -> Path:
 def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
     """The same model, seeing phase and training tokens, on another form of trace."""
     shorter = dataclasses.replace(job.cold_start, format=form, slip_share=0.0)
-    lengths = [
-        _mean_tokens(dataclasses.replace(job, cold_start=section), workdir)
-        for section in (job.cold_start, shorter)
-    ]
-    steps = round(job.cold_start.steps * lengths[0] / lengths[1])
+    steps = job.cold_start.steps
+    if not job.packing.tokens:  # a row is a conversation then, whatever its length
+        drawn, short = (
+            _mean_tokens(dataclasses.replace(job, cold_start=section), workdir)
+            for section in (job.cold_start, shorter)
+        )
+        steps = round(steps * drawn / short)
     sampling = job.eval.sampling  # the whole answer is one turn here: room for it
     sampling = dataclasses.replace(sampling, max_turn_tokens=4 * sampling.max_turn_tokens)
     job = dataclasses.replace(

@@ -11,6 +11,7 @@ _PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
 }
 
 
