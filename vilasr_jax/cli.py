@@ -137,7 +137,7 @@ def _refuse(error: Exception) -> int:
 def _read_config() -> JobConfig:
     if FLAGS.config is None:
         raise ConfigError("give a config: --config=configs/maze_tiny.py")
-    path = config_flags.get_config_filename(FLAGS["config"])
+    path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]  # "file.py:what it is asked for"
     if not Path(path).is_file():
         raise ConfigError(f"--config={path}: no such file")
     try:
