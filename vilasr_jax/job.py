@@ -280,24 +280,26 @@ def evaluate_stages(context: Context, progress: Progress) -> None:
         if not todo:
             continue
         params = load_stage(context, stage)  # once for all that is asked of it; the stage before is let go
-        for folder, what in todo.items():
-            _evaluate(context, progress, stage, params, folder, what)
+        for folder, (what, count) in todo.items():
+            _evaluate(context, progress, stage, params, folder, what, count)
         del params
 
 
 def _evaluations(
     context: Context, stage: str, last: str, rows: Sequence[Row]
-) -> dict[Path, Sequence[Row] | Path]:
-    """What a stage is asked: folder of the results -> rows, or the folder of an imported benchmark."""
+) -> dict[Path, tuple[Sequence[Row] | Path, int]]:
+    """What a stage is asked, by folder of the results: rows or an imported benchmark's folder; how many."""
     job, folder = context.job, context.workdir / "eval"
-    runs: dict[Path, Sequence[Row] | Path] = {}
+    runs: dict[Path, tuple[Sequence[Row] | Path, int]] = {}
     if rows:
-        runs[folder / stage] = rows
+        runs[folder / stage] = rows, len(rows)
         if stage == last != "untrained":
-            runs[folder / "blank_image"] = [blank(row) for row in rows]
-            runs[folder / "ood"] = context.ood_rows(len(rows))
+            runs[folder / "blank_image"] = [blank(row) for row in rows], len(rows)
+            runs[folder / "ood"] = context.ood_rows(len(rows)), len(rows)
     if stage in (job.eval.benchmark_stages or (last,)):
-        runs |= {folder / stage / read_index(path)["format"]: path for path in map(Path, job.data.benchmarks)}
+        for path in map(Path, job.data.benchmarks):
+            index = read_index(path)
+            runs[folder / stage / index["format"]] = path, index["rows"]
     return runs
 
 
@@ -308,12 +310,13 @@ def _evaluate(
     params: Any,
     folder: Path,
     what: Sequence[Row] | Path,
+    count: int,
 ) -> None:
     """Asks a stage the rows, or those of an imported benchmark."""
     title = folder.relative_to(context.workdir / "eval")
     benchmark = isinstance(what, Path)
     run, name = (evaluate_benchmark, stage) if benchmark else (evaluate, str(title))
-    total = (read_index(what)["rows"] if benchmark else len(what)) * context.job.eval.samples
+    total = count * context.job.eval.samples
     bar = progress.add_task(f"eval: {title}", total=total, note="")
     run(context, params, what, folder, name, lambda n: progress.update(bar, completed=n))
     progress.update(bar, completed=total)
