@@ -45,7 +45,7 @@ def published_7b(stages: tuple[str, ...]) -> JobConfig:
         model=ModelSection(preset="7b", dtype="bfloat16", remat="full", attention="splash"),
         image=ImageSection(min_pixels=4 * 28 * 28, max_pixels=IMAGE_TOKENS * 28 * 28),
         buckets=BucketSection(
-            tokens=(4096, 8192, 12288, TOKENS), images=(8, 24, 45), patches=(4 * IMAGE_TOKENS,)
+            tokens=(4096, 8192, 12288, TOKENS), images=(8, 24, 48), patches=(4 * IMAGE_TOKENS,)
         ),
         drawing=DrawingSection(max_turns=10, max_images=45),
         mesh=MeshSection(data=1, fsdp=-1, model=4, sequence_parallel=True),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
-from vilasr_jax.models.qwen2_5_vl.sharding import split_by_heads
+from vilasr_jax.models.qwen2_5_vl.sharding import split_by_heads, split_by_rows
 from vilasr_jax.models.qwen2_5_vl.splash import splash_self_attention
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
@@ -21,7 +21,7 @@ _CACHE_BLOCK = 128  # cache slots read at once by a row of new tokens
 _DECODE_BLOCK = 256  # by a batch of single tokens
 
 
-def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
+def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla", by_rows: bool = False):
     """softmax(q k^T / sqrt(h)) v among the tokens of one segment.
 
     Args:
@@ -29,6 +29,7 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
       segment_ids: int [b, t]; tokens see only their own segment; what a 0 token gets is meaningless.
       causal: whether tokens see only themselves and what is before them.
       backend: "xla" (plain), "splash" (TPU kernels) or "splash_interpret" (those kernels, slowly, anywhere).
+      by_rows: on a mesh, the devices of `model` have rows of their own, not heads.
 
     Returns:
       [b, t, n, h] in q's dtype.
@@ -37,7 +38,9 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla"):
         kernel = partial(
             splash_self_attention, causal=causal, interpret=backend == "splash_interpret"
         )
-        return split_by_heads(kernel, q.shape[2], k.shape[2])(q, k, v, segment_ids)
+        rows, _, heads, _ = q.shape
+        split = split_by_rows(kernel, rows) if by_rows else split_by_heads(kernel, rows, heads, k.shape[2])
+        return split(q, k, v, segment_ids)
     t = q.shape[1]
     mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, None, :]
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)

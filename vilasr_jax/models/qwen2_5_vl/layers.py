@@ -60,14 +60,15 @@ def _silu(x):
 class SwiGLU(nnx.Module):
     """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
-    def __init__(self, dim, hidden, config, *, bias: bool, rngs: nnx.Rngs, layers: int | None = None):
+    def __init__(self, dim, hidden, config, *, bias, act_rf: P, rngs: nnx.Rngs, layers: int | None = None):
+        self.act_rf = act_rf  # how its hidden rows [rows, hidden] lie on a mesh
         self.gate_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.up_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.down_proj = Linear(hidden, dim, config, bias=bias, rngs=rngs, layers=layers)
 
     def __call__(self, x):
         rows = x.reshape(-1, x.shape[-1])  # see Linear
-        hidden = constrain(_silu(self.gate_proj(rows)) * self.up_proj(rows), P(("data", "fsdp"), "model"))
+        hidden = constrain(_silu(self.gate_proj(rows)) * self.up_proj(rows), self.act_rf)
         rows = self.down_proj(hidden)
         return rows.reshape(x.shape)
 

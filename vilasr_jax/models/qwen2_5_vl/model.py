@@ -43,13 +43,14 @@ class Qwen2_5_VL(nnx.Module):
           image_index: int [b, t], which of the row's vision tokens stands here, -1 for text; or None.
           vision_tokens: [b, m, d] from `encode_vision`; or None.
         """
-        x = self.language_model.embed_tokens(tokens)
+        act_btd = self.language_model.layers.act_btd
+        x = constrain(self.language_model.embed_tokens(tokens), act_btd)
         if image_index is None or vision_tokens is None:
             return x
         picked = jnp.take_along_axis(
             vision_tokens, jnp.maximum(image_index, 0)[..., None], axis=1, mode="clip"
         )
-        return jnp.where(image_index[..., None] >= 0, picked.astype(x.dtype), x)
+        return jnp.where(image_index[..., None] >= 0, constrain(picked, act_btd).astype(x.dtype), x)
 
     def decode_layers(self, x, positions, segment_ids) -> jax.Array:
         """All decoder layers and the final norm, for training.

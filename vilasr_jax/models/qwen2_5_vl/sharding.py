@@ -8,6 +8,7 @@ head_dim.
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,7 +38,8 @@ class Sharding:
     embed_ids_bt: P  # for the lookup, which gives
     embed_act_btd: P  # this
     act_btd: P  # between the decoder's blocks
-    act_rpd: P  # vision rows and their patches
+    mlp_act_rf: P  # rows are all tokens of a batch; inside an MLP
+    act_rpd: P  # vision rows and their patches, and inside the tower's MLPs: each device its own pictures
 
 
 _TRAINING = Sharding(
@@ -59,7 +61,8 @@ _TRAINING = Sharding(
     embed_ids_bt=P("data"),
     embed_act_btd=P("data", None, ("fsdp", "model")),
     act_btd=P(("data", "fsdp")),
-    act_rpd=P(("data", "fsdp")),
+    mlp_act_rf=P(("data", "fsdp"), "model"),
+    act_rpd=P(("data", "fsdp", "model")),
 )
 
 
@@ -127,8 +130,9 @@ def partition_specs(params: Any, sharding: Sharding | None = None) -> Any:
 def fitted(spec: P, shape: tuple[int, ...], mesh: Any) -> P:
     """`spec` without the axes that do not cut their dimension of `shape` evenly: it stays whole over them.
 
-    Axes of one device and a tail of None are left out, too, as they are in what a compiled program returns: a
-    step then takes its own output without compiling anew.
+    Of several axes on one dimension the last are left out until the rest cut it. Axes of one device and a
+    tail of None are left out, too, as they are in what a compiled program returns: a step then takes its own
+    output without compiling anew.
 
     >>> from jax.sharding import AbstractMesh
     >>> fitted(P("fsdp", "model"), (8, 9), AbstractMesh((2, 2), ("fsdp", "model")))
@@ -138,8 +142,8 @@ def fitted(spec: P, shape: tuple[int, ...], mesh: Any) -> P:
 
     def kept(axes: Any, length: int) -> Any:
         names = tuple(n for n in ((axes,) if isinstance(axes, str) else axes or ()) if sizes[n] > 1)
-        if length % math.prod(sizes[name] for name in names):
-            return None
+        while length % math.prod(sizes[name] for name in names):
+            names = names[:-1]
         return names[0] if len(names) == 1 else names or None
 
     cut = [kept(axes, length) for axes, length in zip(spec, shape, strict=False)]
@@ -174,24 +178,49 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, fitted(P(*map(kept, spec)), x.shape, mesh))
 
 
-def split_by_heads(attend: Callable, heads: int, kv_heads: int) -> Callable:
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def relay(x: jax.Array, forward: P, backward: P) -> jax.Array:
+    """`constrain(x, forward)`, its gradient `constrain(gradient, backward)`.
+
+    What a matrix split over `model` gives are parts of sums. Asked for split by tokens, they are summed and
+    scattered in one exchange, half of what summing them whole would move; its gradient is gathered first, so
+    that each device has its part of the matrix's gradient without asking. Where it takes what was split by
+    tokens, the other way round.
+    """
+    return constrain(x, forward)
+
+
+relay.defvjp(
+    lambda x, forward, backward: (constrain(x, forward), None),
+    lambda forward, backward, _, gradient: (constrain(gradient, backward),),
+)
+
+
+def split_by_heads(attend: Callable, rows: int, heads: int, kv_heads: int) -> Callable:
     """`attend(q [b,t,n,h], k [b,t,kv,h], v, segment_ids [b,t])` run by each device on its own rows and heads.
 
     XLA can't split a Pallas kernel by itself. Heads are split over `model` where it divides both numbers of
     heads; without a mesh nothing changes.
     """
+    return _split(attend, rows, ("data", "fsdp"), "model", math.gcd(heads, kv_heads))
+
+
+def split_by_rows(attend: Callable, rows: int) -> Callable:
+    """`attend` as in `split_by_heads`, with rows split over `model` too and heads whole."""
+    return _split(attend, rows, ("data", "fsdp", "model"), None, 1)
+
+
+def _split(attend: Callable, rows: int, over: tuple[str, ...], by: str | None, heads: int) -> Callable:
     mesh = jax.sharding.get_abstract_mesh()
     free = () if mesh.empty or mesh.size == 1 else mesh.auto_axes
     if not free:
         return attend
-    rows = tuple(name for name in ("data", "fsdp") if name in free) or None
-    model = mesh.shape["model"] if "model" in free else 1
-    over = "model" if heads % model == 0 and kv_heads % model == 0 else None
-    by_heads = P(rows, None, over)
+    wanted = P(tuple(name for name in over if name in free), None, by if by in free else None)
+    spec = fitted(wanted, (rows, 1, heads), mesh)
     return jax.shard_map(
         attend,
-        in_specs=(by_heads, by_heads, by_heads, P(rows)),
-        out_specs=by_heads,
+        in_specs=(spec, spec, spec, P(*spec[:1])),
+        out_specs=spec,
         axis_names=set(free),
         check_vma=False,
     )

@@ -10,6 +10,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
 _LANES = 128
 _BLOCKS = (512, 256, 128)
+_KEY_BLOCKS = (2048, 1024, *_BLOCKS)  # backward, of keys: each gives a part of dq, as large as all of it
 
 
 def splash_self_attention(q, k, v, segment_ids, *, causal: bool, interpret: bool = False):
@@ -35,7 +36,7 @@ def splash_self_attention(q, k, v, segment_ids, *, causal: bool, interpret: bool
         mask=splash.MultiHeadMask([mask] * n),
         head_shards=1,
         q_seq_shards=1,
-        block_sizes=_block_sizes(next(size for size in _BLOCKS if total % size == 0)),
+        block_sizes=_block_sizes(*(_largest(sizes, total) for sizes in (_BLOCKS, _KEY_BLOCKS))),
         interpret=interpret,
     )
     with jax.named_scope("causal" if causal else "full"):  # a plan counts a causal kernel's work as half
@@ -43,13 +44,17 @@ def splash_self_attention(q, k, v, segment_ids, *, causal: bool, interpret: bool
     return out[..., :t, :h].swapaxes(1, 2).astype(q.dtype)
 
 
-def _block_sizes(size: int) -> splash.BlockSizes:
+def _largest(sizes: tuple[int, ...], total: int) -> int:
+    return next(size for size in sizes if total % size == 0)
+
+
+def _block_sizes(size: int, keys: int) -> splash.BlockSizes:
     return splash.BlockSizes(
         block_q=size,
         block_kv=size,
         block_kv_compute=size,
         block_q_dkv=size,
-        block_kv_dkv=size,
+        block_kv_dkv=keys,
         block_kv_dkv_compute=size,
         use_fused_bwd_kernel=True,
     )

@@ -25,7 +25,10 @@ class VisionBlock(nnx.Module):
         self.qkv = Linear(v.hidden_size, 3 * v.hidden_size, config, bias=True, rngs=rngs, layers=n)
         self.proj = Linear(v.hidden_size, v.hidden_size, config, bias=True, rngs=rngs, layers=n)
         self.norm2 = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
-        self.mlp = SwiGLU(v.hidden_size, v.intermediate_size, config, bias=True, rngs=rngs, layers=n)
+        self.mlp = SwiGLU(
+            v.hidden_size, v.intermediate_size, config, bias=True, act_rf=layout("training").act_rpd,
+            rngs=rngs, layers=n,
+        )  # fmt: skip
         self.heads = (v.num_heads, v.head_dim)
 
     def __call__(self, x, rope, attend):
@@ -53,7 +56,7 @@ class PatchMerger(nnx.Module):
     def __call__(self, x):
         """x [r, p, d_vision] -> [r, p / 4, d]."""
         x = self.ln_q(x).reshape(x.shape[0], -1, self.width)
-        x = self.fc1(x)
+        x = constrain(self.fc1(x), layout("training").act_rpd)
         return self.fc2(jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype))
 
 
@@ -86,7 +89,7 @@ class VisionTower(nnx.Module):
         def attend(full, q, k, v):
             if not banded:
                 ids = jnp.where(full, image_ids, window_ids)
-                return self_attention(q, k, v, ids, causal=False, backend=backend)
+                return self_attention(q, k, v, ids, causal=False, backend=backend, by_rows=True)
             return jax.lax.cond(
                 full,
                 partial(self_attention, segment_ids=image_ids, causal=False),
