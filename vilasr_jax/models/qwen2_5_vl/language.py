@@ -10,7 +10,7 @@ from vilasr_jax.models.qwen2_5_vl.cache import KVCache, write, write_slots
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.layers import Embedding, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import mrope, rotate
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout, relay
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import scan_layers, unstack
 
 
@@ -36,15 +36,15 @@ class DecoderLayer(nnx.Module):
     def __call__(self, x, rope, attend: Callable):
         """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets them rotated."""
         b, t, _ = x.shape
-        split, whole = self.act_btd, self.gathered_btd
-        y = relay(self.input_layernorm(x), whole, split)
+        y = constrain(self.input_layernorm(x), self.gathered_btd)
         q, k, v = (
             proj(y).reshape(b, t, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         out = attend(rotate(q, rope), rotate(k, rope), v)
-        x = constrain(x + relay(self.o_proj(out.reshape(b, t, -1)), split, whole), split)
-        y = self.mlp(relay(self.post_attention_layernorm(x), whole, split))
-        return constrain(x + relay(y, split, whole), split)
+        y = constrain(self.o_proj(out.reshape(b, t, -1)), self.gathered_btd)
+        x = constrain(x + y, self.act_btd)
+        y = self.mlp(constrain(self.post_attention_layernorm(x), self.gathered_btd))
+        return constrain(x + constrain(y, self.gathered_btd), self.act_btd)
 
 
 class LanguageModel(nnx.Module):

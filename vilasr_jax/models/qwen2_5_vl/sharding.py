@@ -8,7 +8,6 @@ head_dim.
 import dataclasses
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -176,24 +175,6 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
         return names or None
 
     return jax.lax.with_sharding_constraint(x, fitted(P(*map(kept, spec)), x.shape, mesh))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def relay(x: jax.Array, forward: P, backward: P) -> jax.Array:
-    """`constrain(x, forward)`, its gradient `constrain(gradient, backward)`.
-
-    What a matrix split over `model` gives are parts of sums. Asked for split by tokens, they are summed and
-    scattered in one exchange, half of what summing them whole would move; its gradient is gathered first, so
-    that each device has its part of the matrix's gradient without asking. Where it takes what was split by
-    tokens, the other way round.
-    """
-    return constrain(x, forward)
-
-
-relay.defvjp(
-    lambda x, forward, backward: (constrain(x, forward), None),
-    lambda forward, backward, _, gradient: (constrain(gradient, backward),),
-)
 
 
 def split_by_heads(attend: Callable, rows: int, heads: int, kv_heads: int) -> Callable:
