@@ -20,7 +20,13 @@ from vilasr_jax.training.state import init_state, split_frozen
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
 
 STEPS = 5
-ADAM = OptimizerSection()
+VISION = ("vision", "merger")
+MESHES = {
+    "data": MeshSection(data=8),
+    "fsdp": MeshSection(data=2, fsdp=4),
+    "model": MeshSection(data=4, model=2),
+    "mixed": MeshSection(data=2, fsdp=2, model=2),
+}
 
 
 def adam():
@@ -30,15 +36,6 @@ def adam():
     any other, in a direction of chance.
     """
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4, eps=1e-6))
-
-
-VISION = ("vision", "merger")
-MESHES = {
-    "data": MeshSection(data=8),
-    "fsdp": MeshSection(data=2, fsdp=4),
-    "model": MeshSection(data=4, model=2),
-    "mixed": MeshSection(data=2, fsdp=2, model=2),
-}
 
 
 def config(**changes):
@@ -72,7 +69,7 @@ def sft(name, freeze=(), **changes):
     """Losses and parameters after five steps, and the step's compiled program."""
     mesh, (graphdef, params) = on(name), model(**changes)
     optimizer = adam()
-    section = dataclasses.replace(ADAM, freeze=freeze)
+    section = OptimizerSection(freeze=freeze)
     state = init_state(place(params, param_shardings(params, mesh)), optimizer, mesh, section)
     data = [put_batch(mesh, batch) for batch in batches()]
     program = make_sft_step(graphdef, optimizer, mesh=mesh).lower(state, data[0]).compile()
@@ -86,7 +83,7 @@ def sft(name, freeze=(), **changes):
 def grpo(name, freeze=(), **changes):
     mesh, (graphdef, params) = on(name), model(**changes)
     optimizer = adam()
-    section = dataclasses.replace(ADAM, freeze=freeze)
+    section = OptimizerSection(freeze=freeze)
     state = init_state(place(params, param_shardings(params, mesh)), optimizer, mesh, section)
     zero, grad, apply = make_grpo_steps(graphdef, optimizer, RLSection(), tiny.suppressed(26), mesh)
     losses = []
