@@ -1,34 +1,32 @@
 """A checkpoint goes on on another number of devices."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
 from tests.training import samples
-from tests.training.test_sharded import ADAM, model
+from tests.training.test_sharded import model
 from vilasr_jax.checkpoint import CheckpointStore
-from vilasr_jax.config import MeshSection
+from vilasr_jax.config import MeshSection, OptimizerSection
 from vilasr_jax.models.qwen2_5_vl import param_shardings
 from vilasr_jax.parallel import make_mesh, place, put_batch
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import init_state, split_frozen
 from vilasr_jax.training.steps import make_sft_step
 
-SECTION = dataclasses.replace(ADAM, freeze=("vision",))
+SECTION = OptimizerSection(freeze=("vision",))
 
 
 def step_on(mesh, state, number):
     graphdef, _ = model()
-    step = make_sft_step(graphdef, make_optimizer(ADAM, 9), mesh=mesh)
+    step = make_sft_step(graphdef, make_optimizer(SECTION, 9), mesh=mesh)
     state, metrics = step(state, put_batch(mesh, samples.batch(range(8 * number, 8 * number + 8))))
     return state, float(metrics["loss"][0] / metrics["loss"][1])
 
 
 def fresh(mesh):
     params = model()[1]
-    return init_state(place(params, param_shardings(params, mesh)), make_optimizer(ADAM, 9), mesh, SECTION)
+    return init_state(place(params, param_shardings(params, mesh)), make_optimizer(SECTION, 9), mesh, SECTION)
 
 
 def restored(store, mesh):
