@@ -51,26 +51,28 @@ def get_config():
                 batch=8,
                 optimizer=muon,
             ),
-            eval=EvalSection(sampling=SamplingSection(0.75, 0.9, max_turn_tokens=48, max_tokens=480)),
+            eval=EvalSection(
+                validation_rows=128, sampling=SamplingSection(0.75, 0.9, max_turn_tokens=48, max_tokens=480)
+            ),
             reflect=ReflectSection(
-                questions=256,
+                questions=192,
                 samples=4,
-                shard=128,
+                shard=96,
                 kept_share=0.5,
                 sampling=sampling,
-                steps=60,
+                steps=40,
                 batch=8,
                 optimizer=OptimizerSection(learning_rate=1e-4),
             ),
             rl=RLSection(
-                steps=60,
+                steps=54,
                 prompts=16,
                 group=8,
                 updates=2,
                 micro_batch=8,
                 sampling=sampling,
                 optimizer=OptimizerSection(learning_rate=1e-4, schedule="constant", weight_decay=0.01),
-                validate_every=20,
+                validate_every=27,
             ),
         )
     )

@@ -12,24 +12,28 @@ from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, constrain, layout
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout import allowed_logits
 
+HEAD_LOGITS = 512 * 152_064  # of a conversation at a time: 512 tokens of the published vocabulary
 # What grpo_loss counts, over tokens.
 POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
 GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tokens")
 
 
 def map_head(
-    model: Qwen2_5_VL, batch: Batch, figures: Callable[[jax.Array, jax.Array], Any], chunk: int = 512
+    model: Qwen2_5_VL,
+    batch: Batch,
+    figures: Callable[[jax.Array, jax.Array], Any],
+    chunk: int | None = None,
 ) -> Any:
     """Figures of every token's predicted distribution.
 
-    The sequence goes through the output head `chunk` tokens at a time, and each chunk's logits are computed
-    again in the backward pass, so that [tokens, vocabulary] logits never exist at once.
+    The sequence goes through the output head in equal parts of at most `chunk` tokens, and each part's logits
+    are computed again in the backward pass, so that [tokens, vocabulary] logits never exist at once.
 
     Args:
       model: the model.
       batch: b conversations of t tokens.
       figures: (logits [b, c, v], the tokens that really come [b, c]) to a tree of arrays [b, c, ...].
-      chunk: tokens of a conversation at a time.
+      chunk: tokens of a conversation at a time; by default so many that their logits are `HEAD_LOGITS`.
 
     Returns:
       that tree, its arrays [b, t, ...]; column i speaks of token i, column 0 is 0.
@@ -39,7 +43,9 @@ def map_head(
     model.gather_head()
     hidden, targets = hidden[:, :-1], batch.tokens[:, 1:]
     t = targets.shape[1]
+    chunk = chunk or max(1, HEAD_LOGITS // model.config.vocab_size)
     chunks = -(-t // chunk)
+    chunk = -(-t // chunks)
 
     @jax.checkpoint
     def head(args: tuple[jax.Array, jax.Array]) -> Any:
@@ -74,7 +80,7 @@ def token_logprobs(
     *,
     suppressed: jax.Array | None = None,
     temperature: float = 1.0,
-    chunk: int = 512,
+    chunk: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every token given those before it, and the entropy of its distribution.
 
