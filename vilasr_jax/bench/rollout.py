@@ -75,23 +75,26 @@ def _per_token(record: dict[str, Any]) -> float:
 
 
 def bench_scale() -> list[dict[str, Any]]:
-    """Our cost against the number of turns, the slots and the group size, on small images; prints a table."""
-    base, subject = Load(questions=2, side=112, shortest=8, longest=16), make_subject()
-    loads = [(f"turns {n}", dataclasses.replace(base, turns=n)) for n in (2, 4, 8, 16)]
-    loads += [(f"slots {n}", dataclasses.replace(base, slots=n)) for n in (4, 8, 16, 32)]
-    loads += [(f"group {n}", dataclasses.replace(base, questions=16 // n, group=n)) for n in (1, 4, 16)]
+    """Our cost on small images against the number of turns, beside re-prefill, slots and group size.
+
+    Prints a table.
+    """
+    base, subject = Load(questions=2, turns=4, side=112, shortest=8, longest=16), make_subject()
+    few = dataclasses.replace(base, questions=1, group=4, slots=4)
+    loads = {f"turns {n}": dataclasses.replace(few, turns=n) for n in (2, 4, 8)}
+    loads |= {f"slots {n}": dataclasses.replace(base, slots=n) for n in (4, 8, 16)}
+    loads |= {f"group {n}": dataclasses.replace(base, questions=16 // n, group=n) for n in (1, 4, 16)}
     records = []
-    print(f"{'':12}{'s a conversation':>18}{'re-prefill':>12}{'ratio':>8}{'read':>8}{'re-read':>8}")
-    for name, load in loads:
-        ours = measure(ScriptedEngine, name, load, subject)[0]
-        again = measure(RereadingEngine, f"{name}, re-prefill", load, subject)[0]
-        one, other = (r["seconds"] / r["conversations"] for r in (ours, again))
-        print(
-            f"{name:12}{one:18.3f}{other:12.3f}{other / one:8.2f}{ours['prefilled']:8.0f}"
-            f"{again['prefilled']:8.0f}",
-            flush=True,
-        )
-        records += [ours, again]
+    print(f"{'':9}{'s a conversation':>18}{'tokens read':>13}{'re-prefill: s':>18}{'tokens read':>13}  ratio")
+    for name, load in loads.items():
+        measured = [measure(ScriptedEngine, name, load, subject)[0]]
+        if name.startswith("turns"):
+            measured.append(measure(RereadingEngine, f"{name}, re-prefill", load, subject)[0])
+        seconds = [record["seconds"] / record["conversations"] for record in measured]
+        figures = [f"{s:18.3f}{r['prefilled']:13.0f}" for s, r in zip(seconds, measured, strict=True)]
+        ratio = f"{seconds[1] / seconds[0]:7.2f}" if len(seconds) > 1 else ""
+        print(f"{name:9}{''.join(figures)}{ratio}", flush=True)
+        records += measured
     return records
 
 
