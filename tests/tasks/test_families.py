@@ -142,6 +142,26 @@ def test_the_question_needs_its_pictures(name):
     assert len(repeated) >= 1
 
 
+@pytest.mark.parametrize(("name", "level"), LEVELS)
+def test_a_look_at_a_scene_asks_about_each_image(name, level):
+    """At most four of them, each once, and the answer names all that the image shows."""
+    family = get_family(name)
+    spec = family.spec(None, "perception", level=level)
+    for seed in range(4):
+        scene = family.scene(spec, seed)
+        messages = family.perception(spec, seed, SETTINGS)[1:]
+        asked = []
+        for question, answer in zip(messages[::2], messages[1::2], strict=True):
+            assert (question["role"], answer["role"]) == ("user", "assistant")
+            index = int(question["content"][-1]["text"].rpartition("image ")[2].rstrip("?"))
+            said = answer["content"][0]["text"]
+            shown = [mark for mark in scene.places if mark.index == index]
+            assert all(f"{mark.label}: {list(mark.corners)}" in said for mark in shown)
+            assert said.count("[") == len(shown) and bool(shown) == (said != "nothing")
+            asked.append(index)
+        assert len(asked) == len(set(asked)) == min(len(scene.sizes), 4)
+
+
 def test_boxes_hold_their_objects():
     """Each static object's colour is inside its box, and nowhere else."""
     family = get_family("static")

@@ -20,6 +20,7 @@ from vilasr_jax.tasks.words import GOOD, WRONG, Corners, answer_turn, box_turn, 
 
 WHERE = "Where is each thing in image "
 NOWHERE = "nothing"
+MOST_ASKED = 4  # images of one scene that a perception row asks about
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class AskedFamily(Family):
     data_type: ClassVar[str] = "vqa"
     phrases = (
         *Family.phrases, *COLORS, *(f" {shape}" for shape in SHAPES), *(f"{letter}. " for letter in LETTERS),
-        f"\n{WHERE}", NOWHERE, "?", "? ", " Letter?", " Number?",
+        f"\n{WHERE}", WHERE, NOWHERE, "?", "? ", " Letter?", " Number?",
     )  # fmt: skip
 
     def spec(self, section: Any, split: str, **changes: Any) -> SceneSpec:
@@ -182,14 +183,26 @@ class AskedFamily(Family):
     def perception(self, spec: SceneSpec, seed: int, settings: DrawingSettings) -> list[dict[str, Any]]:
         scene = self.scene(spec, seed)
         images = self.pictures(spec, scene)
-        index = random.Random(f"perception {seed}").randint(1, len(images))
-        seen = sorted((mark.label, mark.corners) for mark in scene.places if mark.index == index)
-        answer = ", ".join(f"{label}: [{', '.join(map(str, corners))}]" for label, corners in seen) or NOWHERE
+        shown = range(1, len(images) + 1)
+        first, *others = random.Random(f"perception {seed}").sample(shown, min(len(images), MOST_ASKED))
         session = DrawingSession(
-            images, f"{WHERE}{index}?", question_type="free-form", settings=settings,
+            images, f"{WHERE}{first}?", question_type="free-form", settings=settings,
             video=self.data_type == "video",
         )  # fmt: skip
-        return [*session.messages, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+        messages = [*session.messages, _said("assistant", _places(scene, first))]
+        for index in others:
+            messages += [_said("user", f"{WHERE}{index}?"), _said("assistant", _places(scene, index))]
+        return messages
+
+
+def _said(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _places(scene: Scene, index: int) -> str:
+    """What is where in an image, by name."""
+    seen = sorted((mark.label, mark.corners) for mark in scene.places if mark.index == index)
+    return ", ".join(f"{label}: [{', '.join(map(str, corners))}]" for label, corners in seen) or NOWHERE
 
 
 def choice(rng: random.Random, right: str, wrong: Sequence[str]) -> tuple[tuple[str, ...], str]:

@@ -71,7 +71,7 @@ class Family:
         return Trace(row, (answer_turn(IS + row.answer, row.answer),))
 
     def perception(self, spec: Any, seed: int, settings: DrawingSettings) -> list[dict[str, Any]] | None:
-        """Messages of a single-turn question about what is where, for a model that learns to see first."""
+        """Messages of questions about what is where, for a model that learns to see first."""
         return None
 
     def ood(self, section: Any) -> Mapping[str, Sequence[Any]]:

@@ -45,7 +45,7 @@ class TraceSource:
 
 @dataclass(frozen=True)
 class PerceptionSource:
-    """A family's single-turn questions about what is where, encoded."""
+    """A family's questions about what is where, encoded."""
 
     family: Family
     spec: Any
