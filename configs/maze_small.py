@@ -1,4 +1,4 @@
-"""The notebooks' model: 3x3 mazes, learned in eight minutes on two slow cores. What differs from the quickstart's:
+"""The notebooks' model: 3x3 mazes, learned in eight minutes on two slow cores. Unlike the quickstart:
 
     vilasr train --config=configs/maze_small.py --workdir=runs/notebooks
 """

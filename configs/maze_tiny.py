@@ -48,7 +48,7 @@ def get_config():
                 slip_share=0.25,
                 steps=800,
                 validate_every=200,
-                batch=6,
+                batch=8,
                 optimizer=muon,
             ),
             eval=EvalSection(
