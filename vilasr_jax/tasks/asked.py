@@ -16,7 +16,7 @@ from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES
 from vilasr_jax.tasks.phrases import ERRORS, LETTERS, SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
-from vilasr_jax.tasks.words import GOOD, WRONG, Corners, answer_turn, box_turn, line_turn
+from vilasr_jax.tasks.words import GOOD, WRONG, Corners, answer_turn, box_turn, line_turn, said
 
 WHERE = "Where is each thing in image "
 NOWHERE = "nothing"
@@ -189,14 +189,10 @@ class AskedFamily(Family):
             images, f"{WHERE}{first}?", question_type="free-form", settings=settings,
             video=self.data_type == "video",
         )  # fmt: skip
-        messages = [*session.messages, _said("assistant", _places(scene, first))]
+        messages = [*session.messages, said("assistant", _places(scene, first))]
         for index in others:
-            messages += [_said("user", f"{WHERE}{index}?"), _said("assistant", _places(scene, index))]
+            messages += [said("user", f"{WHERE}{index}?"), said("assistant", _places(scene, index))]
         return messages
-
-
-def _said(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def _places(scene: Scene, index: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.rows import Trace
+from vilasr_jax.tasks.words import said
 
 
 def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:
@@ -18,7 +19,7 @@ def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:
         where = f"trace of row {trace.row.id}, turn {number}"
         if session.stop_reason:
             raise DataError(f"{where}: the conversation has already ended ({session.stop_reason})")
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
+        messages.append(said("assistant", text))
         reply = session.step(text)
         if reply.error:
             raise DataError(f"{where}: {reply.error}")

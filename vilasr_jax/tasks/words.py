@@ -1,6 +1,7 @@
 """The pieces of an expert's turns, in the published format; each is one token of the tiny tokenizer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 THINK = "<think> "
 GOOD, WRONG = "good. ", "wrong. "  # what a turn says of the last drawing
@@ -20,6 +21,11 @@ LINE_PIECES = (LINES, START, END)
 BOX_PIECES = (BOXES, BOX, NEXT)
 
 Corners = tuple[int, int, int, int]
+
+
+def said(role: str, text: str) -> dict[str, Any]:
+    """A message of text alone."""
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def line_turn(think: str, lines: Sequence[tuple[int, Corners, str | int]]) -> str:

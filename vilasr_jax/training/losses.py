@@ -27,7 +27,8 @@ def map_head(
     """Figures of every token's predicted distribution.
 
     The sequence goes through the output head in equal parts of at most `chunk` tokens, and each part's logits
-    are computed again in the backward pass, so that [tokens, vocabulary] logits never exist at once.
+    are computed again in the backward pass, so that a large vocabulary's [tokens, vocabulary] logits never
+    exist at once.
 
     Args:
       model: the model.

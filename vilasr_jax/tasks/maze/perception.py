@@ -12,7 +12,7 @@ from vilasr_jax.tasks.maze.generate import STEPS, Cell, Maze, make_maze
 from vilasr_jax.tasks.maze.picture import centre, draw_maze
 from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
 from vilasr_jax.tasks.maze.traces import OPEN, WALL
-from vilasr_jax.tasks.words import point
+from vilasr_jax.tasks.words import point, said
 
 MARKS = "Where are the marks?"
 RING = "Where is the ring?"
@@ -39,7 +39,7 @@ def perception_example(
         picture = render(picture, lines, get_style(settings.style))
     asked, answer = _ask(kind, maze, path[-1], spec.cell, rng)
     session = DrawingSession([picture], asked, question_type="free-form", settings=settings)
-    return [*session.messages, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+    return [*session.messages, said("assistant", answer)]
 
 
 def _prefix(maze: Maze, rng: random.Random, at_least: int) -> list[Cell]:
