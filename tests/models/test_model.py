@@ -149,7 +149,7 @@ def test_image_tokens_are_gathered_inside_their_own_row(model):
 def test_remat_and_unrolling_change_no_gradient(split):
     tokens, positions, segments = text_batch(2, 11)
     grads = []
-    for changes in ({}, {"remat": "full", "scan_unroll": 3}, {"remat": "dots"}):
+    for changes in ({}, {"remat": "full", "scan_unroll": 3}, {"remat": "dots"}, {"remat": "attention"}):
         graphdef = nnx.graphdef(
             nnx.eval_shape(lambda c=changes: Qwen2_5_VL(SMALL.replace(**c), rngs=nnx.Rngs(0)))
         )
@@ -162,6 +162,22 @@ def test_remat_and_unrolling_change_no_gradient(split):
     for other in grads[1:]:
         for a, b in zip(grads[0], other, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_remat_of_all_but_attention_does_not_run_its_kernel_again():
+    tokens, positions, segments = text_batch(1, 128)
+
+    def kernels(remat):
+        """How often a gradient calls them."""
+        config = SMALL.replace(remat=remat, attention="splash_interpret", scan_unroll=1)
+        graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
+
+        def loss(params):
+            return nnx.merge(graphdef, params)(tokens, positions, segments).sum()
+
+        return jax.jit(jax.grad(loss)).lower(params).as_text().count("call @_splash_attention")
+
+    assert kernels("attention") == kernels("full") - 1
 
 
 def test_tied_embeddings_have_no_head_of_their_own():

@@ -220,7 +220,7 @@ def variants(job: JobConfig, topology: Topology, step: str) -> Iterator[dict[str
         if size % model or size // model < 1:
             continue
         shards = size // model
-        for remat in ("dots", "full"):
+        for remat in ("dots", "attention", "full"):
             for rows in (4, 2, 1):
                 keys = {"mesh.data": 1, "mesh.fsdp": shards, "mesh.model": model, "model.remat": remat}
                 keys["mesh.sequence_parallel"] = model > 1

@@ -9,10 +9,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
 from vilasr_jax.models.qwen2_5_vl.sharding import split_by_heads, split_by_rows
 from vilasr_jax.models.qwen2_5_vl.splash import splash_self_attention
+from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least
@@ -158,4 +160,4 @@ def _plain(q, k, v, mask):
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     out = matmul(weights.astype(v.dtype).reshape(b, kv, n // kv * t, s), v)
     out = out.reshape(b, kv, n // kv, t, h) / weights.sum(axis=-1)[..., None]
-    return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)
+    return checkpoint_name(out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype), ATTENTION)

@@ -5,7 +5,7 @@ import importlib
 
 from vilasr_jax.errors import ConfigError
 
-REMAT_POLICIES = ("none", "dots", "full")
+REMAT_POLICIES = ("none", "dots", "attention", "full")
 ATTENTION_BACKENDS = ("xla", "splash", "splash_interpret")
 
 
@@ -74,7 +74,9 @@ class ModelConfig:
     init_std: float | None = 0.02  # None: 1/sqrt(fan in), for small models trained from scratch
     dtype: str = "bfloat16"  # of activations and of weights while they are used
     param_dtype: str = "float32"  # of stored weights
-    remat: str = "none"  # what the backward pass computes again: none, dots (all but matmuls), full
+    # What the backward pass computes again: none, dots (all but matmuls), attention (all but attention and what
+    # it reads in the language model), full.
+    remat: str = "none"
     attention: str = "xla"  # attention backend
     sequence_parallel: bool = False  # split tokens over the mesh's model axis between blocks
     scan_unroll: int = 1  # layers unrolled in each scan step; small models on CPU like them all

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from vilasr_jax.models.qwen2_5_vl.attention import cached_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache, write, write_slots
@@ -11,7 +12,7 @@ from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.layers import Embedding, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import mrope, rotate
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
-from vilasr_jax.models.qwen2_5_vl.stack import scan_layers, unstack
+from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION, scan_layers, unstack
 
 
 class DecoderLayer(nnx.Module):
@@ -40,9 +41,10 @@ class DecoderLayer(nnx.Module):
         q, k, v = (
             proj(y).reshape(b, t, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        out = attend(rotate(q, rope), rotate(k, rope), v)
+        q, k, v = (checkpoint_name(a, ATTENTION) for a in (rotate(q, rope), rotate(k, rope), v))
+        out = attend(q, k, v)
         y = constrain(self.o_proj(out.reshape(b, t, -1)), self.gathered_btd)
-        x = constrain(x + y, self.act_btd)
+        x = checkpoint_name(constrain(x + y, self.act_btd), ATTENTION)
         y = self.mlp(constrain(self.post_attention_layernorm(x), self.gathered_btd))
         return constrain(x + constrain(y, self.gathered_btd), self.act_btd)
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
+from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION
+
 _LANES = 128
 _BLOCKS = (512, 256, 128)
 _KEY_BLOCKS = (2048, 1024, *_BLOCKS)  # backward, of keys: each gives a part of dq, as large as all of it
@@ -37,6 +39,7 @@ def splash_self_attention(q, k, v, segment_ids, *, causal: bool, interpret: bool
         head_shards=1,
         q_seq_shards=1,
         block_sizes=_block_sizes(*(_largest(sizes, total) for sizes in (_BLOCKS, _KEY_BLOCKS))),
+        residual_checkpoint_name=ATTENTION,
         interpret=interpret,
     )
     with jax.named_scope("causal" if causal else "full"):  # a plan counts a causal kernel's work as half

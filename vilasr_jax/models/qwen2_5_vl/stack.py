@@ -6,7 +6,9 @@ from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, partition_specs
 
+ATTENTION = "attention"  # names what attention reads and gives
 _POLICIES = {
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -20,7 +22,7 @@ def scan_layers(stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "no
       apply: one layer's work; `layer` is `stack` with layer i's slice of every weight.
       x: activations, a pytree of fixed shapes.
       per_layer: pytree of arrays with a leading layer axis, or None.
-      remat: what the backward pass computes again ("none", "dots", "full").
+      remat: what the backward pass computes again, one of `config.REMAT_POLICIES`.
       unroll: layers written out in each step of the loop.
 
     Returns:
