@@ -140,12 +140,13 @@ def test_a_workdir_of_another_config(run, tmp_path):
     assert files(tmp_path) == before
 
 
-def test_a_workdir_goes_on_with_another_layout_of_the_engine(tmp_path):
+def test_a_workdir_goes_on_with_another_layout(tmp_path):
     from configs.maze_tiny import get_config
 
     config = get_config()
     open_workdir(from_config_dict(config), tmp_path)
     config.engine.slots, config.engine.prompt_tokens = 8, (96, 192)
+    config.mesh.model, config.model.remat, config.cold_start.accumulate = 2, "attention", 4
     open_workdir(from_config_dict(config), tmp_path)
 
 

@@ -28,7 +28,7 @@ class ModelSection:
     init_from: str = ""  # a Hugging Face folder; empty: random weights from the job's seed
     dtype: str = "float32"  # compute
     param_dtype: str = "float32"  # masters
-    remat: str = "none"  # what the backward pass computes again: none, dots, attention, full (see ModelConfig)
+    remat: str = "none"  # what the backward pass computes again: none, dots, attention, full
     attention: str = "xla"  # xla; splash on TPUs: never holds the [t, t] scores
 
 

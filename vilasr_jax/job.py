@@ -42,8 +42,11 @@ from vilasr_jax.training.synthesis import run_synthesis
 
 TRAINED = ("cold_start", "reflect", "rl")
 OTHERS = ("synthesize", "eval", "export", "report")
-# What to do now, and how the rollout engine is laid out: not what the run is.
-FREE = ("stages", "data.benchmarks", "eval.benchmark_stages", "engine")
+# What to do now, and how it is laid out over devices: not what the run is.
+FREE = (
+    "stages", "data.benchmarks", "eval.benchmark_stages", "engine", "mesh", "model.remat", "model.attention",
+    "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
+)  # fmt: skip
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 _STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_stage}
 

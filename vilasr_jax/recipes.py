@@ -1,7 +1,8 @@
 """The published training recipe (arXiv 2506.09965) as one job, whose stages the files of `configs/` start.
 
-All stages share one workdir and so one config; each file only names the stages to run now. The published code
-shows images of another size to each stage; here one size, that of RL, serves all of them.
+All stages share one workdir and so one config, but for the layout over devices; each file only names the
+stages to run now. The published code shows images of another size to each stage; here one size, that of RL,
+serves all of them.
 """
 
 from __future__ import annotations

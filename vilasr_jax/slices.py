@@ -12,23 +12,31 @@ from vilasr_jax.errors import ConfigError
 
 # Chips of each slice (Google counts cores of v5p, two a chip).
 CHIPS = {"v5e-8": 8, "v5e-32": 32, "v5e-64": 64, "v6e-16": 16, "v5p-32": 16, "v5p-128": 64, "v5p-256": 128}
-# Chips that share each layer (tensor parallelism): as few as hold the weights while a model samples.
+# Chips that share each layer (tensor parallelism) in a stage that samples: as few as hold the weights then.
 _MODEL = {
     ("3b", "v5e"): 2, ("3b", "v6e"): 1, ("3b", "v5p"): 1,
     ("7b", "v5e"): 4, ("7b", "v6e"): 2, ("7b", "v5p"): 1,
     ("32b", "v5p"): 4, ("72b", "v5p"): 8,
 }  # fmt: skip
+# And in a job that only imitates, where fewer will do; what it need not compute again where memory is left.
+_SFT_MODEL = {("7b", "v5e"): 2}
+_SFT_REMAT = {("7b", "v5e-64"): "attention"}
 
 
 def on_slice(job: JobConfig, name: str) -> JobConfig:
-    """The job with mesh, accumulation, micro-batch and rollout slots for a slice.
+    """The job with mesh, rematerialisation, accumulation, micro-batch and rollout slots for a slice.
+
+    A job of the cold start alone is laid out for that; its checkpoints go on in any other layout.
 
     Raises:
       ConfigError: no layout is known for this model and slice, or its batch cannot be divided.
     """
-    model = _MODEL.get((job.model.preset, name.partition("-")[0]))
+    size, kind = job.model.preset, name.partition("-")[0]
+    model, remat = _MODEL.get((size, kind)), job.model.remat
+    if job.stages == ("cold_start",):
+        model, remat = _SFT_MODEL.get((size, kind), model), _SFT_REMAT.get((size, name), remat)
     if name not in CHIPS or model is None:
-        raise ConfigError(f"no layout of {job.model.preset} for {name!r}; slices: {', '.join(CHIPS)}")
+        raise ConfigError(f"no layout of {size} for {name!r}; slices: {', '.join(CHIPS)}")
     shards = CHIPS[name] // model
     for key, batch in (("cold_start", job.cold_start.batch), ("reflect", job.reflect.batch)):
         if batch % shards:
@@ -38,6 +46,7 @@ def on_slice(job: JobConfig, name: str) -> JobConfig:
     lanes = job.engine.lanes * shards
     return dataclasses.replace(
         job,
+        model=dataclasses.replace(job.model, remat=remat),
         mesh=MeshSection(data=1, fsdp=shards, model=model, sequence_parallel=model > 1),
         cold_start=dataclasses.replace(job.cold_start, accumulate=job.cold_start.batch // shards),
         reflect=dataclasses.replace(job.reflect, accumulate=job.reflect.batch // shards),

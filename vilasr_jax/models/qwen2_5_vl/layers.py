@@ -86,4 +86,4 @@ class Embedding(nnx.Module):
         places = layout("training")
         ids = constrain(ids, places.embed_ids_bt)
         x = jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)
-        return constrain(x, places.embed_act_btd)
+        return constrain(constrain(x, places.embed_act_btd), places.embed_rows_btd)

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 class Sharding:
     """One partition spec for each kind of array; None or a missing axis is not split."""
 
-    embed_vd: P  # by width: a lookup moves no part of the table
+    embed_vd: P  # by width, and by `model` first: a lookup moves no part of the table
     head_dv: P
     tied_head_dv: P  # the token table, laid out anew where it serves as the head
     q_weight_ldq: P
@@ -35,14 +35,15 @@ class Sharding:
     vector_ld: P  # norms and biases: whole on every device
     tokens_bt: P
     embed_ids_bt: P  # for the lookup, which gives
-    embed_act_btd: P  # this
+    embed_act_btd: P  # this; an all-to-all over fsdp then makes
+    embed_rows_btd: P  # this of it
     act_btd: P  # between the decoder's blocks
     mlp_act_rf: P  # rows are all tokens of a batch; inside an MLP
     act_rpd: P  # vision rows and their patches, and inside the tower's MLPs: each device its own pictures
 
 
 _TRAINING = Sharding(
-    embed_vd=P(None, ("fsdp", "model")),
+    embed_vd=P(None, ("model", "fsdp")),
     head_dv=P("fsdp", "model"),
     tied_head_dv=P(None, "model"),
     q_weight_ldq=P(None, "fsdp", "model"),
@@ -58,7 +59,8 @@ _TRAINING = Sharding(
     vector_ld=P(),
     tokens_bt=P(("data", "fsdp")),
     embed_ids_bt=P("data"),
-    embed_act_btd=P("data", None, ("fsdp", "model")),
+    embed_act_btd=P("data", None, ("model", "fsdp")),
+    embed_rows_btd=P(("data", "fsdp"), None, "model"),
     act_btd=P(("data", "fsdp")),
     mlp_act_rf=P(("data", "fsdp"), "model"),
     act_rpd=P(("data", "fsdp", "model")),
