@@ -74,7 +74,7 @@ def test_help(run):
         (["train", "--config=configs/nothing.py", "--workdir=W"], ["configs/nothing.py"]),
         (["train", "--config=configs/nothing.py:v5e-64", "--workdir=W"], ["configs/nothing.py", "no such"]),
         (["train", "--config=configs/sft_7b.py:v5e-7", "--workdir=W"], ["v5e-7"]),
-        (["train", "--config=configs/sft_7b.py:v5e-64", "--workdir=W"], ["config.mesh", "fsdp=16, model=4"]),
+        (["train", "--config=configs/sft_7b.py:v5e-64", "--workdir=W"], ["config.mesh", "fsdp=32, model=2"]),
         (["train", CONFIG, "--workdir=W", "--nothing=1"], ["nothing"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.stepz=1"], ["stepz"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.steps=many"], ["steps", "many"]),

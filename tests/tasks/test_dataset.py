@@ -101,7 +101,7 @@ def test_the_builder_makes_a_set_by_itself(tmp_path, monkeypatch):
     builder = dataset.Static(data_dir=tmp_path, config="tiny", file_format="array_record")
     builder.download_and_prepare()
     rows = builder.as_data_source(split="train")
-    assert len(rows) == 4 and rows[0]["images"][0].shape == (112, 112, 3)
+    assert len(rows) == 4 and rows[0]["images"][0].shape == (84, 84, 3)
     assert len(builder.as_data_source(split="ood")) == 6
     assert "tensorflow" not in sys.modules
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vilasr_jax.config import ColdStartSection, JobConfig
-from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.drawing import DrawingSettings, parse_actions
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.evaluation.scorers import score_answer
 from vilasr_jax.tasks import chance, get_family, replay
@@ -143,23 +143,34 @@ def test_the_question_needs_its_pictures(name):
 
 
 @pytest.mark.parametrize(("name", "level"), LEVELS)
-def test_a_look_at_a_scene_asks_about_each_image(name, level):
-    """At most four of them, each once, and the answer names all that the image shows."""
+def test_a_look_at_a_scene_asks_for_its_drawings(name, level):
+    """For the boxes of each image (at most four) and for lines between objects; the answers are right."""
     family = get_family(name)
     spec = family.spec(None, "perception", level=level)
     for seed in range(4):
         scene = family.scene(spec, seed)
         messages = family.perception(spec, seed, SETTINGS)[1:]
-        asked = []
+        boxed, lines = [], 0
         for question, answer in zip(messages[::2], messages[1::2], strict=True):
             assert (question["role"], answer["role"]) == ("user", "assistant")
-            index = int(question["content"][-1]["text"].rpartition("image ")[2].rstrip("?"))
-            said = answer["content"][0]["text"]
-            shown = [mark for mark in scene.places if mark.index == index]
-            assert all(f"{mark.label}: {list(mark.corners)}" in said for mark in shown)
-            assert said.count("[") == len(shown) and bool(shown) == (said != "nothing")
-            asked.append(index)
-        assert len(asked) == len(set(asked)) == min(len(scene.sizes), 4)
+            wanted = question["content"][-1]["text"].rpartition("\n")[2]
+            index = int(wanted.rpartition("image ")[2].rstrip("."))
+            places = {(mark.label, mark.corners) for mark in scene.places if mark.index == index}
+            calls = parse_actions(answer["content"][0]["text"]).calls
+            assert all(call.index == index for call in calls)
+            if wanted.startswith("Draw lines"):
+                lines += 1
+                middles = {label: ((x1 + x2) // 2, (y1 + y2) // 2) for label, (x1, y1, x2, y2) in places}
+                start = wanted.partition("from ")[2].partition(" to ")[0]
+                for call in calls:
+                    assert (call.x1, call.y1, call.x2, call.y2) == (*middles[start], *middles[call.label])
+                continue
+            boxed.append(index)
+            assert {(call.label, (call.x1, call.y1, call.x2, call.y2)) for call in calls} == places
+            labels = list(dict.fromkeys(call.label for call in calls))
+            assert "everything" in wanted or ", ".join(labels) in wanted
+        assert len(boxed) == len(set(boxed)) == min(len(scene.sizes), 4)
+        assert lines <= family.lines
 
 
 def test_boxes_hold_their_objects():

@@ -19,7 +19,7 @@ STAGE_NAMES = {
     "direct": "Control: answers at once",
     "text_coordinates": "Control: writes coordinates, draws nothing",
     "blank_image": "Control: picture blanked",
-    "ood": "Unfamiliar mazes",
+    "ood": "Unfamiliar questions",
 }
 FUNNEL_STEPS = {
     "sampled": "sampled",

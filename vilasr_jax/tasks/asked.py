@@ -16,10 +16,24 @@ from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES
 from vilasr_jax.tasks.phrases import ERRORS, LETTERS, SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
-from vilasr_jax.tasks.words import GOOD, WRONG, Corners, answer_turn, box_turn, line_turn, said
+from vilasr_jax.tasks.words import (
+    GOOD,
+    NAMED_PIECES,
+    WRONG,
+    Corners,
+    answer_turn,
+    box_turn,
+    line_turn,
+    said,
+)
 
-WHERE = "Where is each thing in image "
-NOWHERE = "nothing"
+# What a perception row asks for, and the answer where there is nothing to draw.
+BOX, EVERYTHING, IN_IMAGE = "Box ", "everything", " in image "
+LINES, TO = "Draw lines from ", " to "
+NOTHING = "nothing"
+# Levels for models of few layers, which find a thing more easily when they have just named it: there a
+# drawing's label stands before its place.
+NAMED_FIRST = ("tiny", "tiny_wide")
 MOST_ASKED = 4  # images of one scene that a perception row asks about
 
 
@@ -40,10 +54,10 @@ class Step:
     marks: tuple[Mark, ...]
     lines: bool = False
 
-    def turn(self, judged: str = "") -> str:
+    def turn(self, judged: str = "", named_first: bool = False) -> str:
         """The turn as text; `judged` is said first, of the drawing before."""
         write = line_turn if self.lines else box_turn
-        return write(judged + self.think, [(m.index, m.corners, m.label) for m in self.marks])
+        return write(judged + self.think, [(m.index, m.corners, m.label) for m in self.marks], named_first)
 
 
 @dataclass(frozen=True)
@@ -90,9 +104,11 @@ class AskedFamily(Family):
     Spec = SceneSpec
     levels: ClassVar[Mapping[str, Any]]
     data_type: ClassVar[str] = "vqa"
+    lines: ClassVar[bool] = False  # whether the expert also draws lines between objects
     phrases = (
-        *Family.phrases, *COLORS, *(f" {shape}" for shape in SHAPES), *(f"{letter}. " for letter in LETTERS),
-        f"\n{WHERE}", WHERE, NOWHERE, "?", "? ", " Letter?", " Number?",
+        *Family.phrases, *NAMED_PIECES, *COLORS, *(f" {shape}" for shape in SHAPES),
+        *(f"{letter}. " for letter in LETTERS), BOX, LINES, f"\n{BOX}", f"\n{LINES}", EVERYTHING, IN_IMAGE,
+        TO, NOTHING, "?", "? ", ".", " Letter?", " Number?",
     )  # fmt: skip
 
     def spec(self, section: Any, split: str, **changes: Any) -> SceneSpec:
@@ -160,15 +176,15 @@ class AskedFamily(Family):
     def expert_trace(self, row: Row, rng: random.Random, slip: bool = False) -> Trace:
         asked: Asked = row.scene.asked
         slip_at = rng.randrange(len(asked.steps)) if slip else -1
-        turns, judged = [], ""
+        turns, judged, named = [], "", row.meta["level"] in NAMED_FIRST
         for number, step in enumerate(asked.steps):
             if number == slip_at:
                 bad = rng.randrange(len(step.marks))
                 marks = list(step.marks)
                 marks[bad] = misplaced(marks[bad], step.lines, row.images[marks[bad].index - 1].size, rng)
-                turns.append(replace(step, marks=tuple(marks)).turn(judged))
+                turns.append(replace(step, marks=tuple(marks)).turn(judged, named))
                 judged, step = WRONG, replace(step, marks=(step.marks[bad],))
-            turns.append(step.turn(judged))
+            turns.append(step.turn(judged, named))
             judged = GOOD
         turns.append(answer_turn(judged + asked.conclusion, asked.answer))
         return Trace(row, tuple(turns), (slip_at,) if slip else ())
@@ -181,32 +197,82 @@ class AskedFamily(Family):
             yield from sample_texts(self, spec, settings, rows=24)
 
     def perception(self, spec: SceneSpec, seed: int, settings: DrawingSettings) -> list[dict[str, Any]]:
+        """Requests about one scene, in random order, each answered by what the expert would draw: boxes in
+        each image (at most `MOST_ASKED`), and lines."""
         scene = self.scene(spec, seed)
         images = self.pictures(spec, scene)
-        shown = range(1, len(images) + 1)
-        first, *others = random.Random(f"perception {seed}").sample(shown, min(len(images), MOST_ASKED))
+        rng = random.Random(f"perception {seed}")
+        asked = rng.sample(range(1, len(images) + 1), min(len(images), MOST_ASKED))
+        named = spec.level in NAMED_FIRST
+        wanted = [_boxes(scene, index, named, rng) for index in asked]
+        if self.lines:
+            wanted += _lines(scene, asked[0], named, rng)
+        rng.shuffle(wanted)
+        (question, answer), *others = wanted
         session = DrawingSession(
-            images, f"{WHERE}{first}?", question_type="free-form", settings=settings,
-            video=self.data_type == "video",
-        )  # fmt: skip
-        messages = [*session.messages, said("assistant", _places(scene, first))]
-        for index in others:
-            messages += [said("user", f"{WHERE}{index}?"), said("assistant", _places(scene, index))]
+            images, question, question_type="free-form", settings=settings, video=self.data_type == "video"
+        )
+        messages = [*session.messages, said("assistant", answer)]
+        for question, answer in others:
+            messages += [said("user", question), said("assistant", answer)]
         return messages
 
 
-def _places(scene: Scene, index: int) -> str:
-    """What is where in an image, by name."""
-    seen = sorted((mark.label, mark.corners) for mark in scene.places if mark.index == index)
-    return ", ".join(f"{label}: [{', '.join(map(str, corners))}]" for label, corners in seen) or NOWHERE
+def _boxes(scene: Scene, index: int, named_first: bool, rng: random.Random) -> tuple[str, str]:
+    """A request for the boxes of an image, by names in random order or of everything, and the drawing."""
+    marks = sorted(
+        (mark for mark in scene.places if mark.index == index),
+        key=lambda mark: (mark.label, mark.corners[1], mark.corners[0]),
+    )
+    names = list(dict.fromkeys(mark.label for mark in marks))
+    what = EVERYTHING
+    if names and rng.random() < 0.5:
+        rng.shuffle(names)
+        what = ", ".join(names)
+    drawn = [mark for name in names for mark in marks if mark.label == name]
+    answer = Step("", tuple(drawn)).turn("", named_first) if drawn else NOTHING
+    return f"{BOX}{what}{IN_IMAGE}{index}.", answer
 
 
-def choice(rng: random.Random, right: str, wrong: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Options in random order ("A. red", ...), and the letter of the right one; at most three wrong ones."""
-    said = [right, *rng.sample(list(wrong), min(len(wrong), len(LETTERS) - 1))]
-    rng.shuffle(said)
+def _lines(scene: Scene, index: int, named_first: bool, rng: random.Random) -> list[tuple[str, str]]:
+    """A request for lines from one object of an image to the others, where two have names of their own."""
+    marks = [mark for mark in scene.places if mark.index == index]
+    labels = [mark.label for mark in marks]
+    marks = [mark for mark in marks if labels.count(mark.label) == 1]
+    if len(marks) < 2:
+        return []
+    start, *ends = rng.sample(marks, len(marks))
+    drawn = tuple(Mark(index, (*_middle(start), *_middle(end)), end.label) for end in ends)
+    names = ", ".join(end.label for end in ends)
+    answer = Step("", drawn, lines=True).turn("", named_first)
+    return [(f"{LINES}{start.label}{TO}{names}{IN_IMAGE}{index}.", answer)]
+
+
+def _middle(mark: Mark) -> tuple[int, int]:
+    x1, y1, x2, y2 = mark.corners
+    return (x1 + x2) // 2, (y1 + y2) // 2
+
+
+def choice(
+    rng: random.Random, right: str, wrong: Iterable[str], order: Iterable[str] = ()
+) -> tuple[tuple[str, ...], str]:
+    """Options ("A. red", ...), and the letter of the right one; at most three wrong ones.
+
+    They stand in random order, or as in `order`.
+    """
+    wrong, order = [text for text in wrong if text != right], list(order)
+    said = [right, *rng.sample(wrong, min(len(wrong), len(LETTERS) - 1))]
+    if order:
+        said.sort(key=order.index)
+    else:
+        rng.shuffle(said)
     options = tuple(f"{letter}. {text}" for letter, text in zip(LETTERS, said, strict=False))
     return options, LETTERS[said.index(right)]
+
+
+def option_of(options: Sequence[str], text: str) -> str:
+    """The option that says this, with its letter."""
+    return next(option for option in options if option.partition(". ")[2] == text)
 
 
 def misplaced(mark: Mark, line: bool, size: tuple[int, int], rng: random.Random) -> Mark:

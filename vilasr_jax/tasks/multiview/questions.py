@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice
+from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, option_of
 from vilasr_jax.tasks.glyphs import plate_size
 from vilasr_jax.tasks.multiview.room import Box, Camera, Level, Solid, box_of, covered, rounded
 from vilasr_jax.tasks.phrases import LETTERS
@@ -97,7 +97,7 @@ def _same(views: Views, aim: float, rng: random.Random) -> Asked | None:
     if any(abs(a[0] - b[0]) < wide and abs(a[1] - b[1]) < high for a, b in combinations(tops, 2)):
         return None  # one letter would hide another
     views.marks.update({0: {0: ""}, last: letters})
-    steps = (Step("", (views.box(0, 0, "1"),)), Step("", (views.box(last, 0, "2"),)))
+    steps = (Step("", (views.box(0, 0),)), Step("", (views.box(last, 0),)))
     answer = letters[0]
     return Asked("same", SAME, answer, steps, answer, tuple(LETTERS[: len(letters)]))
 
@@ -110,17 +110,17 @@ def _side(views: Views, aim: float, rng: random.Random) -> Asked | None:
     off = abs((turn - SIDES[side] + 180) % 360 - 180)
     if off > (40 if side in ("left", "right") else 25):
         return None
-    options, letter = choice(rng, side, [name for name in SIDES if name != side])
+    options, letter = choice(rng, side, SIDES, SIDES if views.level.spots else ())
     step = Step("", (views.line(0, 1), views.line(0, 2)), lines=True)
     question = f"{STAND}{the(a)}{FACE}{the(b)}{WHERE}{the(c)}?"
-    return Asked("side", question, letter, (step,), side, options)
+    return Asked("side", question, letter, (step,), option_of(options, side), options)
 
 
 def _camera(views: Views, aim: float, rng: random.Random) -> Asked:
     move = MOVES[int(aim * len(MOVES))]
-    options, letter = choice(rng, move, [name for name in MOVES if name != move])
+    options, letter = choice(rng, move, MOVES, MOVES if views.level.spots else ())
     step = Step("", (views.box(0, 0), views.box(1, 0)))
-    return Asked("camera", CAMERA, letter, (step,), move, options)
+    return Asked("camera", CAMERA, letter, (step,), option_of(options, move), options)
 
 
 def _motion(views: Views, aim: float, rng: random.Random) -> Asked:
@@ -152,9 +152,12 @@ def _closest(views: Views, aim: float, rng: random.Random) -> Asked | None:
     right = views.solids[ordered[0]].name
     options, letter = choice(rng, right, [views.solids[k].name for k in ordered[1:]])
     numbers = {solid.name: k for k, solid in enumerate(views.solids)}
-    lines = tuple(views.line(0, numbers[option.partition(". ")[2]]) for option in options)
+    lines = tuple(
+        replace(views.line(0, numbers[option.partition(". ")[2]]), label=option) for option in options
+    )
     question = f"{CLOSEST}{the(views.solids[0])}?"
-    return Asked("closest", question, letter, (Step("", lines, lines=True),), right, options)
+    step, said = Step("", lines, lines=True), option_of(options, right)
+    return Asked("closest", question, letter, (step,), said, options)
 
 
 def _distance(views: Views, aim: float, rng: random.Random) -> Asked:

@@ -40,10 +40,10 @@ class Level:
 _TINY = ("same", "side", "camera", "closest")
 LEVELS = {
     "tiny": Level(
-        112, (4, 4), 0.75, (9, 9), (5.5, 5.5), spots=3, quarter=True, snap=14, hidden=0.3, kinds=_TINY
+        84, (4, 4), 0.85, (9, 9), (5.5, 5.5), spots=3, quarter=True, snap=14, hidden=0.3, kinds=_TINY
     ),
     "tiny_wide": Level(
-        140, (5, 5), 0.75, (9, 9), (5.5, 5.5), spots=3, quarter=True, snap=14, hidden=0.3, kinds=_TINY
+        112, (5, 5), 0.85, (9, 9), (5.5, 5.5), spots=3, quarter=True, snap=14, hidden=0.3, kinds=_TINY
     ),
     "easy": Level(252, (4, 4)),
     "medium": Level(336, (5, 6), 0.45, (2.2, 3.6), hidden=0.3, looks=3),

@@ -18,6 +18,7 @@ class StaticFamily(AskedFamily):
 
     name = "static"
     levels = LEVELS
+    lines = True
     phrases = (*AskedFamily.phrases, *PHRASES)
 
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
@@ -37,7 +38,8 @@ class StaticFamily(AskedFamily):
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         things, lines = scene.drawn
-        return [draw_things(*scene.sizes[0], things, LOOKS[spec.look], lines)]
+        framed = bool(self.levels[spec.level].cell)
+        return [draw_things(*scene.sizes[0], things, LOOKS[spec.look], lines, framed)]
 
 
 def _repeated(level: Level, aim: float, rng: random.Random) -> list[tuple[str, str, str]]:

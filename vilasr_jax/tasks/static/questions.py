@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice
+from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, option_of
 from vilasr_jax.tasks.objects import COLORS, Thing, distance
 from vilasr_jax.tasks.static.scene import Level
 
@@ -52,9 +53,9 @@ def _relation(things: list[Thing], level: Level, rng: random.Random) -> Asked | 
     if max(abs(dx), abs(dy)) < 2 * min(abs(dx), abs(dy)) or max(abs(dx), abs(dy)) < a.radius + b.radius:
         return None
     side = max(SIDES, key=lambda name: SIDES[name][0] * dx + SIDES[name][1] * dy)
-    options, letter = choice(rng, side, [name for name in SIDES if name != side])
-    step = Step("", (box(a, level), box(b, level)))
-    return Asked("relation", f"{RELATION}{the(a)}{SEEN_FROM}{the(b)}?", letter, (step,), side, options)
+    options, letter = choice(rng, side, SIDES, SIDES if level.cell else ())
+    step, said = Step("", (box(a, level), box(b, level))), option_of(options, side)
+    return Asked("relation", f"{RELATION}{the(a)}{SEEN_FROM}{the(b)}?", letter, (step,), said, options)
 
 
 def _furthest(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
@@ -72,8 +73,9 @@ def _nearest(things: list[Thing], level: Level, rng: random.Random) -> Asked | N
     if distance(a, ordered[1]) < 1.2 * distance(a, ordered[0]):
         return None
     options, letter = choice(rng, ordered[0].name, [thing.name for thing in ordered[1:]])
-    step = Step("", tuple(line(a, thing) for thing in _offered(options, ordered)), lines=True)
-    return Asked("nearest", f"{NEAREST}{the(a)}?", letter, (step,), ordered[0].name, options)
+    lines = tuple(replace(line(a, thing), label=option) for option, thing in _offered(options, ordered))
+    said = option_of(options, ordered[0].name)
+    return Asked("nearest", f"{NEAREST}{the(a)}?", letter, (Step("", lines, lines=True),), said, options)
 
 
 def _between(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
@@ -88,14 +90,15 @@ def _between(things: list[Thing], level: Level, rng: random.Random) -> Asked | N
             return None
     options, letter = choice(rng, middle.name, [other.name for other in others])
     steps = (Step("", (line(a, b),), lines=True), Step("", (box(middle, level),)))
-    return Asked("between", f"{BETWEEN}{the(a)}{AND}{the(b)}?", letter, steps, middle.name, options)
+    said = option_of(options, middle.name)
+    return Asked("between", f"{BETWEEN}{the(a)}{AND}{the(b)}?", letter, steps, said, options)
 
 
 def _count(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
     wanted = things[0].name  # a colour or a shape
     found = [thing for thing in things if thing.name == wanted]
     found.sort(key=lambda thing: (round(thing.y), thing.x))
-    step = Step("", tuple(box(thing, level, str(k)) for k, thing in enumerate(found, 1)))
+    step = Step("", tuple(box(thing, level, f"{wanted} {k}") for k, thing in enumerate(found, 1)))
     said, answer = wanted if wanted in COLORS else f"{wanted}s", str(len(found))
     return Asked("count", f"{COUNT}{said}?", answer, (step,), ARE + answer, question_type="numerical")
 
@@ -122,16 +125,16 @@ def _distance(things: list[Thing], level: Level, rng: random.Random) -> Asked | 
 def _pick(
     kind: str, question: str, right: Thing, wrong: Sequence[Thing], level: Level, rng: random.Random
 ) -> Asked:
-    """The offered objects are boxed in the order of the options, and one of them is named."""
+    """The offered objects are boxed in the order of the options, by whose letters they are called."""
     options, letter = choice(rng, right.name, [thing.name for thing in wrong])
-    step = Step("", tuple(box(thing, level) for thing in _offered(options, [right, *wrong])))
-    return Asked(kind, question, letter, (step,), right.name, options)
+    boxes = tuple(box(thing, level, option) for option, thing in _offered(options, [right, *wrong]))
+    return Asked(kind, question, letter, (Step("", boxes),), option_of(options, right.name), options)
 
 
-def _offered(options: Sequence[str], things: Sequence[Thing]) -> list[Thing]:
-    """The objects that are options, in their order."""
+def _offered(options: Sequence[str], things: Sequence[Thing]) -> list[tuple[str, Thing]]:
+    """The options in their order, each with its object."""
     by_name = {thing.name: thing for thing in things}
-    return [by_name[option.partition(". ")[2]] for option in options]
+    return [(option, by_name[option.partition(". ")[2]]) for option in options]
 
 
 _ASK: dict[str, Callable[[list[Thing], Level, random.Random], Asked | None]] = {

@@ -26,8 +26,8 @@ class Level:
 
 _TINY = ("relation", "furthest", "nearest", "count")
 LEVELS = {
-    "tiny": Level(112, (4, 4), (10, 10), cell=28, most=4, kinds=_TINY),
-    "tiny_wide": Level(140, (5, 5), (10, 10), cell=28, most=5, kinds=_TINY),
+    "tiny": Level(84, (4, 4), (10, 10), cell=28, most=4, kinds=_TINY),
+    "tiny_wide": Level(112, (5, 5), (10, 10), cell=28, most=5, kinds=_TINY),
     "easy": Level(252, (4, 5), (16, 26)),
     "medium": Level(336, (6, 8), (16, 34), overlap=0.2, clutter=12, most=8),
     "hard": Level(448, (9, 12), (14, 40), overlap=0.4, clutter=30, most=10),

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice
+from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, option_of
 from vilasr_jax.tasks.objects import Thing
 from vilasr_jax.tasks.video.scene import WAYS, Level, Mover
 
@@ -58,18 +58,20 @@ def _order(video: Video, aim: float, rng: random.Random) -> Asked | None:
         return None
     options, letter = choice(rng, movers[0].thing.name, [mover.thing.name for mover in movers[1:]])
     by_name = {mover.thing.name: mover for mover in movers}
-    shown = [by_name[option.partition(". ")[2]] for option in options]
-    step = Step("", tuple(video.box(mover, mover.since) for mover in shown))
-    return Asked("order", LAST if last else FIRST, letter, (step,), movers[0].thing.name, options)
+    shown = [(option, by_name[option.partition(". ")[2]]) for option in options]
+    step = Step("", tuple(video.box(mover, mover.since, option) for option, mover in shown))
+    said = option_of(options, movers[0].thing.name)
+    return Asked("order", LAST if last else FIRST, letter, (step,), said, options)
 
 
 def _direction(video: Video, aim: float, rng: random.Random) -> Asked:
     mover = video.movers[0]
     first, *_, last = video.seen(mover)
     way = _way(mover)
-    options, letter = choice(rng, way, [name for name in WAYS if name != way])
+    options, letter = choice(rng, way, WAYS, WAYS if video.level.cell else ())
     step = Step("", (video.box(mover, first), video.box(mover, last)))
-    return Asked("direction", f"{MOVES}{mover.thing.name}?", letter, (step,), way, options)
+    said = option_of(options, way)
+    return Asked("direction", f"{MOVES}{mover.thing.name}?", letter, (step,), said, options)
 
 
 def _count(video: Video, aim: float, rng: random.Random) -> Asked | None:
@@ -92,8 +94,10 @@ def _total(video: Video, aim: float, rng: random.Random) -> Asked:
 def _gone(video: Video, aim: float, rng: random.Random) -> Asked:
     mover = video.movers[0]
     side = SIDES[_way(mover)]
-    options, letter = choice(rng, side, [name for name in SIDES.values() if name != side])
-    return Asked("gone", f"{GONE}{mover.thing.name}?", letter, (_last_two(video),), side, options)
+    sides = SIDES.values()
+    options, letter = choice(rng, side, sides, sides if video.level.cell else ())
+    said = option_of(options, side)
+    return Asked("gone", f"{GONE}{mover.thing.name}?", letter, (_last_two(video),), said, options)
 
 
 def _beyond(video: Video, aim: float, rng: random.Random) -> Asked | None:
