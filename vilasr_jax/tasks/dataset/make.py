@@ -1,6 +1,6 @@
 """`vilasr data make`: the task families of a config as TFDS folders, in shards, in parallel, resumable.
 
-    DIR/static/1.0.0/static-train.array_record-00000-of-00010 ... dataset_info.json features.json
+    DIR/static/2.0.0/static-train.array_record-00000-of-00010 ... dataset_info.json features.json
 
 Shard k of a split draws its rows from seeds of its own, so it is the same whoever writes it and whenever.
 Each is written as a draft and then renamed: a run that was stopped goes on with those that are missing.
