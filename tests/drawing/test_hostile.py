@@ -59,9 +59,9 @@ ALL = get_tools(tuple(TOOLS))
 
 
 def check(text: str) -> float:
-    """Reads a text with all tools; processor seconds (the least of seven where it looks slow)."""
+    """Reads a text with all tools; processor seconds (the least of three where it looks slow)."""
     times = []
-    while not times or (times[-1] > 0.05 and len(times) < 7):
+    while not times or (times[-1] > 0.05 and len(times) < 3):
         start = time.process_time()
         parsed = parse_actions(text, ALL)
         times.append(time.process_time() - start)
