@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.tasks.family import Family
-from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES
+from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES, frame
 from vilasr_jax.tasks.phrases import ERRORS, LETTERS, SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
@@ -31,9 +31,10 @@ from vilasr_jax.tasks.words import (
 BOX, EVERYTHING, IN_IMAGE = "Box ", "everything", " in image "
 LINES, TO = "Draw lines from ", " to "
 NOTHING = "nothing"
-# Levels for models of few layers, which find a thing more easily when they have just named it: there a
-# drawing's label stands before its place.
-NAMED_FIRST = ("tiny", "tiny_wide")
+# Levels for small models that learn to see here. Their pictures have a line around them, by which places are
+# found, and a drawing's label stands before its place: few layers find a thing when they have just named it.
+TINY = ("tiny", "tiny_wide")
+Named = TypeVar("Named")
 MOST_ASKED = 4  # images of one scene that a perception row asks about
 
 
@@ -145,6 +146,11 @@ class AskedFamily(Family):
         """The scene's images (RGB, sides multiples of 28)."""
         raise NotImplementedError
 
+    def images(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+        """The scene's images as they are shown, at the tiny levels framed."""
+        images = self.pictures(spec, scene)
+        return [frame(image, LOOKS[spec.look]) for image in images] if spec.level in TINY else images
+
     def scene(self, spec: SceneSpec, seed: int) -> Scene:
         """The scene of a seed; the look of its pictures does not change it."""
         rng = random.Random(f"{self.name} {replace(spec, look='plain')!r} {seed}")
@@ -162,7 +168,7 @@ class AskedFamily(Family):
             answer=asked.answer,
             question_type=asked.question_type,
             options=asked.options,
-            images=tuple(self.pictures(spec, scene)),
+            images=tuple(self.images(spec, scene)),
             data_type=self.data_type,
             meta={
                 "family": self.name,
@@ -176,7 +182,7 @@ class AskedFamily(Family):
     def expert_trace(self, row: Row, rng: random.Random, slip: bool = False) -> Trace:
         asked: Asked = row.scene.asked
         slip_at = rng.randrange(len(asked.steps)) if slip else -1
-        turns, judged, named = [], "", row.meta["level"] in NAMED_FIRST
+        turns, judged, named = [], "", row.meta["level"] in TINY
         for number, step in enumerate(asked.steps):
             if number == slip_at:
                 bad = rng.randrange(len(step.marks))
@@ -200,10 +206,10 @@ class AskedFamily(Family):
         """Requests about one scene, in random order, each answered by what the expert would draw: boxes in
         each image (at most `MOST_ASKED`), and lines."""
         scene = self.scene(spec, seed)
-        images = self.pictures(spec, scene)
+        images = self.images(spec, scene)
         rng = random.Random(f"perception {seed}")
         asked = rng.sample(range(1, len(images) + 1), min(len(images), MOST_ASKED))
-        named = spec.level in NAMED_FIRST
+        named = spec.level in TINY
         wanted = [_boxes(scene, index, named, rng) for index in asked]
         if self.lines:
             wanted += _lines(scene, asked[0], named, rng)
@@ -256,7 +262,7 @@ def _middle(mark: Mark) -> tuple[int, int]:
 def choice(
     rng: random.Random, right: str, wrong: Iterable[str], order: Iterable[str] = ()
 ) -> tuple[tuple[str, ...], str]:
-    """Options ("A. red", ...), and the letter of the right one; at most three wrong ones.
+    """Options ("A. red", ...), and the right one of them; at most three wrong ones.
 
     They stand in random order, or as in `order`.
     """
@@ -267,12 +273,12 @@ def choice(
     else:
         rng.shuffle(said)
     options = tuple(f"{letter}. {text}" for letter, text in zip(LETTERS, said, strict=False))
-    return options, LETTERS[said.index(right)]
+    return options, options[said.index(right)]
 
 
-def option_of(options: Sequence[str], text: str) -> str:
-    """The option that says this, with its letter."""
-    return next(option for option in options if option.partition(". ")[2] == text)
+def offered(options: Sequence[str], named: Mapping[str, Named]) -> list[tuple[str, Named]]:
+    """The options in their order, each with what it names."""
+    return [(option, named[option.partition(". ")[2]]) for option in options]
 
 
 def misplaced(mark: Mark, line: bool, size: tuple[int, int], rng: random.Random) -> Mark:

@@ -69,12 +69,7 @@ def distance(a: Thing, b: Thing) -> float:
 
 
 def draw_things(
-    width: int,
-    height: int,
-    things: Sequence[Thing],
-    look: Look,
-    strokes: Sequence[Sequence[float]] = (),
-    framed: bool = False,
+    width: int, height: int, things: Sequence[Thing], look: Look, strokes: Sequence[Sequence[float]] = ()
 ) -> Image.Image:
     """The RGB picture: background strokes (x1, y1, x2, y2, width), then the objects, the last on top."""
     image = Image.new("RGB", (width * SMOOTH, height * SMOOTH), look.background)
@@ -83,12 +78,11 @@ def draw_things(
         draw.line([SMOOTH * end for end in ends], fill=look.clutter, width=round(SMOOTH * thick))
     for thing in things:
         draw_thing(draw, thing, look)
-    image = image.reduce(SMOOTH)
-    return frame(image, look) if framed else image
+    return image.reduce(SMOOTH)
 
 
 def frame(image: Image.Image, look: Look) -> Image.Image:
-    """The picture with a line around it, drawn on it: a model that learns to see here finds places by it."""
+    """The picture with a line around it, drawn on it."""
     ImageDraw.Draw(image).rectangle((0, 0, image.width - 1, image.height - 1), None, look.outline, 2)
     return image
 

@@ -18,7 +18,7 @@ from vilasr_jax.tasks.multiview.room import (
     make_camera,
     make_solids,
 )
-from vilasr_jax.tasks.objects import LOOKS, frame
+from vilasr_jax.tasks.objects import LOOKS
 
 WIDER = 0.8  # of the focal length, where the camera moves and must still see everything
 
@@ -52,12 +52,10 @@ class MultiviewFamily(AskedFamily):
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         views: Views = scene.drawn
-        look = LOOKS[spec.look]
-        images = [
-            draw_room(size[0], views.solids, camera, look, views.marks.get(number, {}))
+        return [
+            draw_room(size[0], views.solids, camera, LOOKS[spec.look], views.marks.get(number, {}))
             for number, (size, camera) in enumerate(zip(scene.sizes, views.cameras, strict=True))
         ]
-        return [frame(image, look) for image in images] if views.level.spots else images
 
 
 def _cameras(level: Level, kind: str, aim: float, rng: random.Random) -> list[Camera]:

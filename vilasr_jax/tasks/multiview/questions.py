@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, option_of
+from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, offered
 from vilasr_jax.tasks.glyphs import plate_size
 from vilasr_jax.tasks.multiview.room import Box, Camera, Level, Solid, box_of, covered, rounded
 from vilasr_jax.tasks.phrases import LETTERS
@@ -110,17 +110,17 @@ def _side(views: Views, aim: float, rng: random.Random) -> Asked | None:
     off = abs((turn - SIDES[side] + 180) % 360 - 180)
     if off > (40 if side in ("left", "right") else 25):
         return None
-    options, letter = choice(rng, side, SIDES, SIDES if views.level.spots else ())
+    options, said = choice(rng, side, SIDES, SIDES if views.level.spots else ())
     step = Step("", (views.line(0, 1), views.line(0, 2)), lines=True)
     question = f"{STAND}{the(a)}{FACE}{the(b)}{WHERE}{the(c)}?"
-    return Asked("side", question, letter, (step,), option_of(options, side), options)
+    return Asked("side", question, said[0], (step,), said, options)
 
 
 def _camera(views: Views, aim: float, rng: random.Random) -> Asked:
     move = MOVES[int(aim * len(MOVES))]
-    options, letter = choice(rng, move, MOVES, MOVES if views.level.spots else ())
+    options, said = choice(rng, move, MOVES, MOVES if views.level.spots else ())
     step = Step("", (views.box(0, 0), views.box(1, 0)))
-    return Asked("camera", CAMERA, letter, (step,), option_of(options, move), options)
+    return Asked("camera", CAMERA, said[0], (step,), said, options)
 
 
 def _motion(views: Views, aim: float, rng: random.Random) -> Asked:
@@ -149,15 +149,11 @@ def _closest(views: Views, aim: float, rng: random.Random) -> Asked | None:
     ordered = sorted(range(1, len(views.solids)), key=lambda k: views.gap(0, k))
     if views.gap(0, ordered[1]) < 1.2 * views.gap(0, ordered[0]):
         return None
-    right = views.solids[ordered[0]].name
-    options, letter = choice(rng, right, [views.solids[k].name for k in ordered[1:]])
-    numbers = {solid.name: k for k, solid in enumerate(views.solids)}
-    lines = tuple(
-        replace(views.line(0, numbers[option.partition(". ")[2]]), label=option) for option in options
-    )
+    options, said = choice(rng, views.solids[ordered[0]].name, [views.solids[k].name for k in ordered[1:]])
+    shown = offered(options, {solid.name: k for k, solid in enumerate(views.solids)})
+    lines = tuple(replace(views.line(0, k), label=option) for option, k in shown)
     question = f"{CLOSEST}{the(views.solids[0])}?"
-    step, said = Step("", lines, lines=True), option_of(options, right)
-    return Asked("closest", question, letter, (step,), said, options)
+    return Asked("closest", question, said[0], (Step("", lines, lines=True),), said, options)
 
 
 def _distance(views: Views, aim: float, rng: random.Random) -> Asked:

@@ -38,8 +38,7 @@ class StaticFamily(AskedFamily):
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         things, lines = scene.drawn
-        framed = bool(self.levels[spec.level].cell)
-        return [draw_things(*scene.sizes[0], things, LOOKS[spec.look], lines, framed)]
+        return [draw_things(*scene.sizes[0], things, LOOKS[spec.look], lines)]
 
 
 def _repeated(level: Level, aim: float, rng: random.Random) -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, option_of
+from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, offered
 from vilasr_jax.tasks.objects import COLORS, Thing, distance
 from vilasr_jax.tasks.static.scene import Level
 
@@ -53,9 +53,9 @@ def _relation(things: list[Thing], level: Level, rng: random.Random) -> Asked | 
     if max(abs(dx), abs(dy)) < 2 * min(abs(dx), abs(dy)) or max(abs(dx), abs(dy)) < a.radius + b.radius:
         return None
     side = max(SIDES, key=lambda name: SIDES[name][0] * dx + SIDES[name][1] * dy)
-    options, letter = choice(rng, side, SIDES, SIDES if level.cell else ())
-    step, said = Step("", (box(a, level), box(b, level))), option_of(options, side)
-    return Asked("relation", f"{RELATION}{the(a)}{SEEN_FROM}{the(b)}?", letter, (step,), said, options)
+    options, said = choice(rng, side, SIDES, SIDES if level.cell else ())
+    step = Step("", (box(a, level), box(b, level)))
+    return Asked("relation", f"{RELATION}{the(a)}{SEEN_FROM}{the(b)}?", said[0], (step,), said, options)
 
 
 def _furthest(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
@@ -72,10 +72,10 @@ def _nearest(things: list[Thing], level: Level, rng: random.Random) -> Asked | N
     ordered = sorted(things[1:], key=lambda thing: distance(a, thing))
     if distance(a, ordered[1]) < 1.2 * distance(a, ordered[0]):
         return None
-    options, letter = choice(rng, ordered[0].name, [thing.name for thing in ordered[1:]])
-    lines = tuple(replace(line(a, thing), label=option) for option, thing in _offered(options, ordered))
-    said = option_of(options, ordered[0].name)
-    return Asked("nearest", f"{NEAREST}{the(a)}?", letter, (Step("", lines, lines=True),), said, options)
+    options, said = choice(rng, ordered[0].name, [thing.name for thing in ordered[1:]])
+    shown = offered(options, {thing.name: thing for thing in ordered})
+    lines = tuple(replace(line(a, thing), label=option) for option, thing in shown)
+    return Asked("nearest", f"{NEAREST}{the(a)}?", said[0], (Step("", lines, lines=True),), said, options)
 
 
 def _between(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
@@ -88,10 +88,9 @@ def _between(things: list[Thing], level: Level, rng: random.Random) -> Asked | N
         across = abs((other.x - a.x) * (b.y - a.y) - (other.y - a.y) * (b.x - a.x)) / length
         if -0.1 < along < 1.1 and across < 2 * other.radius + 4:
             return None
-    options, letter = choice(rng, middle.name, [other.name for other in others])
+    options, said = choice(rng, middle.name, [other.name for other in others])
     steps = (Step("", (line(a, b),), lines=True), Step("", (box(middle, level),)))
-    said = option_of(options, middle.name)
-    return Asked("between", f"{BETWEEN}{the(a)}{AND}{the(b)}?", letter, steps, said, options)
+    return Asked("between", f"{BETWEEN}{the(a)}{AND}{the(b)}?", said[0], steps, said, options)
 
 
 def _count(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
@@ -126,15 +125,10 @@ def _pick(
     kind: str, question: str, right: Thing, wrong: Sequence[Thing], level: Level, rng: random.Random
 ) -> Asked:
     """The offered objects are boxed in the order of the options, by whose letters they are called."""
-    options, letter = choice(rng, right.name, [thing.name for thing in wrong])
-    boxes = tuple(box(thing, level, option) for option, thing in _offered(options, [right, *wrong]))
-    return Asked(kind, question, letter, (Step("", boxes),), option_of(options, right.name), options)
-
-
-def _offered(options: Sequence[str], things: Sequence[Thing]) -> list[tuple[str, Thing]]:
-    """The options in their order, each with its object."""
-    by_name = {thing.name: thing for thing in things}
-    return [(option, by_name[option.partition(". ")[2]]) for option in options]
+    options, said = choice(rng, right.name, [thing.name for thing in wrong])
+    shown = offered(options, {thing.name: thing for thing in [right, *wrong]})
+    step = Step("", tuple(box(thing, level, option) for option, thing in shown))
+    return Asked(kind, question, said[0], (step,), said, options)
 
 
 _ASK: dict[str, Callable[[list[Thing], Level, random.Random], Asked | None]] = {

@@ -45,9 +45,10 @@ class VideoFamily(AskedFamily):
         return Scene((frames, sorted(content)), sizes, tuple(marks), asked, shown)
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
-        look, framed = LOOKS[spec.look], bool(self.levels[spec.level].cell)
-        frames = zip(scene.sizes, scene.drawn, strict=True)
-        return [draw_things(*size, things, look, framed=framed) for size, things in frames]
+        look = LOOKS[spec.look]
+        return [
+            draw_things(*size, things, look) for size, things in zip(scene.sizes, scene.drawn, strict=True)
+        ]
 
 
 FAMILY = VideoFamily()

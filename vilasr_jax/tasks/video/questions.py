@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, option_of
+from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, offered
 from vilasr_jax.tasks.objects import Thing
 from vilasr_jax.tasks.video.scene import WAYS, Level, Mover
 
@@ -56,22 +56,19 @@ def _order(video: Video, aim: float, rng: random.Random) -> Asked | None:
     movers = sorted(video.movers, key=lambda mover: -mover.since if last else mover.since)
     if movers[0].since == movers[1].since:
         return None
-    options, letter = choice(rng, movers[0].thing.name, [mover.thing.name for mover in movers[1:]])
-    by_name = {mover.thing.name: mover for mover in movers}
-    shown = [(option, by_name[option.partition(". ")[2]]) for option in options]
+    options, said = choice(rng, movers[0].thing.name, [mover.thing.name for mover in movers[1:]])
+    shown = offered(options, {mover.thing.name: mover for mover in movers})
     step = Step("", tuple(video.box(mover, mover.since, option) for option, mover in shown))
-    said = option_of(options, movers[0].thing.name)
-    return Asked("order", LAST if last else FIRST, letter, (step,), said, options)
+    return Asked("order", LAST if last else FIRST, said[0], (step,), said, options)
 
 
 def _direction(video: Video, aim: float, rng: random.Random) -> Asked:
     mover = video.movers[0]
     first, *_, last = video.seen(mover)
     way = _way(mover)
-    options, letter = choice(rng, way, WAYS, WAYS if video.level.cell else ())
+    options, said = choice(rng, way, WAYS, WAYS if video.level.cell else ())
     step = Step("", (video.box(mover, first), video.box(mover, last)))
-    said = option_of(options, way)
-    return Asked("direction", f"{MOVES}{mover.thing.name}?", letter, (step,), said, options)
+    return Asked("direction", f"{MOVES}{mover.thing.name}?", said[0], (step,), said, options)
 
 
 def _count(video: Video, aim: float, rng: random.Random) -> Asked | None:
@@ -95,9 +92,8 @@ def _gone(video: Video, aim: float, rng: random.Random) -> Asked:
     mover = video.movers[0]
     side = SIDES[_way(mover)]
     sides = SIDES.values()
-    options, letter = choice(rng, side, sides, sides if video.level.cell else ())
-    said = option_of(options, side)
-    return Asked("gone", f"{GONE}{mover.thing.name}?", letter, (_last_two(video),), said, options)
+    options, said = choice(rng, side, sides, sides if video.level.cell else ())
+    return Asked("gone", f"{GONE}{mover.thing.name}?", said[0], (_last_two(video),), said, options)
 
 
 def _beyond(video: Video, aim: float, rng: random.Random) -> Asked | None:
