@@ -142,7 +142,8 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     """How often the body of `loop`, a `while` of `computation`, runs; at most, where it may end early.
 
     The counter, its start and step are read from the loop itself; a condition that also asks for something
-    else (decoding stops early when enough rows have ended) counts as if it never did.
+    else (decoding stops early when enough rows have ended) counts as if it never did. Where the bound itself is
+    computed (attention reads as much of a cache as is full), the scope "at_most_N_times" around the loop says it.
 
     Raises:
       UnknownTripCountError: the loop has no counter with a constant bound.
@@ -161,6 +162,9 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
         if start is not None and step:
             more = compare.attribute(r"direction=(\w+)") in ("LE", "GE")
             return max(0, -(-(bound + more - start) // step))
+    told = re.search(r"at_most_(\d+)_times/while$", loop.op_name)
+    if told:
+        return int(told[1])
     raise UnknownTripCountError(f"loop {loop.name} ({loop.op_name}): its number of iterations is not known")
 
 

@@ -141,7 +141,8 @@ def _blockwise(q, k, v, visible, block: int):
 
     zero = jnp.zeros((*q.shape[:3], 1), jnp.float32)
     carry = (zero + _MASKED, zero, jnp.zeros(q.shape, jnp.float32))
-    _, total, out = jax.lax.fori_loop(0, (visible.max() + block - 1) // block, read, carry)
+    with jax.named_scope(f"at_most_{-(-s // block)}_times"):  # for a plan
+        _, total, out = jax.lax.fori_loop(0, (visible.max() + block - 1) // block, read, carry)
     out = (out / total).reshape(b, kv, n // kv, t, h)
     return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)
 
