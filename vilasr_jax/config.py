@@ -287,7 +287,7 @@ class MeshSection:
     data: int = -1
     fsdp: int = 1
     model: int = 1
-    sequence_parallel: bool = False  # between blocks, split the tokens of a row over the model axis
+    context_parallel: bool = False  # training: the model axis splits the tokens of a row, not widths
     cpu_devices: int = 1  # on a machine without accelerators: virtual devices that share its cores
 
 

@@ -49,7 +49,7 @@ def published_7b(stages: tuple[str, ...]) -> JobConfig:
             tokens=(4096, 8192, 12288, TOKENS), images=(8, 24, 48), patches=(4 * IMAGE_TOKENS,)
         ),
         drawing=DrawingSection(max_turns=10, max_images=45),
-        mesh=MeshSection(data=1, fsdp=-1, model=4, sequence_parallel=True),
+        mesh=MeshSection(data=1, fsdp=-1, model=4, context_parallel=True),
         engine=EngineSection(
             slots=128,
             prompt_tokens=(1024, 2048, 5120),
@@ -106,7 +106,7 @@ def small_host_3b(stages: tuple[str, ...]) -> JobConfig:
         buckets=BucketSection(tokens=(4096, most), images=(8, 24), patches=(4 * IMAGE_TOKENS,)),
         packing=PackingSection(tokens=most, vision_rows=24, patches=4 * IMAGE_TOKENS),
         drawing=dataclasses.replace(job.drawing, max_images=24),
-        mesh=MeshSection(data=1, fsdp=-1, model=2, sequence_parallel=True),
+        mesh=MeshSection(data=1, fsdp=-1, model=2, context_parallel=True),
         engine=dataclasses.replace(job.engine, slots=32, prompt_images=(1, 4, 8)),
         cold_start=dataclasses.replace(job.cold_start, batch=16, accumulate=4),
         reflect=dataclasses.replace(job.reflect, batch=16, accumulate=4, sampling=sampling),

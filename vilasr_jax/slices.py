@@ -47,7 +47,7 @@ def on_slice(job: JobConfig, name: str) -> JobConfig:
     return dataclasses.replace(
         job,
         model=dataclasses.replace(job.model, remat=remat),
-        mesh=MeshSection(data=1, fsdp=shards, model=model, sequence_parallel=model > 1),
+        mesh=MeshSection(data=1, fsdp=shards, model=model, context_parallel=model > 1),
         cold_start=dataclasses.replace(job.cold_start, accumulate=job.cold_start.batch // shards),
         reflect=dataclasses.replace(job.reflect, accumulate=job.reflect.batch // shards),
         rl=dataclasses.replace(job.rl, micro_batch=shards),

@@ -62,7 +62,7 @@ def test_steps_lower_at_full_size(name):
     mesh = make_mesh(MeshSection(data=1, fsdp=-1, model=job.mesh.model))
     config = preset(
         job.model.preset, dtype=job.model.dtype, remat=job.model.remat, attention="splash_interpret",
-        sequence_parallel=True,
+        context_parallel=True,
     )  # fmt: skip
     graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
     optimizer = make_optimizer(section.optimizer, 100)

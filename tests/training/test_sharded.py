@@ -137,12 +137,19 @@ def gathered(program):
     return [tuple(map(int, shape.split(","))) for shape in found]
 
 
-def test_sft_on_a_mixed_mesh_with_a_frozen_tower_and_split_tokens():
-    state, program = check_same(sft, "mixed", VISION, sequence_parallel=True)
+def test_sft_on_a_mixed_mesh_with_a_frozen_tower():
+    state, program = check_same(sft, "mixed", VISION)
     check_layout(state, "mixed")
     assert not jax.tree.leaves(state.params["visual"] if "visual" in state.params else {})
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) == 2 * trained + 1  # and a counter
+    check_gathers(program)
+
+
+@pytest.mark.parametrize("attention", ["xla", "splash_interpret"])
+def test_sft_with_devices_that_share_a_rows_tokens(attention):
+    state, program = check_same(sft, "mixed", VISION, context_parallel=True, attention=attention)
+    check_layout(state, "mixed")
     check_gathers(program)
 
 

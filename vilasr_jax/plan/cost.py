@@ -207,7 +207,7 @@ def _kernel(computation: Computation, instruction: Instruction, times: int) -> K
 
 
 def _splash_flops(computation: Computation, instruction: Instruction) -> float:
-    """Of an attention kernel: 2 matrix products of [t, t] a head forward, 5 backward; when causal, half.
+    """Of an attention kernel: 2 matrix products of queries and keys a head forward, 5 backward; when causal, half.
 
     0 for another kernel. The model names its causal attention in the operation's path.
     """
@@ -223,5 +223,6 @@ def _splash_flops(computation: Computation, instruction: Instruction) -> float:
         if kind in ("bf16", "f32") and len(dims) in (3, 4)
     ]
     q = max(shapes, key=math.prod)  # [.., heads, t, h]
+    keys = max(dims[-2] for dims in shapes if dims[-1] == q[-1])
     causal = 0.5 if "causal" in instruction.op_name else 1.0
-    return causal * match * 2 * math.prod(q) * q[-2]
+    return causal * match * 2 * math.prod(q) * keys

@@ -214,7 +214,7 @@ def sweep(
 
 
 def variants(job: JobConfig, topology: Topology, step: str) -> Iterator[dict[str, Any]]:
-    """Keys to try: little tensor parallelism first, little computed again, large batches."""
+    """Keys to try: few devices for a row first, little computed again, large batches."""
     size = topology.size
     for model in (1, 2, 4, 8):
         if size % model or size // model < 1:
@@ -223,7 +223,7 @@ def variants(job: JobConfig, topology: Topology, step: str) -> Iterator[dict[str
         for remat in ("dots", "attention", "full"):
             for rows in (4, 2, 1):
                 keys = {"mesh.data": 1, "mesh.fsdp": shards, "mesh.model": model, "model.remat": remat}
-                keys["mesh.sequence_parallel"] = model > 1
+                keys["mesh.context_parallel"] = model > 1
                 if step == "sft":
                     keys |= {"cold_start.batch": rows * shards, "cold_start.accumulate": 1}
                 else:

@@ -59,7 +59,7 @@ def model_config(job: JobConfig, layers: int = 0) -> ModelConfig:
     """The job's model, with fewer layers where `layers` says so."""
     fields: dict[str, Any] = dict(
         dtype=job.model.dtype, param_dtype=job.model.param_dtype, remat=job.model.remat,
-        attention=job.model.attention, sequence_parallel=job.mesh.sequence_parallel,
+        attention=job.model.attention, context_parallel=job.mesh.context_parallel,
     )  # fmt: skip
     if layers:
         fields["num_layers"] = layers

@@ -117,7 +117,7 @@ class Context:
             param_dtype=job.model.param_dtype,
             remat=job.model.remat,
             attention=job.model.attention,
-            sequence_parallel=job.mesh.sequence_parallel,
+            context_parallel=job.mesh.context_parallel,
         )
         if job.model.init_from:
             return open_hf(job.model.init_from, **fields)[0]

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from vilasr_jax.models.qwen2_5_vl.context_parallel import AXIS, balanced, gather_tokens
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
 from vilasr_jax.models.qwen2_5_vl.sharding import split_by_heads, split_by_rows
-from vilasr_jax.models.qwen2_5_vl.splash import splash_self_attention
+from vilasr_jax.models.qwen2_5_vl.splash import splash_context_attention, splash_self_attention
 from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
@@ -23,7 +24,9 @@ _CACHE_BLOCK = 128  # cache slots read at once by a row of new tokens
 _DECODE_BLOCK = 256  # by a batch of single tokens
 
 
-def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla", by_rows: bool = False):
+def self_attention(
+    q, k, v, segment_ids, *, causal: bool, backend: str = "xla", by_rows: bool = False, width: int | None = None
+):
     """softmax(q k^T / sqrt(h)) v among the tokens of one segment.
 
     Args:
@@ -32,13 +35,14 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla", 
       causal: whether tokens see only themselves and what is before them.
       backend: "xla" (plain), "splash" (TPU kernels) or "splash_interpret" (those kernels, slowly, anywhere).
       by_rows: on a mesh, the devices of `model` have rows of their own, not heads.
+      width: of a head, where q, k and v are padded with zeros for the kernels; by default h.
 
     Returns:
       [b, t, n, h] in q's dtype.
     """
     if backend != "xla":
         kernel = partial(
-            splash_self_attention, causal=causal, interpret=backend == "splash_interpret"
+            splash_self_attention, causal=causal, width=width, interpret=backend == "splash_interpret"
         )
         rows, _, heads, _ = q.shape
         split = split_by_rows(kernel, rows) if by_rows else split_by_heads(kernel, rows, heads, k.shape[2])
@@ -58,6 +62,27 @@ def self_attention(q, k, v, segment_ids, *, causal: bool, backend: str = "xla", 
         for start, end in zip([0, *ends], ends, strict=False)
     ]
     return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+
+
+def context_attention(q, k, v, segment_ids, *, backend: str = "xla"):
+    """Causal `self_attention` by a device that holds a part of each row's tokens (see `context_parallel`).
+
+    Args:
+      q: [b, t / n, heads, h]; k, v: [b, t / n, kv, h].
+      segment_ids: int [b, t / n].
+      backend: as in `self_attention`.
+
+    Returns:
+      [b, t / n, heads, h] in q's dtype.
+    """
+    k, v, key_ids = (gather_tokens(x) for x in (k, v, segment_ids))
+    if backend != "xla":
+        interpret = backend == "splash_interpret"
+        return splash_context_attention(q, k, v, segment_ids, key_ids, interpret=interpret)
+    t, own = k.shape[1], q.shape[1]
+    order = jnp.asarray(balanced(t, t // own)).reshape(-1, own)[jax.lax.axis_index(AXIS)]
+    mask = (segment_ids[:, :, None] == key_ids[:, None, :]) & (key_ids != 0)[:, None, :]
+    return _plain(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask & (order[:, None] >= jnp.arange(t)))
 
 
 def banded_attention(q, k, v, segment_ids, longest: int):

@@ -78,7 +78,7 @@ class ModelConfig:
     # what it reads in the language model), full.
     remat: str = "none"
     attention: str = "xla"  # attention backend
-    sequence_parallel: bool = False  # split tokens over the mesh's model axis between blocks
+    context_parallel: bool = False  # training: the mesh's model axis splits the tokens of a row, not widths
     scan_unroll: int = 1  # layers unrolled in each scan step; small models on CPU like them all
 
     def __post_init__(self):

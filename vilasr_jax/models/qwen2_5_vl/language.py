@@ -1,16 +1,18 @@
 """The language model: a decoder with grouped-query attention, M-RoPE and SwiGLU."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from vilasr_jax.models.qwen2_5_vl.attention import cached_attention, self_attention
+from vilasr_jax.models.qwen2_5_vl.attention import cached_attention, context_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache, write, write_slots
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
-from vilasr_jax.models.qwen2_5_vl.layers import Embedding, Linear, RMSNorm, SwiGLU
-from vilasr_jax.models.qwen2_5_vl.rope import mrope, rotate
+from vilasr_jax.models.qwen2_5_vl.context_parallel import devices, on_own_tokens
+from vilasr_jax.models.qwen2_5_vl.layers import Embedding, Heads, Linear, RMSNorm, SwiGLU
+from vilasr_jax.models.qwen2_5_vl.rope import mrope
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION, scan_layers, unstack
 
@@ -30,23 +32,17 @@ class DecoderLayer(nnx.Module):
             d, config.intermediate_size, config, bias=False, act_rf=layout("training").mlp_act_rf, rngs=rngs,
             layers=n,
         )  # fmt: skip
-        self.head_dim = h
-        self.act_btd = layout("training", sequence_parallel=config.sequence_parallel).act_btd
-        self.gathered_btd = layout("training").act_btd  # where each device needs all tokens of its rows
+        self.heads = Heads(h, config.attention)
+        self.act_btd = layout("training").act_btd
 
     def __call__(self, x, rope, attend: Callable):
         """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets them rotated."""
-        b, t, _ = x.shape
-        y = constrain(self.input_layernorm(x), self.gathered_btd)
-        q, k, v = (
-            proj(y).reshape(b, t, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q, k, v = (checkpoint_name(a, ATTENTION) for a in (rotate(q, rope), rotate(k, rope), v))
-        out = attend(q, k, v)
-        y = constrain(self.o_proj(out.reshape(b, t, -1)), self.gathered_btd)
-        x = checkpoint_name(constrain(x + y, self.act_btd), ATTENTION)
-        y = self.mlp(constrain(self.post_attention_layernorm(x), self.gathered_btd))
-        return constrain(x + constrain(y, self.gathered_btd), self.act_btd)
+        y = self.input_layernorm(x)
+        q, k, v = (self.heads.split(y, proj)[0] for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = self.heads.rotate(q, rope), self.heads.rotate(k, rope)
+        out = attend(*(checkpoint_name(a, ATTENTION) for a in (q, k, v)))
+        x = checkpoint_name(x + constrain(self.heads.join(out, self.o_proj), self.act_btd), ATTENTION)
+        return x + constrain(self.mlp(self.post_attention_layernorm(x)), self.act_btd)
 
 
 class LanguageModel(nnx.Module):
@@ -63,17 +59,28 @@ class LanguageModel(nnx.Module):
         return mrope(positions, c.head_dim, c.rope_theta, c.mrope_section)
 
     def __call__(self, x, positions, segment_ids):
-        """x [b, t, d], positions [3, b, t], segment_ids [b, t] (0 = padding) -> hidden [b, t, d], normed."""
+        """x [b, t, d], positions [3, b, t], segment_ids [b, t] (0 = padding) -> hidden [b, t, d], normed.
+
+        With context parallelism tokens come, and go, in the order of `context_parallel.balanced`.
+        """
+        if devices(self.config) == 1:
+            x, attend = constrain(x, self.layers.act_btd), partial(self_attention, causal=True)
+            return self.norm(self._scan(self.layers, x, positions, segment_ids, attend))
+        graphdef, weights = nnx.split(self.layers)
+
+        def run(weights, x, positions, segment_ids, gather):
+            layers = nnx.merge(graphdef, weights)
+            return self._scan(layers, x, positions, segment_ids, context_attention, gather)
+
+        return self.norm(on_own_tokens(run, weights, x, positions, segment_ids, self.config.dtype))
+
+    def _scan(self, layers, x, positions, segment_ids, attend, gather=None):
         c, rope = self.config, self._rope(positions)
-
-        def attend(q, k, v):
-            return self_attention(q, k, v, segment_ids, causal=True, backend=c.attention)
-
-        x = scan_layers(
-            self.layers, lambda layer, x, _: layer(x, rope, attend), constrain(x, self.layers.act_btd),
-            remat=c.remat, unroll=min(c.scan_unroll, c.num_layers),
+        attend = partial(attend, segment_ids=segment_ids, backend=c.attention)
+        return scan_layers(
+            layers, lambda layer, x, _: layer(x, rope, attend), x,
+            remat=c.remat, unroll=min(c.scan_unroll, c.num_layers), gather=gather,
         )  # fmt: skip
-        return self.norm(x)
 
     def extend(self, x, positions, valid, cache: KVCache, layers: list[DecoderLayer] | None = None) -> tuple:
         """Reads new tokens into the cache; see `Qwen2_5_VL.extend`."""

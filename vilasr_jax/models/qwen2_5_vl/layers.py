@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from vilasr_jax.models.qwen2_5_vl.rope import rotate
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
+
+LANES = 128  # of a TPU: what its kernels read at once
 
 
 def matmul_precision(dtype) -> jax.lax.Precision:
@@ -37,6 +40,58 @@ class Linear(nnx.Module):
         y = jnp.dot(rows, kernel, precision=matmul_precision(self.dtype))
         y = y if self.bias is None else y + self.bias[...].astype(self.dtype)
         return y.reshape(*x.shape[:-1], -1)
+
+
+class Heads:
+    """Linear maps into and out of attention heads of width h, [b, t, n, h].
+
+    For TPU kernels the tokens of a head come to lie side by side, as the kernels read them, and each half of a
+    head may be filled up with zeros, in the weights, to half of what the kernels read at once. No product
+    changes, and nothing is moved or padded between a map and a kernel.
+
+    Args:
+      head_dim: h.
+      attention: backend.
+      fill: fill up for kernels.
+    """
+
+    def __init__(self, head_dim: int, attention: str, *, fill: bool = False):
+        self.head_dim, self.plain = head_dim, attention == "xla"
+        self.padding = -head_dim % LANES if fill and not self.plain else 0
+
+    def split(self, x, linear: Linear, parts: int = 1) -> list:
+        """x [b, t, d] -> `parts` arrays [b, t, n, h + padding]."""
+        if self.plain:
+            y = linear(x).reshape(*x.shape[:2], -1, self.head_dim)
+            return jnp.split(y, parts, axis=2)
+        x = x.astype(linear.dtype)
+        kernels = jnp.split(self._wide(linear.kernel[...].astype(x.dtype), 1), parts, axis=1)
+        biases = jnp.split(self._wide(linear.bias[...].astype(x.dtype), 0), parts)
+        precision = matmul_precision(x.dtype)
+        return [
+            (jnp.einsum("btd,dnh->bnth", x, w, precision=precision) + c[:, None]).swapaxes(1, 2)
+            for w, c in zip(kernels, biases, strict=True)
+        ]
+
+    def join(self, x, linear: Linear):
+        """x [b, t, n, h + padding] -> [b, t, d]."""
+        if self.plain:
+            return linear(x.reshape(*x.shape[:2], -1))
+        kernel = self._wide(linear.kernel[...].astype(x.dtype), 0)
+        y = jnp.einsum("bnth,nhd->btd", x.swapaxes(1, 2), kernel, precision=matmul_precision(x.dtype))
+        return y if linear.bias is None else y + linear.bias[...].astype(x.dtype)
+
+    def rotate(self, x, rope):
+        """`rope.rotate` of x [b, t, n, h + padding]."""
+        rope = [jnp.pad(a, ((0, 0), (0, 0), (0, self.padding // 2))) for a in rope]
+        return rotate(x, rope, by_matrix=not self.plain)
+
+    def _wide(self, weight, axis: int):
+        """[.., n * h, ..] -> [.., n, h + padding, ..] along `axis`."""
+        before, after = weight.shape[:axis], weight.shape[axis + 1 :]
+        halves = weight.reshape(*before, -1, 2, self.head_dim // 2, *after)
+        padding = [(0, 0)] * (axis + 2) + [(0, self.padding // 2)] + [(0, 0)] * len(after)
+        return jnp.pad(halves, padding).reshape(*before, -1, self.head_dim + self.padding, *after)
 
 
 class RMSNorm(nnx.Module):
@@ -68,7 +123,9 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x):
         rows = x.reshape(-1, x.shape[-1])  # see Linear
-        hidden = constrain(_silu(self.gate_proj(rows)) * self.up_proj(rows), self.act_rf)
+        # Kept apart: TPUs would compute the product again for each block of the matrix products that read it.
+        gate, up = jax.lax.optimization_barrier((self.gate_proj(rows), self.up_proj(rows)))
+        hidden = jax.lax.optimization_barrier(constrain(_silu(gate) * up, self.act_rf))
         rows = self.down_proj(hidden)
         return rows.reshape(x.shape)
 

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
+from vilasr_jax.models.qwen2_5_vl.context_parallel import Split, devices
 from vilasr_jax.models.qwen2_5_vl.language import LanguageModel
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, matmul_precision
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
@@ -43,7 +44,7 @@ class Qwen2_5_VL(nnx.Module):
           image_index: int [b, t], which of the row's vision tokens stands here, -1 for text; or None.
           vision_tokens: [b, m, d] from `encode_vision`; or None.
         """
-        act_btd = self.language_model.layers.act_btd
+        act_btd = layout("training").act_btd
         x = constrain(self.language_model.embed_tokens(tokens), act_btd)
         if image_index is None or vision_tokens is None:
             return x
@@ -51,19 +52,6 @@ class Qwen2_5_VL(nnx.Module):
             vision_tokens, jnp.maximum(image_index, 0)[..., None], axis=1, mode="clip"
         )
         return jnp.where(image_index[..., None] >= 0, constrain(picked, act_btd).astype(x.dtype), x)
-
-    def decode_layers(self, x, positions, segment_ids) -> jax.Array:
-        """All decoder layers and the final norm, for training.
-
-        Args:
-          x: [b, t, d] from `embed`.
-          positions: int [3, b, t], M-RoPE time, row and column.
-          segment_ids: int [b, t]; causal attention inside each segment, 0 is padding.
-
-        Returns:
-          Hidden states [b, t, d].
-        """
-        return self.language_model(x, positions, segment_ids)
 
     def gather_head(self) -> None:
         """Gathers the output head over fsdp, for a loop that calls `logits` again and again.
@@ -89,9 +77,24 @@ class Qwen2_5_VL(nnx.Module):
         )  # fmt: skip
 
     def __call__(self, tokens, positions, segment_ids, image_index=None, vision=None) -> jax.Array:
-        """Hidden states [b, t, d] of whole sequences; arguments as in `embed` and `decode_layers`."""
+        """Hidden states [b, t, d] of whole sequences, for training.
+
+        Args:
+          tokens: int [b, t].
+          positions: int [3, b, t], M-RoPE time, row and column.
+          segment_ids: int [b, t]; causal attention inside each segment, 0 is padding.
+          image_index: as in `embed`.
+          vision: the rows' pictures; or None.
+        """
         vision_tokens = None if vision is None else self.encode_vision(vision)
-        return self.decode_layers(self.embed(tokens, image_index, vision_tokens), positions, segment_ids)
+        shared = devices(self.config)
+        if shared == 1:
+            return self.language_model(self.embed(tokens, image_index, vision_tokens), positions, segment_ids)
+        split = Split(tokens.shape[1], shared, self.config.attention)
+        tokens, positions, segment_ids = map(split.divide, (tokens, positions, segment_ids))
+        image_index = None if image_index is None else split.divide(image_index, -1)
+        x = constrain(self.embed(tokens, image_index, vision_tokens), layout("training").own_btd)
+        return split.unite(self.language_model(x, positions, segment_ids))
 
     def extend(self, x, positions, valid, cache: KVCache, layers=None) -> tuple[jax.Array, KVCache]:
         """Reads t more tokens a row into the cache: prefill, insertion of a turn, (t = 1) a decoding step.

@@ -38,6 +38,7 @@ class Sharding:
     embed_act_btd: P  # this; an all-to-all over fsdp then makes
     embed_rows_btd: P  # this of it
     act_btd: P  # between the decoder's blocks
+    own_btd: P  # there, where the devices of `model` share a row's tokens
     mlp_act_rf: P  # rows are all tokens of a batch; inside an MLP
     act_rpd: P  # vision rows and their patches, and inside the tower's MLPs: each device its own pictures
 
@@ -62,25 +63,21 @@ _TRAINING = Sharding(
     embed_act_btd=P("data", None, ("model", "fsdp")),
     embed_rows_btd=P(("data", "fsdp"), None, "model"),
     act_btd=P(("data", "fsdp")),
+    own_btd=P(("data", "fsdp"), "model"),
     mlp_act_rf=P(("data", "fsdp"), "model"),
     act_rpd=P(("data", "fsdp", "model")),
 )
 
 
-def layout(mode: str, *, sequence_parallel: bool = False) -> Sharding:
+def layout(mode: str) -> Sharding:
     """The layout of a mode, "training" or "rollout".
 
     Training splits weights over `fsdp` and `model`, and gathers a layer's over `fsdp` when it is used.
     Sampling reads every weight at each token, so a rollout splits them over `model` alone.
 
-    Args:
-      mode: "training" or "rollout".
-      sequence_parallel: between blocks, split tokens over `model` (arXiv 2205.05198): what tensor parallelism
-        leaves whole there is the largest array of a long sequence.
     """
     if mode == "training":
-        split = {"act_btd": P(("data", "fsdp"), "model")} if sequence_parallel else {}
-        return dataclasses.replace(_TRAINING, **split)
+        return _TRAINING
     if mode != "rollout":
         raise ValueError(f"a layout is for training or rollout, not {mode!r}")
     return Sharding(**{name: _without(spec, "fsdp") for name, spec in vars(_TRAINING).items()})
@@ -171,6 +168,8 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     free = set(mesh.auto_axes)
+    if not free:
+        return x
 
     def kept(axes: Any) -> Any:
         names = tuple(name for name in ((axes,) if isinstance(axes, str) else axes or ()) if name in free)

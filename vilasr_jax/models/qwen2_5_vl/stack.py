@@ -14,7 +14,9 @@ _POLICIES = {
 }
 
 
-def scan_layers(stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "none", unroll: int = 1):
+def scan_layers(
+    stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "none", unroll: int = 1, gather=None
+):
     """Applies `apply(layer, x, per_layer[i]) -> x` for each layer in turn with `jax.lax.scan`.
 
     Args:
@@ -24,6 +26,7 @@ def scan_layers(stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "no
       per_layer: pytree of arrays with a leading layer axis, or None.
       remat: what the backward pass computes again, one of `config.REMAT_POLICIES`.
       unroll: layers written out in each step of the loop.
+      gather: makes one layer's weights ready for use; by default the compiler does, as it sees fit.
 
     Returns:
       x after the last layer.
@@ -35,7 +38,7 @@ def scan_layers(stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "no
         layer_state, extra = inputs
         # Lays nothing out anew going forward; going back, each layer's gradient is summed straight into the
         # parts that the devices keep.
-        layer_state = jax.tree.map(constrain, layer_state, specs)
+        layer_state = gather(layer_state) if gather else jax.tree.map(constrain, layer_state, specs)
         return apply(nnx.merge(graphdef, layer_state), x, extra), None
 
     if remat != "none":

@@ -10,8 +10,8 @@ from flax import nnx
 from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.attention import banded_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
-from vilasr_jax.models.qwen2_5_vl.layers import Linear, RMSNorm, SwiGLU
-from vilasr_jax.models.qwen2_5_vl.rope import rope_2d, rotate
+from vilasr_jax.models.qwen2_5_vl.layers import Heads, Linear, RMSNorm, SwiGLU
+from vilasr_jax.models.qwen2_5_vl.rope import rope_2d
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import scan_layers
 
@@ -29,16 +29,13 @@ class VisionBlock(nnx.Module):
             v.hidden_size, v.intermediate_size, config, bias=True, act_rf=layout("training").act_rpd,
             rngs=rngs, layers=n,
         )  # fmt: skip
-        self.heads = (v.num_heads, v.head_dim)
+        self.heads = Heads(v.head_dim, config.attention, fill=True)
 
     def __call__(self, x, rope, attend):
         """x [r, p, d], rope (cos, sin) [r, p, h/2] -> [r, p, d]; `attend` gets q, k, v [r, p, n, h]."""
-        r, p, d = x.shape
-        q, k, v = jnp.split(
-            self.qkv(self.norm1(x)).reshape(r, p, 3 * self.heads[0], self.heads[1]), 3, axis=2
-        )
-        out = attend(rotate(q, rope), rotate(k, rope), v)
-        x = x + self.proj(out.reshape(r, p, d))
+        q, k, v = self.heads.split(self.norm1(x), self.qkv, 3)
+        out = attend(self.heads.rotate(q, rope), self.heads.rotate(k, rope), v)
+        x = x + self.heads.join(out, self.proj)
         return x + self.mlp(self.norm2(x))
 
 
@@ -89,7 +86,9 @@ class VisionTower(nnx.Module):
         def attend(full, q, k, v):
             if not banded:
                 ids = jnp.where(full, image_ids, window_ids)
-                return self_attention(q, k, v, ids, causal=False, backend=backend, by_rows=True)
+                return self_attention(
+                    q, k, v, ids, causal=False, backend=backend, by_rows=True, width=config.head_dim
+                )
             return jax.lax.cond(
                 full,
                 partial(self_attention, segment_ids=image_ids, causal=False),

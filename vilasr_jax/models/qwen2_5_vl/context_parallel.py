@@ -1,0 +1,111 @@
+"""Context parallelism: the devices of a mesh's model axis share the tokens of a row (arXiv 2411.01783).
+
+Each device computes whole layers for its own tokens: it gathers a layer's weights when it uses them, and the
+keys and values of the other tokens. Causal attention costs more the later a token stands, so each device takes
+a part of both ends:
+
+    tokens   0 1 2 3 4 5 6 7      two devices: 0 1 6 7 and 2 3 4 5
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from vilasr_jax.models.qwen2_5_vl.layers import LANES
+from vilasr_jax.models.qwen2_5_vl.sharding import constrain, fitted, layout, partition_specs
+
+AXIS = "model"
+
+
+def devices(config: Any) -> int:
+    """How many devices share a row's tokens, on the mesh that the caller has set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not config.context_parallel or mesh.empty or AXIS not in mesh.auto_axes:
+        return 1
+    return dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))[AXIS]
+
+
+def balanced(t: int, n: int) -> np.ndarray:
+    """The order in which n devices hold t tokens, one device after the other; 2 n must divide t.
+
+    >>> balanced(8, 2).tolist()
+    [0, 1, 6, 7, 2, 3, 4, 5]
+    """
+    return np.arange(t).reshape(2 * n, -1)[_parts(n)].reshape(-1)
+
+
+def _parts(n: int) -> list[int]:
+    return [part for i in range(n) for part in (i, 2 * n - 1 - i)]
+
+
+class Split:
+    """Rows of `t` tokens, padded, for n devices that share them."""
+
+    def __init__(self, t: int, n: int, backend: str):
+        self.t, self.n = t, n
+        self.padding = -t % (2 * n * (1 if backend == "xla" else LANES))
+        self.order = balanced(t + self.padding, n)
+
+    def divide(self, x: jax.Array, fill: int = 0) -> jax.Array:
+        """[..., t] in the row's order -> in that of the devices; padding is `fill`."""
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.padding)], constant_values=fill)
+        return x[..., self.order]
+
+    def unite(self, x: jax.Array) -> jax.Array:
+        """[b, tokens, d] in the devices' order -> [b, t, d] in the row's, each row whole on its device."""
+        return in_order(constrain(x, layout("training").act_btd), self.n)[:, : self.t]
+
+
+def in_order(x: jax.Array, n: int) -> jax.Array:
+    """[b, t, ...] from the order of `balanced` back to the row's."""
+    parts = jnp.split(x, 2 * n, axis=1)
+    return jnp.concatenate([parts[i] for i in np.argsort(_parts(n))], axis=1)
+
+
+def gather_tokens(x: jax.Array) -> jax.Array:
+    """Inside `on_own_tokens`: a device's [b, t / n, ...] -> all tokens of its rows in their order [b, t, ...]."""
+    return in_order(_gathered(x, AXIS, 1), jax.lax.axis_size(AXIS))
+
+
+def on_own_tokens(run: Callable, layers: Any, x, positions, segment_ids, dtype: Any) -> jax.Array:
+    """`run(layers, x, positions, segment_ids, gather) -> x` by each device on its own tokens.
+
+    Args:
+      run: gets the device's part of each array; `gather` makes the weights of one layer whole.
+      layers: stacked weights, laid out as `sharding.partition_specs` says.
+      x: [b, t, d]; positions: [3, b, t]; segment_ids: [b, t]; all in the order of `balanced`.
+      dtype: of the weights when they are used, and while they are gathered.
+
+    Returns:
+      [b, t, d], laid out as x.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    specs = jax.tree.map(lambda leaf, spec: fitted(spec, leaf.shape, mesh), layers, partition_specs(layers))
+    rows = fitted(P(("data", "fsdp"), AXIS), x.shape, mesh)
+
+    def gather(layer: Any) -> Any:
+        return jax.tree.map(lambda leaf, spec: _whole(leaf, P(*spec[1:]), dtype), layer, specs)
+
+    def own(layers, x, positions, segment_ids):
+        return run(layers, x, positions, segment_ids, gather)
+
+    return jax.shard_map(
+        own, in_specs=(specs, rows, P(None, *rows), rows), out_specs=rows, check_vma=False
+    )(layers, x, positions, segment_ids)  # fmt: skip
+
+
+def _whole(weight: jax.Array, spec: P, dtype: Any) -> jax.Array:
+    """Gathers over `AXIS` first: it has few devices, and the parts are still small."""
+    for at, axes in sorted(enumerate(spec), key=lambda dim: dim[1] != AXIS):
+        if axes:
+            weight = _gathered(weight.astype(dtype), axes, at)
+    return weight
+
+
+def _gathered(x: jax.Array, axes: Any, at: int) -> jax.Array:
+    """By way of the first axis: along others XLA sums gradients on every device before it cuts them."""
+    return jnp.moveaxis(jax.lax.all_gather(jnp.moveaxis(x, at, 0), axes, tiled=True), 0, at)
