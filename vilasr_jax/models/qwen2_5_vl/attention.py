@@ -22,6 +22,7 @@ _BLOCK = 64  # queries of a causal block, at least
 _MAX_BLOCKS = 16
 _CACHE_BLOCK = 128  # cache slots read at once by a row of new tokens
 _DECODE_BLOCK = 256  # by a batch of single tokens
+_TPU_CACHE_BLOCK = 2048  # by a row of new tokens on a TPU
 
 
 def self_attention(
@@ -120,7 +121,7 @@ def banded_attention(q, k, v, segment_ids, longest: int):
     return out.reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
 
-def cached_attention(q, k, v, visible):
+def cached_attention(q, k, v, visible, *, backend: str = "xla"):
     """Attention into a cache: query j of row i sees slots 0 .. visible[i, j] - 1.
 
     Slots are read a block at a time, up to the last that any query of the row (of the batch, when a row has
@@ -130,15 +131,20 @@ def cached_attention(q, k, v, visible):
     Args:
       q: [b, t, n, h]; k, v: [b, kv, s, h], as the cache keeps them.
       visible: int [b, t], at least 1.
+      backend: of the model. On a TPU a turn of the loop costs as much as reading 1,000 slots: blocks are larger,
+        and single tokens read the whole cache.
 
     Returns:
       [b, t, n, h] in q's dtype.
     """
+    tpu = backend != "xla"
+    if q.shape[1] == 1 and tpu:
+        return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[..., None])
     if q.shape[1] == 1:
         return _blockwise(q, k, v, visible, _DECODE_BLOCK)
 
     def row(arguments):
-        return _blockwise(*(x[None] for x in arguments), _CACHE_BLOCK)[0]
+        return _blockwise(*(x[None] for x in arguments), _TPU_CACHE_BLOCK if tpu else _CACHE_BLOCK)[0]
 
     return jax.lax.map(row, (q, k, v, visible))
 

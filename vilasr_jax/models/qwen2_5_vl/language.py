@@ -93,7 +93,7 @@ class LanguageModel(nnx.Module):
 
             def attend(q, k, v, i=i):
                 keys[i], values[i] = write(keys[i], k, slots), write(values[i], v, slots)
-                return cached_attention(q, keys[i], values[i], visible)
+                return cached_attention(q, keys[i], values[i], visible, backend=self.config.attention)
 
             x = layer(x, rope, attend)
         length = cache.length + valid.sum(axis=1, dtype=jnp.int32)
