@@ -207,7 +207,7 @@ def _kernel(computation: Computation, instruction: Instruction, times: int) -> K
 
 
 def _splash_flops(computation: Computation, instruction: Instruction) -> float:
-    """Of an attention kernel: 2 matrix products of queries and keys a head forward, 5 backward; when causal, half.
+    """Of an attention kernel: 2 products of queries and keys a head forward, 5 backward; when causal, half.
 
     0 for another kernel. The model names its causal attention in the operation's path.
     """

@@ -142,8 +142,9 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     """How often the body of `loop`, a `while` of `computation`, runs; at most, where it may end early.
 
     The counter, its start and step are read from the loop itself; a condition that also asks for something
-    else (decoding stops early when enough rows have ended) counts as if it never did. Where the bound itself is
-    computed (attention reads as much of a cache as is full), the scope "at_most_N_times" around the loop says it.
+    else (decoding stops early when enough rows have ended) counts as if it never did. Where the bound itself
+    is computed (attention reads as much of a cache as is full), the scope "at_most_N_times" around the loop
+    says it.
 
     Raises:
       UnknownTripCountError: the loop has no counter with a constant bound.

@@ -26,7 +26,15 @@ _TPU_CACHE_BLOCK = 2048  # by a row of new tokens on a TPU
 
 
 def self_attention(
-    q, k, v, segment_ids, *, causal: bool, backend: str = "xla", by_rows: bool = False, width: int | None = None
+    q,
+    k,
+    v,
+    segment_ids,
+    *,
+    causal: bool,
+    backend: str = "xla",
+    by_rows: bool = False,
+    width: int | None = None,
 ):
     """softmax(q k^T / sqrt(h)) v among the tokens of one segment.
 
@@ -131,8 +139,8 @@ def cached_attention(q, k, v, visible, *, backend: str = "xla"):
     Args:
       q: [b, t, n, h]; k, v: [b, kv, s, h], as the cache keeps them.
       visible: int [b, t], at least 1.
-      backend: of the model. On a TPU a turn of the loop costs as much as reading 1,000 slots: blocks are larger,
-        and single tokens read the whole cache.
+      backend: of the model. On a TPU a turn of the loop costs as much as reading 1,000 slots: blocks are
+        larger, and single tokens read the whole cache.
 
     Returns:
       [b, t, n, h] in q's dtype.

@@ -1,8 +1,8 @@
 """Context parallelism: the devices of a mesh's model axis share the tokens of a row (arXiv 2411.01783).
 
-Each device computes whole layers for its own tokens: it gathers a layer's weights when it uses them, and the
-keys and values of the other tokens. Causal attention costs more the later a token stands, so each device takes
-a part of both ends:
+Each device computes whole layers for its own tokens: it gathers a layer's weights when it uses them, and
+the keys and values of the other tokens. Causal attention costs more the later a token stands, so each device
+takes a part of both ends:
 
     tokens   0 1 2 3 4 5 6 7      two devices: 0 1 6 7 and 2 3 4 5
 """
@@ -67,7 +67,7 @@ def in_order(x: jax.Array, n: int) -> jax.Array:
 
 
 def gather_tokens(x: jax.Array) -> jax.Array:
-    """Inside `on_own_tokens`: a device's [b, t / n, ...] -> all tokens of its rows in their order [b, t, ...]."""
+    """Inside `on_own_tokens`: a device's [b, t / n, ...] -> its rows' tokens in their order [b, t, ...]."""
     return in_order(_gathered(x, AXIS, 1), jax.lax.axis_size(AXIS))
 
 

@@ -45,8 +45,8 @@ class Linear(nnx.Module):
 class Heads:
     """Linear maps into and out of attention heads of width h, [b, t, n, h].
 
-    For TPU kernels the tokens of a head come to lie side by side, as the kernels read them, and each half of a
-    head may be filled up with zeros, in the weights, to half of what the kernels read at once. No product
+    For TPU kernels the tokens of a head come to lie side by side, as the kernels read them, and each half of
+    a head may be filled up with zeros, in the weights, to half of what the kernels read at once. No product
     changes, and nothing is moved or padded between a map and a kernel.
 
     Args:
