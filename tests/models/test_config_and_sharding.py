@@ -1,13 +1,18 @@
 """Presets, checks of sizes, and the layout on a mesh."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, NamedSharding
 
 from tests.models.small import SMALL
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, layout, partition_specs, preset
+from vilasr_jax.models.qwen2_5_vl.context_parallel import balanced, in_order
 
 # 7B's is the published figure; the others keep the presets from changing unseen.
 PARAMETERS = {"3b": 3_754_622_976, "7b": 8_292_166_656, "32b": 33_452_718_336, "72b": 73_410_777_344}
@@ -77,3 +82,12 @@ def test_7b_divides_on_a_pod():
     )
     for leaf, spec in zip(jax.tree.leaves(params), specs, strict=True):
         NamedSharding(mesh, spec).shard_shape(leaf.shape)
+
+
+@given(st.integers(1, 8), st.integers(1, 9))
+def test_each_device_takes_a_part_of_both_ends(n, size):
+    order = balanced(2 * n * size, n)
+    assert sorted(order) == list(range(2 * n * size))
+    work = (order + 1).reshape(n, -1).sum(axis=1)  # of causal attention: a token sees all before it
+    assert len(set(work)) == 1
+    np.testing.assert_array_equal(in_order(jnp.asarray(order)[None], n)[0], np.arange(2 * n * size))

@@ -54,6 +54,27 @@ def test_a_wider_slice_is_not_slower(cost):
     assert 0 < low <= high
 
 
+def test_a_step_is_no_quicker_than_reading_what_it_must(cost):
+    chip = parse_topology("v5e:2x2")
+    slow = predict(cost, chip, reads=819e9)
+    assert slow.memory == 1.0 <= slow.best and predict(cost, chip).best < slow.best
+
+
+KERNEL = """HloModule m
+
+ENTRY %main (q: bf16[2,256,128]) -> bf16[2,256,128] {
+  %q = bf16[2,256,128] parameter(0)
+  %k = bf16[1,512,128] parameter(1)
+  ROOT %o = bf16[2,256,128] custom-call(%q, %k), custom_call_target="tpu_custom_call", metadata={op_name="x"}
+}
+"""
+
+
+def test_a_kernels_work_follows_its_keys():
+    kernel = step_cost(KERNEL.replace('"x"', '"causal/splash_mha_fwd"')).kernels[0]
+    assert kernel.flops == 2 * 2 * (2 * 256 * 128) * 512 / 2
+
+
 @pytest.mark.parametrize(
     "text, size",
     [

@@ -42,7 +42,7 @@ def compiler(monkeypatch):
             "synchronous_bytes": 5e9,
             "asynchronous_bytes": 7e9,
             "collectives": [],
-            "seconds": {"best": 2.0 * topology.size**-0.5, "worst": 4.0},
+            "seconds": {"best": 2.0 * topology.size**-0.5, "worst": 4.0, "memory": 0.0},
             "utilisation": (0.3, 0.6),
         }
 

@@ -53,6 +53,12 @@ def test_memory_is_told_by_part(steps):
     assert held["frozen"] > 0 and held["batch"] > 4 * 2 * 36 * 1176 * 4
 
 
+def test_decoding_reads_layers_head_and_cache(steps):
+    step = steps.build("decode")
+    held = argument_bytes(step)
+    assert held["cache"] < step.reads / step.executions < held["cache"] + held["params"]
+
+
 def test_packed_rows_have_the_budgets_shape():
     job = with_keys(JOB, {"packing.tokens": 160, "packing.vision_rows": 3, "packing.patches": 72})
     batch = Steps(job, make_mesh(job, jax.devices()[:1])).build("sft").arguments[1]

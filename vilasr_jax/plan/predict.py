@@ -3,7 +3,8 @@
 The two ends, for one execution of a step on every chip:
 
 - best: cycles at the inferred clock, kernels at the chip's peak, asynchronous collectives wholly hidden
-  behind them unless they take longer, synchronous ones at the full bandwidth of the links;
+  behind them unless they take longer, synchronous ones at the full bandwidth of the links; never less than
+  reading once what every execution reads (decoding: weights and cache), at the memory's full bandwidth;
 - worst: kernels at `KERNEL_SHARE` of the peak, collectives at `LINK_SHARE` of the bandwidth, none hidden.
 """
 
@@ -25,6 +26,7 @@ class Prediction:
     compute: float  # cycles and kernels alone, at best
     synchronous: float  # collectives that nothing hides, at best
     asynchronous: float  # collectives that compute may hide, at best
+    memory: float  # reading what each execution has to; 0: not asked
     best: float
     worst: float
 
@@ -34,8 +36,8 @@ class Prediction:
         return flops / (self.worst * peak), flops / (self.best * peak)
 
 
-def predict(cost: Cost, topology: Topology) -> Prediction:
-    """The range for a step."""
+def predict(cost: Cost, topology: Topology, reads: float = 0.0) -> Prediction:
+    """The range for a step that has to read `reads` bytes from a chip's memory."""
     chip = topology.chip
     cycles = cost.cycles / chip.clock
     kernels = cost.kernel_flops / chip.peak_flops
@@ -48,6 +50,7 @@ def predict(cost: Cost, topology: Topology) -> Prediction:
         )
 
     synchronous, asynchronous = exchange(False), exchange(True)
-    best = max(cycles + kernels + synchronous, asynchronous)
-    worst = cycles + kernels / KERNEL_SHARE + (synchronous + asynchronous) / LINK_SHARE
-    return Prediction(cycles + kernels, synchronous, asynchronous, best, worst)
+    memory = reads / chip.hbm_bandwidth
+    best = max(max(cycles + kernels, memory) + synchronous, asynchronous)
+    worst = max(cycles + kernels / KERNEL_SHARE, memory) + (synchronous + asynchronous) / LINK_SHARE
+    return Prediction(cycles + kernels, synchronous, asynchronous, memory, best, worst)

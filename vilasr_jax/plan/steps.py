@@ -6,6 +6,7 @@ Which steps there are follows from the job's stages; their shapes are the larges
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,7 @@ class Step:
     flops: float  # that the mathematics of one execution needs
     samples: float  # conversations that one execution moves on; 0: not counted
     executions: int = 1  # of the loop whose time is of interest: a decode call's tokens
+    reads: float = 0.0  # bytes of one device's memory that all executions have to read; 0: not counted
 
 
 def make_mesh(job: JobConfig, devices: list) -> Mesh:
@@ -257,9 +259,12 @@ class Steps:
     def _decode(self) -> Step:
         calls, params, state, slots = self._rollout()
         steps, cached = self.job.engine.decode_steps, self._sampling().max_tokens
+        tied = self.config.tie_word_embeddings
+        head = params.rest["language_model"]["embed_tokens"] if tied else params.rest["lm_head"]
         return Step(
             "decode", calls.decode, (params, state, _key()), ("params", "cache", "key"),
             steps * decode_step(self.config, slots, cached), 0, executions=steps,
+            reads=steps * _local_bytes((params.layers, head, state.cache)),
         )  # fmt: skip
 
     def _turn(self, rows: int, tokens: int, images: int) -> NewTurn:
@@ -280,6 +285,11 @@ def _laid(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
     )
+
+
+def _local_bytes(tree: Any) -> int:
+    leaves = jax.tree.leaves(tree)
+    return sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
 
 
 def _key() -> jax.ShapeDtypeStruct:

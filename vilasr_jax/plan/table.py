@@ -45,6 +45,8 @@ def _row(answer: dict[str, Any], chips: int, price: float) -> dict[str, str]:
     row["seconds"] = f"{seconds['best'] / each:.4g} to {seconds['worst'] / each:.4g}"
     low, high = answer["utilisation"]
     row["MFU bound"] = f"{low:.0%} to {high:.0%}" if answer["flops"] else ""
+    if seconds["memory"]:
+        row["memory bound s"] = f"{seconds['memory'] / each:.4g}"
     if price and answer["samples"]:
         cost = [chips * price * seconds[end] / 3600 / answer["samples"] * 1000 for end in ("best", "worst")]
         row["cost of 1,000 samples"] = f"{cost[0]:,.2f} to {cost[1]:,.2f}"

@@ -87,7 +87,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
         cost = step_cost(text)
     except ValueError as error:  # a loop or a group of chips that could not be read: memory is still true
         return answer | {"error": str(error)}
-    prediction = predict(cost, topology)
+    prediction = predict(cost, topology, step.reads)
     return answer | {
         "cycles": cost.cycles,
         "kernel_flops": cost.kernel_flops,

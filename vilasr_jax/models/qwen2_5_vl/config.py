@@ -74,8 +74,8 @@ class ModelConfig:
     init_std: float | None = 0.02  # None: 1/sqrt(fan in), for small models trained from scratch
     dtype: str = "bfloat16"  # of activations and of weights while they are used
     param_dtype: str = "float32"  # of stored weights
-    # What the backward pass computes again: none, dots (all but matmuls), attention (all but attention and
-    # what it reads in the language model), full.
+    # What the backward pass of the language model computes again: none, dots (all but matmuls and attention),
+    # attention (all but attention and what it reads), full.
     remat: str = "none"
     attention: str = "xla"  # attention backend
     context_parallel: bool = False  # training: the mesh's model axis splits the tokens of a row, not widths

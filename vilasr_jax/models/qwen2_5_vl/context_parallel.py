@@ -22,9 +22,9 @@ AXIS = "model"
 
 
 def devices(config: Any) -> int:
-    """How many devices share a row's tokens, on the mesh that the caller has set."""
+    """How many devices share a row's tokens, on the mesh that the caller has set; sampling shares none."""
     mesh = jax.sharding.get_abstract_mesh()
-    if not config.context_parallel or mesh.empty or AXIS not in mesh.auto_axes:
+    if not config.context_parallel or mesh.empty or mesh.manual_axes:
         return 1
     return dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))[AXIS]
 
@@ -67,35 +67,32 @@ def in_order(x: jax.Array, n: int) -> jax.Array:
 
 
 def gather_tokens(x: jax.Array) -> jax.Array:
-    """Inside `on_own_tokens`: a device's [b, t / n, ...] -> its rows' tokens in their order [b, t, ...]."""
+    """Inside `by_device`: a device's [b, t / n, ...] -> its rows' tokens in their order [b, t, ...]."""
     return in_order(_gathered(x, AXIS, 1), jax.lax.axis_size(AXIS))
 
 
-def on_own_tokens(run: Callable, layers: Any, x, positions, segment_ids, dtype: Any) -> jax.Array:
-    """`run(layers, x, positions, segment_ids, gather) -> x` by each device on its own tokens.
+def by_device(run: Callable, layers: Any, arrays: tuple, specs: tuple, dtype: Any) -> jax.Array:
+    """`run(layers, *arrays, gather) -> like arrays[0]` by each device on its own part of the arrays.
 
     Args:
       run: gets the device's part of each array; `gather` makes the weights of one layer whole.
       layers: stacked weights, laid out as `sharding.partition_specs` says.
-      x: [b, t, d]; positions: [3, b, t]; segment_ids: [b, t]; all in the order of `balanced`.
+      arrays: activations and what belongs to them.
+      specs: the layout of each; the first also of the result.
       dtype: of the weights when they are used, and while they are gathered.
-
-    Returns:
-      [b, t, d], laid out as x.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    specs = jax.tree.map(lambda leaf, spec: fitted(spec, leaf.shape, mesh), layers, partition_specs(layers))
-    rows = fitted(P(("data", "fsdp"), AXIS), x.shape, mesh)
+    kept = jax.tree.map(lambda leaf, spec: fitted(spec, leaf.shape, mesh), layers, partition_specs(layers))
+    specs = tuple(fitted(spec, x.shape, mesh) for spec, x in zip(specs, arrays, strict=True))
 
     def gather(layer: Any) -> Any:
-        return jax.tree.map(lambda leaf, spec: _whole(leaf, P(*spec[1:]), dtype), layer, specs)
+        return jax.tree.map(lambda leaf, spec: _whole(leaf, P(*spec[1:]), dtype), layer, kept)
 
-    def own(layers, x, positions, segment_ids):
-        return run(layers, x, positions, segment_ids, gather)
+    def own(layers, *arrays):
+        return run(layers, *arrays, gather)
 
-    return jax.shard_map(
-        own, in_specs=(specs, rows, P(None, *rows), rows), out_specs=rows, check_vma=False
-    )(layers, x, positions, segment_ids)  # fmt: skip
+    call = jax.shard_map(own, in_specs=(kept, *specs), out_specs=specs[0], check_vma=False)
+    return call(layers, *arrays)
 
 
 def _whole(weight: jax.Array, spec: P, dtype: Any) -> jax.Array:

@@ -6,11 +6,12 @@ from functools import partial
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.qwen2_5_vl.attention import cached_attention, context_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache, write, write_slots
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
-from vilasr_jax.models.qwen2_5_vl.context_parallel import devices, on_own_tokens
+from vilasr_jax.models.qwen2_5_vl.context_parallel import by_device, devices
 from vilasr_jax.models.qwen2_5_vl.layers import Embedding, Heads, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import mrope
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
@@ -72,7 +73,8 @@ class LanguageModel(nnx.Module):
             layers = nnx.merge(graphdef, weights)
             return self._scan(layers, x, positions, segment_ids, context_attention, gather)
 
-        return self.norm(on_own_tokens(run, weights, x, positions, segment_ids, self.config.dtype))
+        arrays, own = (x, positions, segment_ids), layout("training").own_btd
+        return self.norm(by_device(run, weights, arrays, (own, P(None, *own), own), self.config.dtype))
 
     def _scan(self, layers, x, positions, segment_ids, attend, gather=None):
         c, rope = self.config, self._rope(positions)

@@ -7,10 +7,12 @@ layer is applied through a module whose weights are one slice of it (see `stack.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.qwen2_5_vl.rope import rotate
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
+from vilasr_jax.models.qwen2_5_vl.stack import MLP
 
 LANES = 128  # of a TPU: what its kernels read at once
 
@@ -125,6 +127,7 @@ class SwiGLU(nnx.Module):
         rows = x.reshape(-1, x.shape[-1])  # see Linear
         # Kept apart: TPUs would compute the product again for each block of the matrix products that read it.
         gate, up = jax.lax.optimization_barrier((self.gate_proj(rows), self.up_proj(rows)))
+        gate, up = checkpoint_name(gate, MLP), checkpoint_name(up, MLP)
         hidden = jax.lax.optimization_barrier(constrain(_silu(gate) * up, self.act_rf))
         rows = self.down_proj(hidden)
         return rows.reshape(x.shape)

@@ -7,9 +7,10 @@ from jax.sharding import PartitionSpec as P
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, partition_specs
 
 ATTENTION = "attention"  # names what attention reads and gives
+MLP = "mlp"  # and the two inner matrix products of an MLP
 _POLICIES = {
     "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(ATTENTION, MLP),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

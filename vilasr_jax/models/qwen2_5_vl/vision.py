@@ -10,6 +10,7 @@ from flax import nnx
 from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.attention import banded_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
+from vilasr_jax.models.qwen2_5_vl.context_parallel import by_device, devices
 from vilasr_jax.models.qwen2_5_vl.layers import Heads, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import rope_2d
 from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
@@ -83,7 +84,7 @@ class VisionTower(nnx.Module):
             window_ids, image_ids = (jnp.take_along_axis(a, order, 1) for a in (window_ids, image_ids))
         rope = rope_2d(pos_hw, config.head_dim, config.rope_theta)
 
-        def attend(full, q, k, v):
+        def attend(full, q, k, v, image_ids, window_ids):
             if not banded:
                 ids = jnp.where(full, image_ids, window_ids)
                 return self_attention(
@@ -96,11 +97,23 @@ class VisionTower(nnx.Module):
                 q, k, v,
             )  # fmt: skip
 
-        x = scan_layers(
-            self.blocks,
-            lambda block, x, full: constrain(block(x, rope, partial(attend, full)), act_rpd),
-            x, is_full, remat=self.config.remat, unroll=min(self.config.scan_unroll, config.depth),
-        )  # fmt: skip
+        graphdef, weights = nnx.split(self.blocks)
+
+        def run(weights, x, cos, sin, image_ids, window_ids, gather=None):
+            def apply(block, x, full):
+                ids = dict(image_ids=image_ids, window_ids=window_ids)
+                return constrain(block(x, (cos, sin), partial(attend, full, **ids)), act_rpd)
+
+            return scan_layers(
+                nnx.merge(graphdef, weights), apply, x, is_full, remat=self.config.remat,
+                unroll=min(self.config.scan_unroll, config.depth), gather=gather,
+            )  # fmt: skip
+
+        arrays = (x, *rope, image_ids, window_ids)
+        if devices(self.config) == 1:
+            x = run(weights, *arrays)
+        else:
+            x = by_device(run, weights, arrays, (act_rpd,) * len(arrays), self.config.dtype)
         if banded:
             x = jnp.take_along_axis(x, jnp.argsort(order)[..., None], 1)
         return self.merger(x).reshape(b, n * p // config.merge_unit, -1)
