@@ -12,15 +12,17 @@ from vilasr_jax.errors import ConfigError
 
 # Chips of each slice (Google counts cores of v5p, two a chip).
 CHIPS = {"v5e-8": 8, "v5e-32": 32, "v5e-64": 64, "v6e-16": 16, "v5p-32": 16, "v5p-128": 64, "v5p-256": 128}
-# Chips that share each layer (tensor parallelism) in a stage that samples: as few as hold the weights then.
+# Chips of the model axis in a stage that samples: as few as hold the weights then.
 _MODEL = {
     ("3b", "v5e"): 2, ("3b", "v6e"): 1, ("3b", "v5p"): 1,
     ("7b", "v5e"): 4, ("7b", "v6e"): 2, ("7b", "v5p"): 1,
     ("32b", "v5p"): 4, ("72b", "v5p"): 8,
 }  # fmt: skip
-# And in a job that only imitates, where fewer will do; what it need not compute again where memory is left.
-_SFT_MODEL = {("7b", "v5e"): 2}
-_SFT_REMAT = {("7b", "v5e-64"): "attention"}
+# And in a job that only imitates, where fewer will do.
+_SFT_MODEL = {("7b", "v5e"): 2, ("32b", "v5p"): 2, ("72b", "v5p"): 4}
+# What the backward pass computes again, as little as memory allows.
+_REMAT = {("7b", "v5p"): "dots", ("3b", "v6e"): "dots", ("3b", "v5p"): "dots"}
+_SFT_REMAT = {("7b", "v5e-32"): "full"}
 
 
 def on_slice(job: JobConfig, name: str) -> JobConfig:
@@ -32,7 +34,7 @@ def on_slice(job: JobConfig, name: str) -> JobConfig:
       ConfigError: no layout is known for this model and slice, or its batch cannot be divided.
     """
     size, kind = job.model.preset, name.partition("-")[0]
-    model, remat = _MODEL.get((size, kind)), job.model.remat
+    model, remat = _MODEL.get((size, kind)), _REMAT.get((size, kind), "attention")
     if job.stages == ("cold_start",):
         model, remat = _SFT_MODEL.get((size, kind), model), _SFT_REMAT.get((size, name), remat)
     if name not in CHIPS or model is None:
