@@ -21,7 +21,7 @@ _MODEL = {
 # And in a job that only imitates, where fewer will do.
 _SFT_MODEL = {("7b", "v5e"): 2, ("32b", "v5p"): 2, ("72b", "v5p"): 4}
 # What the backward pass computes again, as little as memory allows.
-_REMAT = {("7b", "v5p"): "dots", ("3b", "v6e"): "dots", ("3b", "v5p"): "dots"}
+_REMAT = {("3b", "v6e"): "dots", ("3b", "v5p"): "dots", ("7b", "v5p"): "dots", ("72b", "v5p"): "dots"}
 _SFT_REMAT = {("7b", "v5e-32"): "full"}
 
 

@@ -104,5 +104,7 @@ def _whole(weight: jax.Array, spec: P, dtype: Any) -> jax.Array:
 
 
 def _gathered(x: jax.Array, axes: Any, at: int) -> jax.Array:
-    """By way of the first axis: along others XLA sums gradients on every device before it cuts them."""
-    return jnp.moveaxis(jax.lax.all_gather(jnp.moveaxis(x, at, 0), axes, tiled=True), 0, at)
+    """By way of a matrix's rows: otherwise XLA sums gradients on every device before it cuts them."""
+    rows = jnp.moveaxis(x, at, 0)
+    whole = jax.lax.all_gather(rows.reshape(rows.shape[0], -1), axes, tiled=True)
+    return jnp.moveaxis(whole.reshape(-1, *rows.shape[1:]), 0, at)

@@ -16,7 +16,7 @@ from vilasr_jax.models.qwen2_5_vl.layers import LANES
 from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION
 
 _BLOCKS = (512, 256, 128)
-_KEY_BLOCKS = (2048, 1024, *_BLOCKS)  # backward, of keys: each gives a part of dq, as large as all of it
+_KEY_BLOCKS = (3072, 2048, 1024, *_BLOCKS)  # backward, of keys: each gives a part of dq as large as it all
 
 
 def splash_self_attention(
