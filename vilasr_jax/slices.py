@@ -20,9 +20,8 @@ _MODEL = {
 }  # fmt: skip
 # And in a job that only imitates, where fewer will do.
 _SFT_MODEL = {("7b", "v5e"): 2, ("32b", "v5p"): 2, ("72b", "v5p"): 4}
-# What the backward pass computes again, as little as memory allows.
-_REMAT = {("3b", "v6e"): "dots", ("3b", "v5p"): "dots", ("7b", "v5p"): "dots", ("72b", "v5p"): "dots"}
-_SFT_REMAT = {("7b", "v5e-32"): "full"}
+# What its backward pass computes again, where that is not all but attention (see `model.remat`).
+_SFT_REMAT = {("7b", "v5e-32"): "full", ("7b", "v5p-32"): "dots", ("72b", "v5p-256"): "dots"}
 
 
 def on_slice(job: JobConfig, name: str) -> JobConfig:
@@ -34,7 +33,7 @@ def on_slice(job: JobConfig, name: str) -> JobConfig:
       ConfigError: no layout is known for this model and slice, or its batch cannot be divided.
     """
     size, kind = job.model.preset, name.partition("-")[0]
-    model, remat = _MODEL.get((size, kind)), _REMAT.get((size, kind), "attention")
+    model, remat = _MODEL.get((size, kind)), "attention"
     if job.stages == ("cold_start",):
         model, remat = _SFT_MODEL.get((size, kind), model), _SFT_REMAT.get((size, name), remat)
     if name not in CHIPS or model is None:
