@@ -22,6 +22,8 @@ count="$1"
 shift
 grace="${VILASR_GRACE:-25}"
 port="${VILASR_PORT:-$((20000 + RANDOM % 20000))}"
+# A program that one process read from this cache and the others compiled has hung on CPUs.
+unset JAX_COMPILATION_CACHE_DIR
 export VILASR_COORDINATOR="localhost:$port" VILASR_NUM_PROCESSES="$count"
 
 if $dry; then
