@@ -57,7 +57,7 @@ def self_attention(
         split = split_by_rows(kernel, rows) if by_rows else split_by_heads(kernel, rows, heads, k.shape[2])
         return split(q, k, v, segment_ids)
     t = q.shape[1]
-    mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids != 0)[:, None, :]
+    mask = _same_segment(segment_ids, segment_ids)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     if not causal:
         return _plain(q, k, v, mask)
@@ -90,8 +90,8 @@ def context_attention(q, k, v, segment_ids, *, backend: str = "xla"):
         return splash_context_attention(q, k, v, segment_ids, key_ids, interpret=interpret)
     t, own = k.shape[1], q.shape[1]
     order = jnp.asarray(balanced(t, t // own)).reshape(-1, own)[jax.lax.axis_index(AXIS)]
-    mask = (segment_ids[:, :, None] == key_ids[:, None, :]) & (key_ids != 0)[:, None, :]
-    return _plain(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask & (order[:, None] >= jnp.arange(t)))
+    mask = _same_segment(segment_ids, key_ids) & (order[:, None] >= jnp.arange(t))
+    return _plain(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
 
 
 def banded_attention(q, k, v, segment_ids, longest: int):
@@ -124,7 +124,7 @@ def banded_attention(q, k, v, segment_ids, longest: int):
         return jnp.concatenate(parts, axis=1)
 
     ids, near = blocks(segment_ids), neighbours(segment_ids)
-    mask = (ids[:, :, None] == near[:, None, :]) & (near != 0)[:, None, :]
+    mask = _same_segment(ids, near)
     out = _plain(blocks(q), neighbours(k).swapaxes(1, 2), neighbours(v).swapaxes(1, 2), mask)
     return out.reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
@@ -184,6 +184,11 @@ def _blockwise(q, k, v, visible, block: int):
         _, total, out = jax.lax.fori_loop(0, (visible.max() + block - 1) // block, read, carry)
     out = (out / total).reshape(b, kv, n // kv, t, h)
     return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)
+
+
+def _same_segment(ids, key_ids):
+    """Queries' ids [b, t], keys' [b, s] -> bool [b, t, s]: whether a query sees a key; 0 is padding."""
+    return (ids[:, :, None] == key_ids[:, None, :]) & (key_ids != 0)[:, None, :]
 
 
 def _plain(q, k, v, mask):

@@ -26,7 +26,7 @@ def devices(config: Any) -> int:
     mesh = jax.sharding.get_abstract_mesh()
     if not config.context_parallel or mesh.empty or mesh.manual_axes:
         return 1
-    return dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))[AXIS]
+    return mesh.shape[AXIS]
 
 
 def balanced(t: int, n: int) -> np.ndarray:
