@@ -134,7 +134,7 @@ class EngineSection:
     decode_steps: int = 32  # at most so many decode steps a call
     stop_share: float = 0.9  # a decode call ends early when this share of its live rows has stopped
     prompt_tokens: tuple[int, ...] = (128,)  # buckets of a prompt
-    insert_tokens: tuple[int, ...] = (64,)  # buckets of a user turn that goes into the live cache
+    insert_tokens: tuple[int, ...] = (64,)  # buckets of a piece of a user turn that goes into the live cache
     prompt_images: tuple[int, ...] = (1,)
     insert_images: tuple[int, ...] = (1,)
     draw_workers: int = 2  # threads

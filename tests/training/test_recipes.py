@@ -1,5 +1,6 @@
 """The published configs parse, and their steps lower at full size without a weight."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -7,12 +8,18 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
+from PIL import Image
 
-from vilasr_jax.config import MeshSection, from_config_dict
+from tests import tiny
+from vilasr_jax.config import MeshSection, read_config
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.job import check_rl
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.parallel import batch_axis, make_mesh
-from vilasr_jax.processing import empty_batch
+from vilasr_jax.processing import Buckets, empty_batch, encode_conversation
+from vilasr_jax.rollout import Request
+from vilasr_jax.rollout.batch import Incoming
+from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import check_groups, new_state, state_shardings
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
@@ -22,9 +29,7 @@ NAMES = ("sft_7b", "reflect_7b", "rl_7b", "sft_3b", "rl_3b")
 
 
 def read(name):
-    scope = {}
-    exec((CONFIGS / f"{name}.py").read_text(), scope)
-    return from_config_dict(scope["get_config"]())
+    return read_config(CONFIGS / f"{name}.py")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,6 +57,24 @@ def test_the_published_values():
     sft = job.cold_start
     assert (sft.batch, sft.steps, sft.optimizer.learning_rate) == (32, 3093, 1e-5)
     assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_share == 0.1
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_two_frames_boxed_in_one_turn_go_on(path):
+    job = read(path.stem)
+    side = 28 * int((job.image.max_pixels / 28**2) ** 0.5)
+    frames = [Image.new("RGB", (side, side), "white") for _ in range(2)]
+    session = DrawingSession(frames, "?", settings=DrawingSettings(style=job.drawing.style))
+    boxes = json.dumps([{"index": n, "bbox_2d": [2, 3, 20, 20], "label": "a"} for n in (1, 2)])
+    text = f"<think> . </think> Action: Object Mapper\n```json\n{boxes}\n```"
+    opening = encode_conversation(tiny.tokenizer(), session.messages, add_generation_prompt=True)
+    talk = Conversation((0, 0), Request({"id": "row"}, None, 0), session, Incoming(opening, 0), 1 << 20)
+    written = np.array([*tiny.tokenizer().encode(text), tiny.tokenizer().special.im_end], np.int32)
+    reply, turn = talk.take(tiny.tokenizer(), written, np.zeros(len(written), np.float32))()
+    engine = job.engine
+    buckets = Buckets(engine.insert_tokens, engine.insert_images, job.buckets.patches)
+    assert reply.drawn == 2 and talk.follow(reply, turn, buckets) and talk.stop_reason is None
+    assert talk.images_read == 4
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vilasr_jax.errors import DataError
 from vilasr_jax.models.qwen2_5_vl import VisionInput
 from vilasr_jax.processing import Buckets, Encoded, image_grid, mrope_positions, patch_layout, patchify
 from vilasr_jax.processing.images import MERGE_SIZE, PATCH_DIM
@@ -46,6 +47,45 @@ class Incoming:
     @cached_property
     def _positions(self) -> tuple[np.ndarray, int]:
         return mrope_positions(self.encoded.ids, self.grids, self.encoded.special, start=self.start)
+
+    def pieces(self, buckets: Buckets) -> list[Incoming]:
+        """Consecutive pieces that each fit the largest buckets; entering one after another they are the same.
+
+        Text is cut anywhere, an image never. A reply that fits is one piece.
+
+        Raises:
+          DataError: an image alone is larger than the largest bucket of tokens or patches.
+        """
+        encoded, pieces, start = self.encoded, [], self.start
+        images = iter(zip(encoded.images, self.grids, strict=True))
+        begin = end = 0  # of the piece being filled
+        held: list = []  # its images
+
+        def close() -> None:
+            nonlocal begin, held, start
+            if end > begin:
+                cut = slice(begin, end)
+                part = Encoded(encoded.ids[cut], encoded.loss_mask[cut], held, encoded.special)
+                pieces.append(Incoming(part, start))
+                begin, held, start = end, [], pieces[-1].next_position
+
+        most = buckets.tokens[-1]
+        while end < len(encoded.ids):
+            if encoded.ids[end] != encoded.special.image_pad:
+                if end - begin == most:
+                    close()
+                end += 1
+                continue
+            image, (_, rows, columns) = next(images)
+            tokens = rows * columns // MERGE_SIZE**2
+            if tokens > most or rows * columns > buckets.patches[-1] or not buckets.images[-1]:
+                raise DataError(f"an image of {rows * columns} patches is larger than the largest bucket")
+            if end - begin + tokens > most or len(held) == buckets.images[-1]:
+                close()
+            held.append(image)
+            end += tokens
+        close()
+        return pieces
 
 
 class NewTurn(NamedTuple):

@@ -128,31 +128,33 @@ class Conversation:
         self.said[-1]["lost"] = f"the drawing failed ({_line(error)})"
         return partial(_replay, self.request.session, tokenizer, closed, list(self.said))
 
-    def follow(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> Incoming | None:
-        """Takes the session's reply; returns what enters the cache next, or None when all is over.
+    def follow(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> list[Incoming]:
+        """Takes the session's reply; returns what enters the cache next, in pieces that fit `buckets`.
 
-        The last sampled token is not in the cache yet, so it leads the new tokens.
+        The last sampled token is not in the cache yet, so it leads the new tokens. Empty: the conversation is
+        over, and `stop_reason` says why.
         """
         if self.request.on_turn is not None:
             event = self.session.events[-1]
             self._call(self.request.on_turn, event, [self.session.images[i - 1] for i in event["drawn"]])
             if self.stop_reason:
-                return None
+                return []
         if turn is None:
             self.stop_reason = reply.stop_reason or "no_action"
-            return None
+            return []
         last = Encoded(self.tokens[-1][-1:], np.zeros(1, bool), [], turn.special)
-        new = Incoming(join([last, turn]), self.position)
-        if not fits(new, buckets):
+        try:
+            pieces = Incoming(join([last, turn]), self.position).pieces(buckets)
+        except DataError:
             self.stop_reason = "insert_limit"
-        elif self.max_tokens - self.length <= len(turn.ids) or self.room < 1:
+            return []
+        if self.max_tokens - self.length <= len(turn.ids) or self.room < 1:
             self.stop_reason = "token_limit"
-        if self.stop_reason:
-            return None
+            return []
         self._add(turn.ids, None)
         self.images_read += len(turn.images)
-        self.position = new.next_position
-        return new
+        self.position = pieces[-1].next_position
+        return pieces
 
     def fail(self, error: BaseException) -> None:
         """Ends the conversation: its session failed, and could not be mended."""

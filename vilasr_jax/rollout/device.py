@@ -7,9 +7,9 @@ State lives on the device. A slot is one live conversation, with a cache length 
     slot 2   (free)
 
 `prefill` computes each distinct prompt once; `start` copies its cache to the slots that begin with it, now or
-when they become free. `insert` runs only the new turn's tokens, at each slot's own offset. `start` and
-`insert` end by sampling the turn's first token; `decode` goes on, one token a step, until enough of the rows
-have stopped.
+when they become free. `insert` runs only the new turn's tokens, at each slot's own offset; a turn that is
+larger than the buckets comes in several inserts. `start` and the last `insert` end by sampling the turn's
+first token; `decode` goes on, one token a step, until enough of the rows have stopped.
 
 The slots are split over the mesh's data and fsdp axes; each shard works on its own slots alone
 (`jax.shard_map`), with no communication but that of tensor parallelism: the model axis is left to the
@@ -70,7 +70,7 @@ class Rows(NamedTuple):
     slots: jax.Array  # [m] int32, in the shard; one past its last: padding
     source: jax.Array  # [m] int32, the row of the shard's Prefix that each takes (used by start)
     position: jax.Array  # [m] int32, of the first token to be sampled
-    turn_limit: jax.Array  # [m] int32
+    turn_limit: jax.Array  # [m] int32; 0: more is to be inserted before the model writes
     seed: jax.Array  # [m] int32 (used by start)
     temperature: jax.Array  # [m] float32 (used by start)
     top_p: jax.Array  # [m] float32 (used by start)
@@ -231,7 +231,7 @@ class Calls:
     def _first_token(self, model, state: RolloutState, key, hidden: jax.Array, rows: Rows) -> RolloutState:
         """Opens a turn in `rows.slots`, whose last hidden states are `hidden` [m, d]."""
         b = state.token.shape[0]
-        opened = jnp.zeros(b, bool).at[rows.slots].set(True, mode="drop")
+        opened = jnp.zeros(b, bool).at[rows.slots].set(rows.turn_limit > 0, mode="drop")
         state = state._replace(
             position=state.position.at[rows.slots].set(rows.position, mode="drop"),
             turn_limit=state.turn_limit.at[rows.slots].set(rows.turn_limit, mode="drop"),

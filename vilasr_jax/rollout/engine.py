@@ -22,7 +22,7 @@ import queue
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -298,9 +298,8 @@ class Engine:
         reply = job.result()
         if lane.failed.pop(slot, None):
             conversation.session, *reply = reply
-        new = conversation.follow(*reply, self.insert_buckets)
-        if new is not None:
-            lane.pending.append((slot, new))
+        if pieces := conversation.follow(*reply, self.insert_buckets):
+            lane.pending[slot] = pieces
 
     # --------------------------------------------------------------------------------------------------------
     # device: prefill, insert, decode
@@ -346,13 +345,17 @@ class Engine:
             lane.state = self.calls.start(params, lane.state, key, prefix, rows)
 
     def _insert(self, lane: Lane, params, key) -> None:
-        replies, lane.pending = dict(lane.pending), []
-        shards = self._by_shard(sorted(replies, key=lambda slot: -len(replies[slot].encoded.ids)))
-        for m, parts in split([len(shard) for shard in shards], self.row_buckets):
-            some = [shard[part] for shard, part in zip(shards, parts, strict=True)]
-            turn = self._new_turn([[replies[slot] for slot in own] for own in some], m, self.insert_buckets)
-            rows = self._rows(lane, some, m, [[] for _ in some])
-            lane.state = self.calls.insert(params, lane.state, key, turn, rows)
+        """Reads the replies into the cache: all first pieces, then all second ones, ...; the model writes
+        after a reply's last piece."""
+        while replies := lane.pending:
+            lane.pending = {slot: rest for slot, (_, *rest) in replies.items() if rest}
+            shards = self._by_shard(sorted(replies, key=lambda slot: -len(replies[slot][0].encoded.ids)))
+            for m, parts in split([len(shard) for shard in shards], self.row_buckets):
+                some = [shard[part] for shard, part in zip(shards, parts, strict=True)]
+                new = [[replies[slot][0] for slot in own] for own in some]
+                turn = self._new_turn(new, m, self.insert_buckets)
+                rows = self._rows(lane, some, m, [[] for _ in some], unfinished=lane.pending)
+                lane.state = self.calls.insert(params, lane.state, key, turn, rows)
 
     def _by_shard(self, slots: Iterable[int]) -> list[list[int]]:
         shards: list[list[int]] = [[] for _ in range(self.shards)]
@@ -360,8 +363,18 @@ class Engine:
             shards[slot // self.shard_slots].append(slot)
         return shards
 
-    def _rows(self, lane: Lane, shards: list[list[int]], m: int, source: list[list[int]]) -> Rows:
-        """Which slots open a turn: m rows a shard, padding at the slot one past the shard's last."""
+    def _rows(
+        self,
+        lane: Lane,
+        shards: list[list[int]],
+        m: int,
+        source: list[list[int]],
+        unfinished: Collection[int] = (),
+    ) -> Rows:
+        """Which slots are written to: m rows a shard, padding at the slot one past the shard's last.
+
+        The model writes a turn in each but the `unfinished` ones, whose reply has more pieces to come.
+        """
 
         def padded(values: list[list], fill: int = 0, kind: type = np.int32) -> np.ndarray:
             return np.array([[*own, *[fill] * (m - len(own))] for own in values], kind).reshape(-1)
@@ -369,11 +382,15 @@ class Engine:
         def each(value: Callable[[Conversation], float]) -> list[list]:
             return [[value(lane.live[slot]) for slot in shard] for shard in shards]
 
+        limits = [
+            [0 if slot in unfinished else self.turn_limit(lane.live[slot]) for slot in shard]
+            for shard in shards
+        ]
         return Rows(
             slots=padded([[slot % self.shard_slots for slot in shard] for shard in shards], self.shard_slots),
             source=padded(source),
             position=padded(each(lambda c: c.position)),
-            turn_limit=padded(each(self.turn_limit), 1),
+            turn_limit=padded(limits, 1),
             seed=padded(each(lambda c: c.seed)),
             temperature=padded(each(lambda c: c.request.temperature), kind=np.float32),
             top_p=padded(each(lambda c: c.request.top_p), kind=np.float32),

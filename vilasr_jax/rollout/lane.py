@@ -20,7 +20,7 @@ class Lane:
     live: dict[int, Conversation] = field(default_factory=dict)  # by slot
     drawing: dict[int, Job] = field(default_factory=dict)  # by slot: its reply is being made
     failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is made again
-    pending: list[tuple[int, Incoming]] = field(default_factory=list)  # replies to insert, by slot
+    pending: dict[int, list[Incoming]] = field(default_factory=dict)  # by slot: pieces of a reply to insert
 
 
 @dataclass

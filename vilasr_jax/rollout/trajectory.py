@@ -23,7 +23,7 @@ class Trajectory:
       images: every image in index order, the base images first.
       turns: one a model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"}.
       stop_reason: the session's ("answer", "turn_limit", "image_limit", "repeat", "no_action", "truncated"),
-        "token_limit" (the conversation is full), "insert_limit" (a reply larger than the engine's buckets),
+        "token_limit" (the conversation is full), "insert_limit" (an image larger than the engine's buckets),
         "cancelled" (by a hook of the request) or "error" (the session failed).
       base_images: how many of `images` came with the question.
       images_read: how many of `images` the model was shown (one drawn in a last turn was not).
