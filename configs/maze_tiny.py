@@ -41,6 +41,7 @@ def get_config():
                 slots=128, prompt_tokens=(96,), insert_tokens=(64,), decode_steps=48, stop_share=0.9
             ),
             cold_start=ColdStartSection(
+                loss="token_mean",
                 perception_steps=240,
                 perception_batch=8,
                 perception_optimizer=muon,
@@ -55,6 +56,7 @@ def get_config():
                 validation_rows=128, sampling=SamplingSection(0.75, 0.9, max_turn_tokens=48, max_tokens=480)
             ),
             reflect=ReflectSection(
+                loss="token_mean",
                 questions=192,
                 samples=4,
                 shard=96,

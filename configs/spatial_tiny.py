@@ -57,6 +57,7 @@ def get_config():
                 stop_share=0.9,
             ),
             cold_start=ColdStartSection(
+                loss="token_mean",
                 perception_steps=1400,
                 perception_batch=4,
                 perception_optimizer=muon,

@@ -14,7 +14,7 @@ from vilasr_jax import cli
 from vilasr_jax.checkpoint import CheckpointStore
 from vilasr_jax.config import JobConfig, from_config_dict, to_dict
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.job import open_workdir
+from vilasr_jax.workdir import open_workdir
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "--config=configs/maze_tiny.py"

@@ -26,6 +26,7 @@ class ModelSection:
 
     preset: str = "tiny"  # tiny, 3b, 7b, 32b, 72b, or a module that holds a CONFIG (my_package.my_size)
     init_from: str = ""  # a Hugging Face folder; empty: random weights from the job's seed
+    random_weights: bool = False  # a published size without init_from is meant, not forgotten
     dtype: str = "float32"  # compute
     param_dtype: str = "float32"  # masters
     remat: str = "none"  # what the backward pass computes again: none, dots, attention, full
@@ -164,12 +165,14 @@ class ColdStartSection:
     )
     perception_batch: int = 32
     perception_optimizer: OptimizerSection = field(default_factory=OptimizerSection)
-    traces: int = 33000  # expert traces; the stage passes over them again and again
+    traces: int = 33000  # expert traces of config.tasks; the stage passes over them again and again
     made: str = ""  # a folder of `vilasr data make`: its traces are read instead of made anew
     slip_share: float = 0.0  # of the traces carry one deliberate slip, corrected in the next turn
     format: str = "drawing"  # drawing; controls: text, direct
     steps: int = 3000
+    epochs: float = 0.0  # passes over the conversations; 0: `steps` says how long
     batch: int = 32
+    loss: str = "conversation_mean"  # conversation_mean (published), token_mean
     accumulate: int = 1  # parts of a batch that go through the model one after the other
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     validate_every: int = 0  # steps; 0: only at the end
@@ -185,7 +188,9 @@ class ReflectSection:
     kept_share: float = 1.0  # of a training batch; the rest are cold-start traces
     sampling: SamplingSection = field(default_factory=SamplingSection)
     steps: int = 300
+    epochs: float = 0.0  # passes over the kept conversations; 0: `steps` says how long
     batch: int = 32
+    loss: str = "conversation_mean"  # conversation_mean (published), token_mean
     accumulate: int = 1
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     shard: int = 256  # questions a file of sampled traces
@@ -197,6 +202,7 @@ class RLSection:
     """Stage 3: GRPO, with the published defaults."""
 
     steps: int = 1000  # rollout batches
+    epochs: float = 0.0  # passes over config.data.questions; 0: `steps` says how long
     prompts: int = 32  # questions a rollout batch
     group: int = 8  # trajectories a question
     updates: int = 2  # optimiser updates a rollout batch
@@ -209,6 +215,7 @@ class RLSection:
     loss: str = "trajectory_mean"  # trajectory_mean, token_mean, gspo
     kl_weight: float = 0.0  # of the KL to the policy that the stage started from; 0: no reference model
     entropy_weight: float = 0.0  # of an entropy bonus
+    old_logprobs: str = "rollout"  # what the ratio is to: rollout; trained: computed before the first update
     importance_cap: float = 0.0  # truncated importance sampling, rollout to training logprobs; 0: off
     refill: int = 0  # rounds of more questions in place of groups with equal rewards; 0: those groups stay
     overlong: str = "keep"  # conversations cut off at a length limit: keep, or mask (no part in the loss)
@@ -258,9 +265,11 @@ class DataSection:
     """Imported data (folders that `vilasr data import` or `vilasr synthesize` wrote)."""
 
     traces: tuple[str, ...] = ()  # recorded conversations for the cold start
+    reflect_traces: tuple[str, ...] = ()  # reflect trains on these recorded conversations, samples none
     traces_share: float = 1.0  # of a cold-start batch; the rest are expert traces of config.tasks
     questions: tuple[str, ...] = ()  # rl asks these instead of those of config.tasks
     reflect_questions: tuple[str, ...] = ()  # and reflect these
+    share_questions: bool = False  # reflect and rl may ask the same questions
     synthesis_questions: tuple[str, ...] = ()  # and synthesize these
     benchmarks: tuple[str, ...] = ()  # eval answers these too
     traces_pixels: int = 0  # largest area of an image of theirs; 0: config.image.max_pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,187 +13,31 @@ from typing import Any
 from rich.progress import Progress
 
 from vilasr_jax.checkpoint import export_hf
-from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.config import JobConfig, RLSection, to_dict
-from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.checks import TRAINED, check
+from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
-from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.parallel import barrier, is_writer, to_host
-from vilasr_jax.processing import Tokenizer
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
-from vilasr_jax.rewards import get_reward
 from vilasr_jax.tasks import Row
-from vilasr_jax.tasks.sources import FORMATS
 from vilasr_jax.tasks.stored import read_index
-from vilasr_jax.training.advantages import ADVANTAGES
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
-from vilasr_jax.training.groups import OVERLONG
 from vilasr_jax.training.grpo import rl_stage, run_rl
-from vilasr_jax.training.held_out import blank, evaluate, evaluate_benchmark
-from vilasr_jax.training.keep import check_rule
-from vilasr_jax.training.losses import POLICY_LOSSES
-from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.held_out import (
+    begin_evaluation,
+    blank,
+    evaluate,
+    evaluate_benchmark,
+    is_evaluated,
+)
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
-from vilasr_jax.training.soft_drawing import check_soft_drawing
-from vilasr_jax.training.state import check_groups
 from vilasr_jax.training.synthesis import run_synthesis
+from vilasr_jax.workdir import open_workdir, resolve_job
 
-TRAINED = ("cold_start", "reflect", "rl")
-OTHERS = ("synthesize", "eval", "export", "report")
-# What to do now, and how it is laid out over devices: not what the run is.
-FREE = (
-    "stages", "data.benchmarks", "eval.benchmark_stages", "engine", "mesh", "model.remat", "model.attention",
-    "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
-)  # fmt: skip
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 _STAGE = {"cold_start": cold_start_stage, "reflect": reflect_stage, "rl": rl_stage}
-
-
-def open_workdir(job: JobConfig, workdir: Path) -> None:
-    """Writes the config into a new workdir; refuses one that belongs to another config.
-
-    Keys and sections that don't say what the run is (`FREE`) may differ.
-    """
-    ours = json.loads(json.dumps(to_dict(job)))
-    path = workdir / "config.json"
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"{workdir} is a file; give a folder for --workdir")
-    if not path.exists():
-        if is_writer():
-            write_json(path, ours)
-        return
-    try:
-        theirs = json.loads(path.read_text())
-        if not isinstance(theirs, dict):
-            raise ValueError("it holds no keys")
-    except ValueError as error:
-        raise ConfigError(f"{path} is no config of a run ({error}); choose another --workdir") from None
-    before, now = dict(_flat(theirs)), dict(_flat(ours))
-    changed = [
-        f"{key}: {before[key]!r} there, {now[key]!r} now"
-        for key in before
-        if key in now and before[key] != now[key] and not f"{key}.".startswith(tuple(f"{k}." for k in FREE))
-    ]
-    if unlike := sorted(before.keys() ^ now.keys()):
-        changed.append(f"its keys are of another version: {', '.join(unlike[:3])}")
-    if changed:
-        raise ConfigError(
-            f"{workdir} belongs to another config ({'; '.join(changed[:3])}); choose another --workdir"
-        )
-
-
-def _flat(tree: dict, path: str = "") -> list[tuple[str, Any]]:
-    items = []
-    for key, value in tree.items():
-        where = f"{path}.{key}" if path else key
-        items += _flat(value, where) if isinstance(value, dict) else [(where, value)]
-    return items
-
-
-def check(context: Context) -> None:
-    """Raises a UserError for what can't be run, before anything is written into the workdir."""
-    job, shards = context.job, context.mesh.shape["data"] * context.mesh.shape["fsdp"]
-    if job.model.init_from:
-        open_hf(job.model.init_from)
-    else:
-        preset(job.model.preset, remat=job.model.remat, attention=job.model.attention)
-    if job.tokenizer:
-        Tokenizer.from_dir(job.tokenizer)
-    DrawingSession([], "", settings=context.settings)
-    check_soft_drawing(job.soft_drawing)
-    for split in ("train", "rl", "val", "test"):
-        context.specs(split)
-    for family in context.families:
-        family.ood(context.section(family))
-    unknown = [name for name in job.stages if name not in (*TRAINED, *OTHERS)]
-    if unknown:
-        raise ConfigError(f"config.stages: no stage {unknown[0]!r}")
-    if job.cold_start.format not in FORMATS:
-        given = job.cold_start.format
-        raise ConfigError(f"config.cold_start.format={given!r}: choose one of {', '.join(FORMATS)}")
-    check_rl(job.rl)
-    check_rule(job.synthesis.rule, "config.synthesis.rule")
-    for key in ("eval.shard", "eval.samples", "reflect.shard", "synthesis.shard"):
-        section, name = key.split(".")
-        if getattr(getattr(job, section), name) < 1:
-            raise ConfigError(f"config.{key} must be at least 1")
-    for rows in context.imported.stored.values():
-        rows[0]  # can be read
-    sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
-    for section in sections:
-        make_optimizer(section, 1)
-        check_groups(section.freeze)
-    batches = {
-        "cold_start.perception_batch": job.cold_start.perception_batch,
-        "cold_start.batch": job.cold_start.batch,
-        "reflect.batch": job.reflect.batch,
-        "rl.micro_batch": job.rl.micro_batch,
-    }
-    for name in ("cold_start", "reflect"):
-        section = getattr(job, name)
-        if section.accumulate < 1 or section.batch % (shards * section.accumulate):
-            raise ConfigError(
-                f"config.{name}.accumulate={section.accumulate}: {name}.batch={section.batch} does not make "
-                f"so many parts for {shards} data shards"
-            )
-    if dict(context.mesh.local_mesh.shape)["model"] != context.mesh.shape["model"]:
-        raise ConfigError(
-            f"config.mesh.model={context.mesh.shape['model']} reaches over several hosts; sampling needs it "
-            "within one: make it no more than a host's devices"
-        )
-    if job.rl.prompts % context.host[1]:
-        hosts = context.host[1]
-        raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {hosts} hosts")
-    for key, size in batches.items():
-        if key.split(".")[0] in job.stages and (size < 1 or size % shards):
-            raise ConfigError(f"config.{key}={size} must be a multiple of the mesh's {shards} data shards")
-    for name in TRAINED:
-        if name in job.stages and getattr(job, name).steps < 1:
-            raise ConfigError(f"config.{name}.steps must be at least 1; or leave {name} out of config.stages")
-    for name in ("reflect", "rl"):
-        tokens, most = getattr(job, name).sampling.max_tokens, job.buckets.tokens[-1]
-        if name in job.stages and tokens > most:
-            raise ConfigError(
-                f"config.{name}.sampling.max_tokens={tokens} is more than the largest training bucket, "
-                f"config.buckets.tokens={most}"
-            )
-        images, most = job.drawing.max_images, job.buckets.images[-1]
-        if name in job.stages and images > most:
-            raise ConfigError(
-                f"config.drawing.max_images={images} is more than the largest training bucket, "
-                f"config.buckets.images={most}"
-            )
-    tokens, images = job.rl.sampling.max_tokens, job.drawing.max_images
-    room = job.engine.prompt_tokens[-1], job.engine.prompt_images[-1]
-    if "rl" in job.stages and job.rl.recovery and (room[0] < tokens or room[1] < images):
-        raise ConfigError(
-            f"config.rl.recovery={job.rl.recovery:g}: a replayed conversation is a prompt of up to {tokens} "
-            f"tokens and {images} images, but config.engine.prompt_tokens ends at {room[0]} and "
-            f"prompt_images at {room[1]}"
-        )
-
-
-def check_rl(section: RLSection) -> None:
-    """Raises ConfigError for settings of the RL stage that don't exist or can't work together."""
-    for key, given, known in (
-        ("advantage", section.advantage, ADVANTAGES),
-        ("loss", section.loss, POLICY_LOSSES),
-        ("overlong", section.overlong, OVERLONG),
-    ):
-        if given not in known:
-            raise ConfigError(f"config.rl.{key}={given!r}: choose one of {', '.join(known)}")
-    for name in section.rewards:
-        get_reward(name)
-    if section.group < 2:
-        raise ConfigError(f"config.rl.group={section.group}: samples are compared in groups of 2 at least")
-    if section.updates < 1 or section.prompts * section.group < section.updates:
-        raise ConfigError(
-            f"config.rl.updates={section.updates}: at least 1, at most prompts x group = "
-            f"{section.prompts * section.group}"
-        )
 
 
 def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
@@ -201,18 +46,21 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
     With `profile`, so many steps of each stage are traced into its folder `profile`.
     """
     began = time.monotonic()
+    job = resolve_job(job, workdir)
     context = Context(job, workdir, profile=profile)
-    check(context)
+    check(context, unfinished(context))
     if not (workdir / "config.json").exists():
         _check_new(context)
     open_workdir(job, workdir)
+    context.keep_model_config()
     barrier("workdir")
     with progress_bar() as progress:
         params: Any = None
         for name in TRAINED:
-            if name in job.stages:
+            if name in unfinished(context):
                 params = _start(context, name) if params is None else params
                 params = _RUN[name](context, params, progress)
+        del params
         if "synthesize" in job.stages:
             run_synthesis(context, load_stage(context, last_stage(context)), progress)
         if "eval" in job.stages:
@@ -224,6 +72,11 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
         if is_writer():
             render_report(workdir)
     return summary
+
+
+def unfinished(context: Context) -> list[str]:
+    """The stages of the job that have something left to do."""
+    return [name for name in context.job.stages if name not in TRAINED or not _STAGE[name](context).done]
 
 
 def load_stage(context: Context, name: str) -> Any:
@@ -243,7 +96,7 @@ def _start(context: Context, name: str) -> Any:
     """What a stage starts from: the stage before it."""
     before = TRAINED[: TRAINED.index(name)]
     if not before:
-        return context.initial_params()
+        return context.abstract_params if context.has_first_weights else context.initial_params()
     if not _STAGE[before[-1]](context).done:
         raise _missing(context, name)
     return load_stage(context, before[-1])
@@ -279,13 +132,24 @@ def evaluate_stages(context: Context, progress: Progress) -> None:
     rows = context.rows("test", job.eval.rows) if context.families else []
     for stage in stages:
         runs = _evaluations(context, stage, last, rows)
-        todo = {folder: what for folder, what in runs.items() if not (folder / "scores.json").exists()}
+        of = model_of(context, stage)
+        todo = {folder: what for folder, what in runs.items() if not is_evaluated(folder, of)}
         if not todo:
+            continue
+        if stage == "untrained" and not context.can_start_anew:
+            print(f"eval: no scores before training: {job.model.init_from} is not there", file=sys.stderr)
             continue
         params = load_stage(context, stage)  # once for all that is asked of it; the stage before is let go
         for folder, (what, count) in todo.items():
+            begin_evaluation(folder, of)
             _evaluate(context, progress, stage, params, folder, what, count)
         del params
+
+
+def model_of(context: Context, stage: str) -> dict[str, Any]:
+    """Which model a stage's final parameters are: {"stage", "step"}."""
+    step = 0 if stage == "untrained" else _STAGE[stage](context).store.latest_step()
+    return {"stage": stage, "step": step}
 
 
 def _evaluations(

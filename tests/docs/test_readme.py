@@ -11,9 +11,9 @@ from PIL import Image
 
 from tests.docs import readme
 from vilasr_jax import cli, usage
+from vilasr_jax.checks import check
 from vilasr_jax.config import from_config_dict, read_config
 from vilasr_jax.drawing import TOOLS, DrawingSession, DrawingSettings
-from vilasr_jax.job import check
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.tasks import get_family

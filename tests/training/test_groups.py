@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from vilasr_jax.checks import check_rl
 from vilasr_jax.config import JobConfig, RLSection, SamplingSection, from_config_dict, to_config_dict
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.job import check_rl
 from vilasr_jax.rollout import Request, Trajectory
 from vilasr_jax.training import groups
 from vilasr_jax.training.context import Context

@@ -12,6 +12,7 @@ from tests import tiny
 from tests.training import samples
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import ConfigError, TrainingError
+from vilasr_jax.training.losses import SFT_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.sft import check_guard
 from vilasr_jax.training.state import Guard, TrainState, check_groups, group_of, new_state, split_frozen
@@ -86,7 +87,8 @@ def test_groups_are_named():
 
 
 @pytest.mark.slow
-def test_accumulated_parts_are_one_batch():
+@pytest.mark.parametrize("kind", SFT_LOSSES)
+def test_accumulated_parts_are_one_batch(kind):
     batch = samples.batch(range(6))
     parts = split_batch(jax.tree.map(jnp.asarray, batch), 2)
     np.testing.assert_array_equal(parts.tokens[1], batch.tokens[1::2])
@@ -94,7 +96,7 @@ def test_accumulated_parts_are_one_batch():
     optimizer = optax.sgd(1.0)
 
     def after(accumulate):
-        step = make_sft_step(tiny.graphdef(), optimizer, accumulate=accumulate)
+        step = make_sft_step(tiny.graphdef(), optimizer, accumulate=accumulate, loss=kind)
         state = jax.tree.map(jnp.array, new_state(tiny.params(), optimizer, OptimizerSection()))
         state, metrics = step(state, batch)
         return state.params, float(metrics["loss"][0] / metrics["loss"][1])

@@ -14,7 +14,7 @@ from tests.training import samples
 from vilasr_jax.training import advantages as advantage_functions
 from vilasr_jax.training import losses
 from vilasr_jax.training.advantages import group_advantages
-from vilasr_jax.training.losses import grpo_loss, sft_loss, token_logprobs
+from vilasr_jax.training.losses import grpo_loss, sft_loss, sft_weights, token_logprobs
 
 SIZES = dict(clip_low=0.2, clip_high=0.3, dual_clip=3.0)
 
@@ -110,6 +110,21 @@ def test_token_mean_sums_tokens_and_gspo_has_one_ratio_a_trajectory():
     gradient = jax.grad(lambda x: grpo_loss(x, old, advantages, mask, **wide, kind="gspo")[0].sum())(new)
     share = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
     np.testing.assert_allclose(gradient, -advantages * np.exp(mean)[:, None] * share, rtol=1e-3, atol=1e-6)
+
+
+def test_the_conversation_mean_weighs_each_conversation_alike():
+    """Packed or not, the loss is the mean over conversations of their tokens' means, as published."""
+    rng = np.random.default_rng(3)
+    segments = np.array([[1] * 5 + [2] * 11 + [0] * 3, [1] * 17 + [3, 3]])
+    mask = (rng.random(segments.shape) < 0.5) & (segments > 0)
+    mask[0, 2] = mask[0, 7] = mask[1, 3] = True
+    mask[1, 17:] = False  # a conversation without a sampled token counts for nothing
+    logprobs = -rng.exponential(1, segments.shape)
+    means = [-logprobs[i][mask[i] & (segments[i] == s)].mean() for i, s in ((0, 1), (0, 2), (1, 1))]
+    batch = SimpleNamespace(loss_mask=mask, segment_ids=segments)
+    total = sft_loss(logprobs, batch, "conversation_mean")
+    count = sft_weights(batch, "conversation_mean").sum()
+    np.testing.assert_allclose([total / count, count], [np.mean(means), 3], rtol=1e-6)
 
 
 def test_sft_loss():

@@ -11,9 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 from tests import tiny
+from vilasr_jax.checks import check_rl
 from vilasr_jax.config import MeshSection, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
-from vilasr_jax.job import check_rl
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.parallel import batch_axis, make_mesh
 from vilasr_jax.processing import Buckets, empty_batch, encode_conversation
@@ -55,8 +55,14 @@ def test_the_published_values():
     assert job.rl.optimizer.learning_rate == 1e-6 and job.rl.optimizer.freeze == ()
     assert job.rl.sampling.max_tokens == 5120 + 13312 and job.rl.sampling.max_turn_tokens == 1024
     sft = job.cold_start
-    assert (sft.batch, sft.steps, sft.optimizer.learning_rate) == (32, 3093, 1e-5)
+    assert (sft.batch, sft.epochs, sft.optimizer.learning_rate) == (32, 3.0, 1e-5)
     assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_share == 0.1
+    assert (sft.loss, job.reflect.loss) == ("conversation_mean",) * 2
+    assert (job.drawing.max_turns, job.drawing.maze_turns, job.drawing.style) == (10, 20, "published")
+    assert (job.rl.old_logprobs, job.rl.importance_cap, job.rl.epochs) == ("trained", 0.0, 1.0)
+    assert [s.optimizer.spike for s in (sft, job.reflect, job.rl)] == [0.0] * 3
+    assert job.data.frames == 16 and job.data.traces and job.data.reflect_traces and job.data.questions
+    assert job.tasks == ()  # nothing is trained on toy tasks
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)

@@ -69,7 +69,9 @@ def _step(context: Context, data: Iterator[Batch]) -> dict[str, float]:
     section = context.job.cold_start
     transform = make_optimizer(section.optimizer, 1000)
     state = init_state(context.initial_params(), transform, context.mesh, section.optimizer)
-    step = make_sft_step(context.graphdef, transform, mesh=context.mesh, accumulate=section.accumulate)
+    step = make_sft_step(
+        context.graphdef, transform, mesh=context.mesh, accumulate=section.accumulate, loss=section.loss
+    )
     ready = [next(data) for _ in range(4)]
 
     def run(state, batch):

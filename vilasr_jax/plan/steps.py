@@ -30,7 +30,7 @@ from vilasr_jax.rollout.device import Calls, Rows
 from vilasr_jax.rollout.params import Placement, SamplingParams
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
-from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step
+from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, recomputes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Steps:
         optimizer = make_optimizer(section.optimizer, section.steps)
         step = make_sft_step(
             self.graphdef, optimizer, mesh=self.mesh, accumulate=section.accumulate,
-            spike=section.optimizer.spike,
+            spike=section.optimizer.spike, loss=section.loss,
         )  # fmt: skip
         state, batch = self._state(section.optimizer), self._batch(section.batch)
         return Step(
@@ -122,7 +122,7 @@ class Steps:
         section = self.job.rl
         calls, state, total = self._grpo()
         extras = ["logprobs", "advantages"]
-        extras += ["old_logprobs"] if section.importance_cap else []
+        extras += ["old_logprobs"] if recomputes(section) else []
         extras += ["ref_logprobs"] if section.kl_weight else []
         batch = self._batch(section.micro_batch, extras)
         share = jax.ShapeDtypeStruct((), jnp.float32)

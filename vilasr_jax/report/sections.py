@@ -75,7 +75,8 @@ def score_table(run: Run) -> str:
     """Accuracy of each stage and control, with its interval as text and as a mark on a scale."""
     chance, rows = run.summary.get("chance"), []
     for name, row in run.scores.items():
-        rows.append(_score_row(stage_label(name), row, "control" if _is_control(name) else "stage", chance))
+        kind = "control" if _is_control(name) else "stage"
+        rows.append(_score_row(stage_label(name, row), row, kind, chance))
         for part in ("families", "parts"):
             rows += [_score_row(k, own, "part", own.get("chance", chance)) for k, own in _rows(row.get(part))]
     if not rows:

@@ -23,7 +23,7 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
         low, high = interval(row)
         drawings = row.get("drawings")
         table.add_row(
-            stage_label(name),
+            stage_label(name, row),
             percent(row.get("accuracy")),
             "–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}",
             str(row.get("n", "–")),

@@ -58,9 +58,13 @@ def stage_order(name: str) -> tuple[int, str]:
     return (known.index(name) if name in known else len(known), name)
 
 
-def stage_label(name: str) -> str:
-    """The words for a stage."""
-    return STAGE_NAMES.get(name) or name.replace("_", " ").capitalize()
+def stage_label(name: str, scores: dict[str, Any] | None = None) -> str:
+    """The words for a stage; a control's `scores` add of which stage and step it is."""
+    label = STAGE_NAMES.get(name) or name.replace("_", " ").capitalize()
+    model = (scores or {}).get("model")
+    if isinstance(model, dict) and model.get("stage") not in (None, name):
+        label += f" ({stage_label(str(model['stage'])).lower()}, step {model.get('step')})"
+    return label
 
 
 def read_run(workdir: str | Path) -> Run:

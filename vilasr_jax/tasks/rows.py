@@ -9,6 +9,8 @@ from PIL import Image
 
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 
+VIDEO_TYPES = ("video", "spatial_r1")  # data types whose images are a video's frames
+
 
 @dataclass(frozen=True)
 class Row:
@@ -32,7 +34,7 @@ class Row:
             question_type=self.question_type,
             options=self.options,
             settings=settings,
-            video=self.data_type == "video",
+            video=self.data_type in VIDEO_TYPES,
         )
 
 

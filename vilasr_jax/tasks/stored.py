@@ -24,7 +24,7 @@ from PIL import Image
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json, write_records
 from vilasr_jax.processing import load_image, resize_image
-from vilasr_jax.tasks.rows import Row
+from vilasr_jax.tasks.rows import VIDEO_TYPES, Row
 
 IMAGE_MARK = "<image>"
 INDEX = "index.json"
@@ -71,7 +71,7 @@ class StoredRow:
     def row(self, min_pixels: int, max_pixels: int, frames: int = 0) -> Row:
         """The row, its images decoded and resized; at most `frames` of a video's, evenly spaced (0: all)."""
         images, plain = self.base_images, dict(vars(self))
-        if self.data_type == "video" and 0 < frames < len(images):
+        if self.data_type in VIDEO_TYPES and 0 < frames < len(images):
             images = [images[i * (len(images) - 1) // max(1, frames - 1)] for i in range(frames)]
         plain.pop("messages")
         plain["images"] = tuple(_decode(image, min_pixels, max_pixels) for image in images)

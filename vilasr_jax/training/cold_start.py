@@ -13,6 +13,7 @@ from vilasr_jax.processing import Encoded, encode_conversation
 from vilasr_jax.tasks.sources import Interleaved, MappedSource, PerceptionSource, TraceSource
 from vilasr_jax.tasks.stored import StoredRow
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.duration import conversations_per_row, plan_steps, stage_steps
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
 
@@ -48,16 +49,16 @@ def trace_source(context: Context) -> Sequence[Encoded]:
     )
 
 
-def recorded_source(context: Context) -> Sequence[Encoded]:
-    """The conversations that `config.data.traces` names, encoded as they were recorded."""
+def recorded_source(context: Context, use: str = "traces") -> Sequence[Encoded]:
+    """The conversations that `config.data.<use>` names, encoded as they were recorded."""
 
     def encode(row: StoredRow) -> Encoded:
         if not row.messages:
-            raise DataError(f"config.data.traces: row {row.id} is a question without a recorded conversation")
-        messages = row.conversation(*context.imported.pixels("traces"))
+            raise DataError(f"config.data.{use}: row {row.id} is a question without a recorded conversation")
+        messages = row.conversation(*context.imported.pixels(use))
         return encode_conversation(context.tokenizer, messages)
 
-    return MappedSource(context.imported.stored["traces"], encode)
+    return MappedSource(context.imported.stored[use], encode)
 
 
 def trace_sources(context: Context) -> tuple[list[Sequence[Encoded]], list[float]]:
@@ -101,7 +102,8 @@ def cold_start_stage(context: Context) -> Stage:
     """The stage proper."""
     section = context.job.cold_start
     folder = context.workdir / "cold_start"
-    return Stage(folder, section.steps, section.save_every, "cold start: drawing", context.profile)
+    steps = stage_steps(folder, section)
+    return Stage(folder, steps, section.save_every, "cold start: drawing", context.profile)
 
 
 def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
@@ -118,8 +120,13 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
             data = context.batches(
                 [perception_source(context)], [1], seed=job.seed, batch=section.perception_batch
             )
-            params = train_sft(context, seeing, params, data, section.perception_optimizer, progress)
+            params = train_sft(
+                context, seeing, params, data, section.perception_optimizer, progress, loss=section.loss
+            )
     sources, weights = trace_sources(context)
+    rate = section.batch * conversations_per_row(sources, weights, context.packing)
+    what, count = _describe(context, sources), len(sources[0])
+    stage.steps = plan_steps(stage.directory, section, stage.title, what, count, rate * weights[0])
     data = context.batches(
         [context.marked(source) for source in sources], weights, seed=job.seed + 1, batch=section.batch
     )
@@ -134,7 +141,20 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
         validate=lambda params: validate(context, params),
         soft=context.soft_drawing,
         accumulate=section.accumulate,
+        loss=section.loss,
     )
+
+
+def _describe(context: Context, sources: Sequence[Sequence[Encoded]]) -> str:
+    """What the cold start trains on, in words; `sources` are those of `trace_sources`."""
+    data, section = context.job.data, context.job.cold_start
+    recorded, parts = bool(data.traces and data.traces_share), []
+    if recorded:
+        parts.append(f"{len(sources[0]):,} recorded conversations ({', '.join(data.traces)})")
+    if len(sources) > recorded:
+        origin = section.made or f"made here, of {', '.join(context.job.tasks)}"
+        parts.append(f"{len(sources[-1]):,} expert traces ({origin})")
+    return " and ".join(parts)
 
 
 def validate(context: Context, params: Any) -> dict[str, float]:

@@ -14,13 +14,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
 from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError, Stopped
+from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import (
     PUBLISHED_SIZES,
     ModelConfig,
@@ -53,6 +57,9 @@ from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.soft_drawing import SoftDrawing
+
+# The key of config.data that names what a stage asks.
+QUESTIONS = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}
 
 
 class Context:
@@ -119,11 +126,42 @@ class Context:
             attention=job.model.attention,
             context_parallel=job.mesh.context_parallel,
         )
+        if self._kept_config.exists():
+            return config_from_hf(read_json(self._kept_config), where=str(self._kept_config), **fields)
         if job.model.init_from:
             return open_hf(job.model.init_from, **fields)[0]
         if job.model.preset not in PUBLISHED_SIZES:
             fields |= dict(vocab_size=-(-self.tokenizer.vocab_size // 8) * 8, **special.config_fields())
         return preset(job.model.preset, **fields)
+
+    @property
+    def _kept_config(self) -> epath.Path:
+        return epath.Path(self.workdir) / "model" / "config.json"
+
+    def keep_model_config(self) -> None:
+        """Copies the config.json of `model.init_from` to the workdir, which then opens without it."""
+        source = self.job.model.init_from
+        if source and is_writer() and not self._kept_config.exists():
+            self._kept_config.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._kept_config, read_json(epath.Path(source) / "config.json"))
+
+    @property
+    def has_first_weights(self) -> bool:
+        """Whether the first stage resumes from a checkpoint, so that `model.init_from` is not read again."""
+        parts = (self.workdir / "cold_start" / part / "checkpoints" for part in (".", "perception"))
+        saved = any(CheckpointStore(part).latest_step() is not None for part in parts if part.exists())
+        return saved and not self.job.cold_start.optimizer.lora_rank
+
+    @property
+    def can_start_anew(self) -> bool:
+        """Whether the parameters before training can be made: random ones, or those of `model.init_from`."""
+        source = self.job.model.init_from
+        return not source or epath.Path(source).is_dir()
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the workdir holds its tokenizer."""
+        return (self.workdir / "tokenizer").exists()
 
     @cached_property
     def _abstract(self) -> tuple[nnx.GraphDef, Any]:
@@ -297,7 +335,7 @@ class Context:
         They are the imported ones where `config.data` names some, in an order of their own each time round;
         else those of the tasks. Questions of the tasks that two stages ask are never the same.
         """
-        use = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}[stage]
+        use = QUESTIONS[stage]
         if use in self.imported.stored:
             engine = self.engine(getattr(self.job, stage).sampling)
             numbers = range(first, first + count)
@@ -313,6 +351,14 @@ class Context:
             "synthesis": ("train", self.REFLECT_SEEDS),
         }[stage]
         return self.rows(split, count, first=seeds + first)
+
+    def question_source(self, stage: str) -> tuple[int, str]:
+        """How many questions a stage (see `questions`) has before they repeat (0: no end), and in words."""
+        use = QUESTIONS[stage]
+        if use in self.imported.stored:
+            count = len(self.imported.stored[use])
+            return count, f"{count:,} imported questions ({', '.join(getattr(self.job.data, use))})"
+        return 0, f"new questions, made here, of {', '.join(self.job.tasks)}"
 
     def validation_rows(self, count: int) -> list[Row]:
         """Held-out rows of the tasks; without tasks, some of the imported benchmarks'."""

@@ -17,6 +17,7 @@ from vilasr_jax.parallel import gather, is_writer, put_batch
 from vilasr_jax.processing import Batch, Encoded, PackedRow, collate, collate_packed, empty_batch, pack
 from vilasr_jax.training.cold_start import validate
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.duration import plan_steps, stage_steps
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.recovery import Prefix
@@ -24,7 +25,7 @@ from vilasr_jax.training.reflect import trajectory_example
 from vilasr_jax.training.sft import check_guard, resume_state, state_items
 from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
 from vilasr_jax.training.state import TrainState
-from vilasr_jax.training.steps import make_grpo_steps, make_logprobs
+from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, recomputes
 
 SAVED_SAMPLES = 8  # conversations
 EXTRAS = {"logprobs": np.dtype(np.float32), "advantages": np.dtype(np.float32)}
@@ -32,8 +33,8 @@ EXTRAS = {"logprobs": np.dtype(np.float32), "advantages": np.dtype(np.float32)}
 
 def rl_stage(context: Context) -> Stage:
     """The stage's folder."""
-    section = context.job.rl
-    return Stage(context.workdir / "rl", section.steps, section.save_every, "rl: GRPO", context.profile)
+    section, folder = context.job.rl, context.workdir / "rl"
+    return Stage(folder, stage_steps(folder, section), section.save_every, "rl: GRPO", context.profile)
 
 
 def run_rl(context: Context, params: Any, progress: Progress) -> Any:
@@ -51,7 +52,9 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
     stage = rl_stage(context)
     if stage.done:
         return stage.load_params(context.abstract_params)
-    updates = section.steps * section.updates
+    questions, what = context.question_source("rl")
+    stage.steps = plan_steps(stage.directory, section, stage.title, what, questions, section.prompts)
+    updates = stage.steps * section.updates
     optimizer = make_optimizer(section.optimizer, updates)
     schedule = make_schedule(section.optimizer, updates)
     more = {"recovery": {"pool": []}} if section.recovery else {}
@@ -66,10 +69,10 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
     calls = make_grpo_steps(context.graphdef, optimizer, section, context.suppressed, context.mesh)
     logprobs = make_logprobs(context.graphdef, context.suppressed, section.sampling.temperature, context.mesh)
     update = Update(context, calls, logprobs, reference, stage)
-    forwards = 2.0 * (bool(section.importance_cap) + bool(section.kl_weight))  # beside the gradient's own
+    forwards = 2.0 * (recomputes(section) + bool(section.kl_weight))  # beside the gradient's own
     stage.flops_per_token = (6.0 + forwards) * context.matmul_parameters
-    bar = progress.add_task(stage.title, total=section.steps, completed=done, note="")
-    for step in range(done + 1, section.steps + 1):
+    bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+    for step in range(done + 1, stage.steps + 1):
         stage.trace(step, done + 1)
         began = time.monotonic()
         try:
@@ -78,7 +81,7 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
             if step - 1 > done and not stage.save_due(step - 1):
                 save(step - 1, wait=True)
             stage.close()
-            raise Stopped(f"{stage.title}: stopped after step {step - 1} of {section.steps}") from None
+            raise Stopped(f"{stage.title}: stopped after step {step - 1} of {stage.steps}") from None
         sampled = time.monotonic()
         order = np.random.default_rng([context.job.seed, step]).permutation(len(samples.rewards))
         state = jax.block_until_ready(update(state, samples, np.array_split(order, section.updates)))
@@ -88,7 +91,7 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
         if section.sample_every and step % section.sample_every == 0:
             _save_samples(context, stage, samples, step)
         extra = {}
-        if section.validate_every and (step % section.validate_every == 0 or step == section.steps):
+        if section.validate_every and (step % section.validate_every == 0 or step == stage.steps):
             extra = validate(context, state.whole)
         rate = float(schedule(step * section.updates - 1))
         values = stage.log(step, learning_rate=rate, **extra)
@@ -123,7 +126,7 @@ class Update:
     def __call__(self, state: TrainState, samples: Samples, parts: Sequence[np.ndarray]) -> TrainState:
         """One update for each of `parts`, the numbers of its conversations over all hosts."""
         old: list[list[jax.Array]] = [[] for _ in parts]
-        if self.section.importance_cap:
+        if recomputes(self.section):
             whole = state.whole
             for kept, part in zip(old, parts, strict=True):
                 kept += [self.logprobs(whole, batch) for batch in self._batches(samples, part)]
@@ -152,7 +155,7 @@ class Update:
         pairs = {name: sums.pop(name) for name in ("grad_norm", "skipped")}
         pairs["loss"] = (sums.pop("loss"), 1)
         pairs["useful_tokens"] = (sums.pop("useful_tokens"), sums.pop("all_tokens"))
-        if not first and not self.section.importance_cap:
+        if not first and not recomputes(self.section):
             del sums["rollout_kl"]  # the policy has moved on: it says nothing about the engine any more
         self.stage.note({**pairs, **{name: (value, tokens) for name, value in sums.items()}})
         return state

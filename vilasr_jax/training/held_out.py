@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,36 @@ from vilasr_jax.parallel import barrier, is_writer
 from vilasr_jax.tasks import Row, chance
 from vilasr_jax.tasks.stored import StoredRows, read_index
 from vilasr_jax.training.context import Context
+
+SCORES, MODEL, PICTURES = "scores.json", "model.json", "images"
+
+
+def is_evaluated(folder: Path, of: dict[str, Any]) -> bool:
+    """Whether `folder` holds the finished scores of the model `of` ({"stage", "step"})."""
+    return (folder / SCORES).exists() and _evaluated(folder, of) == of
+
+
+def begin_evaluation(folder: Path, of: dict[str, Any]) -> None:
+    """Notes in `folder` which model is evaluated there; results of another one are deleted, not continued."""
+    if is_writer():
+        if folder.exists() and _evaluated(folder, of) != of:
+            for path in folder.iterdir():
+                if path.is_file():
+                    path.unlink()
+                elif path.name == PICTURES:
+                    shutil.rmtree(path)
+        write_json(folder / MODEL, of)
+    barrier("evaluation")
+
+
+def _evaluated(folder: Path, of: dict[str, Any]) -> dict[str, Any] | None:
+    """Which model the results in `folder` are of, or will be.
+
+    Earlier versions did not note it; what they wrote in a folder called like the stage is the stage's.
+    """
+    if (folder / MODEL).exists():
+        return json.loads((folder / MODEL).read_text())
+    return of if of["stage"] in (folder.name, folder.parent.name) else None
 
 
 def evaluate(
@@ -44,8 +76,7 @@ def evaluate(
             scores[name_of_part] = {value: _part(rows, lines, key, value) for value in values}
     scores["sampling"] = to_dict(context.job.eval.sampling)
     scores["settings"] = settings_of(context)
-    if is_writer():
-        write_json(folder / "scores.json", scores)
+    _write_scores(folder, scores)
 
 
 def evaluate_benchmark(
@@ -67,8 +98,13 @@ def evaluate_benchmark(
         **{key: value for key, value in summarize(lines).items() if key != "pass_at_k"},
         "settings": {**settings_of(context, "benchmarks"), "data": data},
     }
+    _write_scores(folder, scores)
+
+
+def _write_scores(folder: Path, scores: dict[str, Any]) -> None:
     if is_writer():
-        write_json(folder / "scores.json", scores)
+        model = {"model": json.loads((folder / MODEL).read_text())} if (folder / MODEL).exists() else {}
+        write_json(folder / SCORES, {**scores, **model})
 
 
 def settings_of(context: Context, use: str = "") -> dict[str, Any]:
@@ -122,7 +158,7 @@ def _answer(
                     context.tokenizer,
                     stage=name,
                     model_id=f"{context.job.name}/{name}",
-                    pictures=folder / "images" if first * samples + number < section.gallery else None,
+                    pictures=folder / PICTURES if first * samples + number < section.gallery else None,
                 )
                 for number, trajectory in enumerate(trajectories)
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from absl import logging
@@ -10,20 +12,60 @@ from absl import logging
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks import Row
-from vilasr_jax.tasks.stored import DecodedRows, StoredRows, sample_texts
+from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index, sample_texts
 
 # The keys that name folders, and for each the key of its images' largest area.
-USES = ("traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
+USES = ("traces", "reflect_traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
 PIXELS = {use: f"{use.rpartition('_')[2]}_pixels" for use in USES}
 
 
+class _Opened(Mapping):
+    """The rows of every key that names some, opened when they are first asked for."""
+
+    def __init__(self, job: JobConfig):
+        self._folders = {use: getattr(job.data, use) for use in USES if getattr(job.data, use)}
+        self._rows: dict[str, StoredRows] = {}
+
+    def __getitem__(self, use: str) -> StoredRows:
+        if use not in self._rows:
+            self._rows[use] = StoredRows(self._folders[use])
+        return self._rows[use]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+
 class Imported:
-    """The rows of every key that names some; DataError for folders that hold none."""
+    """The rows of every key that names some; DataError, on use, for folders that hold none."""
 
     def __init__(self, job: JobConfig):
         self.job = job
-        self.stored = {use: StoredRows(getattr(job.data, use)) for use in USES if getattr(job.data, use)}
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self.stored: Mapping[str, StoredRows] = _Opened(job)
+        self._orders: dict[tuple[str, int], np.ndarray] = {}
+
+    def check(self, use: str, stage: str) -> None:
+        """Raises DataError when a key's rows, which `stage` needs, can't be read or are of another kind."""
+        try:
+            first = self.stored[use][0]
+        except DataError as error:
+            raise DataError(f"config.data.{use}, for {stage}: {error}") from None
+        if use.endswith("traces") and not first.messages:
+            raise DataError(
+                f"config.data.{use}, for {stage}: row {first.id} is a question without a recorded "
+                "conversation"
+            )
+
+    @staticmethod
+    def origin(folder: str) -> str:
+        """What the rows of a folder were imported from; the folder itself where it does not say."""
+        try:
+            index = read_index(Path(folder))
+        except DataError:
+            return str(Path(folder).resolve())
+        return str(index.get("source") or Path(folder).resolve())
 
     def pixels(self, use: str) -> tuple[int, int]:
         """Smallest and largest area of an image."""
@@ -39,10 +81,11 @@ class Imported:
         """The row whose turn it is, in an order of its own each time round."""
         rows = self.decoded(use)
         turn, place = divmod(number, len(rows))
-        if (len(rows), turn) not in self._orders:
-            order = np.random.default_rng([self.job.seed, turn]).permutation(len(rows))
-            self._orders = {(len(rows), turn): order}  # the newest is enough
-        return rows[int(self._orders[len(rows), turn][place])]
+        if (use, turn) not in self._orders:
+            seed = [self.job.seed, zlib.crc32(use.encode()), turn]
+            order = np.random.default_rng(seed).permutation(len(rows))
+            self._orders = {(use, turn): order}  # the newest is enough
+        return rows[int(self._orders[use, turn][place])]
 
     def usable_row(self, use: str, number: int, check: Callable[[Row], None]) -> Row:
         """`row`, or the next for which `check` raises no DataError; those left out are told."""

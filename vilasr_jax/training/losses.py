@@ -14,6 +14,7 @@ from vilasr_jax.rollout import allowed_logits
 
 HEAD_LOGITS = 512 * 152_064  # of a conversation at a time: 512 tokens of the published vocabulary
 # What grpo_loss counts, over tokens.
+SFT_LOSSES = ("conversation_mean", "token_mean")
 POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
 GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tokens")
 
@@ -107,15 +108,37 @@ def token_logprobs(
     return map_head(model, batch, figures, chunk)
 
 
-def sft_loss(logprobs: jax.Array, batch: Batch) -> jax.Array:
+def sft_weights(batch: Batch, kind: str = "token_mean") -> jax.Array:
+    """How much each token counts in the SFT loss, [b, t]; the loss is the weighted mean.
+
+    Args:
+      batch: its `loss_mask` [b, t] marks the assistant's tokens, <|im_end|> included.
+      kind: "conversation_mean": all tokens of a conversation count 1, as in the published training, where
+        each conversation is a batch of its own; "token_mean": each token counts 1.
+
+    >>> import numpy as np
+    >>> from types import SimpleNamespace
+    >>> mask, segments = np.array([[0, 1, 0, 1, 1]], bool), np.array([[1, 1, 2, 2, 2]])
+    >>> batch = SimpleNamespace(loss_mask=mask, segment_ids=segments)
+    >>> sft_weights(batch, "conversation_mean").tolist()
+    [[0.0, 1.0, 0.0, 0.5, 0.5]]
+    """
+    mask = jnp.asarray(batch.loss_mask, jnp.float32)
+    if kind == "token_mean":
+        return mask
+    return mask / jnp.maximum(over_segments(mask, batch.segment_ids), 1)
+
+
+def sft_loss(logprobs: jax.Array, batch: Batch, kind: str = "token_mean") -> jax.Array:
     """Summed negative log-likelihood of the assistant's tokens, <|im_end|> included.
 
-    Divided by the number of those tokens in all of a step's rows it is the step's loss: the same however
+    Divided by the sum of `sft_weights` over all of a step's rows it is the step's loss: the same however
     conversations are packed into rows, and rows into calls.
 
     Args:
       logprobs: [b, t] from `token_logprobs`.
       batch: its `loss_mask` [b, t] says which tokens count.
+      kind: how much each counts, see `sft_weights`.
 
     >>> import numpy as np
     >>> from types import SimpleNamespace
@@ -123,7 +146,7 @@ def sft_loss(logprobs: jax.Array, batch: Batch) -> jax.Array:
     >>> float(sft_loss(np.array([[0.0, -1.0, -3.0, -9.0]]), SimpleNamespace(loss_mask=mask)))
     4.0
     """
-    return -(logprobs * jnp.asarray(batch.loss_mask, jnp.float32)).sum()
+    return -(logprobs * sft_weights(batch, kind)).sum()
 
 
 def over_segments(values: jax.Array, segment_ids: jax.Array) -> jax.Array:

@@ -16,8 +16,9 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks.sources import MappedSource
-from vilasr_jax.training.cold_start import trace_sources
+from vilasr_jax.training.cold_start import recorded_source, trace_sources
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.duration import conversations_per_row, plan_steps, stage_steps
 from vilasr_jax.training.sampled import sample_shards, write_funnel
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
@@ -25,10 +26,9 @@ from vilasr_jax.training.stage import Stage
 
 def reflect_stage(context: Context) -> Stage:
     """The fine-tuning on what was kept."""
-    section = context.job.reflect
-    return Stage(
-        context.workdir / "reflect", section.steps, section.save_every, "reflect: learning", context.profile
-    )
+    section, folder = context.job.reflect, context.workdir / "reflect"
+    steps = stage_steps(folder, section)
+    return Stage(folder, steps, section.save_every, "reflect: learning", context.profile)
 
 
 def sample_traces(context: Context, params: Any, progress: Progress) -> list[Path]:
@@ -66,11 +66,43 @@ def trajectory_example(context: Context, trajectory: Trajectory, **extras: np.nd
 
 
 def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
-    """Samples with `params`, fine-tunes them on what was kept; returns the parameters."""
+    """Fine-tunes `params` on their own corrected conversations, or on recorded ones; returns the parameters.
+
+    Recorded ones are those of `config.data.reflect_traces`; where it names none, `params` answer questions,
+    and the rule says which conversations are kept.
+
+    Raises:
+      DataError: no sampled conversation was kept.
+    """
     job, section = context.job, context.job.reflect
     stage = reflect_stage(context)
     if stage.done:
         return stage.load_params(context.abstract_params)
+    if job.data.reflect_traces:
+        kept = recorded_source(context, "reflect_traces")
+        what = f"{len(kept):,} recorded conversations ({', '.join(job.data.reflect_traces)})"
+    else:
+        kept = _sampled_source(context, params, progress)
+        what = f"{len(kept):,} kept of {section.questions * section.samples:,} sampled conversations"
+    sources, weights = [kept], [section.kept_share]
+    if section.kept_share < 1:
+        others, shares = trace_sources(context)
+        sources += others
+        weights += [(1 - section.kept_share) * share for share in shares]
+    rate = section.batch * conversations_per_row(sources, weights, context.packing)
+    folder = stage.directory
+    stage.steps = plan_steps(folder, section, stage.title, what, len(kept), rate * section.kept_share)
+    sources = [context.marked(source) for source in sources]
+    data = context.batches(sources, weights, seed=job.seed + 2, batch=section.batch)
+    return train_sft(
+        context, stage, params, data, section.optimizer, progress,
+        soft=context.soft_drawing, accumulate=section.accumulate, loss=section.loss,
+    )  # fmt: skip
+
+
+def _sampled_source(context: Context, params: Any, progress: Progress) -> MappedSource:
+    """What `params` are asked and answer, and the rule keeps, as training examples."""
+    section = context.job.reflect
     paths = sample_traces(context, params, progress)
     if not paths:
         raise DataError(
@@ -78,15 +110,4 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
             "formed and corrected itself; train the cold start longer, or raise config.cold_start.slip_share"
         )
     stored = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
-    kept = MappedSource(stored, lambda data: encode_trajectory(context, data))
-    sources, weights = [kept], [section.kept_share]
-    if section.kept_share < 1:
-        others, shares = trace_sources(context)
-        sources += others
-        weights += [(1 - section.kept_share) * share for share in shares]
-    sources = [context.marked(source) for source in sources]
-    data = context.batches(sources, weights, seed=job.seed + 2, batch=section.batch)
-    return train_sft(
-        context, stage, params, data, section.optimizer, progress,
-        soft=context.soft_drawing, accumulate=section.accumulate,
-    )  # fmt: skip
+    return MappedSource(stored, lambda data: encode_trajectory(context, data))

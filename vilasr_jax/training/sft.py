@@ -92,6 +92,7 @@ def train_sft(
     validate: Callable[[Any], dict[str, float]] | None = None,
     soft: SoftDrawing | None = None,
     accumulate: int = 1,
+    loss: str = "token_mean",
 ) -> Any:
     """Trains for `stage.steps` steps, from its newest checkpoint if there is one; returns the parameters.
 
@@ -105,6 +106,7 @@ def train_sft(
       validate_every, validate: every so many steps `validate(params)` adds its figures to the metrics.
       soft: a term added to the loss; the examples are then marked for it.
       accumulate: parts that a batch goes through the model in.
+      loss: how tokens are weighed, see `losses.sft_weights`.
 
     Raises:
       TrainingError: too many updates in a row had to be skipped.
@@ -122,6 +124,7 @@ def train_sft(
         accumulate=accumulate,
         spike=optimizer.spike,
         soft=soft,
+        loss=loss,
     )
     stage.flops_per_token = 6.0 * context.matmul_parameters
     bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")

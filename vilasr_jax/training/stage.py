@@ -38,7 +38,7 @@ class Stage:
     stop.
     """
 
-    def __init__(self, directory: Path, steps: int, save_every: int, title: str, profile: int = 0):
+    def __init__(self, directory: Path, steps: int | None, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
         self.store = CheckpointStore(directory / "checkpoints", keep=2, keep_best=1)
         self.flops_per_token = 0.0  # of one trained token, all passes; 0: no MFU
@@ -50,7 +50,9 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        """Whether the last step is saved."""
+        """Whether the last step is saved; not while the number of steps is not known (None)."""
+        if self.steps is None:
+            return False
         step = self.store.latest_step()
         return step is not None and step >= self.steps
 

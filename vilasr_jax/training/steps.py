@@ -20,6 +20,7 @@ from vilasr_jax.training.losses import (
     importance_weights,
     map_head,
     sft_loss,
+    sft_weights,
     token_logprob,
     token_logprobs,
 )
@@ -87,6 +88,7 @@ def make_sft_step(
     accumulate: int = 1,
     spike: float = 0.0,
     soft: SoftDrawing | None = None,
+    loss: str = "token_mean",
 ):
     """Returns jitted `step(state, batch) -> (state, metrics)`; metrics are (sum, count) pairs on the device.
 
@@ -99,6 +101,7 @@ def make_sft_step(
       spike: skip an update whose gradient norm is so many times the running mean; 0: only those not finite.
       soft: a term added to the cross entropy (the mean over the parts); batches then carry the extras of
         `soft.mark`.
+      loss: how tokens are weighed, see `sft_weights`.
     """
 
     def gradient(state: TrainState, batch: Batch, share: jax.Array):
@@ -109,32 +112,32 @@ def make_sft_step(
 
         def loss_of(params):
             logprobs, read = map_head(nnx.merge(graphdef, join(params, state.frozen)), batch, figures)
-            loss, more = sft_loss(logprobs, batch) * share, {}
+            total, more = sft_loss(logprobs, batch, loss) * share, {}
             if soft:
                 term, more = jax.tree.map(lambda x: x / accumulate, soft.loss(read, batch))
-                loss += term
-            return loss, (loss, more)
+                total += term
+            return total, (total, more)
 
         grads, sums = jax.grad(loss_of, has_aux=True)(state.params)
         return _split_as_params(grads, state, mesh), sums
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        tokens = jnp.asarray(batch.loss_mask, jnp.float32).sum()
-        call = partial(gradient, state, share=1 / jnp.maximum(tokens, 1))
+        weight = sft_weights(batch, loss).sum()  # of the batch: its conversations, or its assistant tokens
+        call = partial(gradient, state, share=1 / jnp.maximum(weight, 1))
         if accumulate == 1:
-            grads, (loss, more) = call(batch)
+            grads, (mean, more) = call(batch)
         else:
             parts = split_batch(batch, accumulate)
             zero = jax.tree.map(
                 lambda x: jnp.zeros(x.shape, x.dtype),
                 jax.eval_shape(call, jax.tree.map(lambda x: x[0], parts)),
             )
-            (grads, (loss, more)), _ = jax.lax.scan(
+            (grads, (mean, more)), _ = jax.lax.scan(
                 lambda total, part: (jax.tree.map(jnp.add, total, call(part)), None), zero, parts
             )
-        state, metrics = _update(optimizer, spike, state, grads, loss)
+        state, metrics = _update(optimizer, spike, state, grads, mean)
         metrics |= {name: (value, 1) for name, value in more.items()}
-        metrics["loss"] = loss * tokens, tokens
+        metrics["loss"] = mean * weight, weight
         metrics["useful_tokens"] = jnp.count_nonzero(batch.segment_ids), batch.segment_ids.size
         return _placed(state, mesh), metrics
 
@@ -149,6 +152,11 @@ def split_batch(batch: Batch, parts: int) -> Batch:
 
     cuts = jax.tree.map(cut, batch._replace(positions=batch.positions.swapaxes(0, 1)))
     return cuts._replace(positions=cuts.positions.swapaxes(1, 2))
+
+
+def recomputes(section: RLSection) -> bool:
+    """Whether log-probabilities are computed by the trained policy before a step's first update."""
+    return section.old_logprobs == "trained" or bool(section.importance_cap)
 
 
 def make_grpo_steps(
@@ -183,8 +191,9 @@ def make_grpo_steps(
                 temperature=section.sampling.temperature,
             )
             old, weights, trained = rollout, None, logprobs
-            if section.importance_cap:
+            if recomputes(section):
                 old = trained = batch.extras["old_logprobs"]
+            if section.importance_cap:
                 weights = importance_weights(old, rollout, batch.loss_mask, section.importance_cap)
             loss, sums = grpo_loss(
                 logprobs,

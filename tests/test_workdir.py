@@ -1,0 +1,58 @@
+"""The config that a workdir belongs to, and what later commands may change."""
+
+import dataclasses
+import json
+
+import pytest
+
+from vilasr_jax.config import ColdStartSection, DataSection, JobConfig, read_config
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.workdir import open_workdir, read_job, resolve_job
+
+
+def with_data(**keys) -> JobConfig:
+    return JobConfig(data=DataSection(**keys))
+
+
+def test_data_of_a_later_stage_may_be_named_later(tmp_path):
+    open_workdir(with_data(traces=("t",)), tmp_path)
+    (tmp_path / "cold_start").mkdir()
+    job = open_workdir(with_data(questions=("q",)), tmp_path)  # the traces need not be named again
+    assert (job.data.traces, job.data.questions) == (("t",), ("q",))
+    assert read_job(tmp_path) == job
+    (tmp_path / "rl").mkdir()
+    assert resolve_job(with_data(), tmp_path).data.questions == ("q",)
+
+
+def test_data_that_a_stage_has_used_is_not_exchanged(tmp_path):
+    open_workdir(with_data(traces=("t",)), tmp_path)
+    assert open_workdir(with_data(traces=("better",)), tmp_path).data.traces == ("better",)
+    (tmp_path / "cold_start").mkdir()
+    with pytest.raises(ConfigError, match=r"data\.traces: \['better'\] there, \['t'\] now"):
+        open_workdir(with_data(traces=("t",)), tmp_path)
+
+
+def test_a_workdir_of_an_earlier_version_goes_on_as_it_was(tmp_path):
+    open_workdir(JobConfig(), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for section, key in (("cold_start", "loss"), ("reflect", "loss"), ("rl", "epochs")):
+        del values[section][key]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"cold_start\.loss: 'token_mean' there, 'conversation_mean' now"):
+        open_workdir(JobConfig(), tmp_path)
+    job = JobConfig(cold_start=ColdStartSection(loss="token_mean"))
+    job = dataclasses.replace(job, reflect=dataclasses.replace(job.reflect, loss="token_mean"))
+    assert open_workdir(job, tmp_path) == job
+
+
+def test_rewards_of_ones_own_are_compared(tmp_path):
+    job = JobConfig()
+    open_workdir(job, tmp_path)
+    mine = dataclasses.replace(job, rl=dataclasses.replace(job.rl, rewards={**job.rl.rewards, "mine": 1.0}))
+    with pytest.raises(ConfigError, match=r"rl\.rewards\.mine"):
+        open_workdir(mine, tmp_path)
+
+
+def test_the_quickstarts_losses_are_those_of_its_figures():
+    job = read_config("configs/maze_tiny.py")
+    assert (job.cold_start.loss, job.reflect.loss, job.rl.old_logprobs) == ("token_mean",) * 2 + ("rollout",)

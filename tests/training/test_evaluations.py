@@ -1,0 +1,56 @@
+"""Scores say which model they are of, and are never another's."""
+
+import json
+
+from vilasr_jax.report.workdir import stage_label
+from vilasr_jax.training.held_out import begin_evaluation, is_evaluated
+
+COLD, RL = {"stage": "cold_start", "step": 9}, {"stage": "rl", "step": 4}
+
+
+def finished(folder, of):
+    begin_evaluation(folder, of)
+    (folder / "results.jsonl").write_text(json.dumps(of) + "\n")
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / "scores.json").write_text("{}")
+
+
+def test_a_control_is_evaluated_again_after_a_later_stage(tmp_path):
+    folder = tmp_path / "eval" / "blank_image"
+    finished(folder, COLD)
+    assert is_evaluated(folder, COLD) and not is_evaluated(folder, RL)
+    begin_evaluation(folder, RL)
+    assert {path.name for path in folder.iterdir()} == {"model.json"}
+
+
+def test_a_broken_off_evaluation_is_not_continued_by_another_model(tmp_path):
+    folder = tmp_path / "eval" / "ood"
+    begin_evaluation(folder, COLD)
+    (folder / "results.jsonl").write_text("{}\n")
+    begin_evaluation(folder, COLD)
+    assert (folder / "results.jsonl").exists()
+    begin_evaluation(folder, RL)
+    assert not (folder / "results.jsonl").exists()
+
+
+def test_benchmarks_below_a_stages_folder_stay(tmp_path):
+    folder = tmp_path / "eval" / "rl"
+    finished(folder / "maze", RL)
+    finished(folder, RL)
+    begin_evaluation(folder, {"stage": "rl", "step": 8})
+    assert is_evaluated(folder / "maze", RL) and not is_evaluated(folder / "maze", {"stage": "rl", "step": 8})
+
+
+def test_scores_of_earlier_versions_are_kept_where_the_folder_says_whose(tmp_path):
+    for name, own in (("rl", True), ("blank_image", False)):
+        folder = tmp_path / "eval" / name
+        finished(folder, RL)
+        (folder / "model.json").unlink()
+        assert is_evaluated(folder, RL) is own
+
+
+def test_a_controls_heading_names_its_model():
+    assert stage_label("blank_image", {"model": RL}) == (
+        "Control: picture blanked (reinforcement learning, step 4)"
+    )
+    assert stage_label("rl", {"model": RL}) == "Reinforcement learning"

@@ -1,0 +1,220 @@
+"""What can't be run is refused before anything is written, or computed for hours.
+
+One function for each part of a job; each raises a UserError that names the key and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vilasr_jax.checkpoint.hf_import import open_hf
+from vilasr_jax.config import JobConfig, RLSection
+from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.qwen2_5_vl import PUBLISHED_SIZES, preset
+from vilasr_jax.processing import Tokenizer
+from vilasr_jax.rewards import get_reward
+from vilasr_jax.tasks.sources import FORMATS
+from vilasr_jax.training.advantages import ADVANTAGES
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.groups import OVERLONG
+from vilasr_jax.training.keep import check_rule
+from vilasr_jax.training.losses import POLICY_LOSSES, SFT_LOSSES
+from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.soft_drawing import check_soft_drawing
+from vilasr_jax.training.state import check_groups
+
+TRAINED = ("cold_start", "reflect", "rl")
+OTHERS = ("synthesize", "eval", "export", "report")
+OLD_LOGPROBS = ("rollout", "trained")
+
+
+def check(context: Context, stages: Sequence[str] | None = None) -> None:
+    """Raises a UserError for what the unfinished `stages` of a job (by default all of its) can't do."""
+    job = context.job
+    stages = job.stages if stages is None else stages
+    unknown = [name for name in job.stages if name not in (*TRAINED, *OTHERS)]
+    if unknown:
+        raise ConfigError(f"config.stages: no stage {unknown[0]!r}")
+    check_model(context)
+    DrawingSession([], "", settings=context.settings)
+    check_soft_drawing(job.soft_drawing)
+    for split in ("train", "rl", "val", "test"):
+        context.specs(split)
+    for family in context.families:
+        family.ood(context.section(family))
+    check_choices(job)
+    check_rl(job.rl)
+    check_layout(context)
+    check_lengths(job)
+    check_data(context, stages)
+
+
+def check_model(context: Context) -> None:
+    """The first weights and the tokenizer are there, unless the workdir holds what they were needed for."""
+    job, model = context.job, context.job.model
+    if not model.init_from:
+        preset(model.preset, remat=model.remat, attention=model.attention)
+        if model.preset in PUBLISHED_SIZES and not model.random_weights:
+            raise ConfigError(
+                f"config.model.preset={model.preset!r} starts from published weights: name their "
+                "Hugging Face folder with config.model.init_from, or say config.model.random_weights=True"
+            )
+    elif not context.has_first_weights:
+        open_hf(model.init_from)
+    if job.tokenizer and not context.has_tokenizer:
+        Tokenizer.from_dir(job.tokenizer)
+
+
+def check_choices(job: JobConfig) -> None:
+    """Names and counts that are wrong by themselves."""
+    for key, given, known in (
+        ("cold_start.format", job.cold_start.format, FORMATS),
+        ("cold_start.loss", job.cold_start.loss, SFT_LOSSES),
+        ("reflect.loss", job.reflect.loss, SFT_LOSSES),
+    ):
+        if given not in known:
+            raise ConfigError(f"config.{key}={given!r}: choose one of {', '.join(known)}")
+    check_rule(job.synthesis.rule, "config.synthesis.rule")
+    for key in ("eval.shard", "eval.samples", "reflect.shard", "synthesis.shard"):
+        section, name = key.split(".")
+        if getattr(getattr(job, section), name) < 1:
+            raise ConfigError(f"config.{key} must be at least 1")
+    sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
+    for section in sections:
+        make_optimizer(section, 1)
+        check_groups(section.freeze)
+    for name in TRAINED:
+        section = getattr(job, name)
+        if section.epochs < 0:
+            raise ConfigError(f"config.{name}.epochs={section.epochs:g} must not be negative")
+        if name in job.stages and section.steps < 1 and not section.epochs:
+            raise ConfigError(f"config.{name}.steps must be at least 1; or leave {name} out of config.stages")
+
+
+def check_layout(context: Context) -> None:
+    """Batches divide over the mesh, and questions over the hosts."""
+    job, shards = context.job, context.mesh.shape["data"] * context.mesh.shape["fsdp"]
+    batches = {
+        "cold_start.perception_batch": job.cold_start.perception_batch,
+        "cold_start.batch": job.cold_start.batch,
+        "reflect.batch": job.reflect.batch,
+        "rl.micro_batch": job.rl.micro_batch,
+    }
+    for name in ("cold_start", "reflect"):
+        section = getattr(job, name)
+        if section.accumulate < 1 or section.batch % (shards * section.accumulate):
+            raise ConfigError(
+                f"config.{name}.accumulate={section.accumulate}: {name}.batch={section.batch} does not make "
+                f"so many parts for {shards} data shards"
+            )
+    if dict(context.mesh.local_mesh.shape)["model"] != context.mesh.shape["model"]:
+        raise ConfigError(
+            f"config.mesh.model={context.mesh.shape['model']} reaches over several hosts; sampling needs it "
+            "within one: make it no more than a host's devices"
+        )
+    if job.rl.prompts % context.host[1]:
+        hosts = context.host[1]
+        raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {hosts} hosts")
+    for key, size in batches.items():
+        if key.split(".")[0] in job.stages and (size < 1 or size % shards):
+            raise ConfigError(f"config.{key}={size} must be a multiple of the mesh's {shards} data shards")
+
+
+def check_lengths(job: JobConfig) -> None:
+    """What is sampled fits what is trained, and prompts fit the engine."""
+    for name in ("reflect", "rl"):
+        tokens, most = getattr(job, name).sampling.max_tokens, job.buckets.tokens[-1]
+        if name in job.stages and tokens > most:
+            raise ConfigError(
+                f"config.{name}.sampling.max_tokens={tokens} is more than the largest training bucket, "
+                f"config.buckets.tokens={most}"
+            )
+        images, most = job.drawing.max_images, job.buckets.images[-1]
+        if name in job.stages and images > most:
+            raise ConfigError(
+                f"config.drawing.max_images={images} is more than the largest training bucket, "
+                f"config.buckets.images={most}"
+            )
+    tokens, images = job.rl.sampling.max_tokens, job.drawing.max_images
+    room = job.engine.prompt_tokens[-1], job.engine.prompt_images[-1]
+    if "rl" in job.stages and job.rl.recovery and (room[0] < tokens or room[1] < images):
+        raise ConfigError(
+            f"config.rl.recovery={job.rl.recovery:g}: a replayed conversation is a prompt of up to {tokens} "
+            f"tokens and {images} images, but config.engine.prompt_tokens ends at {room[0]} and "
+            f"prompt_images at {room[1]}"
+        )
+
+
+def check_data(context: Context, stages: Sequence[str]) -> None:
+    """Every stage to run has something to learn from, to ask and to be validated on, and it can be read."""
+    job, data, made = context.job, context.job.data, bool(context.families)
+    wanted: dict[str, str] = {}  # key of config.data -> the stage that can't do without
+
+    def traces(stage: str) -> None:
+        if data.traces and data.traces_share:
+            wanted["traces"] = stage
+        if not made and (not data.traces or data.traces_share < 1):
+            what = "config.data.traces_share < 1 needs" if data.traces else "name config.data.traces, or"
+            raise ConfigError(f"{stage} has no traces: {what} a family in config.tasks")
+
+    def needs(use: str, stage: str) -> None:
+        if getattr(data, use):
+            wanted[use] = stage
+        elif not made:
+            raise ConfigError(f"config.data.{use}: {stage} needs imported rows, as config.tasks is empty")
+
+    if "cold_start" in stages:
+        traces("cold_start")
+        if job.cold_start.perception_steps and not made:
+            raise ConfigError("config.cold_start.perception_steps needs a family in config.tasks")
+        if job.cold_start.validate_every:
+            needs("benchmarks", "validation (config.cold_start.validate_every)")
+    if "reflect" in stages:
+        if data.reflect_traces:
+            wanted["reflect_traces"] = "reflect"
+        else:
+            needs("reflect_questions", "reflect")
+        if job.reflect.kept_share < 1:
+            traces("reflect (config.reflect.kept_share < 1)")
+    if "rl" in stages:
+        needs("questions", "rl")
+        if job.rl.epochs and not data.questions:
+            raise ConfigError("config.rl.epochs counts passes over config.data.questions, which names none")
+        if job.rl.validate_every:
+            needs("benchmarks", "validation (config.rl.validate_every)")
+    if "synthesize" in stages:
+        needs("synthesis_questions", "synthesize")
+    if "eval" in stages:
+        needs("benchmarks", "eval")
+    for use, stage in wanted.items():
+        context.imported.check(use, stage)
+    shared = set(map(context.imported.origin, data.questions)) & set(
+        map(context.imported.origin, data.reflect_questions)
+    )
+    if {"rl", "reflect"} & set(stages) and shared and not data.share_questions:
+        raise ConfigError(
+            f"config.data.reflect_questions and config.data.questions both hold {sorted(shared)[0]}: reflect "
+            "and rl would ask the same questions; give each its own, or say config.data.share_questions=True"
+        )
+
+
+def check_rl(section: RLSection) -> None:
+    """Raises ConfigError for settings of the RL stage that don't exist or can't work together."""
+    for key, given, known in (
+        ("advantage", section.advantage, ADVANTAGES),
+        ("loss", section.loss, POLICY_LOSSES),
+        ("overlong", section.overlong, OVERLONG),
+        ("old_logprobs", section.old_logprobs, OLD_LOGPROBS),
+    ):
+        if given not in known:
+            raise ConfigError(f"config.rl.{key}={given!r}: choose one of {', '.join(known)}")
+    for name in section.rewards:
+        get_reward(name)
+    if section.group < 2:
+        raise ConfigError(f"config.rl.group={section.group}: samples are compared in groups of 2 at least")
+    if section.updates < 1 or section.prompts * section.group < section.updates:
+        raise ConfigError(
+            f"config.rl.updates={section.updates}: at least 1, at most prompts x group = "
+            f"{section.prompts * section.group}"
+        )

@@ -1,0 +1,123 @@
+"""The config that a workdir belongs to: written when a run begins, compared with every later command's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from vilasr_jax.config import JobConfig, from_config_dict, to_dict
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.files import write_json
+from vilasr_jax.parallel import is_writer
+
+# What to do now, and how it is laid out over devices: not what the run is.
+FREE = (
+    "stages", "data.benchmarks", "eval.benchmark_stages", "engine", "mesh", "model.remat", "model.attention",
+    "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
+)  # fmt: skip
+# Keys of the data, and the folder of the workdir that exists once they were used. Until then they may change,
+# and a later command need not repeat them.
+DATA = {
+    "data.traces": "cold_start",
+    "data.traces_share": "cold_start",
+    "data.traces_pixels": "cold_start",
+    "data.reflect_traces": "reflect",
+    "data.reflect_questions": "reflect",
+    "data.questions": "rl",
+    "data.questions_pixels": "reflect",
+    "data.share_questions": "reflect",
+    "data.synthesis_questions": "traces",
+    "data.benchmarks_pixels": "eval",
+}
+# What runs did before a key existed, where that is not the key's default.
+EARLIER = {"cold_start.loss": "token_mean", "reflect.loss": "token_mean"}
+# Keys whose values are keys of the user's own.
+_OPEN = ("rl.rewards.",)
+
+
+def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
+    """The job to run in `workdir`: as given, with the data that earlier commands named there.
+
+    Keys that don't say what the run is (`FREE`) may differ from the workdir's; those in `DATA` until the
+    stage that uses them begins.
+
+    Raises:
+      ConfigError: the workdir belongs to another config, or is none.
+    """
+    path = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"{workdir} is a file; give a folder for --workdir")
+    if not path.exists():
+        return job
+    before, now = _flat(_read(path)), _flat(_plain(job))
+    defaults = _flat(_plain(JobConfig()))
+    for key in now.keys() & defaults.keys() - before.keys():  # a key that did not exist yet
+        if not key.startswith(_OPEN):
+            before[key] = EARLIER.get(key, defaults[key])
+    changed = []
+    for key in before.keys() & now.keys():
+        if before[key] == now[key] or f"{key}.".startswith(tuple(f"{free}." for free in FREE)):
+            continue
+        if key in DATA and now[key] == defaults[key]:
+            now[key] = before[key]
+        elif key not in DATA or (workdir / DATA[key]).exists():
+            changed.append(f"{key}: {before[key]!r} there, {now[key]!r} now")
+    if unlike := sorted(before.keys() ^ now.keys()):
+        changed.append(f"its keys are of another version: {', '.join(unlike[:3])}")
+    if changed:
+        raise ConfigError(
+            f"{workdir} belongs to another config ({'; '.join(sorted(changed)[:3])}); choose another "
+            "--workdir"
+        )
+    data = {key.removeprefix("data."): now[key] for key in DATA}
+    data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return dataclasses.replace(job, data=dataclasses.replace(job.data, **data))
+
+
+def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
+    """`resolve_job`; also writes the config of a new workdir, and data that is new to it."""
+    job, path = resolve_job(job, workdir), workdir / "config.json"
+    if not is_writer():
+        return job
+    ours = _plain(job)
+    if not path.exists():
+        write_json(path, ours)
+        return job
+    kept = _read(path)
+    data = kept.get("data", {}) | {key: ours["data"][key] for key in ours["data"] if f"data.{key}" in DATA}
+    if data != kept.get("data"):
+        write_json(path, {**kept, "data": data})
+    return job
+
+
+def read_job(workdir: Path) -> JobConfig:
+    """The job that `workdir` was made with.
+
+    Raises:
+      ConfigError: it holds no config of a run.
+    """
+    return from_config_dict(_read(workdir / "config.json"))
+
+
+def _plain(job: JobConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(to_dict(job)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it holds no keys")
+        return values
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no config of a run ({error}); choose another --workdir") from None
+
+
+def _flat(tree: dict, path: str = "") -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else key
+        items |= _flat(value, where) if isinstance(value, dict) else {where: value}
+    return items
