@@ -3,7 +3,7 @@ video, 10 turns (20 for mazes), 45 images a conversation.
 
     vilasr data import vsi_bench ViLaSR-eval runs/data/vsi_bench        (and maze, spar_bench, ...)
     vilasr eval --config=configs/eval_published.py --workdir=runs/published \
-        --config.model.init_from=MODEL --config.data.benchmarks="('runs/data/vsi_bench',)"
+        --config.model.init_from=MODEL --config.data.benchmarks="('vsi_bench',)"
 
 The published code lets a turn grow to 16,384 tokens; here it has 4,096, and a conversation 32,768.
 """
@@ -51,6 +51,6 @@ def get_config():
                 shard=256,
                 sampling=SamplingSection(0.75, 0.9, max_turn_tokens=4096, max_tokens=32768),
             ),
-            data=DataSection(benchmarks=tuple(f"runs/data/{name}" for name in BENCHMARKS), frames=16),
+            data=DataSection(root="runs/data", benchmarks=BENCHMARKS, frames=16),
         )
     )

@@ -3,6 +3,7 @@
     vilasr reflect --config=configs/reflect_7b.py --workdir=runs/7b \
         --config.model.init_from=Qwen2.5-VL-7B-Instruct
 
+It reads imported rows from runs/data (`--config.data.root=DIR`).
 Every host of the pod runs this same command.
 """
 

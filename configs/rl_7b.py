@@ -2,6 +2,7 @@
 
     vilasr rl --config=configs/rl_7b.py --config.model.init_from=Qwen2.5-VL-7B-Instruct --workdir=runs/7b
 
+It reads imported rows from runs/data (`--config.data.root=DIR`).
 Every host of the pod runs this same command.
 """
 

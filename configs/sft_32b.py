@@ -2,6 +2,7 @@
 
     vilasr sft --config=configs/sft_32b.py --config.model.init_from=Qwen2.5-VL-32B-Instruct --workdir=runs/32b
 
+It reads imported rows from runs/data (`--config.data.root=DIR`).
 Every host of the pod runs this same command.
 """
 

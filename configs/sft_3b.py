@@ -2,6 +2,7 @@
 
     vilasr sft --config=configs/sft_3b.py --config.model.init_from=Qwen2.5-VL-3B-Instruct --workdir=runs/3b
 
+It reads imported rows from runs/data (`--config.data.root=DIR`).
 Then comes `configs/rl_3b.py`.
 """
 

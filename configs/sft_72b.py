@@ -2,6 +2,7 @@
 
     vilasr sft --config=configs/sft_72b.py --config.model.init_from=Qwen2.5-VL-72B-Instruct --workdir=runs/72b
 
+It reads imported rows from runs/data (`--config.data.root=DIR`).
 Every host of the pod runs this same command.
 """
 

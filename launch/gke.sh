@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A run on a TPU slice under GKE. Needs kubectl, pointed at a cluster with a TPU node pool and JobSet.
 #   bash launch/gke.sh [--dry-run] apply --name=NAME --topology=v5e:8x8 --image=IMAGE --bucket=BUCKET [--spot]
-#       [--service-account=NAME] [--restarts=N] -- train --config=configs/sft_7b.py --workdir=gs://BUCKET/RUN
+#       [--service-account=NAME] [--restarts=N] -- train --config=configs/sft_7b.py:v5e-64 --workdir=gs://BUCKET/RUN
+#       --config.model.init_from=gs://BUCKET/Qwen2.5-VL-7B-Instruct --config.data.root=gs://BUCKET/data
 #   bash launch/gke.sh [--dry-run] tail|delete --name=NAME
 # --dry-run prints the manifest, or the command. Build the image with launch/Dockerfile.
 set -euo pipefail

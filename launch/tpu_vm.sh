@@ -12,7 +12,8 @@
 #   delete                                                     give the machines back
 # Example:
 #   bash launch/tpu_vm.sh keep --name=sft7b --zone=us-west4-a --type=v5litepod-64 --spot -- \
-#       train --config=configs/sft_7b.py --workdir=gs://my-bucket/sft7b
+#       train --config=configs/sft_7b.py:v5e-64 --workdir=gs://my-bucket/sft7b
+#       --config.model.init_from=gs://my-bucket/Qwen2.5-VL-7B-Instruct --config.data.root=gs://my-bucket/data
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -189,9 +189,8 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
         needs("benchmarks", "eval")
     for use, stage in wanted.items():
         context.imported.check(use, stage)
-    shared = set(map(context.imported.origin, data.questions)) & set(
-        map(context.imported.origin, data.reflect_questions)
-    )
+    asked = (data.folders("questions"), data.folders("reflect_questions"))
+    shared = set.intersection(*(set(map(context.imported.origin, folders)) for folders in asked))
     if {"rl", "reflect"} & set(stages) and shared and not data.share_questions:
         raise ConfigError(
             f"config.data.reflect_questions and config.data.questions both hold {sorted(shared)[0]}: reflect "

@@ -264,6 +264,7 @@ class MakeSection:
 class DataSection:
     """Imported data (folders that `vilasr data import` or `vilasr synthesize` wrote)."""
 
+    root: str = ""  # where relative folders of this section start; empty: where the command runs
     traces: tuple[str, ...] = ()  # recorded conversations for the cold start
     reflect_traces: tuple[str, ...] = ()  # reflect trains on these recorded conversations, samples none
     traces_share: float = 1.0  # of a cold-start batch; the rest are expert traces of config.tasks
@@ -276,6 +277,17 @@ class DataSection:
     questions_pixels: int = 0
     benchmarks_pixels: int = 0
     frames: int = 0  # at most so many of a video's images; 0: all
+
+    def folders(self, key: str) -> tuple[str, ...]:
+        """The folders that a key names, with `root` before the relative ones.
+
+        >>> DataSection(root="gs://bucket/data", traces=("cold_start", "/mine")).folders("traces")
+        ('gs://bucket/data/cold_start', '/mine')
+        """
+        folders = getattr(self, key)
+        if not self.root:
+            return folders
+        return tuple(f if f.startswith(("/", "gs://")) else f"{self.root.rstrip('/')}/{f}" for f in folders)
 
 
 @dataclass(frozen=True)

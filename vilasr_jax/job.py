@@ -164,7 +164,7 @@ def _evaluations(
             runs[folder / "blank_image"] = [blank(row) for row in rows], len(rows)
             runs[folder / "ood"] = context.ood_rows(len(rows)), len(rows)
     if stage in (job.eval.benchmark_stages or (last,)):
-        for path in map(Path, job.data.benchmarks):
+        for path in map(Path, job.data.folders("benchmarks")):
             index = read_index(path)
             runs[folder / stage / index["format"]] = path, index["rows"]
     return runs

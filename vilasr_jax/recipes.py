@@ -34,13 +34,10 @@ IMAGE_TOKENS = 256  # at most, of an image
 TOKENS = 18432  # of a conversation: a prompt of 5,120 and 13,312 more
 TURN_TOKENS = 1024
 LANGUAGE_ONLY = ("vision", "merger")  # frozen in both SFT stages
-# Where ViLaSR-data was imported to: `vilasr data import cold_start ViLaSR-data runs/data/cold_start`,
-# and likewise `rrs` and `rl`.
+# ViLaSR-data, imported with `vilasr data import cold_start ViLaSR-data runs/data/cold_start`, and likewise
+# `rrs` and `rl`; `data.root` says where else they are.
 DATA = DataSection(
-    traces=("runs/data/cold_start",),
-    reflect_traces=("runs/data/rrs",),
-    questions=("runs/data/rl",),
-    frames=16,
+    root="runs/data", traces=("cold_start",), reflect_traces=("rrs",), questions=("rl",), frames=16
 )
 
 

@@ -1,9 +1,16 @@
 import doctest
 
+import numpy as np
 import pytest
 
 from vilasr_jax.evaluation import intervals
-from vilasr_jax.evaluation.intervals import mcnemar, mean_interval, paired_difference, wilson_interval
+from vilasr_jax.evaluation.intervals import (
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    seed_interval,
+    wilson_interval,
+)
 
 
 def test_wilson_against_published_values():  # Newcombe (1998), table I, method 3
@@ -45,3 +52,19 @@ def test_paired_difference_is_seeded_and_brackets_the_mean():
 
 def test_examples_in_docstrings():
     assert doctest.testmod(intervals).failed == 0
+
+
+def test_intervals_over_seeds_are_students_t():
+    """The README's three seeds: reflection and RL over the cold start."""
+    cold, reflect, rl = [79.9, 82.6, 78.9], [77.1, 81.4, 78.1], [86.5, 92.2, 83.2]
+    for after, want in ((rl, (0.2, 13.4)), (reflect, (-4.2, 1.0))):
+        gains = [[b - a] * 99 for a, b in zip(cold, after, strict=True)]
+        assert [round(x, 1) for x in seed_interval(gains)] == pytest.approx(want, abs=0.11)
+
+
+def test_seeds_that_agree_by_chance_leave_the_questions_interval():
+    rng = np.random.default_rng(0)
+    answers = (rng.random(400) < 0.8).astype(float)
+    low, high = seed_interval([answers, answers, answers])
+    assert (low, high) == pytest.approx(mean_interval(answers), abs=0.01)
+    assert seed_interval([answers]) == wilson_interval(answers.sum(), 400)

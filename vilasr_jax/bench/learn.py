@@ -24,7 +24,7 @@ import numpy as np
 from rich.progress import Progress
 
 from vilasr_jax.config import JobConfig
-from vilasr_jax.evaluation.intervals import paired_difference
+from vilasr_jax.evaluation.intervals import seed_interval
 from vilasr_jax.files import write_json
 from vilasr_jax.job import load_stage, train
 from vilasr_jax.progress import progress_bar
@@ -63,6 +63,8 @@ def bench_learn(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str
     for name in ("rl_over_cold_start", "rl_over_more_sft"):
         d = table[name]
         print(f"{name}: {d['mean']:+.1%}, 95 % interval {d['ci95'][0]:+.1%} to {d['ci95'][1]:+.1%}")
+    if len(seeds) == 1:
+        print("One seed: the intervals count questions, not how runs differ.")
     return table
 
 
@@ -166,7 +168,7 @@ def _right(folder: Path) -> dict[str, bool]:
 
 
 def pooled(folders: dict[str, list[Path]]) -> dict[str, Any]:
-    """Each stage's figures as means over the seeds; the interval is over seeds and mazes together."""
+    """Each stage's figures as means over the seeds, with `seed_interval`s of the accuracy."""
     stages = {}
     for name, paths in folders.items():
         scores = [json.loads((path / "scores.json").read_text()) for path in paths]
@@ -174,22 +176,25 @@ def pooled(folders: dict[str, list[Path]]) -> dict[str, Any]:
             key: float(np.mean([s[key] for s in scores]))
             for key in ("accuracy", "drawings", "drew", "corrected", "errors", "format")
         }
-        n = sum(s["n"] for s in scores)
-        half = 1.96 * float(np.sqrt(max(mean["accuracy"] * (1 - mean["accuracy"]), 1e-9) / n))
-        if len(scores) > 1:  # seeds differ by more than the mazes drawn
-            spread = float(np.std([s["accuracy"] for s in scores], ddof=1)) / np.sqrt(len(scores))
-            half = max(half, 1.96 * spread)
-        low, high = max(0.0, mean["accuracy"] - half), min(1.0, mean["accuracy"] + half)
-        stages[name] = {**mean, "ci95": [low, high], "n": n, "by_seed": [s["accuracy"] for s in scores]}
+        answers = [np.array(list(_right(path).values()), np.float64) for path in paths]
+        low, high = seed_interval(answers)
+        stages[name] = {
+            **mean,
+            "ci95": [max(0.0, low), min(1.0, high)],
+            "n": sum(s["n"] for s in scores),
+            "by_seed": [s["accuracy"] for s in scores],
+        }
     return {"stages": stages}
 
 
 def difference(before: list[Path], after: list[Path]) -> dict[str, Any]:
-    """Accuracy gained, on the same mazes, over all seeds (paired bootstrap)."""
-    first, second = [], []
+    """Accuracy gained, paired on the same mazes of the same seeds, with a `seed_interval`."""
+    gains = []
     for a, b in zip(before, after, strict=True):
         one, two = _right(a), _right(b)
-        first += [one[row] for row in one]
-        second += [two[row] for row in one]
-    mean, low, high = paired_difference(first, second)
-    return {"mean": mean, "ci95": [low, high]}
+        gains.append(np.array([float(two[row]) - float(one[row]) for row in one]))
+    return {
+        "mean": float(np.mean([gain.mean() for gain in gains])),
+        "ci95": list(seed_interval(gains)),
+        "by_seed": [float(gain.mean()) for gain in gains],
+    }

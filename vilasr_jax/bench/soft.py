@@ -98,4 +98,4 @@ def print_table(table: dict[str, Any]) -> None:
             f"{table['step_cpu_seconds'][name]:.2f} processor seconds a step"
         )
     gain, (low, high) = table["soft_over_plain"]["mean"], table["soft_over_plain"]["ci95"]
-    print(f"soft over plain: {gain:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}, over the mazes, paired")
+    print(f"soft over plain: {gain:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}, paired, counting seeds")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 
 
 def wilson_interval(right: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -37,6 +38,35 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     z = NormalDist().inv_cdf(0.5 + level / 2)
     spread = z * scores.std(ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else 1.0
     return max(0.0, float(scores.mean() - spread)), min(1.0, float(scores.mean() + spread))
+
+
+def seed_interval(values: Sequence[Sequence[float]], level: float = 0.95) -> tuple[float, float]:
+    r"""Interval of a mean over training seeds, which counts that seeds differ as well as questions.
+
+    With k seeds it is Student's $\bar x \pm t_{k-1} s / \sqrt{k}$ of the seeds' means, never narrower than
+    the normal interval of the questions (each averaged over the seeds, as all of them answer the same ones).
+    One seed has the questions' interval alone: Wilson's of right and wrong, a bootstrap of differences.
+
+    Args:
+      values: a score, or a paired difference of scores, for each question of each seed.
+      level: coverage.
+
+    >>> [round(x, 3) for x in seed_interval([[0.066] * 9, [0.096] * 9, [0.043] * 9])]
+    [0.002, 0.134]
+    """
+    means = np.array([np.mean(one) for one in values])
+    k, middle = len(means), float(means.mean())
+    questions = np.mean(values, axis=0) if len({len(one) for one in values}) == 1 else np.concatenate(values)
+    if k == 1 and np.isin(questions, (0.0, 1.0)).all():
+        return wilson_interval(float(questions.sum()), len(questions), level)
+    if k == 1:
+        return paired_difference(np.zeros_like(questions), questions, level=level)[1:]
+    normal, student = NormalDist().inv_cdf(0.5 + level / 2), float(stdtrit(k - 1, 0.5 + level / 2))
+    half = max(
+        student * float(means.std(ddof=1)) / math.sqrt(k),
+        normal * float(questions.std(ddof=1)) / math.sqrt(len(questions)) if len(questions) > 1 else 0.0,
+    )
+    return middle - half, middle + half
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

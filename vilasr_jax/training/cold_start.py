@@ -150,7 +150,7 @@ def _describe(context: Context, sources: Sequence[Sequence[Encoded]]) -> str:
     data, section = context.job.data, context.job.cold_start
     recorded, parts = bool(data.traces and data.traces_share), []
     if recorded:
-        parts.append(f"{len(sources[0]):,} recorded conversations ({', '.join(data.traces)})")
+        parts.append(f"{len(sources[0]):,} recorded conversations ({', '.join(data.folders('traces'))})")
     if len(sources) > recorded:
         origin = section.made or f"made here, of {', '.join(context.job.tasks)}"
         parts.append(f"{len(sources[-1]):,} expert traces ({origin})")

@@ -357,7 +357,7 @@ class Context:
         use = QUESTIONS[stage]
         if use in self.imported.stored:
             count = len(self.imported.stored[use])
-            return count, f"{count:,} imported questions ({', '.join(getattr(self.job.data, use))})"
+            return count, f"{count:,} imported questions ({', '.join(self.job.data.folders(use))})"
         return 0, f"new questions, made here, of {', '.join(self.job.tasks)}"
 
     def validation_rows(self, count: int) -> list[Row]:

@@ -23,7 +23,7 @@ class _Opened(Mapping):
     """The rows of every key that names some, opened when they are first asked for."""
 
     def __init__(self, job: JobConfig):
-        self._folders = {use: getattr(job.data, use) for use in USES if getattr(job.data, use)}
+        self._folders = {use: job.data.folders(use) for use in USES if getattr(job.data, use)}
         self._rows: dict[str, StoredRows] = {}
 
     def __getitem__(self, use: str) -> StoredRows:

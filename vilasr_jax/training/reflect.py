@@ -80,7 +80,7 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
         return stage.load_params(context.abstract_params)
     if job.data.reflect_traces:
         kept = recorded_source(context, "reflect_traces")
-        what = f"{len(kept):,} recorded conversations ({', '.join(job.data.reflect_traces)})"
+        what = f"{len(kept):,} recorded conversations ({', '.join(job.data.folders('reflect_traces'))})"
     else:
         kept = _sampled_source(context, params, progress)
         what = f"{len(kept):,} kept of {section.questions * section.samples:,} sampled conversations"
