@@ -25,7 +25,8 @@ def trajectory(name: str, reward: float, tokens: int = 10, stop: str = "answer")
     turns = [{"text": "a", "calls": [], "error": None, "drawn": [2], "corrected": 0}] * 2
     return Trajectory(
         name, np.arange(tokens, dtype=np.int32), mask, np.zeros(tokens, np.float32), [], turns, stop, 1, 1,
-        {"id": name}, {"accuracy": float(reward > 0), "format": 1.0, "total": reward},
+        {"id": name, "source": ["maze", int(name.split("/")[0])]},
+        {"accuracy": float(reward > 0), "format": 1.0, "total": reward},
     )  # fmt: skip
 
 
@@ -40,6 +41,9 @@ class FakeContext:
 
     def questions(self, stage, count, first=0):
         return list(range(first, first + count))
+
+    def question(self, stage, source):
+        return source[1]
 
     def requests(self, rows, *, samples=1, seed=0):
         return [Request({"id": row}, lambda: None, seed + i * samples, samples) for i, row in enumerate(rows)]
@@ -76,7 +80,7 @@ def test_groups_of_equal_rewards_stay_unless_refilled():
 
 
 def test_refilling_has_a_limit():
-    context = FakeContext(dataclasses.replace(SECTION, refill=2), lambda row, k: trajectory("x", 1.0))
+    context = FakeContext(dataclasses.replace(SECTION, refill=2), lambda row, k: trajectory("0/0", 1.0))
     samples = collect(context, None, 1)
     assert len(context.asked) == 12 and len(samples.rewards) == 0 and not samples.trajectories
 
@@ -128,7 +132,7 @@ def test_hosts_together_are_one_host(monkeypatch):
 def test_some_questions_begin_with_failed_turns(monkeypatch):
     section = dataclasses.replace(SECTION, recovery=0.5)
     samples = collect(FakeContext(section, lambda row, k: trajectory(f"{row}/{k}", 0.0)), None, 1)
-    assert [(p.first, p.number, p.texts) for p in samples.failed] == [(0, i, ("a",)) for i in range(4)]
+    assert [(p.source, p.texts) for p in samples.failed] == [(("maze", i), ("a",)) for i in range(4)]
     context, begun = FakeContext(section, answer), []
     monkeypatch.setattr(groups, "resumed", lambda request, prefix: begun.append(prefix) or request)
     collect(context, None, 2, samples.failed)
@@ -151,7 +155,7 @@ def test_rewards_are_composed_in_the_config(tmp_path):
         context = Context(JobConfig(rl=section), tmp_path, tiny.mesh())
         event = {"text": accuracy_text, "calls": [], "error": None, "drawn": drawn, "corrected": 0}
         row = {"id": "r", "answer": "B", "question_type": "multiple choice", "options": [], "meta": {}}
-        return context.reward(dataclasses.replace(trajectory("r", 0), turns=[event], row=row))["total"]
+        return context.reward(dataclasses.replace(trajectory("0", 0), turns=[event], row=row))["total"]
 
     published = RLSection().rewards
     assert total(published, []) == total(published, [2]) == 1.0  # drawing pays nothing by default

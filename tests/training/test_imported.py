@@ -19,9 +19,10 @@ from vilasr_jax.config import (
 )
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.evaluation import read_results
+from vilasr_jax.files import write_json
 from vilasr_jax.processing import encode_conversation
 from vilasr_jax.tasks.importers import import_data
-from vilasr_jax.tasks.stored import StoredRows
+from vilasr_jax.tasks.stored import StoredRows, write_shard
 from vilasr_jax.training import held_out, synthesis
 from vilasr_jax.training.cold_start import recorded_source, trace_sources
 from vilasr_jax.training.context import Context
@@ -73,10 +74,49 @@ def test_rows_too_large_for_the_engine_are_left_out(tmp_path, imported):
     context.__dict__["tokenizer"] = tiny.tokenizer()
     asked = {row.id for row in context.questions("rl", 12)}
     assert asked == {"vilasr_rl_data-0", "vilasr_rl_data-2"}  # the third has two images
+    assert [row.source for row in context.questions("rl", 12)[:2]] == [
+        context.question("rl", row.source).source for row in context.questions("rl", 2)
+    ]
     none = context_of(tmp_path, data, engine=EngineSection(prompt_tokens=(8,), prompt_images=(4,)))
     none.__dict__["tokenizer"] = tiny.tokenizer()
     with pytest.raises(DataError, match="none of 3 rows can be asked"):
         none.questions("rl", 1)
+
+
+def test_no_question_is_asked_twice_where_others_are_left_out(tmp_path, imported):
+    data = DataSection(questions=(str(imported / "rl"),))
+    context = context_of(tmp_path, data)
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+
+    class Engine:
+        checked = 0
+
+        def check(self, request):
+            Engine.checked += 1
+            if request.row["id"] == "vilasr_rl_data-1":
+                raise DataError("too large")
+
+    context.engine = lambda sampling: Engine()
+    asked = [row.id for row in context.questions("rl", 6)]
+    for turn in (asked[:2], asked[2:4], asked[4:]):
+        assert sorted(turn) == ["vilasr_rl_data-0", "vilasr_rl_data-2"]
+    assert [row.id for row in context.questions("rl", 3, first=3)] == asked[3:]
+    again = context_of(tmp_path, data)
+    again.__dict__["tokenizer"], again.engine = tiny.tokenizer(), context.engine
+    assert [row.id for row in again.questions("rl", 6)] == asked
+    assert Engine.checked == 3  # the second time the file says it
+    assert json.loads((tmp_path / "usable_questions.json").read_text())["left_out"] == {"1": "too large"}
+
+
+def test_a_question_whose_picture_can_not_be_read_is_left_out(tmp_path, imported):
+    rows = list(StoredRows([imported / "rl"]))
+    folder = tmp_path / "rows"
+    broken = dataclasses.replace(rows[0], images=(b"GIF89a no more",))
+    write_shard(folder / "rows-00000.array_record", [r.to_bytes() for r in (broken, *rows[1:])], {})
+    write_json(folder / "index.json", {"format": "rl", "rows": 3, "shards": ["rows-00000.array_record"]})
+    context = context_of(tmp_path, DataSection(questions=(str(folder),)))
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    assert {row.id for row in context.questions("rl", 4)} == {rows[1].id, rows[2].id}
 
 
 def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported):

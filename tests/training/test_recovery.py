@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from vilasr_jax.config import DrawingSection, JobConfig, RLSection
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import DataError
 from vilasr_jax.rollout import Request, Trajectory, make_prompt
+from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.tasks.maze import MazeSpec, expert_trace, make_maze_row
-from vilasr_jax.training.recovery import Prefix, ResumedSession, failed_prefix, resumed
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.groups import collect
+from vilasr_jax.training.recovery import Prefix, ResumedSession, failed_prefix, read_pool, resumed
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +31,13 @@ def test_a_replayed_conversation_goes_on_as_the_first_one_did(maze):
     whole = row.session(settings)
     replies = [whole.step(text) for text in turns]
     request = Request({"id": row.id}, lambda: row.session(settings), 7, 2)
-    again = resumed(request, Prefix(0, 3, turns[:2])).session()
+    again = resumed(request, Prefix(("maze", 4), turns[:2])).session()
     assert [m["role"] for m in again.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert again.messages[-1] == replies[1].message and len(again.events) == 2
     for text, reply in zip(turns[2:], replies[2:], strict=True):
         assert again.step(text) == reply
     assert again.stop_reason == "answer" and again.events == whole.events
-    prompt = make_prompt(tiny.tokenizer(), resumed(request, Prefix(0, 3, turns[:2])).session())
+    prompt = make_prompt(tiny.tokenizer(), resumed(request, Prefix(("maze", 4), turns[:2])).session())
     first = make_prompt(tiny.tokenizer(), row.session(settings))
     assert len(prompt.encoded.images) == 3 and len(prompt.encoded.ids) > len(first.encoded.ids)
     assert isinstance(again, ResumedSession)
@@ -44,11 +49,84 @@ def test_which_beginnings_are_replayed(maze):
     for text in turns:
         session.step(text)
     none = np.zeros(0, np.float32)
-    wrong = Trajectory("", none, none, none, [], session.events, "answer", 1, 1, {}, {"accuracy": 0.0})
+    asked, reward = {"source": ["maze", 4]}, {"accuracy": 0.0}
+    wrong = Trajectory("", none, none, none, [], session.events, "answer", 1, 1, asked, reward)
     rng = np.random.default_rng(0)
-    found = {len(failed_prefix(8, 5, wrong, rng).texts) for _ in range(40)}
+    found = {len(failed_prefix(wrong, rng).texts) for _ in range(40)}
     assert found == set(range(1, len(turns)))
-    assert Prefix.from_json(failed_prefix(8, 5, wrong, rng).to_json()).number == 5
-    assert failed_prefix(8, 5, dataclasses.replace(wrong, reward={"accuracy": 1.0}), rng) is None
+    assert Prefix.from_json(failed_prefix(wrong, rng).to_json()).source == ("maze", 4)
+    assert failed_prefix(dataclasses.replace(wrong, reward={"accuracy": 1.0}), rng) is None
     spoilt = [{**session.events[0], "error": "item 1: no box"}, *session.events[1:]]
-    assert failed_prefix(8, 5, dataclasses.replace(wrong, turns=spoilt), rng) is None
+    assert failed_prefix(dataclasses.replace(wrong, turns=spoilt), rng) is None
+
+
+def test_a_resumed_conversation_knows_what_was_replayed(maze):
+    row, settings, turns = maze
+    request = Request({"id": row.id}, lambda: row.session(settings), 7)
+    request = resumed(request, Prefix(("maze", 4), turns[:2]))
+    session = request.session()
+    resumed_one = Conversation((0, 0), request, session, make_prompt(tiny.tokenizer(), session), 4000)
+    resumed_one.said.append({"text": "lost", "truncated": False})
+    resumed_one.fail(RuntimeError("gone"))
+    done = resumed_one.finish()
+    assert (done.base_images, done.images_read, len(done.images)) == (1, 3, 3)
+    assert done.texts == [*turns[:2], "lost"]  # the turn that failed is there, after those replayed
+
+
+def two_families(tmp_path) -> Context:
+    section = RLSection(prompts=4, group=2, recovery=0.5)
+    job = JobConfig(tasks=("maze", "static"), rl=section, drawing=DrawingSection(prompt="short"))
+    context = Context(job, tmp_path, tiny.mesh())
+    context.reward = lambda trajectory: {"accuracy": 0.0, "format": 1.0, "total": 0.0}
+    return context
+
+
+def test_turns_are_replayed_on_the_question_they_were_about(tmp_path):
+    """Over several steps, with two families, with questions asked in earlier steps among them."""
+    context, asked = two_families(tmp_path), []
+
+    def sample(sampling, params, requests, key, progress=None):
+        found = []
+        for request in requests:
+            session = request.session()
+            name = request.row["id"]
+            asked.append((name, [event["text"] for event in session.events]))
+            at = 3 * len(session.events) + 2
+            session.step(
+                f'<think> {name} </think> Action: Path Tracer\n```json\n[{{"index": 1, '
+                f'"start_point_2d": [{at}, {at}], "end_point_2d": [30, 40], "label": "1"}}]\n```'
+            )
+            session.step("<think> done </think> Action: Answer\n<answer> Z </answer>")
+            none = np.zeros(0, np.float32)
+            found += [
+                Trajectory(name, none, none, none, [], session.events, "answer", 1, 1, request.row)
+                for _ in range(request.samples)
+            ]
+        return found
+
+    context.sample = sample
+    pool, replayed = [], []
+    for step in range(1, 6):
+        asked.clear()
+        pool = read_pool([prefix.to_json() for prefix in collect(context, None, step, pool).failed])
+        replayed += [(name, texts) for name, texts in asked if texts]
+        assert len({name for name, _ in asked}) == 4
+    assert len(replayed) == 8
+    assert {name.split("-")[0] for name, _ in replayed} == {"maze", "static"}
+    for name, texts in replayed:
+        assert all(f"<think> {name} </think>" in text for text in texts)
+
+
+def test_every_question_is_found_again_by_its_source(tmp_path):
+    context = two_families(tmp_path)
+    for stage in ("rl", "reflect", "synthesis"):
+        for row in context.questions(stage, 5, first=3):
+            again = context.question(stage, row.source)
+            assert again == row and again.id == row.id and again.source == row.source
+    with pytest.raises(DataError, match="no question comes from 'video'"):
+        context.question("rl", ("video", 3))
+
+
+def test_a_pool_of_an_earlier_version_is_left_out():
+    new = Prefix(("static", 7), ("a", "b"))
+    assert read_pool([[8, 5, ["a"]], new.to_json()]) == [new]

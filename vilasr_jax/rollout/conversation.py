@@ -80,11 +80,16 @@ class Conversation:
     position: int = 0  # of the next token to be sampled
     stop_reason: str | None = None
     lost_turn: dict | None = None  # a turn that the session failed on
+    replayed: int = 0  # turns of the prompt, before the model's own
+    base_images: int = 0  # of the question
     told: str = ""  # of the turn being written, to `on_tokens`
 
     def __post_init__(self):
         self._add(self.prompt.encoded.ids, None)
         self.images_read = len(self.prompt.encoded.images)
+        self.replayed = len(self.session.events)
+        drawn = sum(len(event["drawn"]) for event in self.session.events)
+        self.base_images = self.images_read - drawn
         self.position = self.prompt.next_position
 
     @property
@@ -160,7 +165,7 @@ class Conversation:
         """Ends the conversation: its session failed, and could not be mended."""
         logging.error("conversation about %s: its session failed: %s", self.request.row.get("id"), error)
         self.stop_reason = "error"
-        if len(self.session.events) < len(self.said):
+        if len(self.session.events) < self.replayed + len(self.said):
             text = self.said[-1]["text"]
             line = f"{type(error).__name__}: {error}"
             self.lost_turn = {"text": text, "calls": [], "error": line, "drawn": [], "corrected": 0}
@@ -175,7 +180,7 @@ class Conversation:
             images=list(self.session.images),
             turns=[*self.session.events, *([self.lost_turn] if self.lost_turn else [])],
             stop_reason=self.stop_reason or "unfinished",
-            base_images=len(self.prompt.encoded.images),
+            base_images=self.base_images,
             images_read=self.images_read,
             row=self.request.row,
         )

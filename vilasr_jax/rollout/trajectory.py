@@ -27,8 +27,8 @@ class Trajectory:
         "cancelled" (by a hook of the request) or "error" (the session failed).
       base_images: how many of `images` came with the question.
       images_read: how many of `images` the model was shown (one drawn in a last turn was not).
-      row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row, and
-        "truth", the right boxes and lines where the task knows them.
+      row: {"id", "question", "answer", "question_type", "options", "data_type", "meta"} of the task row,
+        "truth", the right boxes and lines where the task knows them, and "source", see `Row.source`.
       reward: parts by name; empty until scored.
     """
 

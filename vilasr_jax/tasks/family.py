@@ -45,6 +45,10 @@ class Family:
         """The row of a seed. `meta` holds plain values, among them "family", "kind" and "hash"."""
         raise NotImplementedError
 
+    def sourced_row(self, spec: Any, seed: int) -> Row:
+        """The row of a seed, its `source` filled in."""
+        return dataclasses.replace(self.row(spec, seed), source=(self.name, seed))
+
     def expert_trace(self, row: Row, rng: random.Random, slip: bool = False) -> Trace:
         """A right conversation; with `slip` one drawing is wrong and is drawn again a turn later."""
         raise NotImplementedError
@@ -90,7 +94,7 @@ class Family:
         seen: set[str] = set()
         seed = first
         while len(seen) < count:
-            row = self.row(spec, seed)
+            row = self.sourced_row(spec, seed)
             seed += 1
             if row.meta["hash"] not in seen:
                 seen.add(row.meta["hash"])

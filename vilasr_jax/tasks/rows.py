@@ -25,6 +25,8 @@ class Row:
     data_type: str  # "maze", "vqa", "spatial_r1" or "video"
     meta: dict[str, Any] = field(default_factory=dict)  # plain values, stored with the row
     scene: Any = None  # what a generator knows of the truth; not stored
+    # By what the row is found again: (family, seed), or ("data.questions", number) of a stored row.
+    source: tuple[str, int] | None = field(default=None, compare=False)
 
     def session(self, settings: DrawingSettings) -> DrawingSession:
         """A fresh conversation about this row."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -21,9 +21,9 @@ from jax.sharding import Mesh
 from vilasr_jax.checkpoint import CheckpointStore
 from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
 from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
-from vilasr_jax.config import JobConfig, SamplingSection
+from vilasr_jax.config import JobConfig, SamplingSection, to_dict
 from vilasr_jax.drawing import DrawingSettings
-from vilasr_jax.errors import ConfigError, Stopped
+from vilasr_jax.errors import ConfigError, DataError, Stopped
 from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import (
     PUBLISHED_SIZES,
@@ -322,6 +322,10 @@ class Context:
     # Questions of the RL split that reflection samples and those that RL trains on never meet.
     RL_SEEDS = 0
     REFLECT_SEEDS = 1 << 30
+    # Where the questions of a stage come from: the key of `config.data`, or the tasks' split and first seed.
+    ASKED: ClassVar = {
+        "rl": ("rl", RL_SEEDS), "reflect": ("rl", REFLECT_SEEDS), "synthesis": ("train", REFLECT_SEEDS),
+    }  # fmt: skip
 
     def rows(self, split: str, count: int, *, first: int = 0) -> list[Row]:
         """`count` different rows of a split, the families in turn, each from seed `first` on."""
@@ -337,28 +341,44 @@ class Context:
         """
         use = QUESTIONS[stage]
         if use in self.imported.stored:
-            engine = self.engine(getattr(self.job, stage).sampling)
-            numbers = range(first, first + count)
-            return [
-                self.imported.usable_row(use, number, lambda row: engine.check(self._request(row, 0, 1)))
-                for number in numbers
-            ]
+            usable = self._usable(stage)
+            return [self.imported.row(use, number, usable) for number in range(first, first + count)]
         if not self.families:
             raise ConfigError(f"config.data.{use}: name imported rows, as config.tasks is empty")
-        split, seeds = {
-            "rl": ("rl", self.RL_SEEDS),
-            "reflect": ("rl", self.REFLECT_SEEDS),
-            "synthesis": ("train", self.REFLECT_SEEDS),
-        }[stage]
+        split, seeds = self.ASKED[stage]
         return self.rows(split, count, first=seeds + first)
 
     def question_source(self, stage: str) -> tuple[int, str]:
         """How many questions a stage (see `questions`) has before they repeat (0: no end), and in words."""
         use = QUESTIONS[stage]
         if use in self.imported.stored:
-            count = len(self.imported.stored[use])
+            count = len(self._usable(stage))
             return count, f"{count:,} imported questions ({', '.join(self.job.data.folders(use))})"
         return 0, f"new questions, made here, of {', '.join(self.job.tasks)}"
+
+    def _usable(self, stage: str) -> np.ndarray:
+        """Numbers of the imported questions of a stage that its engine has room for."""
+        use, job = QUESTIONS[stage], self.job
+        sampling = getattr(job, stage).sampling
+        engine = self.engine(sampling)
+        room = sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images, job.buckets.patches
+        pictures = self.imported.pixels(use), job.data.frames
+        return self.imported.usable(
+            use,
+            lambda row: engine.check(self._request(row, 0, 1)),
+            self.workdir / f"usable_{use}.json",
+            repr((getattr(job.data, use), room, pictures, to_dict(job.drawing))),
+        )
+
+    def question(self, stage: str, source: tuple[str, int]) -> Row:
+        """The question of a stage whose `Row.source` this is; DataError where there is none."""
+        name, number = source
+        if name == f"data.{QUESTIONS[stage]}":
+            return self.imported.stored_row(QUESTIONS[stage], number)
+        for family, spec in self.specs(self.ASKED[stage][0]):
+            if family.name == name:
+                return family.sourced_row(spec, number)
+        raise DataError(f"{stage}: no question comes from {name!r}; config.tasks or config.data has changed")
 
     def validation_rows(self, count: int) -> list[Row]:
         """Held-out rows of the tasks; without tasks, some of the imported benchmarks'."""
@@ -395,6 +415,7 @@ class Context:
             "data_type": row.data_type,
             "meta": {k: v for k, v in row.meta.items() if _is_plain(v)},
             "truth": family.truth(row) if family else [],
+            "source": None if row.source is None else list(row.source),
         }
         settings = self.settings
         if row.data_type == "maze" and self.job.drawing.maze_turns:

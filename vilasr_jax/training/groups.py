@@ -114,11 +114,10 @@ def collect(context: Context, params: Any, step: int, pool: Sequence[Prefix] = (
 
 def _failed(context: Context, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[Prefix]:
     """A beginning of a failed conversation about each question where there is one, over all hosts."""
-    section, found = context.job.rl, []
+    found = []
     for (round, number), group in mine.items():
         rng = np.random.default_rng([context.job.seed, step, round, number])
-        first = first_row(section, step, round)
-        prefixes = [failed_prefix(first, number, trajectory, rng) for trajectory in group]
+        prefixes = [failed_prefix(trajectory, rng) for trajectory in group]
         found += [[round, number, prefix.to_json()] for prefix in prefixes if prefix][:1]
     together = sorted(line for part in gather(found) for line in part)
     return [Prefix.from_json(value) for *_, value in together]
@@ -137,7 +136,7 @@ def _ask(
     rows = context.questions("rl", section.prompts, first_row(section, step, round))
     replayed = pool[: int(section.recovery * section.prompts)]
     for i, prefix in enumerate(replayed):
-        rows[i] = context.questions("rl", 1, prefix.first + prefix.number)[0]
+        rows[i] = context.question("rl", prefix.source)
     requests = context.requests(rows, samples=section.group, seed=round * section.prompts * section.group)
     for i, prefix in enumerate(replayed):
         requests[i] = resumed(requests[i], prefix)

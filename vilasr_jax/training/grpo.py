@@ -20,7 +20,7 @@ from vilasr_jax.training.context import Context
 from vilasr_jax.training.duration import plan_steps, stage_steps
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
-from vilasr_jax.training.recovery import Prefix
+from vilasr_jax.training.recovery import read_pool
 from vilasr_jax.training.reflect import trajectory_example
 from vilasr_jax.training.sft import check_guard, resume_state, state_items
 from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
@@ -60,7 +60,7 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
     more = {"recovery": {"pool": []}} if section.recovery else {}
     reference = jax.tree.map(jnp.copy, params) if section.kl_weight else None
     done, state, items = resume_state(context, stage, params, optimizer, section.optimizer, **more)
-    pool = [Prefix.from_json(value) for value in items.get("recovery", {"pool": []})["pool"]]
+    pool = read_pool(items.get("recovery", {"pool": []})["pool"])
 
     def save(step: int, **options: Any) -> None:
         kept = {"recovery": {"pool": [prefix.to_json() for prefix in pool]}} if section.recovery else {}

@@ -8,30 +8,44 @@ getting out of the mistake, not for making it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from vilasr_jax.rollout import Request, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """The first turns of a failed conversation about the RL split's row `number` from seed `first` on."""
+    """The first turns of a failed conversation about the question that `source` names (see `Row.source`)."""
 
-    first: int
-    number: int
+    source: tuple[str, int]
     texts: tuple[str, ...]
 
     def to_json(self) -> list[Any]:
-        """For a checkpoint."""
-        return [self.first, self.number, list(self.texts)]
+        """For a checkpoint: [name, number, texts]."""
+        return [*self.source, list(self.texts)]
 
     @classmethod
     def from_json(cls, value: Sequence[Any]) -> Prefix:
         """Reads what `to_json` wrote."""
-        return cls(int(value[0]), int(value[1]), tuple(value[2]))
+        return cls((str(value[0]), int(value[1])), tuple(value[2]))
+
+
+def read_pool(values: Iterable[Sequence[Any]]) -> list[Prefix]:
+    """The prefixes of a checkpoint. Those of earlier versions began with a number, which did not say what the
+    question was: they are left out, with a line in the log."""
+    values = list(values)
+    pool = [Prefix.from_json(value) for value in values if isinstance(value[0], str)]
+    if len(pool) < len(values):
+        logging.warning(
+            "recovery: %d failed conversations that an earlier version saved do not name their question and "
+            "are not replayed",
+            len(values) - len(pool),
+        )
+    return pool
 
 
 class ResumedSession:
@@ -54,15 +68,14 @@ def resumed(request: Request, prefix: Prefix) -> Request:
     return dataclasses.replace(request, session=lambda: ResumedSession(request.session(), prefix.texts))
 
 
-def failed_prefix(
-    first: int, number: int, trajectory: Trajectory, rng: np.random.Generator
-) -> Prefix | None:
+def failed_prefix(trajectory: Trajectory, rng: np.random.Generator) -> Prefix | None:
     """A random number of the first turns of a conversation without a right answer.
 
-    None when it was right, or when not even its first turn drew something and kept to the format (what breaks
-    the format can't earn a reward any more).
+    None when it was right, when not even its first turn drew something and kept to the format (what breaks
+    the format can't earn a reward any more), or when its row does not say how to find the question again.
     """
-    if trajectory.reward["accuracy"] > 0:
+    source = trajectory.row.get("source")
+    if trajectory.reward["accuracy"] > 0 or source is None:
         return None
     sound = 0
     for turn in trajectory.turns[:-1]:
@@ -71,7 +84,7 @@ def failed_prefix(
         sound += 1
     if not sound:
         return None
-    return Prefix(first, number, tuple(trajectory.texts[: int(rng.integers(1, sound + 1))]))
+    return Prefix((source[0], source[1]), tuple(trajectory.texts[: int(rng.integers(1, sound + 1))]))
 
 
 def _sound(turn: Mapping[str, Any]) -> bool:
