@@ -1,14 +1,24 @@
 """Trajectories are stored and read without loss."""
 
 import dataclasses
+import io
+import json
+import re
+import sys
+import threading
+import time
+from pathlib import Path
 
+import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests import tiny
 from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.errors import DataError
 from vilasr_jax.rollout import Trajectory
 
 
@@ -87,3 +97,75 @@ def test_round_trip_of_anything(seed, sizes, meta, text, reason):
         reward={"total": float(rng.normal())},
     )
     same(t, Trajectory.from_bytes(t.to_bytes()))
+
+
+def example() -> Trajectory:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (28, 56, 3), np.uint8))
+    return Trajectory(
+        id="a/0",
+        tokens=np.arange(9, dtype=np.int32),
+        loss_mask=np.arange(9) % 2 == 0,
+        logprobs=np.linspace(-3, 0, 9, dtype=np.float32),
+        images=[picture, picture],
+        turns=[],
+        stop_reason="answer",
+        base_images=1,
+        images_read=2,
+        row={"id": "a", "meta": {}},
+    )
+
+
+def test_archives_of_earlier_versions_are_read():
+    t, out = example(), io.BytesIO()
+    arrays = ("tokens", "loss_mask", "logprobs")
+    plain = {f.name: getattr(t, f.name) for f in dataclasses.fields(t) if f.name not in (*arrays, "images")}
+    np.savez_compressed(
+        out,
+        header=np.frombuffer(json.dumps(plain).encode(), np.uint8),
+        **{name: getattr(t, name) for name in arrays},
+        **{f"image_{i}": np.asarray(image) for i, image in enumerate(t.images)},
+    )
+    again = Trajectory.from_bytes(out.getvalue())
+    same(t, again)
+    again.tokens[0] = 5  # arrays of their own
+    for broken in (b"", b"PK nothing", b"{}", out.getvalue()[:80], t.to_bytes()[:-9]):
+        with pytest.raises(DataError, match="no stored conversation"):
+            Trajectory.from_bytes(broken)
+
+
+def test_conversations_are_read_and_written_in_many_threads():
+    """`np.load` failed here within a second on CPython 3.11.0 to 3.11.7 (gh-106905)."""
+    jax.numpy.ones(3).block_until_ready()  # its garbage-collection callback is what lets threads in
+    t, errors, before = example(), [], sys.getswitchinterval()
+    data, end = t.to_bytes(), time.monotonic() + 2
+
+    def work() -> None:
+        kept = []
+        while time.monotonic() < end and not errors:
+            try:
+                again = Trajectory.from_bytes(data)
+                kept = [*kept, {"tokens": again.tokens.tolist(), "same": again.to_bytes() == data}][-50:]
+                assert kept[-1]["same"]
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not errors
+
+
+def test_nothing_that_runs_in_threads_parses_python():
+    """The command line alone may: it has one thread when it does."""
+    package = Path(__file__).parents[2] / "vilasr_jax"
+    wanted = re.compile(r"\bimport ast\b|\bnp\.load\(|literal_eval|numpy\.load")
+    found = {
+        str(path.relative_to(package)) for path in package.rglob("*.py") if wanted.search(path.read_text())
+    }
+    assert found <= {"cli.py", "rollout/packed_arrays.py"}  # the second only says why not

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
+
+from vilasr_jax.rollout.packed_arrays import pack_arrays, unpack_arrays
 
 
 @dataclass
@@ -77,31 +77,19 @@ class Trajectory:
         return self.images[: self.images_read]
 
     def to_bytes(self) -> bytes:
-        """Serialises without loss (NumPy archive; images as raw pixels, compressed)."""
-        arrays = {f"image_{i}": np.asarray(image) for i, image in enumerate(self.images)}
+        """Serialises without loss (images as raw pixels, compressed)."""
         plain = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
             if f.name not in ("tokens", "loss_mask", "logprobs", "images")
         }
-        header = np.frombuffer(json.dumps(plain).encode(), np.uint8)
-        out = io.BytesIO()
-        np.savez_compressed(
-            out, header=header, tokens=self.tokens, loss_mask=self.loss_mask, logprobs=self.logprobs, **arrays
-        )
-        return out.getvalue()
+        arrays = {"tokens": self.tokens, "loss_mask": self.loss_mask, "logprobs": self.logprobs}
+        pictures = {f"image_{i}": np.asarray(image) for i, image in enumerate(self.images)}
+        return pack_arrays(plain, arrays | pictures)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Trajectory:
-        """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            plain = json.loads(file["header"].tobytes())
-            count = sum(name.startswith("image_") for name in file.files)
-            images = [Image.fromarray(file[f"image_{i}"]) for i in range(count)]
-            return cls(
-                tokens=file["tokens"],
-                loss_mask=file["loss_mask"],
-                logprobs=file["logprobs"],
-                images=images,
-                **plain,
-            )
+        """Reads what `to_bytes` wrote, now or in an earlier version; DataError for anything else."""
+        plain, arrays = unpack_arrays(data)
+        images = [Image.fromarray(arrays.pop(f"image_{i}")) for i in range(len(arrays) - 3)]
+        return cls(images=images, **arrays, **plain)
