@@ -133,19 +133,19 @@ def test_archives_of_earlier_versions_are_read():
             Trajectory.from_bytes(broken)
 
 
-def test_conversations_are_read_and_written_in_many_threads():
+def test_conversations_are_read_in_many_threads():
     """`np.load` failed here within a second on CPython 3.11.0 to 3.11.7 (gh-106905)."""
     jax.numpy.ones(3).block_until_ready()  # its garbage-collection callback is what lets threads in
-    t, errors, before = example(), [], sys.getswitchinterval()
-    data, end = t.to_bytes(), time.monotonic() + 2
+    small = [Image.new("RGB", (2, 2))] * 8
+    t, errors, before = dataclasses.replace(example(), images=small), [], sys.getswitchinterval()
+    data, end = t.to_bytes(), time.monotonic() + 3
 
     def work() -> None:
         kept = []
         while time.monotonic() < end and not errors:
             try:
                 again = Trajectory.from_bytes(data)
-                kept = [*kept, {"tokens": again.tokens.tolist(), "same": again.to_bytes() == data}][-50:]
-                assert kept[-1]["same"]
+                kept = [*kept, {name: [value] for name, value in vars(again).items()}][-50:]
             except BaseException as error:
                 errors.append(error)
 

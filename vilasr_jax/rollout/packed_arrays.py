@@ -1,7 +1,7 @@
 """Named arrays and a JSON header as bytes, and back, in any number of threads.
 
-`np.load` is not used: it parses the header of each array with `ast.literal_eval`, which fails at random in threads
-on CPython 3.11.0 to 3.11.7 ("AST constructor recursion depth mismatch", CPython gh-106905).
+`np.load` is not used: it parses headers with `ast.literal_eval`, which fails at random in threads on CPython
+3.11.0 to 3.11.7 ("AST constructor recursion depth mismatch", CPython gh-106905).
 """
 
 from __future__ import annotations
