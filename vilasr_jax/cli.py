@@ -254,6 +254,7 @@ def _data_show(words: list[str]) -> None:
 
 
 def _data_import(words: list[str]) -> None:
+    from vilasr_jax.files import split_lines
     from vilasr_jax.progress import progress_bar
     from vilasr_jax.tasks.importers import BROKEN, import_data
 
@@ -268,7 +269,7 @@ def _data_import(words: list[str]) -> None:
         index = import_data(*words, FLAGS.images, show)
     print(f"{index['rows']:,} rows with {index['images']:,} images are in {words[2]}")
     if index["broken"]:
-        listed = (Path(words[2]) / BROKEN).read_text().splitlines()
+        listed = split_lines((Path(words[2]) / BROKEN).read_text())
         print("\n".join(listed[:10]), *(["..."] if len(listed) > 10 else []), sep="\n")
         print(f"{index['broken']:,} rows were left out; {Path(words[2]) / BROKEN} lists them")
     _save(index)

@@ -22,6 +22,17 @@ def write_json(path: epath.PathLike, value: Any) -> None:
     draft.replace(path)
 
 
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a file of JSON lines: split at line feeds alone, without empty ones.
+
+    `str.splitlines` also splits at U+2028, U+2029, U+0085 and others, which may stand inside a JSON string.
+
+    >>> split_lines('["x\u2028y"]\n\n{}\n')
+    ['["x\u2028y"]', '{}']
+    """
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def write_records(path: Path, records: Iterable[bytes]) -> None:
     """Writes an ArrayRecord file in one step, each record readable by itself.
 

@@ -1,5 +1,6 @@
 """Results files: written shard by shard in the published layout, scored again without a model, compared."""
 
+import doctest
 import json
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from tests import tiny
+from vilasr_jax import files
+from vilasr_jax.bench.learn import _right
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, compare, read_results, result_line, score_lines, summarize
@@ -159,25 +162,59 @@ def test_our_own_file_scores_the_same_again(tmp_path):
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("{", "line 2: is no valid JSON"),
-        ("[]", "line 2: is not an object"),
         ('{"problem_type": "riddle", "answer": "x", "model_output": ""}', "'riddle' is unknown"),
         ('{"problem_type": "vci", "model_output": ""}', "answer is missing"),
         ('{"problem_type": "vci", "answer": "x"}', "no model_output"),
         ('{"problem_type": "vci", "answer": "x", "model_output": 3}', "no model_output"),
     ],
 )
-def test_broken_lines_are_told_and_the_rest_is_scored(tmp_path, line, part):
+def test_lines_that_can_not_be_scored_count_as_wrong(tmp_path, line, part):
     path = tmp_path / "r.jsonl"
     good = json.dumps(published("multiple choice", "<answer>A</answer>", "A", "MSR"))
     path.write_text(f"{good}\n{line}\n")
     run = read_results(path)
-    assert run.table.overall.mean == 1.0 and part in run.broken[0]
+    assert run.table.overall.mean == 0.5 and run.table.overall.n == 2 and part in run.broken[0]
+    assert run.to_dict()["counted_as_wrong"] == 1
     path.write_text(line)
     with pytest.raises(DataError, match="no line can be scored"):
         read_results(path)
     with pytest.raises(DataError, match=r"none\.jsonl: can't be read"):
         read_results(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(("line", "part"), [("{", "is no valid JSON"), ("[]", "is not an object")])
+def test_a_line_that_can_not_be_read_stops_the_score(tmp_path, line, part):
+    path = tmp_path / "r.jsonl"
+    good = json.dumps(published("multiple choice", "<answer>A</answer>", "A", "MSR"))
+    path.write_text(f"{good}\n{line}\n{good}\n")
+    with pytest.raises(DataError, match=f"1 of 3 lines can't be read \\(line 2: {part}"):
+        read_results(path)
+    path.write_text(f"[{good}, 3]")
+    with pytest.raises(DataError, match="line 2: is not an object"):
+        read_results(path)
+
+
+@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85", "\x0c", "\x1e"])
+def test_results_are_split_at_line_feeds_alone(tmp_path, char):
+    """Each line is scored, wherever it was written: as our own file, and as one from elsewhere."""
+    lines = [
+        published("multiple choice", f"so{char}it is <answer>{'AB'[n % 4 == 0]}</answer>", "A", "MSR", n)
+        for n in range(40)
+    ]
+    results = ResultsFile(tmp_path, 40)
+    results.begin()
+    results.append(lines)
+    run = read_results(tmp_path)
+    assert run.table.overall.mean == 0.75 and run.table.overall.n == 40 and results.read() == lines
+    named = [{"id": str(n), "correct": True, "model_output": char} for n in range(3)]
+    ResultsFile(tmp_path / "learn", 3).begin()
+    ResultsFile(tmp_path / "learn", 3).append(named)
+    assert len(_right(tmp_path / "learn")) == 3
+    assert doctest.testmod(files).failed == 0
+    path = tmp_path / "elsewhere.jsonl"
+    text = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_results(path).table.overall.n == 40
 
 
 # ------------------------------------------------------------------------------------------------------------

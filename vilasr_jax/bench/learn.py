@@ -24,8 +24,9 @@ import numpy as np
 from rich.progress import Progress
 
 from vilasr_jax.config import JobConfig
+from vilasr_jax.evaluation import ResultsFile
 from vilasr_jax.evaluation.intervals import seed_interval
-from vilasr_jax.files import write_json
+from vilasr_jax.files import split_lines, write_json
 from vilasr_jax.job import load_stage, train
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import print_summary
@@ -146,25 +147,24 @@ def _spent(stage: Path) -> float:
     Processor time, not the clock's: other work on the machine slows the clock's.
     """
     total, last = 0.0, 0.0
-    for line in (stage / "metrics.jsonl").read_text().splitlines():
+    for line in split_lines((stage / "metrics.jsonl").read_text()):
         now = json.loads(line)["cpu_seconds"]
         total += now - last if now >= last else now
         last = now
     timing = stage / "samples" / TIMING
-    shards = timing.read_text().splitlines() if timing.exists() else []
+    shards = split_lines(timing.read_text()) if timing.exists() else []
     return total + sum(json.loads(line)["cpu_seconds"] for line in shards)
 
 
 def seconds_per_step(stage: Path) -> float:
     """Processor seconds of one step: the median over the log, so neither compiling nor validation counts."""
-    lines = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in split_lines((stage / "metrics.jsonl").read_text())]
     costs = [(b["cpu_seconds"] - a["cpu_seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(lines)]
     return float(np.median([cost for cost in costs if cost > 0]))
 
 
 def _right(folder: Path) -> dict[str, bool]:
-    lines = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
-    return {line["id"]: line["correct"] for line in lines}
+    return {line["id"]: line["correct"] for line in ResultsFile(folder, 1).read()}
 
 
 def pooled(folders: dict[str, list[Path]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation.benchmarks import BenchmarkTable, benchmark_table, guess_benchmark
 from vilasr_jax.evaluation.evaluate import sample_scores
 from vilasr_jax.evaluation.scorers import SCORERS, question_kind
+from vilasr_jax.files import split_lines
 from vilasr_jax.rewards.answers import tagged_answer
 
 BENCHMARKS = ("maze", "SpatialEval_spatialreal", "vsi_bench", "spar_bench", "mmsi_bench")
@@ -38,7 +39,7 @@ class ScoredRun:
       scores: the score of each of its samples, 0 to 1, by its key.
       kinds: how many lines each scorer scored.
       unanswered: lines without an answer.
-      broken: what is wrong with lines that could not be scored, each with its number.
+      broken: what is wrong with lines that could not be scored and count as wrong, each with its number.
     """
 
     label: str
@@ -69,6 +70,7 @@ class ScoredRun:
             "scorers": scorers,
             "scored": dict(self.kinds),
             "unanswered": self.unanswered,
+            "counted_as_wrong": len(self.broken),
             **sample_scores(right),
         }
 
@@ -76,37 +78,45 @@ class ScoredRun:
 def score_lines(
     lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", label: str = ""
 ) -> ScoredRun:
-    """Scores the lines of a results file; one that is a text is broken, the text says why.
+    """Scores the lines of a results file; one that can't be scored counts as wrong.
 
     Raises:
-      DataError: no line can be scored.
+      DataError: a line can't be read (it is a text, which says why), or none can be scored.
     """
     types: dict[str, str] = {}
     scores: dict[str, list[float]] = defaultdict(list)
     kinds: Counter = Counter()
     unanswered, broken = 0, []
+    name = label or "the results"
+    unread = [f"line {number}: {line}" for number, line in enumerate(lines, 1) if isinstance(line, str)]
+    if unread:
+        told = "; ".join(unread[:3]) + ("; ..." if len(unread) > 3 else "")
+        raise DataError(
+            f"{name}: {len(unread)} of {len(lines)} lines can't be read ({told}); mend the file, or take "
+            "them out if they are no results"
+        )
     for number, line in enumerate(lines, 1):
+        key = _key(line, number)
+        types.setdefault(key, str(line.get("original_question_type") or ""))
         try:
-            if isinstance(line, str):
-                raise DataError(line)
             kind = question_kind(str(line.get("problem_type") or line.get("question_type") or ""))
             prediction, truth = _prediction(line), line.get("answer")
             if truth is None:
                 raise DataError("answer is missing")
         except DataError as error:
             broken.append(f"line {number}: {error}")
+            scores[key].append(0.0)
             continue
-        key = _key(line)
-        types.setdefault(key, str(line.get("original_question_type") or ""))
         scores[key].append(SCORERS[kind](prediction, truth))
         kinds[kind] += 1
         unanswered += prediction is None
-    if not scores:
+    if not kinds:
         why = "; ".join(broken[:2]) or "it is empty"
-        raise DataError(f"{label or 'the results'}: no line can be scored ({why})")
+        raise DataError(f"{name}: no line can be scored ({why})")
     metas = [line.get("meta") for line in lines if isinstance(line, dict)]
     found = {str(meta.get("benchmark") or "") for meta in metas if isinstance(meta, dict)}
-    known = benchmark or (found.pop() if len(found) == 1 else "") or guess_benchmark(types.values())
+    said = found.pop() if len(found) == 1 else ""
+    known = benchmark or said or guess_benchmark(filter(None, types.values()))
     return ScoredRun(label, known, types, scores, kinds, unanswered, broken)
 
 
@@ -116,12 +126,12 @@ def read_results(path: str | os.PathLike, benchmark: str = "") -> ScoredRun:
     The benchmark is the one given, else what the rows, the folder's name or the question types say.
 
     Raises:
-      DataError: there is no such file, or no line of it can be scored.
+      DataError: there is no such file, a line of it can't be read, or none can be scored.
     """
     path = Path(path)
     file = path / "results.jsonl" if path.is_dir() else path
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise DataError(f"{file}: can't be read ({error.strerror or error})") from None
     named = [part for part in reversed((*file.parts[:-1], file.stem)) if part in BENCHMARKS]
@@ -137,7 +147,7 @@ def _lines(text: str) -> list[Mapping[str, Any] | str]:
             return [line if isinstance(line, dict) else "is not an object" for line in json.loads(text)]
         except (ValueError, RecursionError) as error:
             raise DataError(f"the results are no valid JSON list ({error})") from None
-    return [_line(line) for line in text.splitlines() if line.strip()]
+    return [_line(line) for line in split_lines(text)]
 
 
 def _line(text: str) -> Mapping[str, Any] | str:
@@ -160,7 +170,10 @@ def _prediction(line: Mapping[str, Any]) -> str | None:
     return tagged_answer(output)
 
 
-def _key(line: Mapping[str, Any]) -> str:
+def _key(line: Mapping[str, Any], number: int) -> str:
+    """What lines about the same question have in common; a line that does not say has a key of its own."""
     if line.get("id") is not None:
         return str(line["id"])
-    return json.dumps([line.get("question"), line.get("options"), line.get("image_path")])
+    if line.get("question") is None:
+        return f"line {number}"
+    return json.dumps([line["question"], line.get("options"), line.get("image_path")])

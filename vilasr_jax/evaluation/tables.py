@@ -31,10 +31,12 @@ def print_scores(run: ScoredRun, console: Console | None = None) -> None:
         console.print(f"{scores['samples']} samples a question: {passed}")
     if run.unanswered:
         console.print(f"{run.unanswered:,} lines hold no answer and score 0")
+    if run.broken:
+        console.print(f"{len(run.broken):,} lines can't be scored and count as wrong:")
     for line in run.broken[:10]:
-        console.print(f"left out: {line}", markup=False)
+        console.print(line, markup=False)
     if len(run.broken) > 10:
-        console.print(f"left out: {len(run.broken) - 10:,} more")
+        console.print("...")
 
 
 def print_comparison(comparison: Mapping[str, Any], console: Console | None = None) -> None:
