@@ -10,15 +10,18 @@ from PIL import Image
 from tests import tiny
 from vilasr_jax import files
 from vilasr_jax.bench.learn import _right
-from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, compare, read_results, result_line, score_lines, summarize
+from vilasr_jax.evaluation.answers import _prediction
 from vilasr_jax.evaluation.benchmarks import SPAR_GROUPS, VSI_TYPES, benchmark_table, row_weights
 from vilasr_jax.evaluation.compare import sign_flip_p
 from vilasr_jax.evaluation.intervals import mcnemar
 from vilasr_jax.processing import encode_conversation
+from vilasr_jax.rewards import score as reward_of
 from vilasr_jax.rollout import Trajectory, joined, messages_of
 from vilasr_jax.tasks import Row
+from vilasr_jax.tasks.importers.sharegpt import read_sharegpt
 
 BOX = (
     "<think> I look at <image> and <|im_end|> too. </think> Action: Object Mapper\n```json\n"
@@ -145,7 +148,8 @@ def test_scoring_a_published_file(tmp_path):
     assert read_results(tmp_path / "vsi_bench").table.overall.mean == pytest.approx(0.475)
     assert read_results(tmp_path / "list.json", "maze").table.overall.mean == pytest.approx(1.9 / 4)
     scores = run.to_dict()
-    assert scores["scored"] == {"regression": 2, "multiple choice": 2} and "first letters" in str(scores)
+    assert scores["scored"] == {"regression": 2, "multiple choice": 2}
+    assert "first characters" in scores["scorers"]["multiple choice"]
 
 
 def test_our_own_file_scores_the_same_again(tmp_path):
@@ -180,6 +184,47 @@ def test_lines_that_can_not_be_scored_count_as_wrong(tmp_path, line, part):
         read_results(path)
     with pytest.raises(DataError, match=r"none\.jsonl: can't be read"):
         read_results(tmp_path / "none.jsonl")
+
+
+ANSWERED = {  # texts of a last turn, and the answer that all readers take
+    "<think> a </think> Action: Answer\n<answer> B </answer>": "B",
+    "<think> a </think> Action: Answer\n<answer> A </answer> No: <answer> B </answer>": "A",
+    "<think> <answer> A </answer>? no </think> Action: Answer\n<answer> B </answer>": "B",
+    "<think> It is <answer> A </answer> </think> Action: Answer": None,
+    "<think> It is B. Action: Answer\n<answer> B </answer>": "B",
+    "<think> a </think> Action: Answer\n<answer> B": "B",
+    "<think> a </think> Action: Answer\n<answer> <answer> B </answer>": "B",
+    "<think> a </think> Action: Answer\n<Answer> B </Answer>": None,
+    "<think> a </think> Action: Answer\n<answer> B </think>": "B",
+    "<think> a </think> Action: Answer\n<answer> B <|im_end|>": "B",
+    "<think> a </think> Action: Answer\n<answer> B </answer>\nuser\nNext: <answer> C </answer>": "B",
+    "<think> a </think> Action: Answer\n<answer> </answer>": "",
+}
+
+
+@pytest.mark.parametrize("text", ANSWERED)
+def test_one_reader_of_answers(text):
+    """Rollout, trajectory, reward, results, `eval --answers` and import take the same answer of a text."""
+    answer = ANSWERED[text]
+    session = DrawingSession([Image.new("RGB", (56, 56))], "?")
+    session.step(text)
+    done = trajectory(1, texts=(text,))
+    done.stop_reason = session.stop_reason
+    line = json.loads(json.dumps(line_of(done)))
+    assert session.answer == answer == done.answer == line.pop("prediction") == _prediction(line)
+    assert reward_of([text], answer="B")["accuracy"] == float(answer == "B")
+    messages = [{"role": "user", "content": "<image> ?"}, {"role": "assistant", "content": text}]
+    assert read_sharegpt({"conversations": messages, "images": ["1.png"]}, "vqa").answer == (answer or "")
+
+
+def test_both_readings_stand_side_by_side():
+    lines = [
+        published("multiple choice", f"<answer> {said} </answer>", "B", "MSR", n)
+        for n, said in enumerate(["B", "(B) left", "C"])
+    ]
+    scores = score_lines(lines).to_dict()
+    assert scores["reading"] == "published" and scores["overall"]["mean"] == pytest.approx(1 / 3)
+    assert scores["lenient"]["overall"]["mean"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(("line", "part"), [("{", "is no valid JSON"), ("[]", "is not an object")])
@@ -264,6 +309,14 @@ def test_comparison_of_macro_means():
     overall = table["rows"][-1]["differences"][0]
     assert table["benchmark"] == "vsi_bench" and overall["mean"] == pytest.approx(0.5)
     assert overall["p"] < 0.01
+
+
+def test_a_comparison_pools_the_questions_of_a_group():
+    kinds = ["depth_prediction_oc"] * 3 + ["distance_prediction_oo"]
+    table = compare([run_of("a", [0, 0, 0, 0], kinds), run_of("b", [1, 1, 0, 0], kinds)])
+    low = next(row for row in table["rows"] if row["name"] == "Low")
+    assert low["means"][1] == low["differences"][0]["mean"] == pytest.approx(0.5)
+    assert table["rows"][-1]["differences"][0]["mean"] == pytest.approx(1 / 3)  # the mean of the types
 
 
 def test_only_common_questions_are_compared():

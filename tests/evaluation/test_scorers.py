@@ -18,7 +18,7 @@ from vilasr_jax.evaluation.benchmarks import (
     pass_at_k,
 )
 from vilasr_jax.evaluation.intervals import wilson_interval
-from vilasr_jax.evaluation.scorers import SCORERS, score_answer
+from vilasr_jax.evaluation.scorers import READINGS, SCORERS, score_answer
 
 HERE = Path(__file__).parent
 
@@ -27,17 +27,25 @@ def cases(name: str) -> list[dict]:
     return [json.loads(line) for line in (HERE / name).read_text().splitlines()]
 
 
-def test_every_hand_worked_answer():
-    worked = cases("hand_worked_answers.jsonl")
+WORKED = {"published": "hand_worked_published.jsonl", "lenient": "hand_worked_answers.jsonl"}
+
+
+@pytest.mark.parametrize("reading", WORKED)
+def test_every_hand_worked_answer(reading):
+    worked = cases(WORKED[reading])
     wrong = [
         (case, score)
         for case in worked
-        if (score := score_answer(case["said"], case["right"], case["type"]))
+        if (score := score_answer(case["said"], case["right"], case["type"], reading))
         != pytest.approx(case["score"], abs=1e-12)
     ]
     assert not wrong
-    kinds = {case["type"] for case in worked}
-    assert set(SCORERS) <= kinds and len(worked) + len(cases("hand_worked_means.jsonl")) >= 200
+    assert set(SCORERS) <= {case["type"] for case in worked}
+
+
+def test_how_many_cases_were_worked_by_hand():
+    assert len(cases("hand_worked_answers.jsonl")) + len(cases("hand_worked_means.jsonl")) >= 200
+    assert len(cases("hand_worked_published.jsonl")) >= 80
 
 
 @pytest.mark.parametrize("case", cases("hand_worked_means.jsonl"), ids=lambda case: case["why"][:40])
@@ -57,9 +65,10 @@ def test_unknown_kind_is_told():
     st.text(max_size=40) | st.none() | st.floats() | st.integers(),
     st.text(max_size=40),
     st.sampled_from(list(SCORERS)),
+    st.sampled_from(list(READINGS)),
 )
-def test_any_answer_scores_between_0_and_1(said, right, kind):
-    assert 0 <= score_answer(said, right, kind) <= 1
+def test_any_answer_scores_between_0_and_1(said, right, kind, reading):
+    assert 0 <= score_answer(said, right, kind, reading) <= 1
 
 
 def test_the_types_of_the_benchmarks():

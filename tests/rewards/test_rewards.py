@@ -132,6 +132,26 @@ def test_drawing_reward_compares_the_last_call_of_a_label_with_the_right_one():
     assert nothing_to_compare["drawing"] == 0.0 and nothing_to_compare["total"] == 1.0
 
 
+FIVES = ("5", "+5", "5.0", "5.", "5,", "5;", "5 m", "5m", "5th", "5 m²", "5\u00a0m", "5 to 6")
+NUMBERS = {  # what an answer says, and the number that it starts with
+    **dict.fromkeys(FIVES, 5.0), "-5": -5.0, "\u22125": -5.0, "1,200.5": 1200.5, "50%": 50.0, "1e3": 1000.0,
+    ".5": 0.5, "3, maybe 4": 3.0,
+}  # fmt: skip
+NONE = (
+    "1/2", "3/4 m", "2½", "½", "5²", "5-6", "5\u20136", "5 - 6", "5~6", "3:30", "3.14,2", "1.200,5", "1,5",
+    "5.5.5", "1 200", "1'200", "1_200", "2*10^3", "2x3", "0x10", "1e", "1, 2, 3", "3,000,00", "5\n6", "1e400",
+    "inf", "five", "about 5", "$5", "(5)", "--5", "-", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("said", [*NUMBERS, *NONE])
+def test_no_number_is_cut_out_of_a_longer_one(said):
+    assert answers.read_number(said) == NUMBERS.get(said)
+    text = f"<think>so</think> Action: Answer\n<answer>{said}</answer>"
+    got = score([text], answer="1", question_type="regression")
+    assert got["accuracy"] == answers.mean_relative_accuracy(NUMBERS.get(said), 1.0)
+
+
 def test_repeat_penalty_is_off_until_asked_for():
     events = [DREW, REPEATED, {}, {}]
     assert "repeat" not in score([BOX, BOX, LINE, ANSWER], events, answer="B")

@@ -2,6 +2,7 @@
 
 from vilasr_jax.drawing.actions import ParsedTurn as ParsedTurn
 from vilasr_jax.drawing.actions import parse_actions as parse_actions
+from vilasr_jax.drawing.actions import tagged_answer as tagged_answer
 from vilasr_jax.drawing.calls import Box as Box
 from vilasr_jax.drawing.calls import Call as Call
 from vilasr_jax.drawing.calls import Line as Line

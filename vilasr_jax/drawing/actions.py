@@ -27,6 +27,9 @@ _ACTION = re.compile(
     r"action\*{0,2}\s{0,4}:\s{0,4}[\s*`\"'\[<(]{0,4}([a-z]{1,20}(?:[ _-][a-z]{1,20}){0,3})", re.IGNORECASE
 )
 _FENCE = re.compile(r"```[ \t]{0,4}[A-Za-z0-9_+-]{0,12}")
+_ANSWER = re.compile(
+    r"<answer>(?:\s*<answer>)*(.*?)(</answer>|<answer>|</think>|<\|im_end\|>|<\|endoftext\|>|\Z)", re.DOTALL
+)
 _OPENING = re.compile(r"\[\s{0,8}[\[{(]|\{\s{0,8}[\"'}]")
 
 
@@ -65,6 +68,12 @@ def parse_actions(text: str, tools: Sequence[Tool] | None = None) -> ParsedTurn:
     return ParsedTurn(think, action, tuple(calls), answer, tuple(errors[:MAX_ERRORS]), strict)
 
 
+def tagged_answer(text: str) -> str | None:
+    """The answer of a turn, the same wherever one is read: what stands in the first `<answer>` after the
+    thoughts, up to the next tag or the end; None without."""
+    return _split_answer(_split_think(text[:MAX_TEXT])[1])[0]
+
+
 def _split_think(text: str) -> tuple[str | None, str]:
     """What is between the think tags, and the text after them (all of it without a closing tag)."""
     end = text.find("</think>")
@@ -90,13 +99,11 @@ def _fold(name: str) -> str:
 
 
 def _split_answer(rest: str) -> tuple[str | None, str]:
-    """The answer (an unclosed one runs to the end), and the text without it."""
-    start = rest.find("<answer>")
-    if start < 0:
+    """The answer (an unclosed one runs to the next tag), and the text without it."""
+    match = _ANSWER.search(rest)
+    if match is None:
         return None, rest
-    end = rest.find("</answer>", start)
-    answer = rest[start + len("<answer>") : end if end >= 0 else None].strip()
-    return answer, rest[:start] + (rest[end + len("</answer>") :] if end >= 0 else "")
+    return match[1].strip(), rest[: match.start()] + rest[match.end() :]
 
 
 def _find_items(rest: str, errors: list[str]) -> list[Any]:

@@ -1,9 +1,9 @@
 """Scores of a results file, ours or anyone's, without a model.
 
 A line needs `answer`, `problem_type` (or `question_type`) and `model_output`, the last turn's text; the
-answer is what stands in its `<answer>`, and without one the line scores 0. Where there is `prediction`, it is
-the answer itself (null: none). `original_question_type` gives the type; `id` (or the question with its
-images) and `sample` say which lines answer the same question.
+answer is what stands in its `<answer>` (see `drawing.tagged_answer`), and without one the line scores 0.
+Where there is `prediction`, it is the answer itself (null: none). `original_question_type` gives the type;
+`id` (or the question with its images) and `sample` say which lines answer the same question.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation.benchmarks import BenchmarkTable, benchmark_table, guess_benchmark
 from vilasr_jax.evaluation.evaluate import sample_scores
-from vilasr_jax.evaluation.scorers import SCORERS, question_kind
+from vilasr_jax.evaluation.scorers import READINGS, SCORERS, question_kind
 from vilasr_jax.files import split_lines
 from vilasr_jax.rewards.answers import tagged_answer
 
@@ -36,7 +36,8 @@ class ScoredRun:
       label: a name for tables.
       benchmark: which means are taken, see `benchmark_table`; "" for plain ones.
       types: question type of each question, by its key.
-      scores: the score of each of its samples, 0 to 1, by its key.
+      scores: the published score of each of its samples, 0 to 1, by its key.
+      lenient: the same in our own kinder reading (see `scorers`).
       kinds: how many lines each scorer scored.
       unanswered: lines without an answer.
       broken: what is wrong with lines that could not be scored and count as wrong, each with its number.
@@ -46,6 +47,7 @@ class ScoredRun:
     benchmark: str
     types: Mapping[str, str]
     scores: Mapping[str, Sequence[float]]
+    lenient: Mapping[str, Sequence[float]]
     kinds: Mapping[str, int]
     unanswered: int
     broken: Sequence[str] = field(default_factory=tuple)
@@ -58,8 +60,16 @@ class ScoredRun:
     @property
     def table(self) -> BenchmarkTable:
         """The benchmark's means."""
-        means = self.means
-        return benchmark_table(self.benchmark, [(self.types[key], means[key]) for key in means])
+        return self._table(self.scores)
+
+    @property
+    def lenient_table(self) -> BenchmarkTable:
+        """The same means of the lenient scores."""
+        return self._table(self.lenient)
+
+    def _table(self, scores: Mapping[str, Sequence[float]]) -> BenchmarkTable:
+        rows = [(self.types[key], float(np.mean(own))) for key, own in scores.items()]
+        return benchmark_table(self.benchmark, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `scores.json`: the table, the scorers used, and pass@k where there are samples."""
@@ -67,6 +77,8 @@ class ScoredRun:
         right = [[score == 1 for score in own] for own in self.scores.values()]
         return {
             **self.table.to_dict(),
+            "reading": "published",
+            "lenient": self.lenient_table.to_dict(),
             "scorers": scorers,
             "scored": dict(self.kinds),
             "unanswered": self.unanswered,
@@ -75,9 +87,7 @@ class ScoredRun:
         }
 
 
-def score_lines(
-    lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", label: str = ""
-) -> ScoredRun:
+def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", label: str = "") -> ScoredRun:
     """Scores the lines of a results file; one that can't be scored counts as wrong.
 
     Raises:
@@ -85,6 +95,7 @@ def score_lines(
     """
     types: dict[str, str] = {}
     scores: dict[str, list[float]] = defaultdict(list)
+    lenient: dict[str, list[float]] = defaultdict(list)
     kinds: Counter = Counter()
     unanswered, broken = 0, []
     name = label or "the results"
@@ -106,8 +117,10 @@ def score_lines(
         except DataError as error:
             broken.append(f"line {number}: {error}")
             scores[key].append(0.0)
+            lenient[key].append(0.0)
             continue
         scores[key].append(SCORERS[kind](prediction, truth))
+        lenient[key].append(READINGS["lenient"][kind](prediction, truth))
         kinds[kind] += 1
         unanswered += prediction is None
     if not kinds:
@@ -117,7 +130,7 @@ def score_lines(
     found = {str(meta.get("benchmark") or "") for meta in metas if isinstance(meta, dict)}
     said = found.pop() if len(found) == 1 else ""
     known = benchmark or said or guess_benchmark(filter(None, types.values()))
-    return ScoredRun(label, known, types, scores, kinds, unanswered, broken)
+    return ScoredRun(label, known, types, scores, lenient, kinds, unanswered, broken)
 
 
 def read_results(path: str | os.PathLike, benchmark: str = "") -> ScoredRun:

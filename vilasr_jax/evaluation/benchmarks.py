@@ -1,8 +1,12 @@
 """The means of a benchmark as it is published: by question type, by group, and overall, with 95 % intervals.
 
-- VSI-Bench (arXiv 2412.14171): the macro mean over its eight types; the three levels of
-  `object_rel_direction` are one type, the mean of their means.
-- SPAR-Bench (arXiv 2503.22976): the macro mean over its types, which fall into the groups Low, Medium, High.
+They are taken as ViLaSR's evaluation takes them (arXiv 2506.09965), with whose results they are compared:
+
+- VSI-Bench (arXiv 2412.14171): the macro mean over its eight types. The three levels of
+  `object_rel_direction` are one type whose questions are pooled (VSI-Bench's own code takes the mean of the
+  three means).
+- SPAR-Bench (arXiv 2503.22976): the macro mean over its types. The groups Low, Medium and High pool the
+  questions of their types (SPAR-Bench's own code takes the mean of the types' means).
 - All others: the mean over rows, and each type's own.
 
 Types without rows are left out.
@@ -101,14 +105,14 @@ def benchmark_table(benchmark: str, rows: Iterable[tuple[str, float]]) -> Benchm
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for kind, value in rows:
-        scores[kind].append(value)
+        scores[type_name(benchmark, kind)].append(value)
     types = {kind: _mean(values) for kind, values in scores.items()}
     if benchmark.lower().startswith("vsi"):
-        types = _merge_directions(types)
+        types = {kind: types[kind] for kind in VSI_TYPES if kind in types} | types
         return BenchmarkTable(benchmark, _macro(types.values()), {}, types)
     if benchmark.lower().startswith("spar"):
         groups = {
-            name: _macro([types[kind] for kind in kinds if kind in types])
+            name: _mean([value for kind in kinds for value in scores.get(kind, ())])
             for name, kinds in SPAR_GROUPS.items()
             if any(kind in types for kind in kinds)
         }
@@ -119,16 +123,17 @@ def benchmark_table(benchmark: str, rows: Iterable[tuple[str, float]]) -> Benchm
 
 def row_weights(benchmark: str, kinds: Sequence[str]) -> np.ndarray:
     """[n] float64, what each row of these types counts in the benchmark's overall score; they sum to 1."""
-    counts = Counter(kinds)
-    if benchmark.lower().startswith("vsi"):
-        merged = {kind: VSI_DIRECTION if kind.startswith(VSI_DIRECTION) else kind for kind in counts}
-        levels = Counter(merged.values())
-        shares = {kind: 1 / (len(levels) * levels[merged[kind]]) for kind in counts}
-    elif benchmark.lower().startswith("spar"):
-        shares = dict.fromkeys(counts, 1 / len(counts))
-    else:
-        shares = {kind: count / len(kinds) for kind, count in counts.items()}
-    return np.array([shares[kind] / counts[kind] for kind in kinds])
+    if not benchmark.lower().startswith(("vsi", "spar")):
+        return np.full(len(kinds), 1 / len(kinds))
+    names = [type_name(benchmark, kind) for kind in kinds]
+    counts = Counter(names)
+    return np.array([1 / (len(counts) * counts[name]) for name in names])
+
+
+def type_name(benchmark: str, kind: str) -> str:
+    """The type that a row's question type counts under: VSI-Bench's three levels of direction are one."""
+    merged = benchmark.lower().startswith("vsi") and kind.startswith(VSI_DIRECTION)
+    return VSI_DIRECTION if merged else kind
 
 
 def guess_benchmark(kinds: Iterable[str]) -> str:
@@ -150,14 +155,6 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     0.5
     """
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
-
-
-def _merge_directions(types: Mapping[str, Mean]) -> dict[str, Mean]:
-    levels = [mean for kind, mean in types.items() if kind.startswith(VSI_DIRECTION)]
-    rest = {kind: mean for kind, mean in types.items() if not kind.startswith(VSI_DIRECTION)}
-    if levels:
-        rest[VSI_DIRECTION] = _macro(levels)
-    return {kind: rest[kind] for kind in VSI_TYPES if kind in rest} | rest
 
 
 def _mean(values: Sequence[float]) -> Mean:

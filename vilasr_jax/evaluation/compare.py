@@ -42,7 +42,7 @@ def compare(runs: Sequence[ScoredRun]) -> dict[str, Any]:
         members = [at for at, kind in enumerate(kinds) if _belongs(kind, name)]
         some = [kinds[at] for at in members]
         first, *others = scores[:, members]
-        weights = row_weights(benchmark, some)
+        weights = row_weights("" if name in SPAR_GROUPS else benchmark, some)  # groups are pooled
         rows.append(
             {
                 "name": name,

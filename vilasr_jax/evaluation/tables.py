@@ -25,6 +25,10 @@ def print_scores(run: ScoredRun, console: Console | None = None) -> None:
         interval = f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"
         table.add_row(name, f"{100 * mean.mean:.1f}", interval, f"{mean.n:,}")
     console.print(table)
+    lenient = 100 * run.lenient_table.overall.mean
+    console.print(
+        f"read leniently (a bracket before a letter, a unit after a number): {lenient:.1f}"
+    )
     scores = run.to_dict()
     if "pass_at_k" in scores:
         passed = ", ".join(f"pass@{k} {100 * value:.1f}" for k, value in scores["pass_at_k"].items())

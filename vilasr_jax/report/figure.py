@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from vilasr_jax.drawing import tagged_answer
 from vilasr_jax.rollout import Trajectory
 
 
@@ -57,6 +58,5 @@ def curves_figure(
 
 def _said(text: str) -> str:
     """A turn's words without its tags and coordinates."""
-    head, _, tail = text.partition("</think>")
-    answer = tail.partition("<answer>")[2].partition("</answer>")[0].strip()
+    head, answer = text.partition("</think>")[0], tagged_answer(text)
     return head.replace("<think>", "").strip() + (f" → {answer}" if answer else "")

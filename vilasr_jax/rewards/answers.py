@@ -6,6 +6,8 @@ Everything here takes any text or None and never raises.
 import math
 import re
 
+from vilasr_jax.drawing import tagged_answer as tagged_answer
+
 THRESHOLDS = tuple(0.5 + 0.05 * k for k in range(10))  # .50, .55, ..., .95
 VIEW_AXES = (
     ("move_right", "move_left"),
@@ -18,19 +20,15 @@ VIEW_AXES = (
 _TAGS = re.compile(r"</?answer>")
 _LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*\Z")
 _NUMBER = re.compile(
-    r"\s*((?:[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?:[eE][-+]?\d+)?)(?![\d,]*\d)"
+    r"\s*((?:[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?:[eE][-+]?\d+)?)"
+    # and not part of a longer one: a fraction, a range, a time, a list, digits in groups, a power
+    r"(?!\s*[.,;:/'’_*^×x~\-\u2010-\u2015\u2212]?\s*\d)(?![eE](?:[^A-Za-z]|\Z))(?!\s*[¼-¾⅐-⅞²³¹⁰-⁹])"
 )
 
 
 def plain(answer: object) -> str:
     """The text without `<answer>` tags (stored answers may be wrapped in them) and outer space."""
     return "" if answer is None else _TAGS.sub("", str(answer)).strip()
-
-
-def tagged_answer(text: str) -> str | None:
-    """What stands in the last `<answer>` of a turn, to its end when the tag is never closed; None without."""
-    _, tag, rest = text.rpartition("<answer>")
-    return rest.split("</answer>")[0].strip() if tag else None
 
 
 def option_letter(answer: object) -> str | None:
@@ -40,13 +38,16 @@ def option_letter(answer: object) -> str | None:
 
 
 def number_text(answer: object) -> str | None:
-    """The number an answer starts with, as written but without thousands commas ("1,234.5 m" -> "1234.5")."""
+    """The number an answer starts with, as written but without thousands commas ("1,234.5 m" -> "1234.5").
+
+    None where it is part of something longer: "1/2", "3.14,2", "5-6" and "1 200" hold no one number.
+    """
     match = _NUMBER.match(plain(answer)[:100].replace("\u2212", "-"))
     return match.group(1).replace(",", "") if match else None
 
 
 def read_number(answer: object) -> float | None:
-    """The number an answer starts with; what follows may be a unit. Words are no numbers."""
+    """The number an answer starts with (see `number_text`); a unit may follow. Words are no numbers."""
     text = number_text(answer)
     value = float(text) if text else None
     return value if value is not None and math.isfinite(value) else None

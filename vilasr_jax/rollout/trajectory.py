@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from vilasr_jax.drawing import tagged_answer
 from vilasr_jax.rollout.packed_arrays import pack_arrays, unpack_arrays
 
 
@@ -54,7 +55,7 @@ class Trajectory:
         """What stands in the answer tag of the last turn; None when the conversation ended without one."""
         if self.stop_reason != "answer":
             return None
-        return self.texts[-1].rsplit("<answer>", 1)[-1].split("</answer>")[0].strip()
+        return tagged_answer(self.texts[-1])
 
     @property
     def drawings(self) -> int:

@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from vilasr_jax.drawing import tagged_answer
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.importers.fields import Draft, image_paths_of
 from vilasr_jax.tasks.stored import IMAGE_MARK
 
 _ROLES = ("system", "user", "assistant")
-_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 _LETTER = re.compile(r"\(?[A-Za-z]\)?\.?\Z")
 _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+\Z")
 
@@ -40,8 +40,7 @@ def read_sharegpt(item: Mapping[str, Any], source: str) -> Draft:
         raise DataError(f"conversations hold {marks} {IMAGE_MARK}, images {len(paths)} paths")
     if IMAGE_MARK not in asked:
         raise DataError(f"the first user message holds no {IMAGE_MARK}")
-    answer = _ANSWER.search(messages[-1]["content"])
-    answer = answer[1].strip() if answer else ""
+    answer = tagged_answer(messages[-1]["content"]) or ""
     return Draft(
         question=asked.replace(IMAGE_MARK, "").strip(),
         answer=answer,
