@@ -99,7 +99,20 @@ def test_reasons_to_stop():
     reply = s.step(draw(line()))
     assert (reply.drawn, reply.error) == (0, "nothing new was drawn") and len(s.images) == 2
     assert s.step(draw(line(), line("2"))).drawn == 1
-    assert session(max_images=1).step(draw(line())).stop_reason == "image_limit"
+
+
+def test_at_the_image_limit_the_answer_is_asked_for():
+    s = session(max_images=3)
+    assert "no tool may be used" not in texts(s.step(draw(line("1"))).message)
+    reply = s.step(draw(line("2")))
+    assert (reply.done, reply.drawn, len(s.images)) == (False, 1, 3)
+    assert "no tool may be used" in texts(reply.message)
+    assert s.step(ANSWER).stop_reason == "answer" and s.answer == "B"
+    s = session(max_images=1)
+    reply = s.step(draw(line()))
+    assert (reply.done, reply.drawn, reply.error) == (False, 0, "there is no room for another image")
+    assert "no tool may be used" in texts(reply.message) and reply.error in texts(reply.message)
+    assert (s.step(draw(line())).stop_reason, len(s.images)) == ("image_limit", 1)
 
 
 def test_last_allowed_turn_is_said():

@@ -92,6 +92,8 @@ def test_select_frame_shows_the_image_as_it_is():
 def test_too_many_new_images_are_not_made():
     s = session(max_images=10)
     items = ", ".join([BOX] * 60)
+    reply = s.step(turn("Zoom", items))
+    assert reply.error.endswith("there is no room for another image") and len(s.images) == 1
     assert s.step(turn("Zoom", items)).stop_reason == "image_limit" and len(s.images) == 1
 
 

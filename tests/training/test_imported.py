@@ -146,6 +146,8 @@ class Teacher:
     def __init__(self, context, answers, stop_at=None):
         self.context, self.answers, self.stop_at, self.asked = context, answers, stop_at, []
 
+    stopped_on_repeat = None  # whether the last conversation would have
+
     def check(self, request):
         """It has room for every question."""
 
@@ -157,6 +159,7 @@ class Teacher:
         self.asked.append([request.row["id"] for request in requests])
         out = []
         for request in requests:
+            Teacher.stopped_on_repeat = request.session().settings.stop_on_repeat
             for sample in range(request.samples):
                 said = self.answers.get(request.row["id"], "B")
                 made = trajectory(texts=(TURN, TURN2, f"{THINK}Answer\n<answer>{said}</answer>"))
@@ -250,6 +253,7 @@ def test_a_benchmark_is_scored_as_published_with_all_it_depends_on(tmp_path, imp
     settings = scores["settings"]
     assert settings["frames"] == 4 and settings["sampling"]["temperature"] == 0.75
     assert settings["max_turns"] == 4 and settings["maze_turns"] == 6 and settings["samples"] == 2
+    assert settings["stop_on_repeat"] is False and not Teacher.stopped_on_repeat
     assert len(settings["prompt"]["sha256"]) == 64 and settings["data"]["format"] == "vsi_bench"
     assert set(scores["scorers"]) == {"regression", "multiple choice"}
     again = read_results(tmp_path / "vsi").to_dict()

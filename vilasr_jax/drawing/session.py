@@ -18,6 +18,7 @@ from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import ImageError
 
 Message = dict[str, Any]
+NO_ROOM = "there is no room for another image"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class DrawingSettings:
     style: str | Style = "clear"
     tools: tuple[str, ...] = PUBLISHED
     max_turns: int = 10
-    max_images: int = 42  # given and drawn together
+    max_images: int = 42  # given and drawn together; then the model is asked for its answer
     prompt: str = "published"
     draw: bool = True
     stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
@@ -40,7 +41,8 @@ class DrawingSettings:
 class Reply:
     """What follows an assistant turn: the next user message, or the end and its reason.
 
-    Reasons: "answer", "turn_limit", "image_limit", "repeat", "no_action", "truncated".
+    Reasons: "answer", "turn_limit", "image_limit" (asked for its answer there, the model drew on), "repeat",
+    "no_action", "truncated".
     `drawn` counts the images drawn in this turn; `error` is the line the model was told.
     """
 
@@ -75,6 +77,7 @@ class DrawingSession:
         self.answer: str | None = None
         self.stop_reason: str | None = None
         self._given = len(images)
+        self._full = False  # there is no room for another image: the next turn has to answer
         self._overlay = Overlay(images, get_style(settings.style), settings.max_images)
         self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools), get_prompts(settings.prompt)  # a wrong setting fails here, not later
@@ -131,6 +134,8 @@ class DrawingSession:
             return self._stop("turn_limit")
         if not turn.calls and not turn.errors:
             return self._stop("truncated" if truncated else "no_action")
+        if self._full:
+            return self._stop("image_limit")
         return self._draw(turn, event, lost)
 
     def _draw(self, turn, event: dict[str, Any], lost: str | None) -> Reply:
@@ -145,12 +150,13 @@ class DrawingSession:
                 return self._stop("repeat", drawn, error)
             event["error"] = error = "; ".join([*errors, "nothing new was drawn"])
         if applied.full:
-            return self._stop("image_limit", drawn, error)
+            event["error"] = error = "; ".join([*errors[:2], NO_ROOM])
+        self._full = applied.full or len(self.images) >= self.settings.max_images
         prompts = get_prompts(self.settings.prompt)
         content = self._image_parts(applied.drawn)
         if error:
             content.append(_text(prompts.error.format(error=error)))
-        last = len(self.events) == self.settings.max_turns - 1
+        last = self._full or len(self.events) == self.settings.max_turns - 1
         content.append(_text(prompts.final if last else prompts.drawn))
         return Reply({"role": "user", "content": _joined(content)}, False, None, drawn, error)
 

@@ -400,11 +400,17 @@ class Context:
         key = jax.random.fold_in(jax.random.key(self.job.seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
         return jax.random.fold_in(key, step)
 
-    def requests(self, rows: Sequence[Row], *, samples: int = 1, seed: int = 0) -> list[Request]:
-        """Rows as questions to the engine, each sample with a random stream of its own from `seed` on."""
-        return [self._request(row, seed + i * samples, samples) for i, row in enumerate(rows)]
+    def requests(
+        self, rows: Sequence[Row], *, samples: int = 1, seed: int = 0, stop_on_repeat: bool = True
+    ) -> list[Request]:
+        """Rows as questions to the engine, each sample with a random stream of its own from `seed` on.
 
-    def _request(self, row: Row, seed: int, samples: int) -> Request:
+        With `stop_on_repeat`, as in training, a turn that only draws what is there ends the conversation.
+        """
+        numbers = enumerate(rows)
+        return [self._request(row, seed + i * samples, samples, stop_on_repeat) for i, row in numbers]
+
+    def _request(self, row: Row, seed: int, samples: int, stop_on_repeat: bool = True) -> Request:
         family = next((f for f in self.families if f.name == row.meta.get("family")), None)
         plain = {
             "id": row.id,
@@ -417,7 +423,7 @@ class Context:
             "truth": family.truth(row) if family else [],
             "source": None if row.source is None else list(row.source),
         }
-        settings = self.settings
+        settings = dataclasses.replace(self.settings, stop_on_repeat=stop_on_repeat)
         if row.data_type == "maze" and self.job.drawing.maze_turns:
             settings = dataclasses.replace(settings, max_turns=self.job.drawing.maze_turns)
         return Request(plain, lambda: row.session(settings), seed, samples)

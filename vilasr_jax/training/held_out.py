@@ -87,10 +87,13 @@ def evaluate_benchmark(
     name: str,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """The imported benchmark in `source`, scored as published: the table and all that it depends on."""
+    """The imported benchmark in `source`, scored as published: the table and all that it depends on.
+
+    As in the published evaluation, a conversation that draws the same again goes on.
+    """
     index = read_index(source)
     rows = context.imported.decoded("benchmarks", StoredRows([source]))
-    lines = _answer(context, params, rows, folder, name, progress)
+    lines = _answer(context, params, rows, folder, name, progress, stop_on_repeat=False)
     run = score_lines(lines, index["format"])
     data = {"format": index["format"], "source": index.get("source"), "rows": index["rows"]}
     scores = {
@@ -119,6 +122,7 @@ def settings_of(context: Context, use: str = "") -> dict[str, Any]:
         "max_turns": job.drawing.max_turns,
         "maze_turns": job.drawing.maze_turns or job.drawing.max_turns,
         "max_images": job.drawing.max_images,
+        "stop_on_repeat": not use,  # benchmarks are asked as published
         "min_pixels": least,
         "max_pixels": most,
         "frames": job.data.frames,
@@ -130,7 +134,13 @@ def settings_of(context: Context, use: str = "") -> dict[str, Any]:
 
 
 def _answer(
-    context: Context, params: Any, rows: Sequence[Row], folder: Path, name: str, progress
+    context: Context,
+    params: Any,
+    rows: Sequence[Row],
+    folder: Path,
+    name: str,
+    progress: Callable[[int], None] | None,
+    stop_on_repeat: bool = True,
 ) -> list[dict[str, Any]]:
     """Every question's conversations as lines of `results.jsonl`, those already there kept."""
     section = context.job.eval
@@ -142,7 +152,9 @@ def _answer(
     done = min(len(results) // samples, len(rows))
     for first in range(done, len(rows), section.shard):
         some = [rows[number] for number in range(first, min(first + section.shard, len(rows)))]
-        requests = context.requests(some, samples=samples, seed=first * samples)
+        requests = context.requests(
+            some, samples=samples, seed=first * samples, stop_on_repeat=stop_on_repeat
+        )
         trajectories = context.generate(
             section.sampling,
             params,
