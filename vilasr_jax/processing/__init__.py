@@ -11,6 +11,7 @@ from vilasr_jax.processing.chat import encode_conversation as encode_conversatio
 from vilasr_jax.processing.chat import encode_turn as encode_turn
 from vilasr_jax.processing.chat import join as join
 from vilasr_jax.processing.images import image_grid as image_grid
+from vilasr_jax.processing.images import image_size as image_size
 from vilasr_jax.processing.images import load_image as load_image
 from vilasr_jax.processing.images import patch_layout as patch_layout
 from vilasr_jax.processing.images import patchify as patchify

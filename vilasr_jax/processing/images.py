@@ -9,9 +9,12 @@ import io
 import math
 import os
 import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from vilasr_jax.errors import ImageError
 
@@ -27,26 +30,60 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 DEFAULT_MIN_PIXELS = 56 * 56
 DEFAULT_MAX_PIXELS = 28 * 28 * 1280
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
+_TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 Grid = tuple[int, int, int]  # frames, patch rows, patch columns
+T = TypeVar("T")
 
 
 def load_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
     """Reads a picture (path, encoded bytes or PIL image) as RGB, EXIF-rotated, transparency on white.
 
+    Damaged or large metadata does not matter: a picture whose orientation can't be read is not turned.
+
     Raises:
       ImageError: the source is missing, truncated, no picture, or larger than `MAX_PIXELS`.
     """
+    return _opened(source, _to_rgb)
+
+
+def image_size(source: str | os.PathLike | bytes) -> tuple[int, int]:
+    """The (width, height) that `load_image` gives a picture, from its header.
+
+    Raises:
+      ImageError: the header can't be read.
+    """
+    return _opened(source, lambda image: image.size[:: -1 if _orientation(image) > 4 else 1])
+
+
+def _opened(source: str | os.PathLike | bytes | Image.Image, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of the opened picture; ImageError for whatever goes wrong."""
     try:
         if isinstance(source, Image.Image):
-            return _to_rgb(source)
-        if isinstance(source, bytes):
-            source_file = io.BytesIO(source)
-        elif stat.S_ISREG(os.stat(source).st_mode):  # a pipe or device could keep us waiting for ever
-            source_file = source
-        else:
-            raise OSError("it is no regular file")
-        with Image.open(source_file) as image:
-            return _to_rgb(image)
+            return use(source)
+        if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
+            raise OSError("it is no regular file")  # a pipe or device could keep us waiting for ever
+        try:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                return use(image)
+        except Exception:  # large texts in a PNG: Pillow refuses the whole file
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            bare = without_png_metadata(data)
+            if bare == data:
+                raise
+            with Image.open(io.BytesIO(bare)) as image:
+                return use(image)
     except FileNotFoundError:
         raise ImageError(f"{source}: no such image file") from None
     except Exception as error:  # PIL's decoders raise many types on broken files
@@ -54,10 +91,33 @@ def load_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
         raise ImageError(f"{name}: can't be read as an image ({_one_line(error)})") from error
 
 
+def without_png_metadata(data: bytes) -> bytes:
+    """A PNG file without texts, colour profile and EXIF; anything else as it is."""
+    if not data.startswith(_PNG):
+        return data
+    parts, at = [_PNG], len(_PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])  # length, name, body, checksum
+        if data[at + 4 : at + 8] not in _PNG_METADATA:
+            parts.append(data[at:end])
+        at = end
+    return b"".join(parts)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where it can't be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF: the pixels are fine
+        return 1
+    return value if value in _TURNS else 1
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} px are more than {MAX_PIXELS:,} pixels")
-    image = ImageOps.exif_transpose(image)
+    turn = _TURNS[_orientation(image)]
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: PIL would cut, not scale
         return _to_8_bits(image).convert("RGB")
     if "A" in image.getbands() or image.info.get("transparency") is not None:

@@ -11,9 +11,10 @@ and the pictures of all its messages; the row's own are those of the first user 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
+from vilasr_jax.drawing.coordinates import Frame
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json, write_records
-from vilasr_jax.processing import load_image, resize_image
+from vilasr_jax.processing import image_size, load_image
+from vilasr_jax.tasks.frames import IMAGE_MARK, fit_conversation, fit_question
 from vilasr_jax.tasks.rows import VIDEO_TYPES, Row
 
-IMAGE_MARK = "<image>"
 INDEX = "index.json"
 
 
@@ -69,19 +71,42 @@ class StoredRow:
         return self.images if asked is None else self.images[: asked.count(IMAGE_MARK)]
 
     def row(self, min_pixels: int, max_pixels: int, frames: int = 0) -> Row:
-        """The row, its images decoded and resized; at most `frames` of a video's, evenly spaced (0: all)."""
+        """The row, its images decoded and resized; at most `frames` of a video's, evenly spaced (0: all).
+
+        Coordinates in pixels that the question, its options or its answer hold change with the pictures.
+
+        Raises:
+          DataError: a picture that can't be read, or coordinates that can't be converted.
+        """
         images, plain = self.base_images, dict(vars(self))
         if self.data_type in VIDEO_TYPES and 0 < frames < len(images):
             images = [images[i * (len(images) - 1) // max(1, frames - 1)] for i in range(frames)]
         plain.pop("messages")
-        plain["images"] = tuple(_decode(image, min_pixels, max_pixels) for image in images)
+        with self._named():
+            texts = (self.question, *self.options, self.answer)
+            texts, sizes = fit_question(texts, [*map(image_size, images)], min_pixels, max_pixels)
+            plain["images"] = tuple(map(_decode, images, sizes))
+        plain |= {"question": texts[0], "options": texts[1:-1], "answer": texts[-1]}
         return Row(**plain)
 
-    def conversation(self, min_pixels: int, max_pixels: int) -> list[dict[str, Any]]:
-        """The recorded messages as `encode_conversation` takes them, every picture resized."""
-        pictures = iter([_decode(image, min_pixels, max_pixels) for image in self.images])
+    def conversation(
+        self, min_pixels: int, max_pixels: int, decode: Callable[[bytes, Frame], Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """The recorded messages as `encode_conversation` takes them, every picture resized.
+
+        Stated sizes and coordinates change with the pictures (see `tasks.frames`). `decode` makes a picture
+        of its bytes and (width, height).
+
+        Raises:
+          DataError: a picture that can't be read, or words that can't be brought in line with it.
+        """
+        decode = decode or _decode
+        with self._named():
+            stored = [*map(image_size, self.images)]
+            fitted, sizes = fit_conversation(self.messages, stored, min_pixels, max_pixels)
+            pictures = iter([*map(decode, self.images, sizes)])
         messages = []
-        for message in self.messages:
+        for message in fitted:
             content: list[dict[str, Any]] = []
             for number, text in enumerate(message["content"].split(IMAGE_MARK)):
                 if number:
@@ -91,9 +116,18 @@ class StoredRow:
             messages.append({"role": message["role"], "content": content})
         return messages
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names the row in a DataError."""
+        try:
+            yield
+        except DataError as error:
+            raise DataError(f"row {self.id}: {error}") from error
 
-def _decode(image: bytes, min_pixels: int, max_pixels: int) -> Image.Image:
-    return resize_image(load_image(image), min_pixels, max_pixels)
+
+def _decode(image: bytes, size: Frame) -> Image.Image:
+    picture = load_image(image)
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
 
 
 class StoredRows(Sequence):

@@ -1,0 +1,135 @@
+"""Recorded conversations and questions read at another size: the words follow the pictures.
+
+Coordinates and sizes in a record refer to its pictures as they were shown, which its texts state ("width:
+448, height: 336"); the stored pictures may be larger or smaller. A picture is read at the size its texts
+state, or at its own where they state none. Where the reader's limits allow no such size, picture, coordinates
+and stated sizes change together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from vilasr_jax.drawing.coordinates import (
+    Frame,
+    Scale,
+    convert_items,
+    convert_prose,
+    convert_question,
+    convert_sizes,
+    stated_sizes,
+)
+from vilasr_jax.errors import DataError
+from vilasr_jax.processing import smart_resize
+
+IMAGE_MARK = "<image>"
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_PICTURE = re.compile(r"image|picture|frame", re.IGNORECASE)
+ROUNDING = 28  # pixels that a side may be off by, after it was rounded to what the model takes
+
+
+def fit_conversation(
+    messages: Sequence[Mapping[str, str]], stored: Sequence[Frame], min_pixels: int, max_pixels: int
+) -> tuple[list[Mapping[str, str]], list[Frame]]:
+    """The messages of a record and the size each of its pictures is to be resized to.
+
+    Args:
+      messages: {"role", "content"}, with `IMAGE_MARK` where a picture is.
+      stored: (width, height) of each picture as stored.
+      min_pixels, max_pixels: of a picture as read.
+
+    Raises:
+      DataError: sizes or coordinates that can't be brought in line with the pictures.
+    """
+    frames = frames_of(messages, stored)
+    new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
+    if new == frames:
+        return list(messages), new
+    scales = {index: Scale(*both) for index, both in enumerate(zip(frames, new, strict=True), 1)}
+    sizes, known = dict(zip(frames, new, strict=True)), {}
+    asked = next((m for m in messages if m["role"] == "user"), None)
+    answer = _ANSWER.search(messages[-1]["content"])
+    converted = [
+        {**m, "content": convert_items(m["content"], scales, known)} if m["role"] == "assistant" else m
+        for m in messages
+    ]
+    out = []
+    for message, before in zip(converted, messages, strict=True):
+        text = message["content"]
+        if before is asked:
+            text, _ = convert_question((text, answer[1] if answer else ""), set(scales.values()))
+        elif message["role"] != "system":
+            text = convert_prose(text, known)
+        out.append({**message, "content": convert_sizes(text, sizes)})
+    return out, new
+
+
+def fit_question(
+    texts: Sequence[str], stored: Sequence[Frame], min_pixels: int, max_pixels: int
+) -> tuple[tuple[str, ...], list[Frame]]:
+    """A question, its options and its answer (in this order), and the size of each of its pictures as read.
+
+    Raises:
+      DataError: see `fit_conversation`.
+    """
+    question, *others = texts
+    opening = {"role": "user", "content": IMAGE_MARK * len(stored) + question}
+    frames = frames_of([opening], stored)
+    new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
+    if new == frames:
+        return tuple(texts), new
+    pairs = list(zip(frames, new, strict=True))
+    found = convert_question((question, *others), {Scale(*pair) for pair in pairs})
+    return tuple(convert_sizes(text, dict(pairs)) for text in found), new
+
+
+def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) -> list[Frame]:
+    """The (width, height) that the coordinates of each picture refer to.
+
+    Raises:
+      DataError: a stated size that its picture can't have had, or several that it may have had.
+    """
+    captions: list[str] = []
+    system = ""
+    for message in messages:
+        before, *after = message["content"].split(IMAGE_MARK)
+        captions += after
+        system += before if message["role"] == "system" else ""
+    if len(captions) != len(stored):
+        raise DataError(f"{len(captions)} {IMAGE_MARK} for {len(stored)} pictures")
+    own = [_caption(text) for text in captions]
+    stated = {size.frame for size in stated_sizes(system)} | {frame for frame in own if frame}
+    frames = []
+    for index, (frame, size) in enumerate(zip(own, stored, strict=True), 1):
+        if frame and not _fits(frame, size):
+            raise DataError(
+                f"image {index}: the text says {frame[0]} x {frame[1]}, but the picture, "
+                f"{size[0]} x {size[1]}, has another shape"
+            )
+        fitting = {other for other in stated if _fits(other, size)} - {size}
+        if not frame and len(fitting) > 1 and size not in stated:
+            raise DataError(f"image {index}: its size is not stated, and {len(fitting)} of those stated fit")
+        frames.append(frame or (size if size in stated or not fitting else next(iter(fitting))))
+    return frames
+
+
+def _caption(text: str) -> Frame | None:
+    """The size that the words right after a picture state of it."""
+    size = next((size for size in stated_sizes(text[:200]) if size.named), None)
+    said = size is not None and (size.start < 24 or _PICTURE.search(text[: size.start]))
+    return size.frame if said else None
+
+
+def _fits(frame: Frame, size: Frame) -> bool:
+    """Whether a picture of this size may have been shown at that: scaled, and its sides rounded."""
+    if frame == size:
+        return True
+    least = max((side - ROUNDING) / whole for side, whole in zip(frame, size, strict=True))
+    most = min((side + ROUNDING) / whole for side, whole in zip(frame, size, strict=True))
+    return least <= most
+
+
+def _read_size(frame: Frame, min_pixels: int, max_pixels: int) -> Frame:
+    height, width = smart_resize(frame[1], frame[0], min_pixels=min_pixels, max_pixels=max_pixels)
+    return width, height
