@@ -1,15 +1,17 @@
 """Pictures: reading, sizes, patches and where they sit."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vilasr_jax.errors import ImageError
-from vilasr_jax.processing import load_image, patch_layout, patchify, resize_image, smart_resize
+from vilasr_jax.processing import image_size, load_image, patch_layout, patchify, resize_image, smart_resize
 
 
 def noise(width, height, mode="RGB", seed=0):
@@ -115,3 +117,77 @@ def test_layout_of_a_clip_gives_every_frame_its_own_segments():
     np.testing.assert_array_equal(image_ids, np.repeat([1, 2, 3], 40))
     assert sorted(set(window_ids)) == [1, 2, 3, 4, 5, 6]
     assert [len(set(window_ids[image_ids == frame])) for frame in (1, 2, 3)] == [2, 2, 2]
+
+
+# ------------------------------------------------------------------------------------------------------------
+# metadata
+# ------------------------------------------------------------------------------------------------------------
+
+
+def tiff(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF of a JPEG: entries (tag, type, count, value)."""
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    data, at = b"", 8 + 2 + 12 * len(entries) + 4
+    for tag, kind, count, value in entries:
+        place = struct.pack("<I", at + len(data)) if len(value) > 4 else value.ljust(4, b"\0")
+        head += struct.pack("<HHI", tag, kind, count) + place
+        data += value if len(value) > 4 else b""
+    return b"Exif\0\0" + head + struct.pack("<I", 0) + data
+
+
+def jpeg(exif: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (90, 60), (200, 30, 30)).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def png(*chunks: tuple[bytes, bytes], last: tuple[bytes, bytes] | None = None) -> bytes:
+    """A PNG file with chunks after its header, and one before its end."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    out = io.BytesIO()
+    Image.new("RGB", (90, 60), (200, 30, 30)).save(out, "PNG")
+    raw, more = out.getvalue(), b"".join(chunk(*each) for each in chunks)
+    return raw[:33] + more + raw[33:-12] + (chunk(*last) if last else b"") + raw[-12:]
+
+
+TURNED = (0x0112, 3, 1, struct.pack("<H", 6))
+LARGE_TEXT = b"prompt\0\0" + zlib.compress(bytes(4 << 20))
+METADATA = {
+    "junk in a jpeg": (jpeg(b"Exif\0\0junk"), (90, 60)),
+    "an orientation that does not exist": (jpeg(tiff((0x0112, 3, 1, struct.pack("<H", 9)))), (90, 60)),
+    "turned": (jpeg(tiff(TURNED)), (60, 90)),
+    "turned, a tag out of range": (jpeg(tiff(TURNED, (0x011A, 10, 1, struct.pack("<ii", -1, 0)))), (60, 90)),
+    "turned, a value beyond the end": (
+        jpeg(tiff(TURNED)[:-4] + struct.pack("<HHII", 271, 2, 400, 9)),
+        (60, 90),
+    ),
+    "junk in a png": (png((b"eXIf", b"\0\x08\0\x02\x01\x12\0\x03")), (90, 60)),
+    "nothing in a png": (png((b"eXIf", b"")), (90, 60)),
+    "a large text": (png((b"zTXt", LARGE_TEXT)), (90, 60)),
+    "a large text at the end": (png(last=(b"zTXt", LARGE_TEXT)), (90, 60)),
+    "a broken colour profile": (png((b"iCCP", b"name\0\0junk")), (90, 60)),
+    "many texts": (png(*[(b"tEXt", b"k\0" + bytes(3 << 20))] * 24), (90, 60)),
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_damaged_or_large_metadata_keeps_no_picture_away(name, tmp_path):
+    data, size = METADATA[name]
+    (tmp_path / "picture").write_bytes(data)
+    for source in (data, tmp_path / "picture"):
+        assert load_image(source).size == image_size(source) == size
+    assert abs(np.asarray(load_image(data)).astype(int) - (200, 30, 30)).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_that_of_pillow(orientation):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", exif=tiff((0x0112, 3, 1, struct.pack("<H", orientation))))
+    with Image.open(out) as image:
+        expected = ImageOps.exif_transpose(image)
+    assert np.array_equal(load_image(out.getvalue()), expected)
+    assert image_size(out.getvalue()) == expected.size
