@@ -92,9 +92,7 @@ def test_rows(imported, name):
         row = stored.row(*PIXELS)
         meta = {key: value for key, value in row.meta.items() if key != "image_path"}
         sizes = [image.size for image in row.images]
-        found.append(
-            (row.id, row.answer, row.question_type, len(row.options), row.data_type, sizes, meta)
-        )
+        found.append((row.id, row.answer, row.question_type, len(row.options), row.data_type, sizes, meta))
     assert found == EXPECTED[name]
 
 
@@ -290,6 +288,53 @@ def test_broken_conversations(torn, tmp_path, change, part):
     (torn / "vqa.json").write_text(json.dumps([good, {**good, **change}]))
     assert import_data("cold_start", torn, tmp_path / "out")["broken"] == 1
     assert part in (tmp_path / "out" / run.BROKEN).read_text()
+
+
+SAID = "<think> a </think> Action: Answer\n<answer> B </answer>"
+ASKED = {"role": "user", "content": "<image>\nWhere?"}
+DIALECTS = {
+    "from and value": {
+        "conversations": [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": SAID}]
+    },
+    "messages": {"messages": [ASKED, {"role": "assistant", "content": SAID}]},
+    "human and gpt": {
+        "conversations": [{**ASKED, "role": "human"}, {"role": "gpt", "content": SAID}],
+    },
+    "image": {
+        "conversations": [ASKED, {"role": "assistant", "content": SAID}],
+        "image": "p.png",
+        "images": None,
+    },
+    "parts": {
+        "messages": [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\nWhere?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": SAID}]},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_dialects_of_sharegpt_are_read_alike(torn, tmp_path, name):
+    row = {"images": ["p.png"], **DIALECTS[name]}
+    (torn / "vqa.json").write_text(json.dumps([{k: v for k, v in row.items() if v is not None}]))
+    assert import_data("cold_start", torn, tmp_path / "out")["rows"] == 1
+    (stored,) = StoredRows([tmp_path / "out"])
+    assert stored.answer == "B" and len(stored.images) == 1
+    assert stored.messages == (ASKED, {"role": "assistant", "content": SAID})
+
+
+def test_what_a_tool_gives_back_is_a_user_message(torn, tmp_path):
+    said = [ASKED, {"role": "assistant", "content": "x"}, {"role": "observation", "content": "<image>"},
+            {"role": "assistant", "content": SAID}]  # fmt: skip
+    row = {"conversations": said, "images": ["p.png", "p.png"], "system": "Draw."}
+    (torn / "vqa.json").write_text(json.dumps([row]))
+    import_data("cold_start", torn, tmp_path / "out")
+    (stored,) = StoredRows([tmp_path / "out"])
+    assert [message["role"] for message in stored.messages] == [
+        "system", "user", "assistant", "user", "assistant"
+    ]  # fmt: skip
+    assert stored.messages[0]["content"] == "Draw."
 
 
 def test_nothing_to_import(torn, tmp_path):

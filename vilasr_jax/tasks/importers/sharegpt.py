@@ -3,7 +3,10 @@
     {"conversations": [{"role": "system" | "user" | "assistant", "content": "... <image> ..."}],
      "images": [...]}
 
-`images` are those of all messages, in order: the given ones, then the drawn ones.
+`images` are those of all messages, in order: the given ones, then the drawn ones. Other trainers' dialects of
+it are read, too: `messages` for `conversations`, `from` and `value` for `role` and `content`, human and gpt,
+tool and observation (what a tool gives back), a content that is a list of text and image parts, `image` for
+`images`, and a `system` beside the conversations.
 """
 
 from __future__ import annotations
@@ -17,7 +20,11 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.importers.fields import Draft, image_paths_of
 from vilasr_jax.tasks.stored import IMAGE_MARK
 
-_ROLES = ("system", "user", "assistant")
+_ROLES = {
+    **{role: role for role in ("system", "user", "assistant")},
+    **dict.fromkeys(("human", "tool", "observation", "function_response"), "user"),
+    **dict.fromkeys(("gpt", "model"), "assistant"),
+}
 _LETTER = re.compile(r"\(?[A-Za-z]\)?\.?\Z")
 _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+\Z")
 
@@ -27,17 +34,20 @@ def read_sharegpt(item: Mapping[str, Any], source: str) -> Draft:
 
     `source` is the file's name, which says where the questions come from (vqa, maze, ...).
     """
-    messages = tuple(_message(number, m) for number, m in enumerate(_list(item, "conversations"), 1))
+    key = "messages" if "conversations" not in item and "messages" in item else "conversations"
+    messages = tuple(_message(f"message {n} of {key}", m) for n, m in enumerate(_list(item, key), 1))
+    if isinstance(item.get("system"), str) and item["system"] and messages[0]["role"] != "system":
+        messages = ({"role": "system", "content": item["system"]}, *messages)
     roles = [message["role"] for message in messages]
     if "user" not in roles or roles[-1] != "assistant":
-        raise DataError("conversations must hold a user message and end with the assistant's")
+        raise DataError(f"{key} must hold a user message and end with the assistant's")
     asked = messages[roles.index("user")]["content"]
     if any(IMAGE_MARK in m["content"] for m in messages if m["role"] == "assistant"):
         raise DataError("an assistant message holds an image")
-    paths = image_paths_of(item, "images")
+    paths = image_paths_of(item, "image" if "images" not in item and "image" in item else "images")
     marks = sum(message["content"].count(IMAGE_MARK) for message in messages)
     if marks != len(paths):
-        raise DataError(f"conversations hold {marks} {IMAGE_MARK}, images {len(paths)} paths")
+        raise DataError(f"{key} hold {marks} {IMAGE_MARK}, images {len(paths)} paths")
     if IMAGE_MARK not in asked:
         raise DataError(f"the first user message holds no {IMAGE_MARK}")
     answer = tagged_answer(messages[-1]["content"]) or ""
@@ -59,12 +69,29 @@ def _list(item: Mapping[str, Any], key: str) -> list:
     return value
 
 
-def _message(number: int, message: Any) -> dict[str, str]:
-    if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-        raise DataError(f"message {number} of conversations has no text content")
-    if message.get("role") not in _ROLES:
-        raise DataError(f"message {number} of conversations has role {message.get('role')!r}")
-    return {"role": message["role"], "content": message["content"]}
+def _message(where: str, message: Any) -> dict[str, str]:
+    message = message if isinstance(message, dict) else {}
+    content = message.get("content", message.get("value"))
+    if isinstance(content, list):
+        content = _joined(content)
+    if not isinstance(content, str):
+        raise DataError(f"{where} has no text content")
+    role = message.get("role", message.get("from"))
+    if not isinstance(role, str) or role not in _ROLES:
+        raise DataError(f"{where} has role {role!r}; there are: {', '.join(_ROLES)}")
+    return {"role": _ROLES[role], "content": content}
+
+
+def _joined(parts: list) -> str | None:
+    """Text and image parts as one text; None where a part is neither."""
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get("text") if kind == "text" else IMAGE_MARK if kind == "image" else None
+        if not isinstance(text, str):
+            return None
+        texts.append(text)
+    return "".join(texts)
 
 
 def _guess_type(answer: str) -> str:
