@@ -34,6 +34,7 @@ from vilasr_jax.training.held_out import (
 )
 from vilasr_jax.training.reflect import reflect_stage, run_reflect
 from vilasr_jax.training.synthesis import run_synthesis
+from vilasr_jax.training.usable import read_notes
 from vilasr_jax.workdir import open_workdir, resolve_job
 
 _RUN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
@@ -230,6 +231,8 @@ def write_summary(context: Context, seconds: float) -> dict[str, Any]:
         "parameters": context.parameter_count,
         "chance": next((scores["chance"] for scores in stages.values() if "chance" in scores), None),
     }
+    if notes := read_notes(context.workdir):
+        summary["left_out"] = notes
     if is_writer():
         write_json(path, summary)
     return summary

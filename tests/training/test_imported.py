@@ -1,32 +1,37 @@
 """Imported data in a job: questions, recorded conversations, benchmarks, and the traces a teacher writes."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import tiny
 from vilasr_jax.config import (
+    BucketSection,
     DataSection,
     DrawingSection,
     EngineSection,
     EvalSection,
     JobConfig,
+    PackingSection,
     SamplingSection,
     to_dict,
 )
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.evaluation import read_results
 from vilasr_jax.files import write_json
-from vilasr_jax.processing import encode_conversation
+from vilasr_jax.processing import Encoded, encode_conversation
 from vilasr_jax.tasks.importers import import_data
-from vilasr_jax.tasks.stored import StoredRows, write_shard
+from vilasr_jax.tasks.stored import StoredRow, StoredRows, write_shard
 from vilasr_jax.training import held_out, synthesis
 from vilasr_jax.training.cold_start import recorded_source, trace_sources
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.sampled import TIMING
+from vilasr_jax.training.usable import Fitting, read_notes
 
 PUBLISHED = Path(__file__).parents[1] / "tasks" / "published"
 
@@ -44,7 +49,9 @@ def imported(tmp_path_factory):
 def context_of(workdir: Path, data: DataSection, **changes) -> Context:
     drawing = DrawingSection(prompt="short", max_turns=4, maze_turns=6)
     engine = EngineSection(prompt_tokens=(700,), prompt_images=(4,))
-    job = JobConfig(**{"tasks": (), "data": data, "drawing": drawing, "engine": engine, **changes})
+    buckets = BucketSection(tokens=(1024,), images=(8,))
+    plain = {"tasks": (), "data": data, "drawing": drawing, "engine": engine, "buckets": buckets}
+    job = JobConfig(**{**plain, **changes})
     return Context(job, workdir, tiny.mesh())
 
 
@@ -105,7 +112,8 @@ def test_no_question_is_asked_twice_where_others_are_left_out(tmp_path, imported
     again.__dict__["tokenizer"], again.engine = tiny.tokenizer(), context.engine
     assert [row.id for row in again.questions("rl", 6)] == asked
     assert Engine.checked == 3  # the second time the file says it
-    assert json.loads((tmp_path / "usable_questions.json").read_text())["left_out"] == {"1": "too large"}
+    note = json.loads((tmp_path / "left_out" / "questions.json").read_text())
+    assert note["left_out"] == [{"number": 1, "id": "vilasr_rl_data-1", "reason": "too large"}]
 
 
 def test_a_question_whose_picture_can_not_be_read_is_left_out(tmp_path, imported):
@@ -133,6 +141,106 @@ def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported
     wrong = context_of(tmp_path, DataSection(traces=(str(imported / "rl"),)))
     with pytest.raises(DataError, match="without a recorded conversation"):
         recorded_source(wrong)[0]
+
+
+def stored_conversation(name: str, question: str, image: bytes | None = None) -> StoredRow:
+    """A conversation of one picture, whose length is that of its question."""
+    out = io.BytesIO()
+    Image.new("RGB", (56, 56), "teal").save(out, "JPEG")
+    said = (
+        {"role": "user", "content": f"<image>{question}"},
+        {"role": "assistant", "content": "<answer>A</answer>"},
+    )
+    return StoredRow(name, question, "A", "multiple choice", (), (image or out.getvalue(),), "vqa", {}, said)
+
+
+def written(folder: Path, rows) -> str:
+    write_shard(folder / "rows-00000.array_record", [row.to_bytes() for row in rows], {})
+    index = {"format": "cold_start", "rows": len(rows), "shards": ["rows-00000.array_record"]}
+    (folder / "index.json").write_text(json.dumps(index))
+    return str(folder)
+
+
+def torn_jpeg() -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(out, "JPEG")
+    return out.getvalue()[: len(out.getvalue()) // 2]
+
+
+PACKINGS = {"padded": PackingSection(), "packed": PackingSection(tokens=256, vision_rows=4, patches=36)}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_rows_no_stage_can_train_on_are_named_before_step_1(tmp_path, packing, caplog):
+    rows = [stored_conversation(f"row-{n}", f"question {n}?") for n in range(12)]
+    rows[3] = stored_conversation("row-3", "a long question? " * 100)
+    rows[7] = stored_conversation("row-7", "torn?", torn_jpeg())
+    data = DataSection(traces=(written(tmp_path / "rows", rows),))
+    changes = {"packing": PACKINGS[packing], "buckets": BucketSection((256,), (1,), (36,))}
+    context = context_of(tmp_path, data, **changes)
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    source = recorded_source(context)
+    assert len(source) == 10
+    assert read_notes(tmp_path) == {"traces": {"rows": 12, "count": 2, "first": ["row-3", "row-7"]}}
+    told = caplog.text
+    assert "2 of 12 rows are left out" in told and "row row-3" in told and "row row-7: 1" in told
+    # A run that goes on reads the note, sees the same examples, and never meets those left out.
+    again = context_of(tmp_path, data, **changes)
+    again.__dict__["tokenizer"] = tiny.tokenizer()
+    whole = context.batches([source], [1], seed=0, batch=2)
+    some = [next(whole) for _ in range(9)]
+    rest = again.batches([recorded_source(again)], [1], seed=0, batch=2)
+    for _ in range(4):
+        next(rest)
+    state = rest.get_state()
+    last = again.batches([recorded_source(again)], [1], seed=0, batch=2)
+    last.set_state(state)
+    for batch in some[4:]:
+        assert np.array_equal(next(last).tokens, batch.tokens)
+
+
+def test_no_usable_conversation_is_an_error_before_step_1(tmp_path):
+    data = DataSection(traces=(written(tmp_path / "rows", [stored_conversation("row-0", "long " * 400)]),))
+    context = context_of(tmp_path, data)
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    with pytest.raises(
+        DataError, match=r"config\.data\.traces: none of 1 rows can be used; the first: row row-0"
+    ):
+        recorded_source(context)
+
+
+def test_an_over_long_example_is_replaced_by_the_next(tmp_path):
+    lengths = [5, 900, 6, 7]
+    special = tiny.tokenizer().special
+    examples = [Encoded(np.full(n, 9, np.int32), np.ones(n, bool), [], special) for n in lengths]
+    context = context_of(tmp_path, DataSection(), buckets=BucketSection((16,), (0,), (4,)))
+    fitting = Fitting(examples, context.check_example)
+    assert [len(fitting[number]) for number in range(4)] == [5, 6, 6, 7]
+    with pytest.raises(DataError, match="none of 1 examples can be trained on"):
+        Fitting(examples[1:2], context.check_example)[0]
+
+
+def test_a_question_that_cannot_be_read_is_never_asked(tmp_path):
+    rows = [dataclasses.replace(stored_conversation(f"row-{n}", "?"), messages=()) for n in range(3)]
+    rows[1] = dataclasses.replace(rows[1], images=(torn_jpeg(),))
+    context = context_of(tmp_path, DataSection(questions=(written(tmp_path / "rows", rows),)))
+    context.__dict__["tokenizer"] = tiny.tokenizer()
+    assert {row.id for row in context.questions("rl", 9)} == {"row-0", "row-2"}
+
+
+def test_a_benchmark_row_that_cannot_be_read_counts_as_wrong(tmp_path):
+    rows = [dataclasses.replace(stored_conversation(f"row-{n}", "?"), messages=()) for n in range(4)]
+    rows[2] = dataclasses.replace(rows[2], images=(torn_jpeg(),))
+    folder = Path(written(tmp_path / "rows", rows))
+    (folder / "index.json").write_text((folder / "index.json").read_text().replace("cold_start", "maze"))
+    answers = dict.fromkeys((row.id for row in rows), "A")
+    context = evaluating(tmp_path, tmp_path, answers, data=DataSection(benchmarks=(str(folder),)))
+    held_out.evaluate_benchmark(context, None, folder, tmp_path / "maze", "rl")
+    scores = json.loads((tmp_path / "maze" / "scores.json").read_text())
+    assert scores["overall"]["mean"] == 0.75 and scores["n"] == 4
+    assert scores["not_asked"] == {"count": 1, "first": ["row-2"]}
+    assert [row for asked in context.engine(None).asked for row in asked] == ["row-0", "row-1", "row-3"]
 
 
 def test_no_data_and_no_tasks(tmp_path):
@@ -229,9 +337,9 @@ def test_a_teacher_that_is_never_right(tmp_path, imported):
         synthesis.run_synthesis(context, None, quiet())
 
 
-def evaluating(workdir: Path, imported: Path, answers, stop_at=None) -> Context:
+def evaluating(workdir: Path, imported: Path, answers, stop_at=None, data=None) -> Context:
     section = EvalSection(samples=2, shard=1, gallery=1, sampling=SamplingSection(0.75, 0.9))
-    data = DataSection(benchmarks=(str(imported / "vsi_bench"),), frames=4)
+    data = data or DataSection(benchmarks=(str(imported / "vsi_bench"),), frames=4)
     context = context_of(workdir, data, eval=section)
     context.__dict__["tokenizer"] = tiny.tokenizer()
     engine = Teacher(context, answers, stop_at)

@@ -10,6 +10,7 @@ from vilasr_jax.processing.chat import Encoded as Encoded
 from vilasr_jax.processing.chat import encode_conversation as encode_conversation
 from vilasr_jax.processing.chat import encode_turn as encode_turn
 from vilasr_jax.processing.chat import join as join
+from vilasr_jax.processing.images import check_image as check_image
 from vilasr_jax.processing.images import image_grid as image_grid
 from vilasr_jax.processing.images import image_size as image_size
 from vilasr_jax.processing.images import load_image as load_image
@@ -23,6 +24,7 @@ from vilasr_jax.processing.packing import PackedRow as PackedRow
 from vilasr_jax.processing.packing import check_fits as check_fits
 from vilasr_jax.processing.packing import collate_packed as collate_packed
 from vilasr_jax.processing.packing import pack as pack
+from vilasr_jax.processing.packing import picture_sizes as picture_sizes
 from vilasr_jax.processing.positions import mrope_positions as mrope_positions
 from vilasr_jax.processing.tiny_tokenizer import train_tiny_tokenizer as train_tiny_tokenizer
 from vilasr_jax.processing.tokenizer import CHAT_TEMPLATE as CHAT_TEMPLATE

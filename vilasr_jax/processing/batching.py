@@ -63,6 +63,11 @@ class Buckets:
         if any(size % MERGED for size in self.patches):
             raise ConfigError(f"buckets.patches={self.patches} must be multiples of {MERGED}")
 
+    @property
+    def largest(self) -> "Buckets":
+        """The last bucket of each axis alone."""
+        return Buckets(self.tokens[-1:], self.images[-1:], self.patches[-1:])
+
     def fit(self, axis: str, length: int) -> int:
         """The smallest bucket of `axis` ("tokens", "images", "patches") that holds `length`.
 

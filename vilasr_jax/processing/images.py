@@ -67,6 +67,21 @@ def image_size(source: str | os.PathLike | bytes) -> tuple[int, int]:
     return _opened(source, lambda image: image.size[:: -1 if _orientation(image) > 4 else 1])
 
 
+def check_image(source: str | os.PathLike | bytes) -> None:
+    """Decodes a picture as cheaply as can be.
+
+    Raises:
+      ImageError: `load_image` could not read it.
+    """
+
+    def use(image: Image.Image) -> None:
+        _check_area(image)
+        image.draft("RGB", (1, 1))  # of a JPEG: an eighth of each side
+        image.load()
+
+    _opened(source, use)
+
+
 def _opened(source: str | os.PathLike | bytes | Image.Image, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the opened picture; ImageError for whatever goes wrong."""
     try:
@@ -113,9 +128,13 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _TURNS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _check_area(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} px are more than {MAX_PIXELS:,} pixels")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    _check_area(image)
     turn = _TURNS[_orientation(image)]
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: PIL would cut, not scale

@@ -88,3 +88,17 @@ class MappedSource:
 
     def __getitem__(self, index: int) -> Encoded:
         return self.encode(self.items[int(index)])
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Some items of a source, by their numbers."""
+
+    items: Sequence
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[self.numbers[int(index)]]

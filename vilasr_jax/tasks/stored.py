@@ -70,6 +70,11 @@ class StoredRow:
         asked = next((m["content"] for m in self.messages if m["role"] == "user"), None)
         return self.images if asked is None else self.images[: asked.count(IMAGE_MARK)]
 
+    def words(self) -> Row:
+        """The row without its images, which need not be readable."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("messages", "images")}
+        return Row(**plain, images=())
+
     def row(self, min_pixels: int, max_pixels: int, frames: int = 0) -> Row:
         """The row, its images decoded and resized; at most `frames` of a video's, evenly spaced (0: all).
 

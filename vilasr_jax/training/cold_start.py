@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.progress import Progress
 
+from vilasr_jax.drawing.coordinates import Frame
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.evaluation import figures, score_all, summarize
-from vilasr_jax.processing import Encoded, encode_conversation
-from vilasr_jax.tasks.sources import Interleaved, MappedSource, PerceptionSource, TraceSource
+from vilasr_jax.processing import Encoded, check_image, encode_conversation
+from vilasr_jax.tasks.sources import Interleaved, MappedSource, PerceptionSource, Selected, TraceSource
 from vilasr_jax.tasks.stored import StoredRow
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.duration import conversations_per_row, plan_steps, stage_steps
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
+from vilasr_jax.training.usable import usable_rows
 
 PERCEPTION_EXAMPLES = 1 << 20  # more than any run looks at
 
@@ -50,15 +53,36 @@ def trace_source(context: Context) -> Sequence[Encoded]:
 
 
 def recorded_source(context: Context, use: str = "traces") -> Sequence[Encoded]:
-    """The conversations that `config.data.<use>` names, encoded as they were recorded."""
+    """The conversations that `config.data.<use>` names, encoded as they were recorded.
 
-    def encode(row: StoredRow) -> Encoded:
+    Those that can't be trained on are left out here, counted and named (see `usable_rows`).
+
+    Raises:
+      DataError: none is left.
+    """
+    stored, pixels = context.imported.stored[use], context.imported.pixels(use)
+    where = f"config.data.{use}"
+
+    def encode(row: StoredRow, decode: Callable[[bytes, Frame], Any] | None = None) -> Encoded:
         if not row.messages:
-            raise DataError(f"config.data.{use}: row {row.id} is a question without a recorded conversation")
-        messages = row.conversation(*context.imported.pixels(use))
-        return encode_conversation(context.tokenizer, messages)
+            raise DataError(f"{where}: row {row.id} is a question without a recorded conversation")
+        return encode_conversation(context.tokenizer, row.conversation(*pixels, decode))
 
-    return MappedSource(context.imported.stored[use], encode)
+    def check(row: StoredRow) -> None:
+        context.check_example(encode(row, _Decodable), f"row {row.id}")
+
+    room = dataclasses.asdict(context.packing or context.buckets.largest)
+    limits = {"folders": getattr(context.job.data, use), "pixels": pixels, **room}
+    numbers, _ = usable_rows(stored, check, name=where, folder=context.workdir, limits=limits)
+    return MappedSource(Selected(stored, numbers), encode)
+
+
+class _Decodable:
+    """A picture that can be decoded, of which only the size is kept."""
+
+    def __init__(self, data: bytes, size: Frame):
+        check_image(data)
+        self.size = size
 
 
 def trace_sources(context: Context) -> tuple[list[Sequence[Encoded]], list[float]]:
@@ -93,9 +117,7 @@ def perception_stage(context: Context) -> Stage:
     """The first phase: what pre-training gives a published model, a tiny one learns here."""
     section = context.job.cold_start
     folder = context.workdir / "cold_start" / "perception"
-    return Stage(
-        folder, section.perception_steps, section.save_every, "cold start: seeing", context.profile
-    )
+    return Stage(folder, section.perception_steps, section.save_every, "cold start: seeing", context.profile)
 
 
 def cold_start_stage(context: Context) -> Stage:

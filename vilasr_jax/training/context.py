@@ -42,7 +42,16 @@ from vilasr_jax.parallel import (
     place,
     to_rollout,
 )
-from vilasr_jax.processing import Batch, Buckets, Budget, Encoded, Tokenizer, train_tiny_tokenizer
+from vilasr_jax.processing import (
+    Batch,
+    Buckets,
+    Budget,
+    Encoded,
+    Tokenizer,
+    check_fits,
+    picture_sizes,
+    train_tiny_tokenizer,
+)
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.rollout import (
     Engine,
@@ -54,9 +63,11 @@ from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
+from vilasr_jax.tasks.stored import StoredRow
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.soft_drawing import SoftDrawing
+from vilasr_jax.training.usable import Fitting, usable_rows
 
 # The key of config.data that names what a stage asks.
 QUESTIONS = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}
@@ -92,6 +103,7 @@ class Context:
             draw=job.cold_start.format == "drawing",
         )
         self._engines: dict[SamplingSection, Engine] = {}
+        self._usable_numbers: dict[str, np.ndarray] = {}
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -244,12 +256,29 @@ class Context:
         """(number, count): this host feeds the number-th of count equal parts of a batch."""
         return host_rows(self.mesh)
 
+    def check_example(self, example: Encoded, what: str = "an example") -> None:
+        """Raises DataError, naming it, for an example that no training row can hold."""
+        if self.packing:
+            return check_fits(example, self.packing, what)
+        pictures = picture_sizes(example)
+        for axis, length in (
+            ("tokens", len(example.ids)), ("images", len(pictures)), ("patches", max(pictures, default=0))
+        ):  # fmt: skip
+            try:
+                self.buckets.fit(axis, length)
+            except DataError as error:
+                raise DataError(f"{what}: {error}") from None
+
     def batches(
         self, sources: Sequence, weights: Sequence[float], *, seed: int, batch: int
     ) -> Iterator[Batch]:
-        """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`."""
+        """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`.
+
+        An example that can't be made or is too long is replaced by the next, and named in the log.
+        """
+        fitting = [Fitting(source, self.check_example) for source in sources]
         return batches(
-            sources, weights, seed=seed, batch=batch, buckets=self.buckets, packing=self.packing,
+            fitting, weights, seed=seed, batch=batch, buckets=self.buckets, packing=self.packing,
             lookahead=self.job.packing.lookahead, share=self.host, gather=gather,
         )  # fmt: skip
 
@@ -341,7 +370,7 @@ class Context:
         """
         use = QUESTIONS[stage]
         if use in self.imported.stored:
-            usable = self._usable(stage)
+            usable = self._usable(use, getattr(self.job, stage).sampling)
             return [self.imported.row(use, number, usable) for number in range(first, first + count)]
         if not self.families:
             raise ConfigError(f"config.data.{use}: name imported rows, as config.tasks is empty")
@@ -352,23 +381,30 @@ class Context:
         """How many questions a stage (see `questions`) has before they repeat (0: no end), and in words."""
         use = QUESTIONS[stage]
         if use in self.imported.stored:
-            count = len(self._usable(stage))
+            count = len(self._usable(use, getattr(self.job, stage).sampling))
             return count, f"{count:,} imported questions ({', '.join(self.job.data.folders(use))})"
         return 0, f"new questions, made here, of {', '.join(self.job.tasks)}"
 
-    def _usable(self, stage: str) -> np.ndarray:
-        """Numbers of the imported questions of a stage that its engine has room for."""
-        use, job = QUESTIONS[stage], self.job
-        sampling = getattr(job, stage).sampling
-        engine = self.engine(sampling)
-        room = sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images, job.buckets.patches
-        pictures = self.imported.pixels(use), job.data.frames
-        return self.imported.usable(
-            use,
-            lambda row: engine.check(self._request(row, 0, 1)),
-            self.workdir / f"usable_{use}.json",
-            repr((getattr(job.data, use), room, pictures, to_dict(job.drawing))),
-        )
+    def _usable(self, use: str, sampling: SamplingSection) -> np.ndarray:
+        """Numbers of a key's imported rows that can be read and that the engine has room for."""
+        if use not in self._usable_numbers:
+            engine, job, pixels = self.engine(sampling), self.job, self.imported.pixels(use)
+
+            def check(stored: StoredRow) -> None:
+                engine.check(self._request(stored.row(*pixels, job.data.frames), 0, 1))
+
+            limits = {
+                "folders": getattr(job.data, use),
+                "room": (sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images),
+                "pictures": (job.buckets.patches, *pixels, job.data.frames),
+                "drawing": to_dict(job.drawing),
+            }
+            rows, name = self.imported.stored[use], f"config.data.{use}"
+            numbers, _ = usable_rows(
+                rows, check, name=name, folder=self.workdir, limits=limits, purpose="asked"
+            )
+            self._usable_numbers[use] = np.array(numbers)
+        return self._usable_numbers[use]
 
     def question(self, stage: str, source: tuple[str, int]) -> Row:
         """The question of a stage whose `Row.source` this is; DataError where there is none."""
@@ -386,8 +422,9 @@ class Context:
             return self.rows("val", count)
         if "benchmarks" not in self.imported.stored:
             raise ConfigError("config.data.benchmarks: name one to validate on, as config.tasks is empty")
-        count = min(count, len(self.imported.stored["benchmarks"]))
-        return [self.imported.row("benchmarks", number) for number in range(count)]
+        usable = self._usable("benchmarks", self.job.eval.sampling)
+        numbers = range(min(count, len(usable)))
+        return [self.imported.row("benchmarks", number, usable) for number in numbers]
 
     def ood_rows(self, count: int) -> list[Row]:
         """`count` rows unlike the trained ones, an equal part of each family."""

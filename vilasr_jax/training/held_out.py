@@ -13,16 +13,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from absl import logging
 from PIL import Image
 
 from vilasr_jax.config import to_dict
 from vilasr_jax.drawing.prompts import get_prompts
+from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks import Row, chance
-from vilasr_jax.tasks.stored import StoredRows, read_index
+from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.usable import LOGGED
+
+UNASKED = "not_asked"  # stop reason of a question that can't be read or is too large for the engine
 
 SCORES, MODEL, PICTURES = "scores.json", "model.json", "images"
 
@@ -74,6 +81,7 @@ def evaluate(
         values = sorted({row.meta[key] for row in rows if key in row.meta})
         if len(values) > 1 or key == "unlike":
             scores[name_of_part] = {value: _part(rows, lines, key, value) for value in values}
+    scores |= _left_out(lines)
     scores["sampling"] = to_dict(context.job.eval.sampling)
     scores["settings"] = settings_of(context)
     _write_scores(folder, scores)
@@ -99,6 +107,7 @@ def evaluate_benchmark(
     scores = {
         **run.to_dict(),
         **{key: value for key, value in summarize(lines).items() if key != "pass_at_k"},
+        **_left_out(lines),
         "settings": {**settings_of(context, "benchmarks"), "data": data},
     }
     _write_scores(folder, scores)
@@ -151,17 +160,35 @@ def _answer(
     barrier("results")
     done = min(len(results) // samples, len(rows))
     for first in range(done, len(rows), section.shard):
-        some = [rows[number] for number in range(first, min(first + section.shard, len(rows)))]
-        requests = context.requests(
-            some, samples=samples, seed=first * samples, stop_on_repeat=stop_on_repeat
+        numbers = range(first, min(first + section.shard, len(rows)))
+        some = [_askable(context, rows, number) for number in numbers]
+        asked = [row for row in some if isinstance(row, Row)]
+        if not asked and len(rows) == len(some):
+            raise DataError(f"{folder}: none of {len(rows)} questions can be asked; the first: {some[0]}")
+        seeds = [(first + place) * samples for place, row in enumerate(some) if isinstance(row, Row)]
+        requests = [
+            request
+            for row, seed in zip(asked, seeds, strict=True)
+            for request in context.requests(
+                [row], samples=samples, seed=seed, stop_on_repeat=stop_on_repeat
+            )
+        ]
+        answered = iter(
+            context.generate(
+                section.sampling,
+                params,
+                requests,
+                context.key("eval"),
+                progress and (lambda n, before=first * samples: progress(before + n)),
+            )
+            if requests
+            else ()
         )
-        trajectories = context.generate(
-            section.sampling,
-            params,
-            requests,
-            context.key("eval"),
-            progress and (lambda n, before=first * samples: progress(before + n)),
-        )
+        trajectories = [
+            next(answered) if isinstance(row, Row) else _unasked(context, rows, number, sample)
+            for row, number in zip(some, numbers, strict=True)
+            for sample in range(samples)
+        ]
         score_all(trajectories, context.reward)
         if is_writer():
             results.append(
@@ -176,6 +203,34 @@ def _answer(
             )
         barrier("results")
     return results.read()
+
+
+def _askable(context: Context, rows: Sequence[Row], number: int) -> Row | DataError:
+    """The row, or what keeps it from being asked."""
+    try:
+        row = rows[number]
+        context.engine(context.job.eval.sampling).check(context.requests([row])[0])
+        return row
+    except DataError as error:
+        logging.warning("not asked, counts as wrong: %s", error)
+        return error
+
+
+def _unasked(context: Context, rows: Sequence[Row], number: int, sample: int) -> Trajectory:
+    """The empty conversation of a row that can't be asked."""
+    row = rows.stored[number].words() if isinstance(rows, DecodedRows) else rows[number]
+    none = np.zeros(0)
+    tokens, mask = none.astype(np.int32), none.astype(bool)
+    plain = context.requests([row])[0].row
+    return Trajectory(
+        f"{row.id}/{sample}", tokens, mask, none.astype(np.float32), [], [], UNASKED, 0, 0, plain
+    )
+
+
+def _left_out(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The questions that could not be asked, for the scores."""
+    ids = list(dict.fromkeys(line["id"] for line in lines if line["stop_reason"] == UNASKED))
+    return {"not_asked": {"count": len(ids), "first": ids[:LOGGED]}} if ids else {}
 
 
 def _part(rows: Sequence[Row], lines: Sequence[dict[str, Any]], key: str, value: str) -> dict[str, Any]:

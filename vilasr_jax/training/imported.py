@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from absl import logging
 
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import DataError
-from vilasr_jax.files import write_json
-from vilasr_jax.parallel import is_writer
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index, sample_texts
 
 # The keys that name folders, and for each the key of its images' largest area.
 USES = ("traces", "reflect_traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
 PIXELS = {use: f"{use.rpartition('_')[2]}_pixels" for use in USES}
-NAMED = 10  # rows left out that the log names; the file names all
 
 
 class _Opened(Mapping):
@@ -53,7 +45,6 @@ class Imported:
         self.job = job
         self.stored: Mapping[str, StoredRows] = _Opened(job)
         self._orders: dict[tuple[str, int, int], np.ndarray] = {}
-        self._usable: dict[str, np.ndarray] = {}
 
     def check(self, use: str, stage: str) -> None:
         """Raises DataError when a key's rows, which `stage` needs, can't be read or are of another kind."""
@@ -100,55 +91,6 @@ class Imported:
     def stored_row(self, use: str, number: int) -> Row:
         """The row of this number as stored, its `source` filled in."""
         return dataclasses.replace(self.decoded(use)[number], source=(f"data.{use}", number))
-
-    def usable(self, use: str, check: Callable[[Row], None], file: Path, depends: Any) -> np.ndarray:
-        """[n] int, the numbers of the stored rows that can be read and for which `check` raises no DataError.
-
-        All rows are looked at, in threads, the first time; what was found is kept in `file`, so that a run
-        that goes on asks as it would have. Rows left out are named in the log.
-
-        Args:
-          use: a key of `config.data`.
-          check: called from several threads.
-          file: JSON, {"rows", "depends", "left_out": {number: reason}}; made again when rows or `depends`
-            differ.
-          depends: JSON-able, what the check depends on beside the row.
-
-        Raises:
-          DataError: no row is left.
-        """
-        if use not in self._usable:
-            count = len(self.stored[use])
-            known = json.loads(file.read_text()) if file.exists() else {}
-            if (known.get("rows"), known.get("depends")) != (count, depends):
-                known = {"rows": count, "depends": depends, "left_out": self._left_out(use, check)}
-                if is_writer():
-                    write_json(file, known)
-            left_out = {int(number): reason for number, reason in known["left_out"].items()}
-            for number, reason in list(left_out.items())[:NAMED]:
-                logging.warning("config.data.%s: row %d is left out: %s", use, number, reason)
-            if left_out:
-                logging.warning("config.data.%s: %d of %d rows are left out", use, len(left_out), count)
-            if len(left_out) == count:
-                raise DataError(
-                    f"config.data.{use}: none of {count} rows can be asked; the last: {left_out[count - 1]}"
-                )
-            self._usable[use] = np.array([number for number in range(count) if number not in left_out])
-        return self._usable[use]
-
-    def _left_out(self, use: str, check: Callable[[Row], None]) -> dict[str, str]:
-        """Why rows can't be asked, by their number."""
-
-        def reason(number: int) -> str | None:
-            try:
-                check(self.stored_row(use, number))
-            except DataError as error:
-                return str(error)
-            return None
-
-        with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
-            reasons = pool.map(reason, range(len(self.stored[use])))
-            return {str(number): why for number, why in enumerate(reasons) if why is not None}
 
     def texts(self) -> Iterator[str]:
         """Texts of the first rows, for a tiny tokenizer."""

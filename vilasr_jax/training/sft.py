@@ -23,6 +23,7 @@ from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.state import Guard, TrainState, abstract_state, init_state, split_frozen
 from vilasr_jax.training.steps import make_sft_step
+from vilasr_jax.training.usable import read_notes
 
 LOG_EVERY = 10
 
@@ -126,6 +127,7 @@ def train_sft(
         soft=soft,
         loss=loss,
     )
+    stage.constants = {f"left_out_{use}": note["count"] for use, note in read_notes(context.workdir).items()}
     stage.flops_per_token = 6.0 * context.matmul_parameters
     bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
 

@@ -41,6 +41,7 @@ class Stage:
     def __init__(self, directory: Path, steps: int | None, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
         self.store = CheckpointStore(directory / "checkpoints", keep=2, keep_best=1)
+        self.constants: dict[str, float] = {}  # in every line of the metrics
         self.flops_per_token = 0.0  # of one trained token, all passes; 0: no MFU
         self.profile = profile  # steps to trace, from the second on
         self._tracing = False
@@ -122,7 +123,7 @@ class Stage:
                 total[0] += float(amount)
                 total[1] += float(count)
         means = {name: amount / max(count, 1.0) for name, (amount, count) in totals.items()}
-        values = {**means, **{k: float(v) for k, v in more.items()}}
+        values = {**means, **{k: float(v) for k, v in {**self.constants, **more}.items()}}
         now = time.monotonic()
         if SAMPLING in totals:
             values["sampled_tokens_per_second"] = totals["response_tokens"][0] / totals[SAMPLING][0]

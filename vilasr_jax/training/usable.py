@@ -1,0 +1,125 @@
+"""Which stored conversations a stage can train on, decided row by row before its first step.
+
+A row is left out when its pictures can't be decoded, its words can't follow its pictures, or it is longer
+than any training row. That depends on the row and the job's limits alone, so a run that goes on after a stop
+sees the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+from vilasr_jax.errors import DataError
+from vilasr_jax.files import write_json
+from vilasr_jax.parallel import gather, is_writer
+from vilasr_jax.processing import Encoded
+
+FOLDER = "left_out"  # in a workdir: a file for each key of config.data
+TRIES = 1000  # examples in a row that may be unusable before a stage gives up
+LOGGED = 5  # of those left out
+
+
+def usable_rows(
+    rows: Sequence,
+    check: Callable[[Any], None],
+    *,
+    name: str,
+    folder: Path,
+    limits: Any,
+    purpose: str = "used",
+) -> tuple[list[int], dict[str, Any]]:
+    """The numbers of the rows for which `check` raises no DataError, and a note on the others.
+
+    The note, {"rows", "count", "left_out": [{"number", "id", "reason"}]}, is kept in `folder` and read from
+    there when rows and limits are the same. Every process checks its share; all must call this.
+
+    Args:
+      rows: stored rows, with an `id`.
+      check: raises DataError, naming what is wrong, for a row that can't be used.
+      name: of the rows, for messages: "config.data.traces".
+      folder: the run's; the note goes to `<folder>/left_out/<last part of the name>.json`.
+      limits: JSON-able, all else that the answer depends on.
+      purpose: what the rows are for, for messages: "asked", "trained on".
+
+    Raises:
+      DataError: no row can be used.
+    """
+    path = folder / FOLDER / f"{name.rpartition('.')[2]}.json"
+    key = json.loads(json.dumps({"rows": len(rows), "limits": limits}))
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if {k: kept.get(k) for k in key} != key:
+        mine = range(jax.process_index(), len(rows), jax.process_count())
+        with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
+            found = [line for line in pool.map(lambda n: _refusal(rows, n, check), mine) if line]
+        found = sorted((line for part in gather(found) for line in part), key=lambda line: line["number"])
+        kept = {**key, "count": len(found), "left_out": found}
+        if is_writer():
+            write_json(path, kept)
+    note = {"rows": len(rows), "count": kept["count"], "left_out": kept["left_out"]}
+    if note["count"]:
+        logging.warning("%s: %d of %d rows are left out (%s):", name, note["count"], len(rows), path)
+    for line in note["left_out"][:LOGGED]:
+        named = line["reason"].startswith(f"row {line['id']}")
+        logging.warning("  %s", line["reason"] if named else f"row {line['id']}: {line['reason']}")
+    if note["count"] == len(rows):
+        reason = note["left_out"][0]["reason"]
+        raise DataError(f"{name}: none of {len(rows)} rows can be {purpose}; the first: {reason}")
+    gone = {line["number"] for line in note["left_out"]}
+    return [number for number in range(len(rows)) if number not in gone], note
+
+
+def _refusal(rows: Sequence, number: int, check: Callable[[Any], None]) -> dict[str, Any] | None:
+    row = rows[number]
+    try:
+        check(row)
+    except DataError as error:
+        return {"number": number, "id": row.id, "reason": str(error)}
+    return None
+
+
+def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a run left out of each key of config.data: {"rows", "count", "first": [ids]}."""
+    notes = {}
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        note = json.loads(path.read_text())
+        first = [line["id"] for line in note["left_out"][:LOGGED]]
+        notes[path.stem] = {"rows": note["rows"], "count": note["count"], "first": first}
+    return notes
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitting(Sequence):
+    """Training examples, each that can't be made or is too long replaced by the next that can.
+
+    Which one that is depends on the examples alone. The first are named in the log.
+    """
+
+    source: Sequence[Encoded]
+    check: Callable[[Encoded], None]
+    _told: set[int] = dataclasses.field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Encoded:
+        tries = min(len(self), TRIES)
+        for number in range(int(index), int(index) + tries):
+            try:
+                example = self.source[number % len(self)]
+                self.check(example)
+                return example
+            except DataError as error:
+                reason = error
+                if number % len(self) not in self._told and len(self._told) < LOGGED:
+                    self._told.add(number % len(self))
+                    logging.warning("left out: example %d: %s", number % len(self), error)
+        raise DataError(f"none of {tries} examples can be trained on; the last: {reason}")
