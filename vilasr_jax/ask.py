@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection
+from vilasr_jax.conversation_settings import drawing_settings, question_data_type
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import load_image, resize_image
@@ -60,7 +61,8 @@ class Asker:
         limits = self.model.job.image
         pixels = [resize_image(load_image(image), limits.min_pixels, limits.max_pixels) for image in images]
         kind = "multiple choice" if options else "free-form"
-        row = Row("question", question, "", kind, tuple(options), tuple(pixels), "vqa")
+        data_type = question_data_type(self.model.job)
+        row = Row("question", question, "", kind, tuple(options), tuple(pixels), data_type)
         return self.answer([row], samples=samples, temperature=temperature, top_p=top_p, seed=seed)
 
     def answer(
@@ -79,7 +81,7 @@ class Asker:
             plain["options"] = list(row.options)
 
             def session() -> DrawingSession:
-                return row.session(self.model.settings)
+                return row.session(drawing_settings(self.model.job, row.data_type))
 
             first = seed + number * samples
             return Request(plain, session, first, samples, temperature=temperature, top_p=top_p)
@@ -93,8 +95,10 @@ class Asker:
 
 
 def task_rows(model: Model, split: str, count: int) -> list[Row]:
-    """`count` rows of the first task that the model was trained on."""
+    """`count` rows of the first task that the model was trained on; none without a task."""
     job = model.job
+    if not job.tasks:
+        return []
     family = get_family(job.tasks[0])
     spec = family.spec(getattr(job, family.name, None), split)
     return list(family.rows(spec, count))

@@ -13,12 +13,13 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from vilasr_jax.checkpoint import load_hf
+from vilasr_jax.checkpoint import import_hf
 from vilasr_jax.config import EngineSection, JobConfig, MeshSection, SamplingSection, from_config_dict
+from vilasr_jax.conversation_settings import drawing_settings, question_data_type, read_exported_settings
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.job import last_stage, load_stage
-from vilasr_jax.models.qwen2_5_vl import ModelConfig
+from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import Tokenizer, image_grid, load_image, resize_image
 from vilasr_jax.rollout import Engine, Request, Trajectory, make_prompt, suppressed_tokens
@@ -33,8 +34,12 @@ class Model:
     graphdef: nnx.GraphDef
     params: Any
     tokenizer: Tokenizer
-    settings: DrawingSettings
     job: JobConfig
+
+    @property
+    def settings(self) -> DrawingSettings:
+        """How a user's question is held; a task's row has `drawing_settings(job, row.data_type)`."""
+        return drawing_settings(self.job, question_data_type(self.job))
 
 
 def open_model(checkpoint: Path) -> Model:
@@ -51,14 +56,13 @@ def open_model(checkpoint: Path) -> Model:
         if stage == "untrained":
             raise CheckpointError(f"{checkpoint}: no stage is finished yet; run `vilasr train` on it")
         params = load_stage(context, stage)
-        return Model(context.model_config, context.graphdef, params, context.tokenizer, context.settings, job)
+        return Model(context.model_config, context.graphdef, params, context.tokenizer, job)
     if not (checkpoint / "config.json").is_file():
         raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")
-    model = load_hf(checkpoint)
-    graphdef, params = nnx.split(model)
-    settings = DrawingSettings(style="published", prompt="published")
-    job = JobConfig()
-    return Model(model.config, graphdef, params, Tokenizer.from_dir(checkpoint), settings, job)
+    job = read_exported_settings(checkpoint)
+    config, params = import_hf(checkpoint, dtype=job.model.dtype)
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
+    return Model(config, graphdef, params, Tokenizer.from_dir(checkpoint), job)
 
 
 class _Teller:

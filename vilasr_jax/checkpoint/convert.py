@@ -58,6 +58,7 @@ COMPANIONS = (
     "video_preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",
+    "vilasr_config.json",
 )
 
 

@@ -182,6 +182,26 @@ def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -
     }
 
 
+def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
+    """(least, greatest) area of an image that `preprocessor_config.json` of a folder names; None without one.
+
+    Raises:
+      CheckpointError: the file is no JSON object, or its limits are no numbers in order.
+    """
+    path = epath.Path(folder) / "preprocessor_config.json"
+    if not path.exists():
+        return None
+    values = read_json(path)
+    size = values.get("size") if isinstance(values.get("size"), dict) else {}
+    least = values.get("min_pixels") or size.get("shortest_edge")
+    most = values.get("max_pixels") or size.get("longest_edge")
+    if least is None or most is None:
+        return None
+    if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
+        raise CheckpointError(f"{path}: min_pixels={least!r}, max_pixels={most!r} are no limits of an area")
+    return least, most
+
+
 class _Reader:
     """Fields of a parsed JSON object: a null counts as absent."""
 

@@ -35,6 +35,7 @@ def export_hf(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     overwrite: bool = False,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model folder: weights, config, generation and image processor settings, tokenizer.
 
@@ -53,6 +54,7 @@ def export_hf(
       dtype: of the written weights; None keeps each one's.
       max_shard_bytes: largest weight file.
       overwrite: replace an existing folder.
+      beside: more JSON files to write, values by file name.
 
     Raises:
       CheckpointError: the folder exists or can't be written, or a weight is missing, misshapen or not finite.
@@ -78,6 +80,8 @@ def export_hf(
         write_json(folder / "config.json", config_to_hf(config, layout=layout, dtype=dtype))
         write_json(folder / "generation_config.json", generation_config(config))
         write_json(folder / "preprocessor_config.json", preprocessor_config(config, min_pixels, max_pixels))
+        for name, value in (beside or {}).items():
+            write_json(folder / name, value)
         if tokenizer is not None:
             tokenizer.save(folder)
         specs = [(name, out_dtype[t.path], t.shape) for name, t in name_of.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 import shutil
 import zlib
@@ -22,7 +21,7 @@ from vilasr_jax.checkpoint import CheckpointStore
 from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
 from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection, to_dict
-from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.conversation_settings import drawing_settings
 from vilasr_jax.errors import ConfigError, DataError, Stopped
 from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import (
@@ -94,14 +93,7 @@ class Context:
         self.packing = (
             Budget(packing.tokens, packing.vision_rows, packing.patches) if packing.tokens else None
         )
-        self.settings = DrawingSettings(
-            style=job.drawing.style,
-            prompt=job.drawing.prompt,
-            tools=job.drawing.tools,
-            max_turns=job.drawing.max_turns,
-            max_images=job.drawing.max_images,
-            draw=job.cold_start.format == "drawing",
-        )
+        self.settings = drawing_settings(job, "vqa")
         self._engines: dict[SamplingSection, Engine] = {}
         self._usable_numbers: dict[str, np.ndarray] = {}
 
@@ -460,9 +452,8 @@ class Context:
             "truth": family.truth(row) if family else [],
             "source": None if row.source is None else list(row.source),
         }
-        settings = dataclasses.replace(self.settings, stop_on_repeat=stop_on_repeat)
-        if row.data_type == "maze" and self.job.drawing.maze_turns:
-            settings = dataclasses.replace(settings, max_turns=self.job.drawing.maze_turns)
+        settings = drawing_settings(self.job, row.data_type)
+        settings = dataclasses.replace(settings, stop_on_repeat=stop_on_repeat)
         return Request(plain, lambda: row.session(settings), seed, samples)
 
     def reward(self, trajectory: Trajectory) -> dict[str, float]:

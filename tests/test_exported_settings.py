@@ -1,0 +1,129 @@
+"""A model answers alike from its workdir and from the folder that was exported from it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from vilasr_jax.ask import Asker, task_rows
+from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf, export_hf
+from vilasr_jax.config import (
+    DrawingSection,
+    EvalSection,
+    ImageSection,
+    JobConfig,
+    MazeSection,
+    SamplingSection,
+)
+from vilasr_jax.conversation_settings import SETTINGS_FILE, drawing_settings
+from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.errors import CheckpointError
+from vilasr_jax.job import export, open_workdir
+from vilasr_jax.serve import Limits
+from vilasr_jax.serve.run import make_worker
+from vilasr_jax.solve import open_model, solve
+from vilasr_jax.training.cold_start import cold_start_stage
+from vilasr_jax.training.context import Context
+
+# No value that a conversation depends on is a default.
+JOB = JobConfig(
+    name="alike",
+    seed=3,
+    tasks=("maze",),
+    image=ImageSection(max_pixels=84 * 84),
+    drawing=DrawingSection(
+        prompt="short", style="maze", tools=("path_tracer", "erase"), max_turns=3, maze_turns=5, max_images=4
+    ),
+    maze=MazeSection(grid=3, min_moves=2, max_moves=3, ood_grid=3),
+    eval=EvalSection(sampling=SamplingSection(0.6, 0.8, max_turn_tokens=9, max_tokens=320)),
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run whose cold start is over, with random weights, and its export in `hf`."""
+    folder = tmp_path_factory.mktemp("run")
+    open_workdir(JOB, folder)
+    context = Context(JOB, folder, tiny.mesh())
+    stage = cold_start_stage(context)
+    stage.save(stage.steps, {"params": context.initial_params()})
+    stage.close()
+    export(context)
+    return folder
+
+
+@pytest.fixture
+def drawing(monkeypatch):
+    """Whatever the model writes, each turn draws one more line."""
+    step = DrawingSession.step
+
+    def scripted(self, text, **more):
+        at = 10 + 9 * len(self.events)
+        line = f'[{{"index": 1, "start_point_2d": [14, 14], "end_point_2d": [{at}, 40], "label": "{at}"}}]'
+        return step(self, f"<think> a </think> Action: Path Tracer\n```json\n{line}\n```", **more)
+
+    monkeypatch.setattr(DrawingSession, "step", scripted)
+
+
+def test_an_export_answers_as_its_workdir_does(workdir, drawing):
+    ours, theirs = (Asker(folder, slots=2) for folder in (workdir, workdir / "hf"))
+    rows = ours.rows("test", 2)
+    assert [row.question for row in theirs.rows("test", 2)] == [row.question for row in rows]
+    asked = [
+        lambda asker: asker.answer(rows, temperature=0.7, top_p=0.9, seed=4),
+        lambda asker: asker.ask(rows[0].images[0].resize((200, 130)), "Where does it end?", "ABCD"),
+    ]
+    for ask in asked:
+        for a, b in zip(ask(ours), ask(theirs), strict=True):
+            assert a.texts == b.texts and a.stop_reason == b.stop_reason
+            np.testing.assert_array_equal(a.tokens, b.tokens)
+            assert [image.tobytes() for image in a.images] == [image.tobytes() for image in b.images]
+            assert len(a.images) == 4 and a.stop_reason == "image_limit"  # it drew, up to the run's own limit
+
+
+def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
+    path = tmp_path / "maze.png"
+    task_rows(open_model(workdir), "test", 1)[0].images[0].resize((300, 300)).save(path)
+    solved = [solve([str(path)], "Where?", folder, tmp_path / "out") for folder in (workdir, workdir / "hf")]
+    np.testing.assert_array_equal(solved[0].tokens, solved[1].tokens)
+    assert solved[0].images[-1].tobytes() == solved[1].images[-1].tobytes()
+    ours, theirs = (make_worker(open_model(folder), Limits(slots=2)) for folder in (workdir, workdir / "hf"))
+    for name in ("settings", "pixels", "sampling"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert theirs.pixels == (784, 84 * 84) and theirs.settings.max_turns == 5
+    assert theirs.engine.sampling == ours.engine.sampling
+
+
+def test_evaluation_and_questions_share_one_setting(workdir):
+    context = Context(JOB, workdir, tiny.mesh())
+    row = task_rows(open_model(workdir), "test", 1)[0]
+    assert context.requests([row])[0].session().settings == drawing_settings(JOB, "maze")
+    assert context.settings == drawing_settings(JOB, "vqa")
+    text = dataclasses.replace(JOB, cold_start=dataclasses.replace(JOB.cold_start, format="text"))
+    assert not drawing_settings(text, "maze").draw and drawing_settings(JOB, "maze").draw
+
+
+def test_settings_travel_with_a_converted_folder(workdir, tmp_path):
+    convert_from_hf(workdir / "hf", tmp_path / "orbax")
+    convert_to_hf(tmp_path / "orbax", tmp_path / "hf")
+    model, before = open_model(tmp_path / "hf"), open_model(workdir / "hf")
+    assert model.job == before.job and model.config == before.config
+
+
+def test_other_folders_are_asked_as_published(workdir, tmp_path):
+    export_hf(tiny.params(), tiny.config(), tmp_path / "hf", tokenizer=tiny.tokenizer(), max_pixels=50_000)
+    model = open_model(tmp_path / "hf")
+    assert (model.settings.style, model.settings.prompt) == ("published", "published")
+    assert (model.job.image.min_pixels, model.job.image.max_pixels) == (56 * 56, 50_000)
+    path = tmp_path / "hf" / "preprocessor_config.json"
+    path.write_text(json.dumps({"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}}))
+    assert open_model(tmp_path / "hf").job.image == ImageSection(3136, 1280 * 28 * 28)
+    path.write_text(json.dumps({"min_pixels": "few", "max_pixels": 9}))
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: min_pixels='few'"):
+        open_model(tmp_path / "hf")
+    path.unlink()
+    (tmp_path / "hf" / SETTINGS_FILE).write_text('{"drawing": {"stile": "maze"}}')
+    with pytest.raises(CheckpointError, match=rf"{SETTINGS_FILE}: config\.drawing\.stile"):
+        open_model(tmp_path / "hf")

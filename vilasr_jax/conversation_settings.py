@@ -1,0 +1,85 @@
+"""How a model's conversations are held: taken from its job, and written into what leaves the job.
+
+An exported folder carries `vilasr_config.json` beside config.json: the part of the job's configuration that
+a conversation depends on (prompt, style, tools, limits, sampling, compute dtype, tasks). An image's limits
+stand in `preprocessor_config.json` alone, where other programs read them too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vilasr_jax.checkpoint.hf_config import pixel_limits, read_json
+from vilasr_jax.config import (
+    DrawingSection,
+    ImageSection,
+    JobConfig,
+    ModelSection,
+    from_config_dict,
+    to_dict,
+)
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import CheckpointError, ConfigError
+
+SETTINGS_FILE = "vilasr_config.json"
+# Keys of a job's configuration that its conversations depend on.
+_KEYS = (
+    "name", "tasks", "model.dtype", "drawing", "cold_start.format", "eval.sampling", "maze", "static",
+    "video", "multiview",
+)  # fmt: skip
+# A folder without our settings holds weights as published, or a base model that knows no drawing.
+_PUBLISHED = DrawingSection(style="published", prompt="published")
+
+
+def question_data_type(job: JobConfig) -> str:
+    """The data type that a user's question has: "maze" where the job's tasks are mazes alone, else "vqa"."""
+    return "maze" if job.tasks == ("maze",) else "vqa"
+
+
+def drawing_settings(job: JobConfig, data_type: str) -> DrawingSettings:
+    """The drawing settings of a job's conversations about rows of a data type (`Row.data_type`)."""
+    drawing = job.drawing
+    return DrawingSettings(
+        style=drawing.style,
+        prompt=drawing.prompt,
+        tools=drawing.tools,
+        max_turns=(data_type == "maze" and drawing.maze_turns) or drawing.max_turns,
+        max_images=drawing.max_images,
+        draw=job.cold_start.format == "drawing",
+    )
+
+
+def exported_settings(job: JobConfig) -> dict[str, Any]:
+    """What `vilasr_config.json` holds: nested keys and values of the job's configuration."""
+    values: dict[str, Any] = {}
+    for key in _KEYS:
+        *sections, name = key.split(".")
+        source, place = to_dict(job), values
+        for section in sections:
+            source, place = source[section], place.setdefault(section, {})
+        place[name] = source[name]
+    return values
+
+
+def read_exported_settings(folder: Path) -> JobConfig:
+    """The configuration under which the model in a Hugging Face folder is asked.
+
+    Without `vilasr_config.json` it is the published one: style and prompt as released, images no larger than
+    the released limit.
+
+    Raises:
+      CheckpointError: a file that can't be read, or a key of it that does not exist.
+    """
+    path = folder / SETTINGS_FILE
+    limits = pixel_limits(folder)
+    if not path.is_file():
+        most = ImageSection()
+        image = most if limits is None else ImageSection(limits[0], min(limits[1], most.max_pixels))
+        return JobConfig(model=ModelSection(dtype="bfloat16"), drawing=_PUBLISHED, image=image)
+    try:
+        job = from_config_dict(read_json(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return job if limits is None else dataclasses.replace(job, image=ImageSection(*limits))
