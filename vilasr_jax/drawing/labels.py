@@ -4,19 +4,14 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vilasr_jax.drawing.style import Color
+from vilasr_jax.drawing.text import draw_text, text_width
 
 Rect = tuple[float, float, float, float]  # left, top, right, bottom; the last two are outside
 Spot = tuple[float, float]  # left and top of a label
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-
-
-@functools.lru_cache(maxsize=64)
-def get_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that comes with PIL, the same on every machine."""
-    return ImageFont.load_default(size)
 
 
 def contrast(a: Color, b: Color) -> float:
@@ -39,15 +34,15 @@ def ink(color: Color) -> Color:
 @functools.lru_cache(maxsize=512)
 def label_tile(text: str, size: int, color: Color, most: int) -> Image.Image:
     """A label on a plate of its colour, at most `most` pixels wide: what does not fit is cut ("...")."""
-    font, pad = get_font(size), max(2, size // 5)
+    pad = max(2, size // 5)
     room = most - 2 * pad
-    if font.getlength(text) > room:
-        while text and font.getlength(text + "...") > room:
+    if text_width(text, size) > room:
+        while text and text_width(text + "...", size) > room:
             text = text[:-1]
         text += "..."
-    tile = Image.new("RGB", (math.ceil(font.getlength(text)) + 2 * pad, round(size * 1.25) + 2), color)
+    tile = Image.new("RGB", (math.ceil(text_width(text, size)) + 2 * pad, round(size * 1.25) + 2), color)
     draw = ImageDraw.Draw(tile)
-    draw.text((pad, tile.height / 2), text, fill=ink(color), font=font, anchor="lm")
+    draw_text(draw, (pad, tile.height / 2), text, ink(color), size, anchor="lm")
     draw.rectangle((0, 0, tile.width - 1, tile.height - 1), outline=ink(color))
     return tile
 

@@ -10,8 +10,8 @@ what it was trained on.
 from PIL import ImageColor
 
 from vilasr_jax.drawing.canvas import Canvas
-from vilasr_jax.drawing.labels import get_font
 from vilasr_jax.drawing.style import Color
+from vilasr_jax.drawing.text import draw_text
 
 _FIRST = (
     "red green blue yellow orange pink purple brown gray beige turquoise cyan magenta lime navy maroon teal "
@@ -42,7 +42,7 @@ class PublishedCanvas(Canvas):
         self.draw.rectangle((left, top, right, bottom), outline=color, width=round(style.box_width))
         if style.labels and label:
             place = (left + INSET[0], top + INSET[1])
-            self.draw.text(place, label, fill=color, font=get_font(round(style.label_size)))
+            draw_text(self.draw, place, label, color, round(style.label_size), anchor="la")
 
     def line(self, x1: float, y1: float, x2: float, y2: float, label: str, newest: bool) -> None:
         self._lines.append((self._x(int(x1)), self._y(int(y1)), self._x(int(x2)), self._y(int(y2))))
