@@ -43,6 +43,7 @@ flags.DEFINE_string("host", "127.0.0.1", "serve: the address to listen at.")
 flags.DEFINE_integer("port", 8000, "serve: the port to listen at; 0 takes any free one.")
 flags.DEFINE_string("token", None, "serve: what clients send as their API key (default: VILASR_TOKEN).")
 flags.DEFINE_integer("slots", 8, "serve: conversations at once.", lower_bound=1)
+flags.DEFINE_enum("param_dtype", None, ["float32", "bfloat16", "float16"], "convert from-hf: of the weights.")
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
 flags.DEFINE_bool("scale", False, "bench rollout: cost against turns, slots and group size instead.")
 flags.DEFINE_integer("profile", 0, "train: steps of each stage to trace with the JAX profiler.")
@@ -291,7 +292,9 @@ def _convert(words: list[str]) -> None:
     ways = {"from-hf": convert_from_hf, "to-hf": convert_to_hf}
     if len(words) != 3 or words[0] not in ways:
         raise ConfigError("usage: vilasr convert from-hf SRC DST, or vilasr convert to-hf SRC DST")
-    ways[words[0]](words[1], words[2])
+    if FLAGS.param_dtype and words[0] == "to-hf":
+        raise ConfigError("--param_dtype is for convert from-hf; to-hf writes what the checkpoint holds")
+    ways[words[0]](words[1], words[2], **({"param_dtype": FLAGS.param_dtype} if FLAGS.param_dtype else {}))
     print(f"Wrote {words[2]}")
 
 

@@ -1,12 +1,41 @@
 """Files that are either whole or not there."""
 
+import glob
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
+from etils.epath.gpath import PosixGPath
+
+
+class _LiteralPath(PosixGPath):
+    def glob(self, pattern: str) -> Iterator[Self]:
+        for name in glob.glob(pattern, root_dir=self):
+            yield self / name
+
+
+def literal_path(path: epath.PathLike) -> epath.Path:
+    """A path whose `glob` takes the path itself as it is written: brackets in a folder's name are no pattern.
+
+    Orbax, too, looks for files with `glob`. A path in a bucket stays as it is.
+    """
+    return epath.Path(path) if "://" in str(path) else _LiteralPath(path)
+
+
+def mistaken_for(head: bytes) -> str:
+    """What a file really is that is no data of its kind, from its first bytes; "" where that can't be said.
+
+    Known are what downloads leave in place of a file: a git-lfs pointer, and a web page.
+    """
+    head = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, not the file itself; run: git lfs pull"
+    if head.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "it is a web page, such as an error page of a download; fetch the file again"
+    return ""
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

@@ -119,11 +119,14 @@ fits, memory, traffic between chips, and predicted time.
   sft                   supervised steps beside transformers, the same weights and data
   convert --size=7b     a conversion beside a plain copy of the same bytes
 """,
-    "convert": """vilasr convert from-hf SRC DST
+    "convert": """vilasr convert from-hf SRC DST [--param_dtype=bfloat16]
 vilasr convert to-hf SRC DST
 
 Converts a Hugging Face folder (safetensors) to an Orbax checkpoint, or back, one tensor
 at a time: memory stays far below the size of the model.
+
+  --param_dtype=DTYPE   of the written weights: float32, bfloat16 or float16 (default: as stored;
+                        where tensors are of mixed dtypes, as config.json says)
 
 Example
   vilasr convert from-hf Qwen2.5-VL-7B-Instruct checkpoints/7b

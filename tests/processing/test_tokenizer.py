@@ -133,3 +133,52 @@ def test_bad_folders_are_refused_by_name(tokenizer, tmp_path):
     file.write_text(file.read_text().replace("<|image_pad|>", "<|other|>"))
     with pytest.raises(TokenizerError, match=r"lacks <\|image_pad\|>"):
         Tokenizer.from_dir(tmp_path)
+
+
+def moved(folder, tokens):
+    """Takes tokens out of a folder's tokenizer.json; returns their entries."""
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    gone = [token for token in content["added_tokens"] if token["content"] in tokens]
+    content["added_tokens"] = [token for token in content["added_tokens"] if token not in gone]
+    file.write_text(json.dumps(content))
+    return gone
+
+
+@pytest.mark.parametrize("tokens", [("<|image_pad|>", "<|video_pad|>"), ("<|im_start|>", "<|vision_start|>")])
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "added_tokens.json"])
+def test_special_tokens_are_read_wherever_they_are(tokenizer, tmp_path, tokens, place):
+    tokenizer.save(tmp_path)
+    gone = moved(tmp_path, tokens)
+    entries = {str(token["id"]): token for token in gone}
+    if place == "added_tokens.json":
+        value = {token["content"]: token["id"] for token in gone}
+    else:
+        value = {**json.loads((tmp_path / place).read_text()), "added_tokens_decoder": entries}
+    (tmp_path / place).write_text(json.dumps(value))
+    other = Tokenizer.from_dir(tmp_path)
+    assert other.special == tokenizer.special and other.vocab_size == tokenizer.vocab_size
+    assert other.encode("a <|image_pad|> b") == tokenizer.encode("a <|image_pad|> b")
+    moved(tmp_path, ["<|quad_end|>"])  # then those after it have no place
+    with pytest.raises(TokenizerError, match=r"is listed with the id \d+, but its place is \d+"):
+        Tokenizer.from_dir(tmp_path)
+
+
+SEVERAL = [{"name": "tool_use", "template": "OTHER"}, {"name": "default", "template": "MINE"}]
+
+
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("chat_template.jinja", "MINE"),
+        ("chat_template.json", json.dumps({"chat_template": "MINE"})),
+        ("tokenizer_config.json", json.dumps({"chat_template": "MINE"})),
+        ("tokenizer_config.json", json.dumps({"chat_template": SEVERAL})),
+    ],
+)
+def test_the_chat_template_that_came_is_written_back(tokenizer, tmp_path, file, content):
+    tokenizer.save(tmp_path / "a")
+    (tmp_path / "a" / "chat_template.jinja").unlink()
+    (tmp_path / "a" / file).write_text(content)
+    Tokenizer.from_dir(tmp_path / "a").save(tmp_path / "b")
+    assert (tmp_path / "b" / "chat_template.jinja").read_text() == "MINE"

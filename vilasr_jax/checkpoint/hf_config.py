@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.files import mistaken_for
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, VisionConfig
 
 LAYOUTS = ("flat", "nested")
@@ -22,12 +23,18 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     Raises:
       CheckpointError: no such file, not JSON, or not an object.
     """
+    text = b""
     try:
-        value = json.loads(path.read_text())
+        text = path.read_bytes()
+        value = json.loads(text.decode("utf-8-sig"))
     except FileNotFoundError as error:
+        if (path.parent / "adapter_config.json").exists():
+            adapter = "it holds an adapter (LoRA) only; merge it into its base model and give that folder"
+            raise CheckpointError(f"{path.parent}: {adapter}") from error
         raise CheckpointError(f"{path}: no such file; give a Hugging Face model folder") from error
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+        reason = mistaken_for(text) or error
+        raise CheckpointError(f"{path}: not readable as JSON ({reason})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: must hold a JSON object, not {type(value).__name__}")
     return value
@@ -59,7 +66,7 @@ def config_from_hf(config: Mapping[str, Any], *, where: str = "config.json", **o
         if bad:
             raise CheckpointError(f"{where}: {what} is not implemented")
     text = _Reader(text, where)
-    tied = config.get("tie_word_embeddings") or text.values.get("tie_word_embeddings") or False
+    tied = any(ties(config))
     eos = text.get("eos_token_id", 151645)
     heads, width = text.need("num_attention_heads"), text.need("hidden_size")
     fields = dict(
@@ -100,6 +107,12 @@ def config_from_hf(config: Mapping[str, Any], *, where: str = "config.json", **o
         return ModelConfig(**{**fields, **overrides})
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def ties(config: Mapping[str, Any]) -> list[bool]:
+    """What a config.json says of `tie_word_embeddings`, at its top and in its text_config."""
+    places = (config, config.get("text_config") or {})
+    return [bool(p["tie_word_embeddings"]) for p in places if p.get("tie_word_embeddings") is not None]
 
 
 def config_to_hf(config: ModelConfig, *, layout: str = "flat", dtype: str | None = None) -> dict[str, Any]:

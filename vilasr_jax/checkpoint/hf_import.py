@@ -1,6 +1,9 @@
 """Weights of a Hugging Face folder -> ours."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -8,7 +11,7 @@ from etils import epath
 from flax import nnx
 
 from vilasr_jax.checkpoint.folders import check_reachable
-from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
+from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json, ties
 from vilasr_jax.checkpoint.hf_layout import HFTensor, hf_tensors, params_from_hf, published_name
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
 from vilasr_jax.errors import CheckpointError
@@ -22,12 +25,12 @@ def import_hf(
 ) -> tuple[ModelConfig, nnx.State]:
     """Reads config.json and the safetensors of a model folder.
 
-    Takes both config layouts, both key prefixes, one file or shards with an index, and BF16, F16 and F32.
+    Takes both config layouts, all key prefixes, one file or shards with an index, and BF16, F16 and F32.
     Each of our weights is filled tensor by tensor, so that beside the result one tensor is in memory.
 
     Args:
       src_dir: the folder, local or `gs://`.
-      param_dtype: dtype of our weights; None keeps the stored one.
+      param_dtype: dtype of our weights; None keeps the stored one, of mixed ones that of config.json.
       **overrides: fields of `ModelConfig` that are not sizes, such as dtype, remat or attention.
 
     Returns:
@@ -64,25 +67,44 @@ def open_hf(
     if not src.is_dir():
         raise CheckpointError(f"{src}: no such folder; give a Hugging Face model folder")
     stored: dict[str, StoredTensor] = {}
-    config = config_from_hf(read_json(src / "config.json"), where=str(src / "config.json"), **overrides)
+    said = read_json(src / "config.json")
+    config = config_from_hf(said, where=str(src / "config.json"), **overrides)
+    buffers = 0
     for key, tensor in stored_tensors(src).items():
+        if key.endswith(".inv_freq"):
+            buffers += 1  # of older versions of transformers; computed, not read
+            continue
         name = published_name(key)
         if name in stored:
             raise CheckpointError(
                 f"{src}: tensor {name!r} is there twice, as {key!r} and {stored[name].name!r}"
             )
         stored[name] = tensor
-    config = config.replace(param_dtype=param_dtype or _common_dtype(src, stored))
+    if buffers:
+        logging.warning("%s: %d inv_freq buffers are left out; the model computes them", src, buffers)
+    if len(set(ties(said))) > 1:  # then the weights decide
+        config = config.replace(tie_word_embeddings="lm_head.weight" not in stored)
+    config = config.replace(param_dtype=param_dtype or _common_dtype(src, said, stored))
     wanted = hf_tensors(config)
     _check(src, config, wanted, stored)
     return config, wanted, stored
 
 
-def _common_dtype(src, stored: Mapping[str, StoredTensor]) -> str:
-    dtypes = sorted({str(tensor.dtype) for tensor in stored.values()})
-    if len(dtypes) > 1:
-        raise CheckpointError(f"{src}: tensors of mixed dtypes {dtypes}; choose one with param_dtype")
-    return dtypes[0]
+def _common_dtype(src, said: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> str:
+    """The dtype of the tensors; of mixed ones that which config.json names, else that of the most values."""
+    values = Counter()
+    for tensor in stored.values():
+        values[str(tensor.dtype)] += math.prod(tensor.shape)
+    if len(values) == 1:
+        return next(iter(values))
+    text = said.get("text_config") or {}
+    named = said.get("torch_dtype") or said.get("dtype") or text.get("torch_dtype") or text.get("dtype")
+    chosen = named if named in values else max(sorted(values), key=values.get)
+    logging.warning(
+        "%s: tensors of mixed dtypes (%s) are read as %s; param_dtype chooses another",
+        src, ", ".join(sorted(values)), chosen,
+    )  # fmt: skip
+    return chosen
 
 
 def _check(src, config, wanted, stored):

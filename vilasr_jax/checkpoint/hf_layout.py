@@ -15,6 +15,13 @@ from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
 
 _BLOCK = 256  # rows transposed in one go: they stay in a core's cache
 _NESTED_PREFIXES = (("model.language_model.", "model."), ("model.visual.", "visual."))
+# What other versions and tools write.
+_OLDER_PREFIXES = (
+    ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("language_model.", "model."),
+)
+_WRAPPERS = ("base_model.model.", "module.", "_orig_mod.")  # PEFT, data parallel training, torch.compile
 
 # Our path below a stack of layers, the published name below "layers.{i}.".
 _DECODER = {
@@ -96,8 +103,10 @@ def hf_tensors(config: ModelConfig) -> list[HFTensor]:
 
 
 def published_name(key: str) -> str:
-    """The published name of a key in either prefix style ("model.language_model.x" is "model.x")."""
-    for nested, flat in _NESTED_PREFIXES:
+    """The published name of a key in any prefix style ("model.language_model.x" is "model.x")."""
+    while wrapper := next((w for w in _WRAPPERS if key.startswith(w)), ""):
+        key = key[len(wrapper) :]
+    for nested, flat in (*_NESTED_PREFIXES, *_OLDER_PREFIXES):
         if key.startswith(nested):
             return flat + key[len(nested) :]
     return key

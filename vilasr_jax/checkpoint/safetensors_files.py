@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 import ml_dtypes
 import numpy as np
+from absl import logging
 from etils import epath
 
 from vilasr_jax.checkpoint.hf_config import read_json
 from vilasr_jax.errors import CheckpointError
-from vilasr_jax.files import write_json
+from vilasr_jax.files import mistaken_for, write_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+OTHERS = ("adapter_", "consolidated.")  # files that hold no part of the model, or all of it again
 MAX_SHARD_BYTES = 5_000_000_000
 
 DTYPES = {
@@ -115,24 +117,28 @@ def stored_tensors(folder: epath.PathLike) -> dict[str, StoredTensor]:
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX}: has no weight_map")
         names = sorted(set(weight_map.values()))
+        if (folder / SINGLE).exists() and not any((folder / name).exists() for name in names):
+            logging.warning("%s: its files are not there; %s is read alone", folder / INDEX, SINGLE)
+            weight_map, names = None, [SINGLE]
     elif (folder / SINGLE).exists():
         names = [SINGLE]
     else:
-        names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".safetensors"))
+        found = (path.name for path in folder.iterdir() if path.name.endswith(".safetensors"))
+        names = sorted(name for name in found if not name.startswith(OTHERS))
     if not names:
         raise CheckpointError(f"{folder}: no .safetensors files here (pickled weights are never read)")
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name in names:
         for tensor in _read_header(folder / name):
-            if tensor.name in found:
+            if tensor.name in tensors:
                 raise CheckpointError(
-                    f"{folder}: tensor {tensor.name!r} is in {found[tensor.name].file.name} and {name}"
+                    f"{folder}: tensor {tensor.name!r} is in {tensors[tensor.name].file.name} and {name}"
                 )
-            found[tensor.name] = tensor
+            tensors[tensor.name] = tensor
     for key, name in (weight_map or {}).items():
-        if key not in found or found[key].file.name != name:
+        if key not in tensors or tensors[key].file.name != name:
             raise CheckpointError(f"{folder / name}: has no tensor {key!r}, though {INDEX} says so")
-    return found
+    return tensors
 
 
 def write_safetensors(
@@ -205,10 +211,13 @@ def _write_file(path, shard, values, metadata):
 
 
 def _read_header(path: epath.Path) -> list[StoredTensor]:
+    head = b""
     try:
         size = path.stat().length
         with path.open("rb") as f:
-            (length,) = struct.unpack("<Q", f.read(8))
+            head = f.read(512)
+            f.seek(8)
+            (length,) = struct.unpack("<Q", head[:8])
             if length > min(size, 100_000_000):
                 raise ValueError("the header is longer than the file")
             header = json.loads(f.read(length))
@@ -229,5 +238,6 @@ def _read_header(path: epath.Path) -> list[StoredTensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: missing") from error
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or cut off ({error})") from error
+        reason = mistaken_for(head) or f"not a safetensors file, or cut off ({error})"
+        raise CheckpointError(f"{path}: {reason}") from error
     return tensors

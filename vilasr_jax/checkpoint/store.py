@@ -22,6 +22,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from vilasr_jax.errors import CheckpointError
+from vilasr_jax.files import literal_path
 
 METADATA = "metadata"
 SCORE = "score"
@@ -46,7 +47,7 @@ class CheckpointStore:
     def __init__(self, directory: str | epath.PathLike, keep: int = 2, keep_best: int = 0):
         if keep < 1:
             raise CheckpointError(f"{directory}: keep must be at least 1, not {keep}")
-        path = epath.Path(directory)
+        path = literal_path(directory)
         self.directory = path if "://" in str(directory) else path.absolute()
         self.keep, self.keep_best = keep, keep_best
         self._writer: ocp.training.Checkpointer | None = None

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from vilasr_jax.errors import ImageError
+from vilasr_jax.files import mistaken_for
 
 PATCH_SIZE = 14
 TEMPORAL_PATCH_SIZE = 2
@@ -103,7 +104,19 @@ def _opened(source: str | os.PathLike | bytes | Image.Image, use: Callable[[Imag
         raise ImageError(f"{source}: no such image file") from None
     except Exception as error:  # PIL's decoders raise many types on broken files
         name = f"{len(source)} bytes" if isinstance(source, bytes) else source
-        raise ImageError(f"{name}: can't be read as an image ({_one_line(error)})") from error
+        reason = mistaken_for(_head(source)) or _one_line(error)
+        raise ImageError(f"{name}: can't be read as an image ({reason})") from error
+
+
+def _head(source: str | os.PathLike | bytes | Image.Image) -> bytes:
+    """The first bytes of a picture's file; none where it can't be read."""
+    if isinstance(source, Image.Image | bytes):
+        return source if isinstance(source, bytes) else b""
+    try:
+        with open(source, "rb") if stat.S_ISREG(os.stat(source).st_mode) else io.BytesIO() as file:
+            return file.read(512)
+    except OSError:
+        return b""
 
 
 def without_png_metadata(data: bytes) -> bytes:

@@ -3,7 +3,6 @@
 Text never becomes a special token: a user who writes `<|im_end|>` gets plain text.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,6 +14,13 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.files import write_json
+from vilasr_jax.processing.tokenizer_files import (
+    check_ids,
+    listed_tokens,
+    read_json,
+    read_template,
+    with_tokens,
+)
 
 # In the order of their published ids (151643 ...).
 QWEN_SPECIAL_TOKENS = (
@@ -125,21 +131,22 @@ class Tokenizer:
     def from_dir(cls, path: str | os.PathLike) -> "Tokenizer":
         """Reads a Hugging Face folder: `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
+        Added tokens and the chat template are read from all the files that may hold them.
+
         Raises:
           TokenizerError: files are missing or broken, or lack Qwen's special tokens.
         """
         path = epath.Path(path)
-        config = _read_json(path / "tokenizer_config.json")
-        template_file = path / "chat_template.jinja"
-        template = template_file.read_text(encoding="utf-8") if template_file.exists() else None
+        config = read_json(path / "tokenizer_config.json")
         try:
+            added = listed_tokens(path, config or {})
             if (path / "tokenizer.json").exists():
-                backend = tokenizers.Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
+                backend = with_tokens(read_json(path / "tokenizer.json"), added)
             elif (path / "vocab.json").exists() and (path / "merges.txt").exists():
-                backend = _qwen_from_vocab(path, config or {})
+                backend = _qwen_from_vocab(path, added)
             else:
                 raise TokenizerError(f"{path}: holds neither tokenizer.json nor vocab.json with merges.txt")
-            return cls(backend, config=config, template=template)
+            return cls(backend, config=config, template=read_template(path, config or {}))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
         except Exception as error:  # the Rust library raises plain Exception
@@ -183,9 +190,9 @@ def _from_json(text: str, config: dict | None, template: str | None) -> Tokenize
     return Tokenizer(tokenizers.Tokenizer.from_str(text), config=config, template=template)
 
 
-def _qwen_from_vocab(path: epath.Path, config: dict) -> tokenizers.Tokenizer:
-    """Qwen's tokenizer from its two older files; added tokens are the config's, or the published ones."""
-    vocab = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+def _qwen_from_vocab(path: epath.Path, added: dict[int, AddedToken]) -> tokenizers.Tokenizer:
+    """Qwen's tokenizer from its two older files; added tokens are those listed, or the published ones."""
+    vocab = read_json(path / "vocab.json")
     lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
     lines = [line.rstrip("\r") for line in lines if line and not line.startswith("#version")]
     backend = tokenizers.Tokenizer(models.BPE(vocab, [tuple(line.split(" ")) for line in lines]))
@@ -197,25 +204,9 @@ def _qwen_from_vocab(path: epath.Path, config: dict) -> tokenizers.Tokenizer:
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    listed = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-    if not listed:
-        listed = [(None, {"content": token, "special": True}) for token in QWEN_SPECIAL_TOKENS]
-        listed += [(None, {"content": token, "special": False}) for token in QWEN_ADDED_TOKENS]
-    for wanted, entry in listed:
-        token = AddedToken(entry["content"], special=entry.get("special", False), normalized=False)
+    published = [AddedToken(token, special=True, normalized=False) for token in QWEN_SPECIAL_TOKENS]
+    published += [AddedToken(token, special=False, normalized=False) for token in QWEN_ADDED_TOKENS]
+    for token in [added[number] for number in sorted(added)] or published:
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-        got = backend.token_to_id(entry["content"])
-        if wanted is not None and got != int(wanted):
-            raise TokenizerError(
-                f"tokenizer_config.json gives {entry['content']} the id {wanted}, its place is {got}"
-            )
+    check_ids(backend, added)
     return backend
-
-
-def _read_json(path: epath.Path) -> dict | None:
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TokenizerError(f"{path}: not valid JSON ({error})") from None

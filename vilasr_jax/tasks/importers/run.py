@@ -18,7 +18,7 @@ from typing import Any
 from etils import epath
 
 from vilasr_jax.errors import ConfigError, DataError
-from vilasr_jax.files import write_json
+from vilasr_jax.files import literal_path, write_json
 from vilasr_jax.processing import load_image, resize_image
 from vilasr_jax.tasks.importers.benchmarks import benchmark_reader
 from vilasr_jax.tasks.importers.fields import Draft
@@ -86,7 +86,7 @@ def import_data(
         raise ConfigError(f"no format {name!r}; there are: {', '.join(FORMATS)}")
     if str(destination).startswith("gs://"):
         raise ConfigError(f"{destination}: rows are written to a local (or mounted) folder")
-    source, folder = epath.Path(source), Path(destination)
+    source, folder = literal_path(source), Path(destination)
     form, files = FORMATS[name], _find_files(name, source)
     plan = {"format": name, "source": str(source), "files": {str(f): f.stat().length for f in files}}
     _open_folder(folder, plan)
