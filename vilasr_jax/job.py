@@ -27,6 +27,7 @@ from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.grpo import rl_stage, run_rl
 from vilasr_jax.training.held_out import (
+    MODEL,
     begin_evaluation,
     blank,
     evaluate,
@@ -192,10 +193,17 @@ def _evaluate(
 
 
 def export(context: Context) -> Path:
-    """Writes the last stage's model as a Hugging Face folder."""
-    folder = context.workdir / "hf"
-    params = None if folder.exists() else to_host(load_stage(context, last_stage(context)))
-    if params is not None and is_writer():
+    """Writes the last stage's model as a Hugging Face folder; an earlier stage's there is replaced.
+
+    Its `model.json` says which stage and step it is.
+    """
+    folder, last = context.workdir / "hf", last_stage(context)
+    of = model_of(context, last)
+    note = folder / MODEL
+    if note.exists() and json.loads(note.read_text()) == of:
+        return folder
+    params = to_host(load_stage(context, last))
+    if is_writer():
         image = context.job.image
         export_hf(
             params,
@@ -204,7 +212,8 @@ def export(context: Context) -> Path:
             tokenizer=context.tokenizer,
             min_pixels=image.min_pixels,
             max_pixels=image.max_pixels,
-            beside={SETTINGS_FILE: exported_settings(context.job)},
+            overwrite=True,
+            beside={SETTINGS_FILE: exported_settings(context.job), MODEL: of},
         )
     return folder
 
