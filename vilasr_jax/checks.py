@@ -122,7 +122,9 @@ def check_layout(context: Context) -> None:
 
 
 def check_lengths(job: JobConfig) -> None:
-    """What is sampled fits what is trained, and prompts fit the engine."""
+    """What is sampled fits what is trained, prompts fit the engine, and the job says how to sample."""
+    if job.engine.own_sampling:
+        raise ConfigError("config.engine.own_sampling is for servers, whose requests say how to sample")
     for name in ("reflect", "rl"):
         tokens, most = getattr(job, name).sampling.max_tokens, job.buckets.tokens[-1]
         if name in job.stages and tokens > most:
@@ -210,6 +212,13 @@ def check_rl(section: RLSection) -> None:
             raise ConfigError(f"config.rl.{key}={given!r}: choose one of {', '.join(known)}")
     for name in section.rewards:
         get_reward(name)
+    sampling = section.sampling
+    if sampling.top_p < 1 or sampling.top_k or sampling.temperature <= 0:
+        raise ConfigError(
+            f"config.rl.sampling: temperature={sampling.temperature:g}, top_p={sampling.top_p:g}, top_k="
+            f"{sampling.top_k}; the policy gradient is that of the whole distribution, which needs a "
+            "temperature above 0, top_p=1.0 and top_k=0"
+        )
     if section.group < 2:
         raise ConfigError(f"config.rl.group={section.group}: samples are compared in groups of 2 at least")
     if section.updates < 1 or section.prompts * section.group < section.updates:

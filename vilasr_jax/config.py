@@ -241,6 +241,7 @@ class EvalSection:
     rows: int = 512
     validation_rows: int = 256
     samples: int = 1  # answers a question
+    best: bool = False  # ask, export and open each stage's saved step of the best validation, not its last
     shard: int = 512  # questions after which results are written; a stopped run goes on from there
     benchmark_stages: tuple[str, ...] = ()  # that answer config.data.benchmarks; empty: the last one
     sampling: SamplingSection = field(default_factory=lambda: SamplingSection(temperature=0.75, top_p=0.9))

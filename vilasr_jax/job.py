@@ -82,11 +82,11 @@ def unfinished(context: Context) -> list[str]:
     return [name for name in context.job.stages if name not in TRAINED or not _STAGE[name](context).done]
 
 
-def load_stage(context: Context, name: str) -> Any:
-    """The final parameters of a finished stage, or the fresh ones for "untrained"."""
+def load_stage(context: Context, name: str, best: bool = False) -> Any:
+    """The last parameters of a finished stage, or its best validation's; fresh ones for "untrained"."""
     if name == "untrained":
         return context.initial_params()
-    return _STAGE[name](context).load_params(context.abstract_params)
+    return _STAGE[name](context).load_params(context.abstract_params, best)
 
 
 def last_stage(context: Context) -> str:
@@ -142,7 +142,8 @@ def evaluate_stages(context: Context, progress: Progress) -> None:
         if stage == "untrained" and not context.can_start_anew:
             print(f"eval: no scores before training: {job.model.init_from} is not there", file=sys.stderr)
             continue
-        params = load_stage(context, stage)  # once for all that is asked of it; the stage before is let go
+        # Once for all that is asked of it; the stage before is let go.
+        params = load_stage(context, stage, job.eval.best)
         for folder, (what, count) in todo.items():
             begin_evaluation(folder, of)
             _evaluate(context, progress, stage, params, folder, what, count)
@@ -150,8 +151,8 @@ def evaluate_stages(context: Context, progress: Progress) -> None:
 
 
 def model_of(context: Context, stage: str) -> dict[str, Any]:
-    """Which model a stage's final parameters are: {"stage", "step"}."""
-    step = 0 if stage == "untrained" else _STAGE[stage](context).store.latest_step()
+    """Which model of a stage is evaluated: {"stage", "step"}."""
+    step = 0 if stage == "untrained" else _STAGE[stage](context).step(context.job.eval.best)
     return {"stage": stage, "step": step}
 
 
@@ -202,7 +203,7 @@ def export(context: Context) -> Path:
     note = folder / MODEL
     if note.exists() and json.loads(note.read_text()) == of:
         return folder
-    params = to_host(load_stage(context, last))
+    params = to_host(load_stage(context, last, context.job.eval.best))
     if is_writer():
         image = context.job.image
         export_hf(

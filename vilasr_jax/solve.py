@@ -55,7 +55,7 @@ def open_model(checkpoint: Path) -> Model:
         stage = last_stage(context)
         if stage == "untrained":
             raise CheckpointError(f"{checkpoint}: no stage is finished yet; run `vilasr train` on it")
-        params = load_stage(context, stage)
+        params = load_stage(context, stage, job.eval.best)
         return Model(context.model_config, context.graphdef, params, context.tokenizer, job)
     if not (checkpoint / "config.json").is_file():
         raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")

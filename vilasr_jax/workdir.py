@@ -14,7 +14,7 @@ from vilasr_jax.parallel import is_writer
 
 # What to do now, and how it is laid out over devices: not what the run is.
 FREE = (
-    "stages", "data.root", "data.benchmarks", "eval.benchmark_stages", "engine", "mesh", "model.remat",
+    "stages", "data.root", "data.benchmarks", "eval.benchmark_stages", "eval.best", "engine", "mesh", "model.remat",
     "model.attention", "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
 )  # fmt: skip
 # Keys of the data, and the folder of the workdir that exists once they were used. Until then they may change,

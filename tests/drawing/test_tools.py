@@ -4,9 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from vilasr_jax.drawing import PUBLISHED, TOOLS, DrawingSession, DrawingSettings, get_tools, parse_actions
+from vilasr_jax.drawing.tools.zoom import enlarge
 from vilasr_jax.errors import ConfigError
 
 ALL = tuple(TOOLS)
@@ -70,6 +73,20 @@ def test_zoom_is_a_new_base():
     assert 0 < changed.mean() < 0.5
     reply = s.step(turn("Zoom", '{"index": 1, "bbox_2d": [0, 0, 5, 80], "label": "a"}'))
     assert reply.error == "item 1: the region inside the image is less than 14 pixels a side"
+
+
+units = st.integers(1, 40)
+
+
+@given(units, units, st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_zoomed_region_has_no_more_pixels_than_its_image(columns, rows, data):
+    width, height = 28 * columns, 28 * rows
+    wide, high = data.draw(st.integers(14, width)), data.draw(st.integers(14, height))
+    left, top = data.draw(st.integers(0, width - wide)), data.draw(st.integers(0, height - high))
+    zoomed = enlarge(Image.new("RGB", (width, height)), (left, top, left + wide, top + high))
+    assert zoomed.width % 28 == zoomed.height % 28 == 0
+    assert 28 * 28 <= zoomed.width * zoomed.height <= width * height
 
 
 def test_marks():

@@ -62,9 +62,14 @@ class Stage:
         """Whether any step is saved."""
         return self.store.latest_step() is not None
 
-    def load_params(self, abstract: Any) -> Any:
-        """The parameters of the newest checkpoint; `abstract` gives shapes and shardings."""
-        return self.store.restore(None, {"params": abstract})["params"]
+    def step(self, best: bool = False) -> int | None:
+        """The newest saved step; with `best`, that of the best validation score, where steps have one."""
+        step = self.store.best_step() if best else None
+        return self.store.latest_step() if step is None else step
+
+    def load_params(self, abstract: Any, best: bool = False) -> Any:
+        """The parameters of a saved step (see `step`); `abstract` gives shapes and shardings."""
+        return self.store.restore(self.step(best), {"params": abstract})["params"]
 
     def begin(self, items: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns (steps already done, items): those given, or those of the newest checkpoint."""

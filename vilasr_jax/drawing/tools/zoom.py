@@ -47,8 +47,17 @@ class Zoom(Tool):
 
 
 def enlarge(base: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The region `box` with about the area of `base`, sides rounded to multiples of 28."""
+    """The region `box` with about the area of `base` and never more, so that it keeps to its limit of pixels.
+
+    Sides are multiples of 28.
+    """
     region = base.crop(box)
-    scale = min(MOST_SCALE, math.sqrt(base.width * base.height / (region.width * region.height)))
-    size = (max(UNIT, round(side * scale / UNIT) * UNIT) for side in region.size)
-    return region.resize(tuple(size), Image.Resampling.BICUBIC)
+    area = base.width * base.height
+    scale = min(MOST_SCALE, math.sqrt(area / (region.width * region.height)))
+    sides = [max(1, round(side * scale / UNIT)) for side in region.size]  # in units
+    most = area // UNIT**2
+    if sides[0] * sides[1] > most:
+        sides = [max(1, math.floor(side * scale / UNIT)) for side in region.size]
+        short = min(sides)
+        sides = [min(side, most // short) for side in sides]
+    return region.resize((sides[0] * UNIT, sides[1] * UNIT), Image.Resampling.BICUBIC)

@@ -1,0 +1,54 @@
+"""The saved step with the best validation is what is evaluated and exported, when that is asked for."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from vilasr_jax import job as jobs
+from vilasr_jax.config import EvalSection, JobConfig
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.stage import Stage
+
+
+def saved(folder, scores) -> Stage:
+    stage = Stage(folder, len(scores), 1, "test")
+    for step, score in enumerate(scores, 1):
+        items = {"params": {"w": np.full(2, step, np.float32)}}
+        stage.save(step, items, score=score, wait=True)
+    stage.close()
+    return Stage(folder, len(scores), 1, "test")
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [((0.2, 0.9, 0.4, 0.1), 2), ((None, 0.3, None, None), 2), ((None, None), 2)]
+)
+def test_the_best_step_or_the_last(tmp_path, scores, best):
+    stage = saved(tmp_path, scores)
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {"w": jax.ShapeDtypeStruct((2,), np.float32, sharding=where)}
+    assert stage.load_params(abstract)["w"][0] == len(scores)
+    assert stage.load_params(abstract, best=True)["w"][0] == best
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_evaluation_and_export_read_the_same_step(tmp_path, monkeypatch, best):
+    job = dataclasses.replace(JobConfig(), eval=EvalSection(best=best, rows=2))
+    context, asked = Context(job, tmp_path, tiny.mesh()), []
+
+    def load(context, name, best=False):
+        asked.append((name, best))
+        return name
+
+    monkeypatch.setattr(jobs, "load_stage", load)
+    monkeypatch.setattr(jobs, "last_stage", lambda context: "rl")
+    monkeypatch.setattr(jobs, "_evaluations", lambda *args: {tmp_path / "eval": ([], 0)})
+    monkeypatch.setattr(jobs, "_evaluate", lambda *args: None)
+    monkeypatch.setattr(jobs, "to_host", lambda params: params)
+    monkeypatch.setattr(jobs, "export_hf", lambda *args, **options: None)
+    context.__dict__ |= {"tokenizer": tiny.tokenizer(), "model_config": tiny.config()}
+    jobs.evaluate_stages(context, None)
+    jobs.export(context)
+    assert asked == [("untrained", best), ("rl", best)]
