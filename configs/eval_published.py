@@ -1,8 +1,10 @@
 """The published evaluation: temperature 0.75, top-p 0.9, 351,232 pixels (448 tokens) an image, 16 frames a
 video, 10 turns (20 for mazes), 45 images a conversation.
 
+    vilasr data import cold_start ViLaSR-data runs/data/cold_start      (keeps the published prompt)
     vilasr data import vsi_bench ViLaSR-eval runs/data/vsi_bench        (and maze, spar_bench, ...)
     vilasr eval --config=configs/eval_published.py --workdir=runs/published \
+        --config.drawing.prompt=runs/data/cold_start \
         --config.model.init_from=MODEL --config.data.benchmarks="('vsi_bench',)"
 
 The published code lets a turn grow to 16,384 tokens; here it has 4,096, and a conversation 32,768.

@@ -19,6 +19,7 @@ from vilasr_jax.config import (
 )
 from vilasr_jax.conversation_settings import SETTINGS_FILE, drawing_settings
 from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.drawing.prompts import PROMPTS
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.job import export, open_workdir
 from vilasr_jax.serve import Limits
@@ -28,6 +29,7 @@ from vilasr_jax.training.cold_start import cold_start_stage
 from vilasr_jax.training.context import Context
 
 # No value that a conversation depends on is a default.
+WORDS = PROMPTS["short"]
 JOB = JobConfig(
     name="alike",
     seed=3,
@@ -99,10 +101,10 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
 def test_evaluation_and_questions_share_one_setting(workdir):
     context = Context(JOB, workdir, tiny.mesh())
     row = task_rows(open_model(workdir), "test", 1)[0]
-    assert context.requests([row])[0].session().settings == drawing_settings(JOB, "maze")
-    assert context.settings == drawing_settings(JOB, "vqa")
+    assert context.requests([row])[0].session().settings == drawing_settings(JOB, "maze", WORDS)
+    assert context.settings == drawing_settings(JOB, "vqa", WORDS)
     text = dataclasses.replace(JOB, cold_start=dataclasses.replace(JOB.cold_start, format="text"))
-    assert not drawing_settings(text, "maze").draw and drawing_settings(JOB, "maze").draw
+    assert not drawing_settings(text, "maze", WORDS).draw and drawing_settings(JOB, "maze", WORDS).draw
 
 
 def test_settings_travel_with_a_converted_folder(workdir, tmp_path):
@@ -115,7 +117,7 @@ def test_settings_travel_with_a_converted_folder(workdir, tmp_path):
 def test_other_folders_are_asked_as_published(workdir, tmp_path):
     export_hf(tiny.params(), tiny.config(), tmp_path / "hf", tokenizer=tiny.tokenizer(), max_pixels=50_000)
     model = open_model(tmp_path / "hf")
-    assert (model.settings.style, model.settings.prompt) == ("published", "published")
+    assert (model.settings.style, model.prompts.name) == ("published", "vilasr_jax")
     assert (model.job.image.min_pixels, model.job.image.max_pixels) == (56 * 56, 50_000)
     path = tmp_path / "hf" / "preprocessor_config.json"
     path.write_text(json.dumps({"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}}))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection
-from vilasr_jax.conversation_settings import drawing_settings, question_data_type
+from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import load_image, resize_image
@@ -81,7 +81,7 @@ class Asker:
             plain["options"] = list(row.options)
 
             def session() -> DrawingSession:
-                return row.session(drawing_settings(self.model.job, row.data_type))
+                return row.session(self.model.settings_for(row.data_type))
 
             first = seed + number * samples
             return Request(plain, session, first, samples, temperature=temperature, top_p=top_p)
@@ -113,7 +113,8 @@ def open_engine(
     """
     patches = model.job.image.max_pixels // 196
     tokens = patches // 4  # of an image
-    text = 256 if model.settings.prompt == "short" else 1024
+    words = model.prompts
+    text = 256 if words.name == "short" else max(1024, 512 + len(model.tokenizer.encode(words.system)))
     prompts = (_round(text + tokens), _round(2 * text + images * tokens))
     sampling = model.job.eval.sampling
     sampling = dataclasses.replace(sampling, max_tokens=prompts[-1] + sampling.max_tokens)

@@ -64,7 +64,7 @@ class PackingSection:
 class DrawingSection:
     """The drawing tools, as the model sees them."""
 
-    prompt: str = "published"  # published, short
+    prompt: str = "vilasr_jax"  # ours: vilasr_jax, short; published (that of data.traces); a file or folder
     style: str = "clear"  # clear, published (as released weights were trained on), maze
     tools: tuple[str, ...] = ("object_mapper", "path_tracer")  # also erase, zoom, point, text, select_frame
     max_turns: int = 10  # assistant turns a conversation

@@ -21,6 +21,7 @@ from vilasr_jax.config import (
     to_dict,
 )
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, read_prompts
 from vilasr_jax.errors import CheckpointError, ConfigError
 
 SETTINGS_FILE = "vilasr_config.json"
@@ -30,7 +31,7 @@ _KEYS = (
     "video", "multiview",
 )  # fmt: skip
 # A folder without our settings holds weights as published, or a base model that knows no drawing.
-_PUBLISHED = DrawingSection(style="published", prompt="published")
+_PUBLISHED = DrawingSection(style="published")
 
 
 def question_data_type(job: JobConfig) -> str:
@@ -38,12 +39,12 @@ def question_data_type(job: JobConfig) -> str:
     return "maze" if job.tasks == ("maze",) else "vqa"
 
 
-def drawing_settings(job: JobConfig, data_type: str) -> DrawingSettings:
+def drawing_settings(job: JobConfig, data_type: str, prompts: PromptSet) -> DrawingSettings:
     """The drawing settings of a job's conversations about rows of a data type (`Row.data_type`)."""
     drawing = job.drawing
     return DrawingSettings(
         style=drawing.style,
-        prompt=drawing.prompt,
+        prompt=prompts,
         tools=drawing.tools,
         max_turns=(data_type == "maze" and drawing.maze_turns) or drawing.max_turns,
         max_images=drawing.max_images,
@@ -51,8 +52,12 @@ def drawing_settings(job: JobConfig, data_type: str) -> DrawingSettings:
     )
 
 
-def exported_settings(job: JobConfig) -> dict[str, Any]:
-    """What `vilasr_config.json` holds: nested keys and values of the job's configuration."""
+def exported_settings(job: JobConfig, prompts: PromptSet) -> dict[str, dict[str, Any]]:
+    """The JSON files that say how an exported model is asked, by name.
+
+    `vilasr_config.json` holds nested keys and values of the job's configuration; `prompt.json` the words of
+    the prompt, where they are no set of ours.
+    """
     values: dict[str, Any] = {}
     for key in _KEYS:
         *sections, name = key.split(".")
@@ -60,26 +65,31 @@ def exported_settings(job: JobConfig) -> dict[str, Any]:
         for section in sections:
             source, place = source[section], place.setdefault(section, {})
         place[name] = source[name]
-    return values
+    ours = prompts.name in PROMPTS
+    values["drawing"]["prompt"] = prompts.name if ours else FILE
+    return {SETTINGS_FILE: values, **({} if ours else {FILE: dataclasses.asdict(prompts)})}
 
 
-def read_exported_settings(folder: Path) -> JobConfig:
-    """The configuration under which the model in a Hugging Face folder is asked.
+def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
+    """The configuration under which the model in a Hugging Face folder is asked, and the prompt.
 
-    Without `vilasr_config.json` it is the published one: style and prompt as released, images no larger than
-    the released limit.
+    Without `vilasr_config.json` it is the published one: the style as released, images no larger than the
+    released limit. A prompt file in the folder (`prompt.json`) is used; without one the words are ours.
 
     Raises:
       CheckpointError: a file that can't be read, or a key of it that does not exist.
     """
     path = folder / SETTINGS_FILE
     limits = pixel_limits(folder)
+    prompts = read_prompts(folder) if (folder / FILE).is_file() else PROMPTS["vilasr_jax"]
     if not path.is_file():
         most = ImageSection()
         image = most if limits is None else ImageSection(limits[0], min(limits[1], most.max_pixels))
-        return JobConfig(model=ModelSection(dtype="bfloat16"), drawing=_PUBLISHED, image=image)
+        job = JobConfig(model=ModelSection(dtype="bfloat16"), drawing=_PUBLISHED, image=image)
+        return job, prompts
     try:
         job = from_config_dict(read_json(path))
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return job if limits is None else dataclasses.replace(job, image=ImageSection(*limits))
+    prompts = PROMPTS.get(job.drawing.prompt, prompts)
+    return (job if limits is None else dataclasses.replace(job, image=ImageSection(*limits))), prompts

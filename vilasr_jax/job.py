@@ -15,7 +15,7 @@ from rich.progress import Progress
 from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checks import TRAINED, check
 from vilasr_jax.config import JobConfig
-from vilasr_jax.conversation_settings import SETTINGS_FILE, exported_settings
+from vilasr_jax.conversation_settings import exported_settings
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer, to_host
@@ -214,7 +214,7 @@ def export(context: Context) -> Path:
             min_pixels=image.min_pixels,
             max_pixels=image.max_pixels,
             overwrite=True,
-            beside={SETTINGS_FILE: exported_settings(context.job), MODEL: of},
+            beside={**exported_settings(context.job, context.prompts), MODEL: of},
         )
     return folder
 

@@ -17,6 +17,7 @@ from vilasr_jax.checkpoint import import_hf
 from vilasr_jax.config import EngineSection, JobConfig, MeshSection, SamplingSection, from_config_dict
 from vilasr_jax.conversation_settings import drawing_settings, question_data_type, read_exported_settings
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.job import last_stage, load_stage
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
@@ -35,11 +36,16 @@ class Model:
     params: Any
     tokenizer: Tokenizer
     job: JobConfig
+    prompts: PromptSet
 
     @property
     def settings(self) -> DrawingSettings:
-        """How a user's question is held; a task's row has `drawing_settings(job, row.data_type)`."""
-        return drawing_settings(self.job, question_data_type(self.job))
+        """How conversations about a user's question are held."""
+        return self.settings_for(question_data_type(self.job))
+
+    def settings_for(self, data_type: str) -> DrawingSettings:
+        """How conversations about rows of a data type (`Row.data_type`) are held."""
+        return drawing_settings(self.job, data_type, self.prompts)
 
 
 def open_model(checkpoint: Path) -> Model:
@@ -56,13 +62,15 @@ def open_model(checkpoint: Path) -> Model:
         if stage == "untrained":
             raise CheckpointError(f"{checkpoint}: no stage is finished yet; run `vilasr train` on it")
         params = load_stage(context, stage, job.eval.best)
-        return Model(context.model_config, context.graphdef, params, context.tokenizer, job)
+        return Model(
+            context.model_config, context.graphdef, params, context.tokenizer, job, context.prompts
+        )
     if not (checkpoint / "config.json").is_file():
         raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")
-    job = read_exported_settings(checkpoint)
+    job, prompts = read_exported_settings(checkpoint)
     config, params = import_hf(checkpoint, dtype=job.model.dtype)
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
-    return Model(config, graphdef, params, Tokenizer.from_dir(checkpoint), job)
+    return Model(config, graphdef, params, Tokenizer.from_dir(checkpoint), job, prompts)
 
 
 class _Teller:

@@ -11,11 +11,12 @@ from vilasr_jax.config import JobConfig, from_config_dict, to_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import is_writer
+from vilasr_jax.training.wording import keep_prompts, same_prompt
 
 # What to do now, and how it is laid out over devices: not what the run is.
 FREE = (
-    "stages", "data.root", "data.benchmarks", "eval.benchmark_stages", "eval.best", "engine", "mesh", "model.remat",
-    "model.attention", "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
+    "stages", "data.root", "data.benchmarks", "eval.benchmark_stages", "eval.best", "engine", "mesh",
+    "model.remat", "model.attention", "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
 )  # fmt: skip
 # Keys of the data, and the folder of the workdir that exists once they were used. Until then they may change,
 # and a later command need not repeat them.
@@ -52,6 +53,8 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
     if not path.exists():
         return job
     before, now = _flat(_read(path)), _flat(_plain(job))
+    if same_prompt(job, workdir, before.get("drawing.prompt")):
+        before["drawing.prompt"] = now["drawing.prompt"]
     defaults = _flat(_plain(JobConfig()))
     for key in now.keys() & defaults.keys() - before.keys():  # a key that did not exist yet
         if not key.startswith(_OPEN):
@@ -83,6 +86,7 @@ def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
         return job
     ours = _plain(job)
     if not path.exists():
+        keep_prompts(job, workdir)
         write_json(path, ours)
         return job
     kept = _read(path)

@@ -139,12 +139,12 @@ def flat(messages) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "number"), PROMPTS)
 def test_prompts(imported, name, number):
     row = imported[name][number].row(*PIXELS)
-    messages = row.session(DrawingSettings(prompt="published")).messages
+    messages = row.session(DrawingSettings(prompt="vilasr_jax")).messages
     (_, system), (_, asked) = flat(messages)
     assert asked == PROMPTS[name, number]
     assert "Object Mapper" in system and "Path Tracer" in system
     frames = f"These are frames from a video, numbered from 1 to {len(row.images)}"
-    assert (frames in system) == (row.data_type == "video")
+    assert (frames in system) == (row.data_type in ("video", "spatial_r1"))
 
 
 def reference_ids(messages) -> list[int]:
@@ -170,7 +170,7 @@ def test_token_ids(imported, name):
         if stored.messages:
             messages = stored.conversation(*PIXELS)
         else:
-            messages = stored.row(*PIXELS).session(DrawingSettings(prompt="published")).messages
+            messages = stored.row(*PIXELS).session(DrawingSettings(prompt="vilasr_jax")).messages
         encoded = encode_conversation(tiny.tokenizer(), messages)
         assert encoded.ids.tolist() == reference_ids(messages)
         said = [m["content"] for m in stored.messages if m["role"] == "assistant"]

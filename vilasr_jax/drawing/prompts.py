@@ -1,20 +1,31 @@
-"""The words around a drawing conversation. Two variants: "published" (the shape released weights know) and
-"short" (the same facts in few words, for tiny models)."""
+"""The words around a drawing conversation.
 
+Two sets are ours: "vilasr_jax", and "short" with the same facts in few words, for tiny models. The published
+words, and anyone's, are read from a file: `vilasr data import` writes those of recorded conversations into
+`prompt.json` of the imported folder.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from vilasr_jax.drawing.tools import Tool
 from vilasr_jax.errors import ConfigError
 
 Size = tuple[int, int]
+FILE = "prompt.json"
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """One variant. Templates take the named fields; `{images}` describes the images given."""
+    """One set of words. Templates take the named fields; `{images}` describes the images given."""
 
-    system: str
+    system: str  # also {width} and {height} of the first image, and their {count}
     system_without_tools: str
     tool: str  # one enabled tool: {name}, {purpose}, {example}
     one_image: str
@@ -27,15 +38,34 @@ class PromptSet:
     final: str  # the last allowed turn
     choices: str
     suffixes: dict[str, str]
+    system_video: str = ""  # in place of `system` for a video; empty: the same
+    before: str = ""  # opens the first user message; {count}
+    before_video: str = ""
+    before_drawn: str = ""  # opens a drawn turn
+    drawn_index: str | None = None  # after each drawn image; None: `index`
+    joint: str = "\n"  # between options
+    closing: str = ""  # ends the first user message
+    tools: tuple[str, ...] = ()  # the only ones that `system` describes; empty: it lists those enabled
+    name: str = ""  # what a score calls it
+    source: str = ""  # where the words were taken from
+
+    @property
+    def sha256(self) -> str:
+        """Of the words."""
+        words = {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "source")
+        }
+        return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
 
 PROMPTS: dict[str, PromptSet] = {
-    "published": PromptSet(
+    "vilasr_jax": PromptSet(
+        name="vilasr_jax",
         system=(
             "You answer questions about images by reasoning step by step and drawing on the images. "
             "You can use these tools:\n{tools}\n"
             "{images}Coordinates are absolute pixels, x to the right and y down from the top left corner. "
-            "\"index\" is the number of the image to draw on. Each drawn image is given back to you with the "
+            '"index" is the number of the image to draw on. Each drawn image is given back to you with the '
             "next number; draw a label again to correct it.\n"
             "Output format: in every turn first think, then take one action.\n"
             "To draw:\n<think> your reasoning </think> Action: {names}\n```json\n[the items]\n```\n"
@@ -66,6 +96,7 @@ PROMPTS: dict[str, PromptSet] = {
         },
     ),
     "short": PromptSet(
+        name="short",
         system="Think, then draw or answer.{tools}\n{images}",
         system_without_tools="Think, then answer.\n{images}",
         tool="\n{name}: {example}",
@@ -83,11 +114,68 @@ PROMPTS: dict[str, PromptSet] = {
 }
 
 
-def get_prompts(variant: str) -> PromptSet:
-    """A variant by name."""
+def get_prompts(variant: str | PromptSet) -> PromptSet:
+    """A set by name; one that is a set already is given back."""
+    if isinstance(variant, PromptSet):
+        return variant
     if variant not in PROMPTS:
         raise ConfigError(f"prompt variant {variant!r} does not exist; there are {', '.join(PROMPTS)}")
     return PROMPTS[variant]
+
+
+def read_prompts(path: str | os.PathLike) -> PromptSet:
+    """A set from a JSON file of its fields, or from a folder that holds one as `prompt.json`.
+
+    What the file leaves out is that of "vilasr_jax".
+
+    Raises:
+      ConfigError: there is no such file, or it holds something else.
+    """
+    path = Path(path)
+    file = path / FILE if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"{file}: no such prompt file; `vilasr data import` of traces writes one") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: is no JSON ({error})") from None
+    return _from_dict(values, str(file))
+
+
+def _from_dict(values: Any, where: str) -> PromptSet:
+    base = {**dataclasses.asdict(PROMPTS["vilasr_jax"]), "name": "file"}
+    if not isinstance(values, dict) or "system" not in values:
+        raise ConfigError(f"{where}: holds no prompt; a key 'system' is needed")
+    if unknown := sorted(values.keys() - base.keys()):
+        raise ConfigError(f"{where}: no such key {unknown[0]!r}; there are: {', '.join(base)}")
+    for key, value in values.items():
+        kind = {"suffixes": dict, "tools": list, "drawn_index": (str, type(None))}.get(key, str)
+        parts = [*value.values()] if kind is dict and isinstance(value, dict) else value
+        if not isinstance(value, kind) or any(not isinstance(part, str) for part in parts or ()):
+            raise ConfigError(f"{where}: {key} is {value!r}")
+    prompts = PromptSet(**{**base, **values, "tools": tuple(values.get("tools", ()))})
+    for key, fields in _FIELDS.items():
+        try:
+            (getattr(prompts, key) or "").format(**dict.fromkeys(fields.split(), ""))
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            raise ConfigError(
+                f"{where}: {key} is no template of {fields} ({type(error).__name__}: {error}); braces that "
+                "are words are doubled"
+            ) from None
+    return prompts
+
+
+_FIELDS = {
+    **dict.fromkeys(("system", "system_video"), "tools names images width height count"),
+    "system_without_tools": "images",
+    "tool": "name purpose example",
+    "one_image": "width height",
+    **dict.fromkeys(("images", "video", "before", "before_video"), "count"),
+    **dict.fromkeys(("index", "drawn_index"), "index width height"),
+    "question": "question",
+    "choices": "options",
+    "error": "error",
+}
 
 
 def system_text(prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool) -> str:
@@ -101,9 +189,24 @@ def system_text(prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size]
     if not tools:
         return prompts.system_without_tools.format(images=images)
     listed = [prompts.tool.format(name=t.name, purpose=t.purpose, example=t.example) for t in tools]
-    joint = "\n" if prompts.tool[0] != "\n" else ""
+    joint = "\n" if prompts.tool[:1] != "\n" else ""
     names = " or ".join(tool.name for tool in tools)
-    return prompts.system.format(tools=joint.join(listed), names=names, images=images)
+    width, height = sizes[0] if sizes else (0, 0)
+    template = (video and prompts.system_video) or prompts.system
+    return template.format(
+        tools=joint.join(listed), names=names, images=images, width=width, height=height, count=count
+    )
+
+
+def before_text(prompts: PromptSet, count: int, video: bool) -> str:
+    """What opens the first user message about `count` images."""
+    return ((video and prompts.before_video) or prompts.before).format(count=count)
+
+
+def index_text(prompts: PromptSet, index: int, size: Size, drawn: bool = False) -> str:
+    """The line after an image, given or drawn."""
+    template = prompts.drawn_index if drawn and prompts.drawn_index is not None else prompts.index
+    return template.format(index=index, width=size[0], height=size[1])
 
 
 def question_text(prompts: PromptSet, question: str, question_type: str, options: Sequence[str]) -> str:
@@ -111,5 +214,15 @@ def question_text(prompts: PromptSet, question: str, question_type: str, options
     text = prompts.question.format(question=question)
     if options:
         letters = all(len(option) == 1 for option in options)
-        text += prompts.choices.format(options=(", " if letters else "\n").join(options))
-    return text + prompts.suffixes.get(question_type.replace("_", " "), "")
+        text += prompts.choices.format(options=(", " if letters else prompts.joint).join(options))
+    return text + prompts.suffixes.get(question_type.replace("_", " "), "") + prompts.closing
+
+
+def check_tools(prompts: PromptSet, tools: Sequence[Tool]) -> None:
+    """Raises ConfigError for a tool that the words, which list their tools, do not describe."""
+    missing = [tool.id for tool in tools if prompts.tools and tool.id not in prompts.tools]
+    if missing:
+        raise ConfigError(
+            f"config.drawing.tools: the prompt {prompts.name!r} describes {', '.join(prompts.tools)} and not "
+            f"{', '.join(missing)}; leave those out, or choose config.drawing.prompt='vilasr_jax'"
+        )

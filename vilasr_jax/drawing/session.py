@@ -12,7 +12,15 @@ from PIL import Image
 
 from vilasr_jax.drawing.actions import parse_actions
 from vilasr_jax.drawing.overlay import Applied, Overlay
-from vilasr_jax.drawing.prompts import get_prompts, question_text, system_text
+from vilasr_jax.drawing.prompts import (
+    PromptSet,
+    before_text,
+    check_tools,
+    get_prompts,
+    index_text,
+    question_text,
+    system_text,
+)
 from vilasr_jax.drawing.style import Style, get_style
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import ImageError
@@ -32,7 +40,7 @@ class DrawingSettings:
     tools: tuple[str, ...] = PUBLISHED
     max_turns: int = 10
     max_images: int = 42  # given and drawn together; then the model is asked for its answer
-    prompt: str = "published"
+    prompt: str | PromptSet = "vilasr_jax"
     draw: bool = True
     stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
 
@@ -80,7 +88,8 @@ class DrawingSession:
         self._full = False  # there is no room for another image: the next turn has to answer
         self._overlay = Overlay(images, get_style(settings.style), settings.max_images)
         self._question = (question, question_type, tuple(options), video)
-        get_tools(settings.tools), get_prompts(settings.prompt)  # a wrong setting fails here, not later
+        get_tools(settings.tools)  # a wrong setting fails here, not later
+        check_tools(get_prompts(settings.prompt), self.tools)
 
     @property
     def tools(self) -> tuple:
@@ -99,7 +108,8 @@ class DrawingSession:
         question, question_type, options, video = self._question
         given = self.images[: self._given]
         system = system_text(prompts, self.tools, [image.size for image in given], video)
-        content = self._image_parts(range(1, self._given + 1))
+        content = [_text(before_text(prompts, self._given, video))]
+        content += self._image_parts(range(1, self._given + 1))
         content.append(_text(question_text(prompts, question, question_type, options)))
         return [{"role": "system", "content": [_text(system)]}, {"role": "user", "content": _joined(content)}]
 
@@ -153,7 +163,7 @@ class DrawingSession:
             event["error"] = error = "; ".join([*errors[:2], NO_ROOM])
         self._full = applied.full or len(self.images) >= self.settings.max_images
         prompts = get_prompts(self.settings.prompt)
-        content = self._image_parts(applied.drawn)
+        content = [_text(prompts.before_drawn), *self._image_parts(applied.drawn, drawn=True)]
         if error:
             content.append(_text(prompts.error.format(error=error)))
         last = self._full or len(self.events) == self.settings.max_turns - 1
@@ -164,12 +174,12 @@ class DrawingSession:
         self.stop_reason = reason
         return Reply(None, True, reason, drawn, error)
 
-    def _image_parts(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    def _image_parts(self, numbers: Sequence[int], drawn: bool = False) -> list[dict[str, Any]]:
         """Each image followed by the line with its own number and size."""
         prompts, parts = get_prompts(self.settings.prompt), []
         for number in numbers:
             image = self.images[number - 1]
-            line = prompts.index.format(index=number, width=image.width, height=image.height)
+            line = index_text(prompts, number, image.size, drawn)
             parts += [{"type": "image", "image": image}, _text(line)]
         return parts
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import io
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from absl import logging
 from PIL import Image
 
 from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.dataset import MadeRows
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
@@ -42,13 +45,11 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> in
 
     A folder of imported rows or synthesized traces is shown as it is; a recorded drawing is made again.
     """
-    settings = DrawingSettings(
-        style=job.drawing.style, prompt=job.drawing.prompt, max_turns=99, max_images=job.drawing.max_images
-    )
+    settings = DrawingSettings(style=job.drawing.style, max_turns=99, max_images=job.drawing.max_images)
     if folder is not None and (folder / INDEX).exists():
         rows = StoredRows([folder])
         some = (rows[number] for number in range(min(count, len(rows))))
-        traces = [stored_trace(row, job.image.min_pixels, job.image.max_pixels) for row in some]
+        traces = list(_readable(some, job.image.min_pixels, job.image.max_pixels))
         return show_rows([(f"{folder}, {len(rows):,} rows", traces)], settings, path)
     parts = []
     for family in map(get_family, job.tasks):
@@ -71,8 +72,22 @@ def made_traces(family: Family, spec: object, count: int, first: int = 0) -> Ite
 
 def stored_trace(stored: StoredRow, min_pixels: int, max_pixels: int) -> Trace:
     """A stored row with what the assistant said in its recorded conversation, if it has one."""
-    said = tuple(message["content"] for message in stored.messages if message["role"] == "assistant")
-    return Trace(stored.row(min_pixels, max_pixels), said)
+    row, said = stored.row(min_pixels, max_pixels), []
+    if stored.messages:
+        messages = stored.conversation(min_pixels, max_pixels)
+        asked = next(message for message in messages if message["role"] == "user")
+        row = dataclasses.replace(row, images=tuple(p["image"] for p in asked["content"] if "image" in p))
+        said = [m["content"][0]["text"] for m in messages if m["role"] == "assistant" and m["content"]]
+    return Trace(row, tuple(said))
+
+
+def _readable(rows: Iterable[StoredRow], min_pixels: int, max_pixels: int) -> Iterator[Trace]:
+    """Those of the rows that can be read, the others named in the log."""
+    for row in rows:
+        try:
+            yield stored_trace(row, min_pixels, max_pixels)
+        except DataError as error:
+            logging.warning("not shown: %s", error)
 
 
 def show_rows(parts: Sequence[tuple[str, Iterable[Trace]]], settings: DrawingSettings, path: Path) -> int:

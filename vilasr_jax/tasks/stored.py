@@ -147,6 +147,13 @@ class StoredRows(Sequence):
         shards = [str(shard) for folder in self.folders for shard in _shards(folder)]
         self._source = ArrayRecordDataSource(shards)
 
+    @classmethod
+    def of_shards(cls, shards: Iterable[Path]) -> StoredRows:
+        """The rows of some files, finished or not."""
+        rows = cls.__new__(cls)
+        rows.folders, rows._source = [], ArrayRecordDataSource([str(shard) for shard in shards])
+        return rows
+
     def __len__(self) -> int:
         return len(self._source)
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.progress import Progress
 
 from vilasr_jax.drawing.coordinates import Frame
+from vilasr_jax.drawing.prompts import get_prompts
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.evaluation import figures, score_all, summarize
 from vilasr_jax.processing import Encoded, check_image, encode_conversation
@@ -19,6 +20,7 @@ from vilasr_jax.training.duration import conversations_per_row, plan_steps, stag
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.usable import usable_rows
+from vilasr_jax.training.wording import warn_other_wording
 
 PERCEPTION_EXAMPLES = 1 << 20  # more than any run looks at
 
@@ -62,6 +64,7 @@ def recorded_source(context: Context, use: str = "traces") -> Sequence[Encoded]:
     """
     stored, pixels = context.imported.stored[use], context.imported.pixels(use)
     where = f"config.data.{use}"
+    warn_other_wording(get_prompts(context.settings.prompt), context.job.data.folders(use))
 
     def encode(row: StoredRow, decode: Callable[[bytes, Frame], Any] | None = None) -> Encoded:
         if not row.messages:

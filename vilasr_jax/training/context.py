@@ -23,6 +23,8 @@ from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
 from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection, to_dict
 from vilasr_jax.conversation_settings import drawing_settings
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import ConfigError, DataError, Stopped
 from vilasr_jax.files import write_json
 from vilasr_jax.models.qwen2_5_vl import (
@@ -68,6 +70,7 @@ from vilasr_jax.training import interrupt
 from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.usable import Fitting, usable_rows
+from vilasr_jax.training.wording import job_prompts
 
 # The key of config.data that names what a stage asks.
 QUESTIONS = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}
@@ -94,9 +97,18 @@ class Context:
         self.packing = (
             Budget(packing.tokens, packing.vision_rows, packing.patches) if packing.tokens else None
         )
-        self.settings = drawing_settings(job, "vqa")
         self._engines: dict[SamplingSection, Engine] = {}
         self._usable_numbers: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def prompts(self) -> PromptSet:
+        """The words that conversations are held with."""
+        return job_prompts(self.job, self.workdir)
+
+    @cached_property
+    def settings(self) -> DrawingSettings:
+        """How conversations are held, but for limits of one data type (see `drawing_settings`)."""
+        return drawing_settings(self.job, "vqa", self.prompts)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -453,7 +465,7 @@ class Context:
             "truth": family.truth(row) if family else [],
             "source": None if row.source is None else list(row.source),
         }
-        settings = drawing_settings(self.job, row.data_type)
+        settings = drawing_settings(self.job, row.data_type, self.prompts)
         settings = dataclasses.replace(settings, stop_on_repeat=stop_on_repeat)
         return Request(plain, lambda: row.session(settings), seed, samples)
 

@@ -6,7 +6,6 @@ Everything a score depends on (prompt, limits, pixels, frames, sampling, scorers
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -122,10 +121,10 @@ def _write_scores(folder: Path, scores: dict[str, Any]) -> None:
 def settings_of(context: Context, use: str = "") -> dict[str, Any]:
     """What a score depends on beside the model: prompts, limits, pixels, frames, sampling."""
     job = context.job
-    words = hashlib.sha256(repr(get_prompts(job.drawing.prompt)).encode()).hexdigest()
+    words = get_prompts(context.settings.prompt)
     least, most = context.imported.pixels(use) if use else (job.image.min_pixels, job.image.max_pixels)
     return {
-        "prompt": {"variant": job.drawing.prompt, "sha256": words},
+        "prompt": {"variant": words.name, "sha256": words.sha256, "source": words.source},
         "style": job.drawing.style,
         "tools": list(context.settings.tools) if context.settings.draw else [],
         "max_turns": job.drawing.max_turns,

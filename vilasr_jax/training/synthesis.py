@@ -6,6 +6,7 @@ writes has the layout of imported conversations, so that `config.data.traces` of
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from PIL import Image
 from rich.progress import Progress
 
+from vilasr_jax.drawing.prompts import FILE, get_prompts
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
@@ -50,6 +52,7 @@ def run_synthesis(context: Context, params: Any, progress: Progress) -> Path:
     shards = [path.name for path in paths]
     if is_writer():
         index = {"format": "traces", "rows": funnel["kept"], "shards": shards, **funnel}
+        write_json(folder / FILE, dataclasses.asdict(get_prompts(context.settings.prompt)))
         write_json(folder / INDEX, index)
     barrier("traces")
     return folder

@@ -6,6 +6,7 @@ with the same files.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 from etils import epath
 
+from vilasr_jax.drawing.prompts import FILE
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import literal_path, write_json
 from vilasr_jax.processing import load_image, resize_image
@@ -26,9 +28,11 @@ from vilasr_jax.tasks.importers.items import Item, read_items
 from vilasr_jax.tasks.importers.pictures import Pictures
 from vilasr_jax.tasks.importers.questions import read_question
 from vilasr_jax.tasks.importers.sharegpt import read_sharegpt
-from vilasr_jax.tasks.stored import INDEX, StoredRow, shard_note, write_shard
+from vilasr_jax.tasks.importers.wording import extract_prompts
+from vilasr_jax.tasks.stored import INDEX, StoredRow, StoredRows, shard_note, write_shard
 
 SHARD = 128  # items
+PROMPT_ROWS = 2000  # conversations, evenly spaced, that the prompt is taken from
 BROKEN = "broken.txt"
 
 
@@ -76,7 +80,8 @@ def import_data(
 
     Returns:
       {"format", "source", "files", "rows", "images", "broken", "shards": [names]}; the broken rows are listed
-      in `broken.txt`, one a line.
+      in `broken.txt`, one a line. Of conversations also "prompt", see `extract_prompts`; the prompt itself is
+      kept in `prompt.json` when they are of one wording.
 
     Raises:
       ConfigError: an unknown format, or a destination that holds something else.
@@ -123,8 +128,20 @@ def import_data(
     if not rows:
         first = (folder / BROKEN).read_text().split("\n")[0] if broken else f"{source} holds no row"
         raise DataError(f"none of {broken} rows of {source} can be used; the first: {first}")
+    if form.read is read_sharegpt:
+        index["prompt"] = _keep_prompt(folder, index)
     write_json(folder / INDEX, index)
     return index
+
+
+def _keep_prompt(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """Writes the conversations' prompt beside them; returns the note on how many have it."""
+    rows = StoredRows.of_shards([folder / name for name in index["shards"]])
+    step = max(1, len(rows) // PROMPT_ROWS)
+    prompts, note = extract_prompts((rows[n] for n in range(0, len(rows), step)), index["source"])
+    if prompts:
+        write_json(folder / FILE, dataclasses.asdict(prompts))
+    return note
 
 
 def _find_files(name: str, source: epath.Path) -> list[epath.Path]:

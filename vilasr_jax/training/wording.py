@@ -1,0 +1,128 @@
+"""Which prompt a run's conversations are held with: `config.drawing.prompt`, and what its workdir keeps.
+
+The words of a prompt that is no name of ours are copied into the workdir when the run begins, and read from
+there ever after, so that all stages, and whoever asks the model later, use one wording.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from vilasr_jax.config import DataSection, JobConfig
+from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, read_prompts
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.files import write_json
+
+PUBLISHED = "published"
+OURS = "vilasr_jax"  # what runs of before called "published"
+
+
+def job_prompts(job: JobConfig, workdir: Path) -> PromptSet:
+    """The prompt of a run.
+
+    `config.drawing.prompt` is a name of ours, "published" (the prompt of the imported traces that
+    `config.data` names), or a path: a prompt file, or a folder of imported or synthesized conversations.
+
+    Raises:
+      ConfigError: there is no such prompt.
+    """
+    given = job.drawing.prompt
+    if given in PROMPTS:
+        return PROMPTS[given]
+    if (workdir / FILE).exists():
+        return read_prompts(workdir / FILE)
+    if given == PUBLISHED:
+        if _is_older(workdir):
+            logging.info("%s: its prompt, then called %r, is now %r", workdir, PUBLISHED, OURS)
+            return PROMPTS[OURS]
+        return _published(job.data)
+    if not Path(given).exists():
+        raise ConfigError(
+            f"config.drawing.prompt={given!r}: choose {', '.join(PROMPTS)}, {PUBLISHED}, a prompt file, or a "
+            "folder of imported conversations; there is no such file"
+        )
+    return read_prompts(given)
+
+
+def _published(data: DataSection) -> PromptSet:
+    found: dict[str, tuple[str, PromptSet]] = {}
+    for folder in trace_folders(data):
+        if (Path(folder) / FILE).exists():
+            prompts = read_prompts(folder)
+            if prompts.name not in PROMPTS:
+                found.setdefault(prompts.sha256, (folder, prompts))
+    if len(found) > 1:
+        folders = " and ".join(folder for folder, _ in found.values())
+        raise ConfigError(f"config.drawing.prompt={PUBLISHED!r}: {folders} have different prompts; name one")
+    if not found:
+        raise ConfigError(
+            f"config.drawing.prompt={PUBLISHED!r}: the published words are not part of vilasr_jax; they are "
+            "taken from imported traces. Name a folder of `vilasr data import cold_start SRC DST` in "
+            "config.data.traces or as config.drawing.prompt=DST, or choose our own words: 'vilasr_jax', "
+            f"which was called {PUBLISHED!r} before"
+        )
+    return next(iter(found.values()))[1]
+
+
+def trace_folders(data: DataSection) -> list[str]:
+    """The folders of recorded conversations that a job names."""
+    keys = [f.name for f in dataclasses.fields(data) if f.name.endswith("traces")]
+    return [folder for key in keys for folder in data.folders(key)]
+
+
+def keep_prompts(job: JobConfig, workdir: Path) -> None:
+    """Copies the words of a new run's prompt into its workdir, where they are no set of ours."""
+    prompts = job_prompts(job, workdir)
+    if job.drawing.prompt not in PROMPTS:
+        write_json(workdir / FILE, dataclasses.asdict(prompts))
+
+
+def same_prompt(job: JobConfig, workdir: Path, before: str | None) -> bool:
+    """Whether a job's prompt is the one that a workdir, whose config calls it `before`, was begun with.
+
+    A path that is not there any more is taken to be: the words are in the workdir.
+    """
+    given = job.drawing.prompt
+    if given == before:
+        return True
+    if _is_older(workdir):
+        return {given, before} <= {PUBLISHED, OURS}
+    if given in PROMPTS or before in PROMPTS or not (workdir / FILE).exists():
+        return False
+    try:
+        now = _published(job.data) if given == PUBLISHED else read_prompts(given)
+    except ConfigError:
+        return True
+    return now.sha256 == read_prompts(workdir / FILE).sha256
+
+
+def _is_older(workdir: Path) -> bool:
+    """Whether a run began when our own words were called "published"."""
+    if (workdir / FILE).exists():
+        return False
+    try:
+        return _prompt_of(json.loads((workdir / "config.json").read_text())) == PUBLISHED
+    except (OSError, ValueError):
+        return False
+
+
+def _prompt_of(config: Any) -> Any:
+    drawing = config.get("drawing") if isinstance(config, dict) else None
+    return drawing.get("prompt") if isinstance(drawing, dict) else None
+
+
+def warn_other_wording(prompts: PromptSet, folders: list[str]) -> None:
+    """Says so when recorded conversations were held with other words than the run's."""
+    for folder in folders:
+        file = Path(folder) / FILE
+        if file.exists() and (theirs := read_prompts(file)).sha256 != prompts.sha256:
+            logging.warning(
+                "%s was recorded with another prompt (%s) than this run asks with (%s): the model would be "
+                "trained on one wording and asked in another; config.drawing.prompt=%s takes theirs",
+                folder, theirs.name, prompts.name, folder,
+            )  # fmt: skip
