@@ -61,7 +61,9 @@ def published_7b(stages: tuple[str, ...]) -> JobConfig:
         buckets=BucketSection(
             tokens=(4096, 8192, 12288, TOKENS), images=(8, 24, 48), patches=(4 * IMAGE_TOKENS,)
         ),
-        drawing=DrawingSection(style="published", max_turns=10, maze_turns=20, max_images=45),
+        drawing=DrawingSection(
+            prompt="published", style="published", max_turns=10, maze_turns=20, max_images=45
+        ),
         mesh=MeshSection(data=1, fsdp=-1, model=4, context_parallel=True),
         engine=EngineSection(
             slots=128,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from vilasr_jax.config import (
 )
 from vilasr_jax.drawing.prompts import FILE, PROMPTS, read_prompts
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.job import open_workdir
 from vilasr_jax.processing import encode_conversation
 from vilasr_jax.solve import open_model
 from vilasr_jax.tasks.importers import import_data
@@ -30,6 +30,7 @@ from vilasr_jax.tasks.stored import StoredRows
 from vilasr_jax.training.cold_start import recorded_source
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.held_out import settings_of
+from vilasr_jax.workdir import open_workdir
 
 SYSTEM = (
     '### Guidance:\nYou look and draw.\n### Tools:\n**Object Mapper** takes {"bbox_2d": [...]}, **Path '
@@ -219,8 +220,31 @@ def test_traces_of_another_wording_are_named(tmp_path, data, caplog):
     with caplog.at_level(logging.WARNING):
         recorded_source(context_of(tmp_path / "one", data, "published"))
         assert "was recorded with another prompt" not in caplog.text
-        recorded_source(context_of(tmp_path / "two", data, "short"))
-    assert "cold_start was recorded with another prompt (imported)" in caplog.text
+        for prompt in ("short", "vilasr_jax"):
+            caplog.clear()
+            recorded_source(context_of(tmp_path / "two", data, prompt))
+            assert "cold_start was recorded with another prompt (imported)" in caplog.text
+
+
+def test_parts_that_some_traces_do_not_show_come_from_others(tmp_path, data, caplog):
+    source = tmp_path / "source"
+    source.mkdir()
+    for size in ((448, 336), (280, 448)):
+        Image.new("RGB", size, "white").save(source / f"{size[0]}.png")
+    few = [trace(question(number), 1) for number in (0, 4, 8, 5)]
+    (source / "rrs.json").write_text(json.dumps(few))
+    import_data("rrs", source, tmp_path / "rrs")
+    assert "final" in json.loads((tmp_path / "rrs" / "index.json").read_text())["prompt"]["own"]
+    both = DataSection(traces=(str(tmp_path / "rrs"),), reflect_traces=(str(data / "cold_start"),))
+    job = dataclasses.replace(context_of(tmp_path, data).job, data=both)
+    assert Context(job, tmp_path, tiny.mesh()).settings.prompt == read_prompts(data / "cold_start")
+    for row in few:
+        row["conversations"][0]["content"] += " Be brief."
+    (source / "rrs.json").write_text(json.dumps(few))
+    import_data("rrs", source, tmp_path / "other")
+    job = dataclasses.replace(job, data=dataclasses.replace(both, traces=(str(tmp_path / "other"),)))
+    with pytest.raises(ConfigError, match="have different prompts"):
+        Context(job, tmp_path, tiny.mesh()).settings  # noqa: B018
 
 
 def test_conversations_of_no_one_wording_have_no_prompt(tmp_path):

@@ -58,6 +58,29 @@ class PromptSet:
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
 
+def agree(one: PromptSet, other: PromptSet) -> bool:
+    """Whether two sets have the same words. Conversations may not show all of them: what a set took from
+    "vilasr_jax" agrees with anything, but for the system prompt, the question and the lines after images."""
+    ours, a, b = (_flat(prompts) for prompts in (PROMPTS["vilasr_jax"], one, other))
+    for key in ours.keys() - {"name", "source"}:
+        certain = key in ("system", "question", "index", "drawn_index", "before")
+        if a[key] != b[key] and (certain or ours[key] not in (a[key], b[key])):
+            return False
+    return True
+
+
+def own_parts(prompts: PromptSet) -> int:
+    """How many parts a set has that are not those of "vilasr_jax"."""
+    ours, theirs = _flat(PROMPTS["vilasr_jax"]), _flat(prompts)
+    return sum(ours[key] != theirs[key] for key in ours)
+
+
+def _flat(prompts: PromptSet) -> dict[str, Any]:
+    values = dataclasses.asdict(prompts)
+    suffixes = {kind: values["suffixes"].get(kind) for kind in PROMPTS["vilasr_jax"].suffixes}
+    return {**values, **suffixes, "suffixes": None}
+
+
 PROMPTS: dict[str, PromptSet] = {
     "vilasr_jax": PromptSet(
         name="vilasr_jax",

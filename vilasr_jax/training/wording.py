@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 
 from vilasr_jax.config import DataSection, JobConfig
-from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, read_prompts
+from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, agree, own_parts, read_prompts
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
 
@@ -50,15 +50,11 @@ def job_prompts(job: JobConfig, workdir: Path) -> PromptSet:
 
 
 def _published(data: DataSection) -> PromptSet:
-    found: dict[str, tuple[str, PromptSet]] = {}
+    """The prompt of the imported traces, the fullest where some show less of it than others."""
+    found: dict[str, PromptSet] = {}
     for folder in trace_folders(data):
-        if (Path(folder) / FILE).exists():
-            prompts = read_prompts(folder)
-            if prompts.name not in PROMPTS:
-                found.setdefault(prompts.sha256, (folder, prompts))
-    if len(found) > 1:
-        folders = " and ".join(folder for folder, _ in found.values())
-        raise ConfigError(f"config.drawing.prompt={PUBLISHED!r}: {folders} have different prompts; name one")
+        if (Path(folder) / FILE).exists() and (prompts := read_prompts(folder)).name not in PROMPTS:
+            found[folder] = prompts
     if not found:
         raise ConfigError(
             f"config.drawing.prompt={PUBLISHED!r}: the published words are not part of vilasr_jax; they are "
@@ -66,7 +62,14 @@ def _published(data: DataSection) -> PromptSet:
             "config.data.traces or as config.drawing.prompt=DST, or choose our own words: 'vilasr_jax', "
             f"which was called {PUBLISHED!r} before"
         )
-    return next(iter(found.values()))[1]
+    fullest = max(found, key=lambda folder: own_parts(found[folder]))
+    for folder, prompts in found.items():
+        if not agree(prompts, found[fullest]):
+            raise ConfigError(
+                f"config.drawing.prompt={PUBLISHED!r}: {folder} and {fullest} have different prompts; name "
+                "one of them"
+            )
+    return found[fullest]
 
 
 def trace_folders(data: DataSection) -> list[str]:
@@ -120,7 +123,7 @@ def warn_other_wording(prompts: PromptSet, folders: list[str]) -> None:
     """Says so when recorded conversations were held with other words than the run's."""
     for folder in folders:
         file = Path(folder) / FILE
-        if file.exists() and (theirs := read_prompts(file)).sha256 != prompts.sha256:
+        if file.exists() and not agree(theirs := read_prompts(file), prompts):
             logging.warning(
                 "%s was recorded with another prompt (%s) than this run asks with (%s): the model would be "
                 "trained on one wording and asked in another; config.drawing.prompt=%s takes theirs",
