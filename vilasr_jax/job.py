@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,11 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
 
 def unfinished(context: Context) -> list[str]:
     """The stages of the job that have something left to do."""
-    return [name for name in context.job.stages if name not in TRAINED or not _STAGE[name](context).done]
+    names = [name for name in context.job.stages if name not in TRAINED or not _STAGE[name](context).done]
+    if "eval" in names and not set(names) & set(TRAINED):
+        if all(is_evaluated(one.folder, one.of) for one in evaluations(context)):
+            names.remove("eval")
+    return names
 
 
 def load_stage(context: Context, name: str, best: bool = False) -> Any:
@@ -124,29 +130,62 @@ def _missing(context: Context, name: str) -> ConfigError:
     )
 
 
-def evaluate_stages(context: Context, progress: Progress) -> None:
-    """Evaluates each finished stage on held-out rows, the last one also on the controls and benchmarks."""
-    job, last = context.job, last_stage(context)
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Questions for one model, and the folder that its answers and scores go to."""
+
+    folder: Path
+    of: dict[str, Any]  # which model: {"stage", "step"}, and {"benchmark"} where it is an imported one
+    rows: Callable[[], Sequence[Row]] | Path  # made when they are asked; or an imported benchmark's folder
+
+
+def evaluations(context: Context) -> list[Evaluation]:
+    """Each finished stage on held-out rows, the last one also on the controls and benchmarks.
+
+    Raises:
+      ConfigError: a stage of `config.eval.benchmark_stages` is not finished.
+      DataError: a benchmark that is still to be answered can't be read.
+    """
+    job, last, home = context.job, last_stage(context), context.workdir / "eval"
     stages = ["untrained", *(name for name in TRAINED if _STAGE[name](context).done)]
     unknown = [name for name in job.eval.benchmark_stages if name not in stages]
     if job.data.benchmarks and unknown:
         where = f"config.eval.benchmark_stages={job.eval.benchmark_stages!r}"
         raise ConfigError(f"{where}: {context.workdir} holds no finished {unknown[0]!r}")
-    rows = context.rows("test", job.eval.rows) if context.families else []
+    found, count = [], job.eval.rows
+
+    def test_rows() -> list[Row]:
+        return context.rows("test", count)
+
     for stage in stages:
-        runs = _evaluations(context, stage, last, rows)
         of = model_of(context, stage)
-        todo = {folder: what for folder, what in runs.items() if not is_evaluated(folder, of)}
-        if not todo:
-            continue
+        if context.families:
+            found.append(Evaluation(home / stage, of, test_rows))
+        if context.families and stage == last != "untrained":
+            found.append(Evaluation(home / "blank_image", of, lambda: [blank(row) for row in test_rows()]))
+            found.append(Evaluation(home / "ood", of, lambda: context.ood_rows(count)))
+        if stage in (job.eval.benchmark_stages or (last,)):
+            for name, path in zip(job.data.benchmarks, job.data.folders("benchmarks"), strict=True):
+                mine = {**of, "benchmark": name}
+                done = [p.parent for p in (home / stage).glob("*/model.json") if is_evaluated(p.parent, mine)]
+                folder = done[0] if done else home / stage / read_index(Path(path))["format"]
+                found.append(Evaluation(folder, mine, Path(path)))
+    return found
+
+
+def evaluate_stages(context: Context, progress: Progress) -> None:
+    """Answers and scores all `evaluations` that are not finished."""
+    todo = [one for one in evaluations(context) if not is_evaluated(one.folder, one.of)]
+    for stage, some in itertools.groupby(todo, lambda one: one.of["stage"]):
         if stage == "untrained" and not context.can_start_anew:
-            print(f"eval: no scores before training: {job.model.init_from} is not there", file=sys.stderr)
+            source = context.job.model.init_from
+            print(f"eval: no scores before training, as {source} is not there", file=sys.stderr)
             continue
         # Once for all that is asked of it; the stage before is let go.
-        params = load_stage(context, stage, job.eval.best)
-        for folder, (what, count) in todo.items():
-            begin_evaluation(folder, of)
-            _evaluate(context, progress, stage, params, folder, what, count)
+        params = load_stage(context, stage, context.job.eval.best)
+        for one in some:
+            begin_evaluation(one.folder, one.of)
+            _evaluate(context, progress, params, one)
         del params
 
 
@@ -156,40 +195,16 @@ def model_of(context: Context, stage: str) -> dict[str, Any]:
     return {"stage": stage, "step": step}
 
 
-def _evaluations(
-    context: Context, stage: str, last: str, rows: Sequence[Row]
-) -> dict[Path, tuple[Sequence[Row] | Path, int]]:
-    """What a stage is asked, by folder of the results: rows or an imported benchmark's folder; how many."""
-    job, folder = context.job, context.workdir / "eval"
-    runs: dict[Path, tuple[Sequence[Row] | Path, int]] = {}
-    if rows:
-        runs[folder / stage] = rows, len(rows)
-        if stage == last != "untrained":
-            runs[folder / "blank_image"] = [blank(row) for row in rows], len(rows)
-            runs[folder / "ood"] = context.ood_rows(len(rows)), len(rows)
-    if stage in (job.eval.benchmark_stages or (last,)):
-        for path in map(Path, job.data.folders("benchmarks")):
-            index = read_index(path)
-            runs[folder / stage / index["format"]] = path, index["rows"]
-    return runs
-
-
-def _evaluate(
-    context: Context,
-    progress: Progress,
-    stage: str,
-    params: Any,
-    folder: Path,
-    what: Sequence[Row] | Path,
-    count: int,
-) -> None:
-    """Asks a stage the rows, or those of an imported benchmark."""
-    title = folder.relative_to(context.workdir / "eval")
-    benchmark = isinstance(what, Path)
-    run, name = (evaluate_benchmark, stage) if benchmark else (evaluate, str(title))
+def _evaluate(context: Context, progress: Progress, params: Any, one: Evaluation) -> None:
+    title = str(one.folder.relative_to(context.workdir / "eval"))
+    if isinstance(one.rows, Path):
+        run, what, count, name = evaluate_benchmark, one.rows, read_index(one.rows)["rows"], one.of["stage"]
+    else:
+        run, what, name = evaluate, one.rows(), title
+        count = len(what)
     total = count * context.job.eval.samples
     bar = progress.add_task(f"eval: {title}", total=total, note="")
-    run(context, params, what, folder, name, lambda n: progress.update(bar, completed=n))
+    run(context, params, what, one.folder, name, lambda n: progress.update(bar, completed=n))
     progress.update(bar, completed=total)
 
 

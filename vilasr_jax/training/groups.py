@@ -134,7 +134,8 @@ def _ask(
     """This host's groups of one round, by (round, number of the question)."""
     section = context.job.rl
     rows = context.questions("rl", section.prompts, first_row(section, step, round))
-    replayed = pool[: int(section.recovery * section.prompts)]
+    chosen = np.random.default_rng([context.job.seed, step, round]).permutation(len(pool))
+    replayed = [pool[i] for i in chosen[: int(section.recovery * section.prompts)]]
     for i, prefix in enumerate(replayed):
         rows[i] = context.question("rl", prefix.source)
     requests = context.requests(rows, samples=section.group, seed=round * section.prompts * section.group)
