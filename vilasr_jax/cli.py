@@ -255,6 +255,7 @@ def _data_show(words: list[str]) -> None:
 
 
 def _data_import(words: list[str]) -> None:
+    from vilasr_jax.drawing.prompts import FILE
     from vilasr_jax.files import split_lines
     from vilasr_jax.progress import progress_bar
     from vilasr_jax.tasks.importers import BROKEN, import_data
@@ -273,6 +274,10 @@ def _data_import(words: list[str]) -> None:
         listed = split_lines((Path(words[2]) / BROKEN).read_text())
         print("\n".join(listed[:10]), *(["..."] if len(listed) > 10 else []), sep="\n")
         print(f"{index['broken']:,} rows were left out; {Path(words[2]) / BROKEN} lists them")
+    if prompt := index.get("prompt"):
+        kept = (Path(words[2]) / FILE).exists()
+        said = f"is kept in {Path(words[2]) / FILE}" if kept else "is not kept: too few agree"
+        print(f"prompt: {prompt['agree']:,} of {prompt['rows']:,} conversations have the same, which {said}")
     _save(index)
 
 

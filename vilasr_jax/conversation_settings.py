@@ -11,6 +11,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from vilasr_jax.checkpoint.hf_config import pixel_limits, read_json
 from vilasr_jax.config import (
     DrawingSection,
@@ -74,22 +76,35 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
     """The configuration under which the model in a Hugging Face folder is asked, and the prompt.
 
     Without `vilasr_config.json` it is the published one: the style as released, images no larger than the
-    released limit. A prompt file in the folder (`prompt.json`) is used; without one the words are ours.
+    released limit. A prompt file in the folder (`prompt.json`) is used; without one the words are ours, and
+    the log says so.
 
     Raises:
       CheckpointError: a file that can't be read, or a key of it that does not exist.
     """
     path = folder / SETTINGS_FILE
     limits = pixel_limits(folder)
-    prompts = read_prompts(folder) if (folder / FILE).is_file() else PROMPTS["vilasr_jax"]
+    own = (folder / FILE).is_file()
+    prompts = read_prompts(folder) if own else PROMPTS["vilasr_jax"]
     if not path.is_file():
         most = ImageSection()
         image = most if limits is None else ImageSection(limits[0], min(limits[1], most.max_pixels))
         job = JobConfig(model=ModelSection(dtype="bfloat16"), drawing=_PUBLISHED, image=image)
+        if not own:
+            _warn_of_our_words(folder)
         return job, prompts
     try:
         job = from_config_dict(read_json(path))
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    if job.drawing.prompt not in PROMPTS and not own:
+        _warn_of_our_words(folder)
     prompts = PROMPTS.get(job.drawing.prompt, prompts)
     return (job if limits is None else dataclasses.replace(job, image=ImageSection(*limits))), prompts
+
+
+def _warn_of_our_words(folder: Path) -> None:
+    logging.warning(
+        "%s holds no %s: the model is asked in our own words; `vilasr data import` of the traces it was "
+        "trained on writes theirs", folder, FILE,
+    )  # fmt: skip

@@ -217,6 +217,8 @@ def test_an_over_long_example_is_replaced_by_the_next(tmp_path):
     context = context_of(tmp_path, DataSection(), buckets=BucketSection((16,), (0,), (4,)))
     fitting = Fitting(examples, context.check_example)
     assert [len(fitting[number]) for number in range(4)] == [5, 6, 6, 7]
+    batch = next(context.batches([examples], [1], seed=0, batch=4))
+    assert sorted(batch.segment_ids.sum(1)) == [5, 6, 6, 7]
     with pytest.raises(DataError, match="none of 1 examples can be trained on"):
         Fitting(examples[1:2], context.check_example)[0]
 

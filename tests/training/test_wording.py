@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from vilasr_jax.checkpoint import export_hf
+from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf, export_hf
 from vilasr_jax.config import (
     BucketSection,
     DataSection,
@@ -23,11 +23,12 @@ from vilasr_jax.config import (
 )
 from vilasr_jax.drawing.prompts import FILE, PROMPTS, read_prompts
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.job import export
 from vilasr_jax.processing import encode_conversation
 from vilasr_jax.solve import open_model
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRows
-from vilasr_jax.training.cold_start import recorded_source
+from vilasr_jax.training.cold_start import cold_start_stage, recorded_source
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.held_out import settings_of
 from vilasr_jax.workdir import open_workdir
@@ -266,8 +267,23 @@ def test_words_that_list_their_tools_refuse_others(tmp_path, data):
         context.requests([StoredRows([data / "rl"])[0].row(784, 784_000)])[0].session()
 
 
-def test_a_hugging_face_folder_brings_its_prompt(tmp_path, data):
+def test_a_hugging_face_folder_brings_its_prompt(tmp_path, data, caplog):
     export_hf(tiny.params(), tiny.config(), tmp_path / "hf", tokenizer=tiny.tokenizer())
     assert open_model(tmp_path / "hf").prompts == PROMPTS["vilasr_jax"]
+    assert "holds no prompt.json: the model is asked in our own words" in caplog.text
     shutil.copy(data / "cold_start" / FILE, tmp_path / "hf")
     assert open_model(tmp_path / "hf").prompts == read_prompts(data / "cold_start")
+
+
+def test_a_run_with_imported_words_is_asked_in_them_exported(tmp_path, data):
+    job = dataclasses.replace(context_of(tmp_path, data).job, tasks=("maze",))
+    open_workdir(job, tmp_path)
+    context = Context(job, tmp_path, tiny.mesh())
+    stage = cold_start_stage(context)
+    stage.save(stage.steps, {"params": context.initial_params()})
+    stage.close()
+    export(context)
+    convert_from_hf(tmp_path / "hf", tmp_path / "orbax")
+    convert_to_hf(tmp_path / "orbax", tmp_path / "again")
+    for folder in (tmp_path, tmp_path / "hf", tmp_path / "again"):
+        assert open_model(folder).settings.prompt == read_prompts(data / "cold_start")

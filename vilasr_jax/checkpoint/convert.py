@@ -59,6 +59,7 @@ COMPANIONS = (
     "processor_config.json",
     "generation_config.json",
     "vilasr_config.json",
+    "prompt.json",
 )
 
 
