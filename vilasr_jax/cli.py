@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -42,6 +43,7 @@ flags.DEFINE_string("benchmark", "", "eval --answers: which benchmark, where the
 flags.DEFINE_string("host", "127.0.0.1", "serve: the address to listen at.")
 flags.DEFINE_integer("port", 8000, "serve: the port to listen at; 0 takes any free one.")
 flags.DEFINE_string("token", None, "serve: what clients send as their API key (default: VILASR_TOKEN).")
+flags.DEFINE_list("allow-host", [], "serve: more host names that it answers to, with commas between them.")
 flags.DEFINE_integer("slots", 8, "serve: conversations at once.", lower_bound=1)
 flags.DEFINE_enum("param_dtype", None, ["float32", "bfloat16", "float16"], "convert from-hf: of the weights.")
 flags.DEFINE_string("size", "7b", "bench convert: a model preset.")
@@ -282,13 +284,19 @@ def _data_import(words: list[str]) -> None:
 
 
 def _serve(words: list[str]) -> None:
+    if lacking := [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
+        needed = 'pip install "vilasr-jax[serve]"'
+        raise ConfigError(f"vilasr serve needs {' and '.join(lacking)}; install the extra [serve]: {needed}")
     from vilasr_jax.serve import Limits, serve
 
     if len(words) != 1:
         raise ConfigError("usage: vilasr serve WORKDIR [--port=8000] [--host=127.0.0.1] [--token=SECRET]")
     token = os.environ.get("VILASR_TOKEN", "") if FLAGS.token is None else FLAGS.token
     limits = Limits(slots=FLAGS.slots, waiting=3 * FLAGS.slots)
-    serve(Path(words[0]), host=FLAGS.host, port=FLAGS.port, token=token, limits=limits)
+    serve(
+        Path(words[0]), host=FLAGS.host, port=FLAGS.port, token=token, limits=limits,
+        allow_hosts=FLAGS["allow-host"].value,
+    )  # fmt: skip
 
 
 def _convert(words: list[str]) -> None:

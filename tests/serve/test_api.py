@@ -54,7 +54,7 @@ def test_openai_client(served):
     assert message.answer == "B" and [turn["images"] for turn in message.turns] == [[2], [3], []]
     assert [image["index"] for image in message.images] == [2, 3]
     assert opened(message.images[0]["image_url"]["url"]).size == (112, 84)
-    assert reply.usage.completion_tokens == 10 and reply.usage.total_tokens == 24
+    assert reply.usage.completion_tokens == 10 and reply.usage.total_tokens == 17
     bare = api.chat.completions.create(model="maze:answer", messages=messages())
     assert bare.choices[0].message.content == "B"
 

@@ -64,7 +64,8 @@ class Reply:
 class DrawingSession:
     """Holds one conversation. `images` are RGB pictures already resized for the model.
 
-    `messages` is the opening (system and user); `step` takes each assistant text and never raises on it.
+    `captions` are texts that stand before the given images ("" for none). `messages` is the opening (system
+    and user); `step` takes each assistant text and never raises on it.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class DrawingSession:
         options: Sequence[str] = (),
         settings: DrawingSettings | None = None,
         video: bool = False,
+        captions: Sequence[str] = (),
     ):
         for number, image in enumerate(images, 1):
             if image.mode != "RGB":
@@ -84,7 +86,7 @@ class DrawingSession:
         self.events: list[dict[str, Any]] = []
         self.answer: str | None = None
         self.stop_reason: str | None = None
-        self._given = len(images)
+        self._given, self._captions = len(images), tuple(captions)
         self._full = False  # there is no room for another image: the next turn has to answer
         self._overlay = Overlay(images, get_style(settings.style), settings.max_images)
         self._question = (question, question_type, tuple(options), video)
@@ -110,6 +112,11 @@ class DrawingSession:
         system = system_text(prompts, self.tools, [image.size for image in given], video)
         content = [_text(before_text(prompts, self._given, video))]
         content += self._image_parts(range(1, self._given + 1))
+        for number, caption in reversed(list(enumerate(self._captions))):
+            if caption:  # before an image, which makes two parts with its own line
+                before = content[2 * number]["text"]
+                line = caption if not before or before.endswith("\n") else f"\n{caption}"
+                content.insert(2 * number + 1, _text(f"{line}\n"))
         content.append(_text(question_text(prompts, question, question_type, options)))
         return [{"role": "system", "content": [_text(system)]}, {"role": "user", "content": _joined(content)}]
 

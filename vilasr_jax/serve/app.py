@@ -14,11 +14,11 @@ from absl import logging
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from vilasr_jax.serve.gate import Gate
 from vilasr_jax.serve.limits import ApiError, Limits
 from vilasr_jax.serve.replies import BETWEEN, Replies, picture, turn_record
 from vilasr_jax.serve.requests import ANSWER_ONLY, read_ask
@@ -79,7 +79,7 @@ class _Server:
         ]
         return Starlette(
             routes=routes,
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+            middleware=[Middleware(Gate, hosts=hosts)],
             exception_handlers={
                 ApiError: _refuse,
                 HTTPException: _refuse_http,

@@ -99,7 +99,8 @@ def finish_reason(trajectory: Trajectory) -> str:
 
 
 def usage(trajectories: Sequence[Trajectory]) -> dict[str, int]:
-    """Tokens given (the prompt once, and what each conversation was shown) and sampled."""
+    """Tokens given (the prompt once, and what each conversation was shown later) and sampled."""
     sampled = sum(int(t.loss_mask.sum()) for t in trajectories)
-    given = sum(len(t.tokens) for t in trajectories) - sampled
+    prompts = [int(t.loss_mask.argmax()) if t.loss_mask.any() else len(t.tokens) for t in trajectories]
+    given = sum(len(t.tokens) for t in trajectories) - sampled - sum(prompts) + max(prompts, default=0)
     return {"prompt_tokens": given, "completion_tokens": sampled, "total_tokens": given + sampled}

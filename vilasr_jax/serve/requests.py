@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import json
-import math
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from vilasr_jax.errors import ImageError
-from vilasr_jax.processing import load_image, smart_resize
 from vilasr_jax.serve.limits import ApiError, Limits
+from vilasr_jax.serve.parameters import check_parameters, number, seed, typed
+from vilasr_jax.serve.pictures import read_picture
 
 ANSWER_ONLY = ":answer"  # after a model's name: `content` is the bare answer
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-# What would change the answer if it were ignored, and the values that ask for nothing.
-REFUSED: dict[str, tuple] = {
-    "audio": (None,),
-    "frequency_penalty": (None, 0),
-    "function_call": (None, "none"),
-    "functions": (None, []),
-    "logit_bias": (None, {}),
-    "logprobs": (None, False),
-    "presence_penalty": (None, 0),
-    "response_format": (None, {"type": "text"}),
-    "stop": (None, []),
-    "tool_choice": (None, "none", "auto"),
-    "tools": (None, []),
-    "top_logprobs": (None, 0),
-}
+TEXT_PARTS = ("text", "input_text")
 
 
 @dataclass(frozen=True)
@@ -45,6 +25,7 @@ class Ask:
       model: the name the client used.
       images: RGB, as sent.
       question, options: what is asked.
+      captions: the text before each image, where there is more than the question; empty: none.
       samples: conversations wanted (`n`).
       temperature, top_p: None where the server's own are to be used.
       max_tokens: sampled tokens of a conversation; None: the server's limit.
@@ -56,6 +37,7 @@ class Ask:
     images: tuple[Image.Image, ...]
     question: str
     options: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
     samples: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -79,15 +61,12 @@ def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
     value = _json(body)
     if not isinstance(value, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
-    model = _field(value, "model", str, models[0])
+    model = typed(value, "model", str, "") or models[0]
     if model not in models:
         message = f"no model {model[:80]!r} here; there are: {', '.join(models)}"
         raise ApiError(404, message, param="model", code="model_not_found")
-    for name, idle in REFUSED.items():
-        if value.get(name) not in idle:
-            message = f"{name} is not supported; leave it out"
-            raise ApiError(400, message, param=name, code="unsupported_parameter")
-    images, question = _messages(value.get("messages"), limits)
+    check_parameters(value)
+    images, captions, question = _messages(value.get("messages"), limits)
     options = value.get("options") or []
     if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
         raise ApiError(400, "options must be a list of strings, the choices", param="options")
@@ -95,18 +74,19 @@ def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
         raise ApiError(400, f"more than {limits.options} options, or too long ones", param="options")
     tokens = value.get("max_completion_tokens")
     name = "max_tokens" if tokens is None else "max_completion_tokens"
-    stream = bool(_field(value, "stream", bool, False))
-    extra = _field(value, "stream_options", dict, {})
+    stream = typed(value, "stream", bool, False)
+    extra = typed(value, "stream_options", dict, {})
     return Ask(
         model=model,
         images=images,
         question=question,
         options=tuple(_clean(option) for option in options),
-        samples=_number(value, "n", 1, limits.samples, whole=True) or 1,
-        temperature=_number(value, "temperature", 0, 2),
-        top_p=_number(value, "top_p", 1e-6, 1),
-        max_tokens=_number(value, name, 1, 1 << 30, whole=True),
-        seed=_seed(value),
+        captions=captions,
+        samples=number(value, "n", 1, limits.samples, whole=True) or 1,
+        temperature=number(value, "temperature", 0, 2),
+        top_p=number(value, "top_p", 1e-6, 1),
+        max_tokens=number(value, name, 1, 1 << 30, whole=True),
+        seed=seed(value),
         stream=stream,
         include_usage=stream and extra.get("include_usage") is True,
     )
@@ -120,116 +100,112 @@ def _json(body: bytes) -> Any:
         raise ApiError(400, f"the body is no JSON ({line[:120]})", code="invalid_json") from None
 
 
-def _field(value: dict, name: str, kind: type, default: Any) -> Any:
-    got = value.get(name)
-    if got is None:
-        return default
-    if not isinstance(got, kind):
-        raise ApiError(400, f"{name} must be a {kind.__name__}", param=name)
-    return got
+def _messages(messages: Any, limits: Limits) -> tuple[tuple[Image.Image, ...], tuple[str, ...], str]:
+    """The images, the text before each of them and the question; system texts stand before the question.
 
-
-def _number(value: dict, name: str, low: float, high: float, whole: bool = False) -> Any:
-    got = value.get(name)
-    if got is None:
-        return None
-    kinds = int if whole else (int, float)
-    if not isinstance(got, kinds) or isinstance(got, bool) or not low <= got <= high or math.isnan(got):
-        kind = "whole number" if whole else "number"
-        raise ApiError(400, f"{name} must be a {kind} from {low:g} to {high:g}", param=name)
-    return got
-
-
-def _seed(value: dict) -> int:
-    got = _field(value, "seed", int, None)
-    return secrets.randbelow(1 << 30) if got is None or isinstance(got, bool) else got % (1 << 30)
-
-
-def _messages(messages: Any, limits: Limits) -> tuple[tuple[Image.Image, ...], str]:
-    """The images and the question of the one user message; system texts stand before the question."""
+    Several user messages are one question where only one of them holds text, as some clients send a picture
+    in a message of its own.
+    """
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "messages must be a list with one user message", param="messages")
-    images: list[Image.Image] = []
-    words: list[str] = []
-    users = 0
+    sent: list[str | Image.Image] = []  # of the user, in order
+    system: list[str] = []
+    worded = users = 0
     for at, message in enumerate(messages):
         where = f"messages[{at}]"
         role = message.get("role") if isinstance(message, dict) else None
+        if role == "assistant" and at == len(messages) - 1 and not message.get("content"):
+            continue  # the beginning of an answer, with nothing in it
         if role not in ("system", "developer", "user"):
             told = "the model answers one question at a time, so earlier turns can't be given"
             hint = told if role in ("assistant", "tool", "function") else "role must be system or user"
             raise ApiError(400, f"{where}: {hint}", param=where)
+        parts = _parts(message.get("content"), where)
         users += role == "user"
-        for number, part in enumerate(_parts(message.get("content"), where)):
-            here = f"{where}.content[{number}]"
+        worded += role == "user" and any(isinstance(part, str) and part.strip() for part in parts)
+        for place, part in enumerate(parts):
+            here = f"{where}.content[{place}]"
             if isinstance(part, str):
-                words.append(part)
+                (sent if role == "user" else system).append(_clean(part))
             elif role != "user":
                 raise ApiError(400, f"{here}: only a user message may hold images", param=here)
-            elif len(images) == limits.images:
+            elif sum(not isinstance(other, str) for other in sent) == limits.images:
                 raise ApiError(400, f"{here}: more than {limits.images} images", param=here)
             else:
-                images.append(_image(part, here, limits))
-    question = "\n".join(_clean(word) for word in words if word.strip())
-    if users != 1:
-        raise ApiError(400, f"there are {users} user messages; give exactly one", param="messages")
+                sent.append(read_picture(part.url, here, limits))
+    if worded > 1 or not users:
+        said = f"there are {users} user messages" + (" with text" if worded > 1 else "")
+        raise ApiError(400, f"{said}; give exactly one", param="messages")
+    images = tuple(part for part in sent if not isinstance(part, str))
+    captions, question = _in_order(sent)
+    question = "\n".join(text for text in (*system, question) if text)
     if not images:
         raise ApiError(400, "the user message holds no image; add an image_url part", param="messages")
     if not question:
         raise ApiError(400, "the user message holds no text; add a question", param="messages")
-    if len(question) > limits.text:
+    if len(question) + sum(map(len, captions)) > limits.text:
         raise ApiError(400, f"the question has more than {limits.text} characters", param="messages")
-    return tuple(images), question
+    return images, captions, question
 
 
-def _parts(content: Any, where: str) -> list[str | dict]:
-    """The texts, and the `image_url` objects, of a message."""
+def _in_order(sent: Sequence[str | Image.Image]) -> tuple[tuple[str, ...], str]:
+    """The text before each image, and the question: what comes after the last one.
+
+    Where nothing comes after it, the question is what comes first: the model reads a question after its
+    images, wherever that was sent.
+    """
+    before: list[list[str]] = [[]]  # one list for each image, and one for what follows the last
+    for part in sent:
+        if not isinstance(part, str):
+            before.append([])
+        elif part:
+            before[-1].append(part)
+    *captions, question = ("\n".join(texts) for texts in before)
+    if not question:
+        first = next((at for at, text in enumerate(captions) if text), None)
+        if first is not None:
+            question, captions[first] = captions[first], ""
+    return (tuple(captions) if any(captions) else ()), question
+
+
+@dataclass(frozen=True)
+class _Picture:
+    url: str
+
+
+def _parts(content: Any, where: str) -> list[str | _Picture]:
+    """The texts and pictures of a message, in the shapes that clients of several APIs send."""
+    if content is None:
+        return []
     if isinstance(content, str):
         return [content]
     if not isinstance(content, list):
         raise ApiError(400, f"{where}.content must be a text or a list of parts", param=f"{where}.content")
-    parts: list[str | dict] = []
-    for number, part in enumerate(content):
-        here = f"{where}.content[{number}]"
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "text" and isinstance(part.get("text"), str):
+    parts: list[str | _Picture] = []
+    for at, part in enumerate(content):
+        here = f"{where}.content[{at}]"
+        if isinstance(part, str):
+            parts.append(part)
+            continue
+        kind = part.get("type") if isinstance(part, dict) else ""
+        url = _url(part) if kind in (None, "image_url", "input_image", "image") else None
+        if kind in TEXT_PARTS and isinstance(part.get("text"), str):
             parts.append(part["text"])
-        elif kind == "image_url" and isinstance(part.get("image_url"), dict):
-            parts.append(part["image_url"])
+        elif url is not None:
+            parts.append(_Picture(url))
+        elif kind == "image_url":
+            raise ApiError(400, f"{here}: image_url.url is missing", param=here)
         else:
             raise ApiError(400, f"{here}: expected a text or an image_url part", param=here)
     return parts
 
 
-def _image(part: dict, here: str, limits: Limits) -> Image.Image:
-    url = part.get("url")
-    if not isinstance(url, str):
-        raise ApiError(400, f"{here}: image_url.url is missing", param=here)
-    if not url.startswith("data:"):
-        hint = "this server loads nothing from elsewhere; send the image itself as data:image/png;base64,..."
-        raise ApiError(400, f"{here}: {hint}", param=here, code="remote_image")
-
-    def bad(words: str) -> ApiError:
-        return ApiError(400, f"{here}: {words}", param=here, code="invalid_image")
-
-    head, comma, data = url.partition(",")
-    if not comma or not head.endswith(";base64"):
-        raise bad("expected data:image/...;base64,...")
-    try:
-        raw = base64.b64decode(data.encode("ascii", "replace"), validate=True)
-        with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
-            width, height = opened.size
-        if width * height > limits.image_pixels:
-            raise ImageError(f"{width} x {height} px are more than {limits.image_pixels:,} pixels; shrink it")
-        image = load_image(raw)
-        smart_resize(image.height, image.width)
-    except binascii.Error:
-        raise bad("its base64 is broken") from None
-    except ImageError as error:
-        raise bad(str(error)) from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        raise bad(f"no image that can be read ({', '.join(FORMATS)})") from None
-    return image
+def _url(part: dict) -> str | None:
+    """The data URL of a picture's part; None where there is none."""
+    given = part.get("image_url") or part.get("image") or part.get("source")
+    if isinstance(given, dict):
+        given = given.get("url") or given.get("data")
+    return given if isinstance(given, str) else None
 
 
 def _clean(text: str) -> str:

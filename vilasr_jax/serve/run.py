@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,20 @@ SAMPLES = 12  # questions the page offers
 STAGES = ("rl", "reflect", "cold_start")
 
 
-def serve(checkpoint: Path, *, host: str, port: int, token: str, limits: Limits) -> None:
+def serve(
+    checkpoint: Path, *, host: str, port: int, token: str, limits: Limits, allow_hosts: Sequence[str] = ()
+) -> None:
     """Serves a workdir or Hugging Face folder until it is interrupted.
 
+    On this machine alone it answers to `host` and the machine's own names; `allow_hosts` are more names, such
+    as that which a container has for the machine.
+
     Raises:
-      ConfigError: an address beyond this machine without a token, or uvicorn is not installed.
+      ConfigError: an address beyond this machine without a token.
       CheckpointError: `checkpoint` is no model.
     """
-    try:
-        import uvicorn
-    except ImportError:
-        raise ConfigError('vilasr serve needs `pip install "vilasr-jax[serve]"`') from None
+    import uvicorn
+
     local = is_loopback(host)
     if not local and not token:
         raise ConfigError(
@@ -49,7 +52,8 @@ def serve(checkpoint: Path, *, host: str, port: int, token: str, limits: Limits)
     model = open_model(checkpoint)
     worker = make_worker(model, limits)
     name = checkpoint.resolve().name
-    hosts = ("localhost", "127.0.0.1", "[::1]", host) if local else ("*",)  # no foreign page may reach in
+    # No foreign page may reach in.
+    hosts = ("localhost", "127.0.0.1", "::1", host, *allow_hosts) if local else ("*",)
     app = make_app(
         worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(checkpoint, model))
     )
@@ -60,7 +64,7 @@ def serve(checkpoint: Path, *, host: str, port: int, token: str, limits: Limits)
     where = f"{shown}:{listener.getsockname()[1]}"
     print(f"Serving {name} at {where} (the page) and {where}/v1 (the API)")
     print(f"At most {limits.slots} conversations at once; Ctrl-C stops the server.", flush=True)
-    config = uvicorn.Config(app, log_level="warning", limit_concurrency=512, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

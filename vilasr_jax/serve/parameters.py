@@ -1,0 +1,124 @@
+"""The parameters of a chat completion request: an allow-list, so that none that matters is passed over.
+
+A parameter is read, or is known to change no answer (`NO_MATTER`), or is known and accepted where it asks for
+nothing (`NEUTRAL`). Any other is refused, a misspelt one with the name that it resembles.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import secrets
+from typing import Any
+
+from vilasr_jax.serve.limits import ApiError
+
+READ = (
+    "model", "messages", "options", "n", "temperature", "top_p", "max_tokens", "max_completion_tokens",
+    "seed", "stream", "stream_options",
+)  # fmt: skip
+NO_MATTER = (
+    "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention", "request_id", "parallel_tool_calls",
+)  # fmt: skip
+# What would change the answer if it were ignored, and the values that ask for nothing (null always does).
+NEUTRAL: dict[str, tuple] = {
+    "add_generation_prompt": (True,),
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template_kwargs": ({},),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "guided_choice": ([],),
+    "guided_grammar": ("",),
+    "guided_json": (),
+    "guided_regex": ("",),
+    "ignore_eos": (False,),
+    "include_reasoning": (True,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "prediction": (),
+    "presence_penalty": (0,),
+    "prompt_logprobs": (False,),
+    "reasoning_effort": (),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True, False),
+    "stop": ([], "", [""]),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_k": (-1, 0),
+    "top_logprobs": (0,),
+    "use_beam_search": (False,),
+    "verbosity": (),
+    "web_search_options": (),
+}
+
+
+def check_parameters(value: dict) -> None:
+    """Raises ApiError (400) for a parameter that is unknown, or asks for what is not supported."""
+    for name, got in value.items():
+        if got is None or name in READ or name in NO_MATTER:
+            continue
+        if name not in NEUTRAL:
+            near = difflib.get_close_matches(name, READ, 1)
+            hint = f"did you mean {near[0]}?" if near else f"this server reads {', '.join(READ)}"
+            message = f"{name[:80]!r} is no parameter here; {hint}"
+            raise ApiError(400, message, param=name[:80], code="unknown_parameter")
+        if got not in NEUTRAL[name]:
+            message = f"{name} is not supported; leave it out"
+            raise ApiError(400, message, param=name, code="unsupported_parameter")
+
+
+def typed(value: dict, name: str, kind: type, default: Any) -> Any:
+    """A field of a type; `default` where it is absent or null.
+
+    Raises:
+      ApiError: 400, it has another type.
+    """
+    got = value.get(name)
+    if got is None:
+        return default
+    if not isinstance(got, kind):
+        raise ApiError(400, f"{name} must be a {kind.__name__}", param=name)
+    return got
+
+
+def number(value: dict, name: str, low: float, high: float, whole: bool = False) -> Any:
+    """A number from `low` to `high`, None where it is absent; `whole`: an int, also from 512.0.
+
+    Raises:
+      ApiError: 400, it is no such number.
+    """
+    got = value.get(name)
+    if got is None:
+        return None
+    if whole and isinstance(got, float) and got.is_integer():
+        got = int(got)
+    kinds = int if whole else (int, float)
+    if not isinstance(got, kinds) or isinstance(got, bool) or not low <= got <= high or math.isnan(got):
+        kind = "whole number" if whole else "number"
+        raise ApiError(400, f"{name} must be a {kind} from {low:g} to {high:g}", param=name)
+    return got
+
+
+def seed(value: dict) -> int:
+    """The seed, any whole number; a random one where none is given."""
+    got = typed(value, "seed", int | float, None)
+    if got is None or isinstance(got, bool):
+        return secrets.randbelow(1 << 30)
+    if not (math.isfinite(got) and got == int(got)):
+        raise ApiError(400, "seed must be a whole number", param="seed")
+    return int(got) % (1 << 30)
