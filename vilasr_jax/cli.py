@@ -165,11 +165,12 @@ def _use_devices(job: JobConfig) -> None:
     """Virtual CPU devices where the config asks for them, and the other processes where there are any."""
     import jax
 
-    from vilasr_jax.parallel import join
+    from vilasr_jax.parallel import check_devices, join
 
     if job.mesh.cpu_devices > 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", job.mesh.cpu_devices)
     join()
+    check_devices()
 
 
 def _train(stages: tuple[str, ...] | None = None) -> Callable[[list[str]], None]:
@@ -212,10 +213,12 @@ def _eval(words: list[str]) -> None:
 
 
 def _solve(words: list[str]) -> None:
+    from vilasr_jax.parallel import check_devices
     from vilasr_jax.solve import solve
 
     if not words or not FLAGS.question or not FLAGS.checkpoint:
         raise ConfigError("usage: vilasr solve IMAGE... --question Q --checkpoint DIR [--out DIR]")
+    check_devices()
     solve(words, FLAGS.question, Path(FLAGS.checkpoint), Path(FLAGS.out or "solved"), FLAGS.options)
 
 
@@ -287,11 +290,13 @@ def _serve(words: list[str]) -> None:
     if lacking := [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
         needed = 'pip install "vilasr-jax[serve]"'
         raise ConfigError(f"vilasr serve needs {' and '.join(lacking)}; install the extra [serve]: {needed}")
+    from vilasr_jax.parallel import check_devices
     from vilasr_jax.serve import Limits, serve
 
     if len(words) != 1:
         raise ConfigError("usage: vilasr serve WORKDIR [--port=8000] [--host=127.0.0.1] [--token=SECRET]")
     token = os.environ.get("VILASR_TOKEN", "") if FLAGS.token is None else FLAGS.token
+    check_devices()
     limits = Limits(slots=FLAGS.slots, waiting=3 * FLAGS.slots)
     serve(
         Path(words[0]), host=FLAGS.host, port=FLAGS.port, token=token, limits=limits,
@@ -301,10 +306,12 @@ def _serve(words: list[str]) -> None:
 
 def _convert(words: list[str]) -> None:
     from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf
+    from vilasr_jax.parallel import check_devices
 
     ways = {"from-hf": convert_from_hf, "to-hf": convert_to_hf}
     if len(words) != 3 or words[0] not in ways:
         raise ConfigError("usage: vilasr convert from-hf SRC DST, or vilasr convert to-hf SRC DST")
+    check_devices()
     if FLAGS.param_dtype and words[0] == "to-hf":
         raise ConfigError("--param_dtype is for convert from-hf; to-hf writes what the checkpoint holds")
     ways[words[0]](words[1], words[2], **({"param_dtype": FLAGS.param_dtype} if FLAGS.param_dtype else {}))

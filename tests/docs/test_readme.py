@@ -1,5 +1,6 @@
 """What the README shows works as shown."""
 
+import ast
 import random
 import sys
 
@@ -125,3 +126,21 @@ def test_every_file_that_is_named_is_there():
         assert (readme.ROOT / name).exists(), name
     for name in set(readme.re.findall(r"\]\(([^)h][^)]*)\)", readme.README)):
         assert (readme.ROOT / name).exists(), name
+
+
+def test_the_question_shown_is_one_the_model_was_trained_for():
+    """The README's questions to the quickstart's model are worded as its own are, and as long."""
+    job = read_config(readme.ROOT / "configs" / "maze_tiny.py")
+    family = get_family("maze")
+    worded = family.row(family.spec(job.maze, "test"), 0).question
+    tree = ast.parse(readme.modules()["ask_server"])
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    solve = next(words for words in readme.commands() if words[0] == "solve")
+    asked = [text for text in texts if isinstance(text, str) and text.startswith("Moves")]
+    asked += [solve[solve.index("--question") + 1]]
+    assert len(asked) == 2
+    for question in asked:
+        (moves, rest), (_, right) = (" ".join(q.split()).split(". ", 1) for q in (question, worded))
+        assert rest == right and moves.startswith("Moves from the green start: ")
+        assert job.maze.min_moves <= moves.count(",") + 1 <= job.maze.max_moves
+    assert "asker.rows(" in readme.modules()["ask_here"]

@@ -1,6 +1,13 @@
-"""What the known accelerators can do at most."""
+"""Which devices there are, and what the known ones can do at most."""
+
+import glob
+import importlib.util
+import os
+from collections.abc import Mapping
 
 import jax
+
+from vilasr_jax.errors import ConfigError
 
 # bfloat16 FLOP a second of one JAX device, by `device_kind`; the vendors' figures.
 _PEAK_FLOPS = {
@@ -13,6 +20,39 @@ _PEAK_FLOPS = {
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
 }
+
+
+_CUDA = ("jax_cuda12_plugin", "jax_cuda13_plugin")  # packages, of which one drives NVIDIA GPUs
+
+
+def has_tpu() -> bool:
+    """Whether this machine carries TPU chips, and the library that drives them."""
+    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def check_devices(environ: Mapping[str, str] = os.environ) -> None:
+    """Opens the devices, after `join` where the job has several processes.
+
+    Raises:
+      ConfigError: JAX_PLATFORMS (or the machine) names a kind of device that there is none of.
+    """
+    asked = environ.get("JAX_PLATFORMS", "")
+    names = asked.split(",")
+    reason = ""
+    if "tpu" in names and not has_tpu():  # looking for one could take minutes
+        reason = "there is no TPU chip here, or libtpu is not installed"
+    elif "cuda" in names and not any(map(importlib.util.find_spec, _CUDA)):
+        reason = "jax[cuda13], which drives NVIDIA GPUs, is not installed"
+    else:
+        try:
+            jax.devices()
+        except Exception as error:  # RuntimeError and AssertionError at least
+            reason = " ".join(str(error).split()) or type(error).__name__
+    if reason:
+        cure = "leave JAX_PLATFORMS out to take what there is" if asked else "JAX_PLATFORMS=cpu does without"
+        where = f"JAX_PLATFORMS={asked}" if asked else "JAX"
+        raise ConfigError(f"{where} finds no device ({reason}); {cure}")
 
 
 def peak_flops() -> float | None:

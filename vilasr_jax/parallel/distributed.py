@@ -3,7 +3,8 @@
 Three ways, tried in this order:
 
 - VILASR_COORDINATOR=HOST:PORT, VILASR_NUM_PROCESSES=N and VILASR_PROCESS_ID=I name the others; this is what
-  `launch/local_pod.sh` sets, and what serves on a cluster of one's own.
+  `launch/local_pod.sh` sets, and what serves on a cluster of one's own. HOST:PORT is process 0, which the
+  others wait for; VILASR_START_SECONDS changes how long (20).
 - On a Cloud TPU VM or a GKE TPU node JAX finds them by itself (`jax.distributed.initialize` without
   arguments). VILASR_DISTRIBUTED=0 turns that off, for a single host of a pod.
 - Otherwise the process is alone.
@@ -15,18 +16,20 @@ checkpoint.
 
 from __future__ import annotations
 
-import glob
-import importlib.util
 import os
+import socket
+import time
 from collections.abc import Mapping
 
 import jax
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.parallel.devices import has_tpu
 
 HEARTBEAT_SECONDS = 30  # without a sign of life before a process counts as dead
 SHUTDOWN_SECONDS = 30  # that a process which is done waits for the others
-START_SECONDS = 600  # that all processes may take to appear
+START_SECONDS = 600  # that all processes may take to appear, once the coordinator answers
+ANSWER_SECONDS = 20  # that the coordinator may take to answer
 _NAMES = ("VILASR_COORDINATOR", "VILASR_NUM_PROCESSES", "VILASR_PROCESS_ID")
 
 
@@ -36,18 +39,57 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
     A second call does nothing.
 
     Raises:
-      ConfigError: the environment names the other processes only in part, or wrongly.
+      ConfigError: the environment names the other processes only in part, or wrongly, or they do not answer.
     """
     if jax.distributed.is_initialized():
         return
     given = explicit(environ)
+    if given is not None:
+        wait_for_coordinator(given["coordinator_address"], given["process_id"], _answer_seconds(environ))
     if given is not None or on_tpu_host(environ):
-        jax.distributed.initialize(
-            **(given or {}),
-            initialization_timeout=START_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        )
+        try:
+            jax.distributed.initialize(
+                **(given or {}),
+                initialization_timeout=START_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+            )
+        except (RuntimeError, ValueError) as error:
+            line = " ".join(str(error).split())
+            raise ConfigError(f"the job's processes did not find each other ({line})") from error
+
+
+def wait_for_coordinator(address: str, process: int, seconds: float) -> None:
+    """Waits until process 0 listens at HOST:PORT; process 0 itself only looks the name up.
+
+    Raises:
+      ConfigError: it does not within so many seconds.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    end, reason = time.monotonic() + seconds, ""
+    while (left := end - time.monotonic()) > 0:
+        try:
+            if process == 0:
+                socket.getaddrinfo(host, int(port))
+            else:
+                socket.create_connection((host, int(port)), timeout=min(left, 5)).close()
+            return
+        except OSError as error:
+            reason = error.strerror or str(error)
+        time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+    raise ConfigError(
+        f"VILASR_COORDINATOR={address} does not answer within {seconds:g} seconds ({reason}); "
+        "start process 0 there, or let it have more time with VILASR_START_SECONDS"
+    )
+
+
+def _answer_seconds(environ: Mapping[str, str]) -> float:
+    given = environ.get("VILASR_START_SECONDS") or str(ANSWER_SECONDS)
+    try:
+        return float(given)
+    except ValueError:
+        raise ConfigError(f"VILASR_START_SECONDS={given} must be a number of seconds") from None
 
 
 def explicit(environ: Mapping[str, str]) -> dict[str, str | int] | None:
@@ -60,8 +102,11 @@ def explicit(environ: Mapping[str, str]) -> dict[str, str | int] | None:
     coordinator, count, number = values.values()
     if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
         raise ConfigError(f"VILASR_PROCESS_ID={number} must be a number below VILASR_NUM_PROCESSES={count}")
-    if not coordinator.rpartition(":")[2].isdecimal():
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"VILASR_COORDINATOR={coordinator}: give HOST:PORT of process 0")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ConfigError(f"VILASR_COORDINATOR={coordinator}: put brackets around IPv6, as in [::1]:8476")
     return {"coordinator_address": coordinator, "num_processes": int(count), "process_id": int(number)}
 
 
@@ -69,5 +114,4 @@ def on_tpu_host(environ: Mapping[str, str]) -> bool:
     """Whether this machine carries TPU chips that JAX will use."""
     if environ.get("VILASR_DISTRIBUTED") == "0" or environ.get("JAX_PLATFORMS", "tpu") not in ("", "tpu"):
         return False
-    has_chips = bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
-    return has_chips and importlib.util.find_spec("libtpu") is not None
+    return has_tpu()
