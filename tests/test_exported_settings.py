@@ -91,7 +91,9 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
     solved = [solve([str(path)], "Where?", folder, tmp_path / "out") for folder in (workdir, workdir / "hf")]
     np.testing.assert_array_equal(solved[0].tokens, solved[1].tokens)
     assert solved[0].images[-1].tobytes() == solved[1].images[-1].tobytes()
-    ours, theirs = (make_worker(open_model(folder), Limits(slots=2)) for folder in (workdir, workdir / "hf"))
+    models = [open_model(folder) for folder in (workdir, workdir / "hf")]
+    assert [model.config.dtype for model in models] == ["float32", "float32"]
+    ours, theirs = (make_worker(model, Limits(slots=2)) for model in models)
     for name in ("settings", "pixels", "sampling"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert theirs.pixels == (784, 84 * 84) and theirs.settings.max_turns == 5
