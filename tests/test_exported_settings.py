@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -110,10 +111,16 @@ def test_evaluation_and_questions_share_one_setting(workdir):
 
 
 def test_settings_travel_with_a_converted_folder(workdir, tmp_path):
-    convert_from_hf(workdir / "hf", tmp_path / "orbax")
+    shutil.copytree(workdir / "hf", tmp_path / "own")
+    settings = json.loads((tmp_path / "own" / SETTINGS_FILE).read_text())
+    settings["drawing"]["prompt"] = "prompt.json"
+    (tmp_path / "own" / SETTINGS_FILE).write_text(json.dumps(settings))
+    (tmp_path / "own" / "prompt.json").write_text(json.dumps({"system": "Look.", "name": "own"}))
+    convert_from_hf(tmp_path / "own", tmp_path / "orbax")
     convert_to_hf(tmp_path / "orbax", tmp_path / "hf")
-    model, before = open_model(tmp_path / "hf"), open_model(workdir / "hf")
+    model, before = open_model(tmp_path / "hf"), open_model(tmp_path / "own")
     assert model.job == before.job and model.config == before.config
+    assert model.prompts == before.prompts and model.prompts.system == "Look."
 
 
 def test_other_folders_are_asked_as_published(workdir, tmp_path):
@@ -128,6 +135,9 @@ def test_other_folders_are_asked_as_published(workdir, tmp_path):
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: min_pixels='few'"):
         open_model(tmp_path / "hf")
     path.unlink()
+    (tmp_path / "hf" / SETTINGS_FILE).write_text('{"drawing": {"prompt": "prompt.json"}}')
+    with pytest.raises(CheckpointError, match=r"hf/prompt\.json: missing"):
+        open_model(tmp_path / "hf")
     (tmp_path / "hf" / SETTINGS_FILE).write_text('{"drawing": {"stile": "maze"}}')
     with pytest.raises(CheckpointError, match=rf"{SETTINGS_FILE}: config\.drawing\.stile"):
         open_model(tmp_path / "hf")

@@ -98,7 +98,7 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if job.drawing.prompt not in PROMPTS and not own:
-        _warn_of_our_words(folder)
+        raise CheckpointError(f"{folder / FILE}: missing; {SETTINGS_FILE} says that it holds the prompt")
     prompts = PROMPTS.get(job.drawing.prompt, prompts)
     return (job if limits is None else dataclasses.replace(job, image=ImageSection(*limits))), prompts
 

@@ -152,7 +152,7 @@ def test_text_and_pictures_keep_their_order():
     ask = read(user(TEXT, IMAGE, right, IMAGE))
     assert (ask.captions, ask.question) == (("", "Right view:"), "Where?")
     white = [Image.new("RGB", (56, 28), "white")] * 2
-    for prompt in ("short", "published"):
+    for prompt in ("short", "vilasr_jax"):
         session = DrawingSession(
             white, "Where?", settings=DrawingSettings(prompt=prompt), captions=("Left view:", "Right view:")
         )

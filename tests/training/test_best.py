@@ -44,7 +44,8 @@ def test_evaluation_and_export_read_the_same_step(tmp_path, monkeypatch, best):
 
     monkeypatch.setattr(jobs, "load_stage", load)
     monkeypatch.setattr(jobs, "last_stage", lambda context: "rl")
-    monkeypatch.setattr(jobs, "_evaluations", lambda *args: {tmp_path / "eval": ([], 0)})
+    evaluation = jobs.Evaluation(tmp_path / "eval", {"stage": "untrained", "step": 0}, list)
+    monkeypatch.setattr(jobs, "evaluations", lambda context: [evaluation])
     monkeypatch.setattr(jobs, "_evaluate", lambda *args: None)
     monkeypatch.setattr(jobs, "to_host", lambda params: params)
     monkeypatch.setattr(jobs, "export_hf", lambda *args, **options: None)
