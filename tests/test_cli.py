@@ -274,3 +274,11 @@ def test_in_a_process_of_its_own(tmp_path):
     )
     refused((done.returncode, done.stdout, done.stderr), "nothing")
     assert not (tmp_path / "W").exists()
+
+
+def test_config_prints_what_would_run_and_the_defaults(run, tmp_path):
+    code, out, _ = run("config", CONFIG, "--config.rl.steps=7", f"--json={tmp_path / 'c.json'}")
+    assert code == 0
+    lines = out.splitlines()
+    assert "rl.steps = 7  # default: 1000" in lines and "seed = 0" in lines
+    assert json.loads((tmp_path / "c.json").read_text())["rl.steps"] == {"value": 7, "default": 1000}

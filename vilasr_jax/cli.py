@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from vilasr_jax.config import JobConfig, from_config_dict
+from vilasr_jax.config import JobConfig, differences, from_config_dict
 from vilasr_jax.errors import STOPPED, ConfigError, Stopped, UserError
 from vilasr_jax.files import write_json
 from vilasr_jax.usage import HELP
@@ -73,6 +73,7 @@ USAGE = """vilasr COMMAND [--config=configs/X.py] [--config.key=value ...] [--wo
   convert from-hf SRC DST   a Hugging Face folder to an Orbax checkpoint
   convert to-hf SRC DST     and back
   plan --topology=v5e:8x8   compiles the config's steps for a TPU slice, without one: memory, traffic, time
+  config --config=X.py      every value that would run, and the defaults that it differs from
   report WORKDIR            the HTML page of a run
   bench learn               the controls and seeds of a config, in one table
   bench soft                a cold start with and without the soft drawing term, seed by seed
@@ -286,6 +287,15 @@ def _data_import(words: list[str]) -> None:
     _save(index)
 
 
+def _config(words: list[str]) -> None:
+    _no_words(words)
+    found = differences(_read_config())
+    for key, (value, default) in found.items():
+        note = "" if value == default else f"  # default: {default!r}"
+        print(f"{key} = {value!r}{note}")
+    _save({key: {"value": value, "default": default} for key, (value, default) in found.items()})
+
+
 def _serve(words: list[str]) -> None:
     if lacking := [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
         needed = 'pip install "vilasr-jax[serve]"'
@@ -440,6 +450,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "serve": _serve,
     "convert": _convert,
     "plan": _plan,
+    "config": _config,
     "report": _report,
     "bench": _bench,
 }

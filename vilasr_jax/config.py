@@ -373,6 +373,25 @@ def to_dict(job: Any) -> dict:
     }
 
 
+def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested dicts as one, by dotted key.
+
+    >>> flatten({"rl": {"steps": 9}, "seed": 0})
+    {'rl.steps': 9, 'seed': 0}
+    """
+    items: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{path}.{key}" if path else key
+        items |= flatten(value, name) if isinstance(value, dict) else {name: value}
+    return items
+
+
+def differences(job: JobConfig) -> dict[str, tuple[Any, Any]]:
+    """Every key of a job: its value, and the default's (None for a key that the defaults do not have)."""
+    defaults = flatten(to_dict(JobConfig()))
+    return {key: (value, defaults.get(key)) for key, value in flatten(to_dict(job)).items()}
+
+
 def to_config_dict(job: JobConfig) -> ml_collections.ConfigDict:
     """The locked `ConfigDict` a config file returns."""
     return ml_collections.ConfigDict(to_dict(job)).lock()

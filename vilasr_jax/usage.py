@@ -133,6 +133,14 @@ at a time: memory stays far below the size of the model.
 Example
   vilasr convert from-hf Qwen2.5-VL-7B-Instruct checkpoints/7b
 """,
+    "config": """vilasr config --config=FILE [--config.KEY=VALUE ...] [--json=FILE]
+
+Prints every value of a config as it would run, one `KEY = VALUE` a line, and beside those
+that differ from the defaults the default.
+
+Example
+  vilasr config --config=configs/rl_7b.py:v5e-64
+""",
     "report": """vilasr report WORKDIR
 
 Writes WORKDIR/report.html anew from what is in the workdir: one file that loads

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.config import JobConfig, from_config_dict, to_dict
+from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import is_writer
@@ -52,10 +52,10 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
         raise ConfigError(f"{workdir} is a file; give a folder for --workdir")
     if not path.exists():
         return job
-    before, now = _flat(_read(path)), _flat(_plain(job))
+    before, now = flatten(_read(path)), flatten(_plain(job))
     if same_prompt(job, workdir, before.get("drawing.prompt")):
         before["drawing.prompt"] = now["drawing.prompt"]
-    defaults = _flat(_plain(JobConfig()))
+    defaults = flatten(_plain(JobConfig()))
     for key in now.keys() & defaults.keys() - before.keys():  # a key that did not exist yet
         if not key.startswith(_OPEN):
             before[key] = EARLIER.get(key, defaults[key])
@@ -117,11 +117,3 @@ def _read(path: Path) -> dict[str, Any]:
         return values
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is no config of a run ({error}); choose another --workdir") from None
-
-
-def _flat(tree: dict, path: str = "") -> dict[str, Any]:
-    items: dict[str, Any] = {}
-    for key, value in tree.items():
-        where = f"{path}.{key}" if path else key
-        items |= _flat(value, where) if isinstance(value, dict) else {where: value}
-    return items

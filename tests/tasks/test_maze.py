@@ -24,7 +24,7 @@ from vilasr_jax.tasks.maze import (
     template_phrases,
     text_trace,
 )
-from vilasr_jax.tasks.maze.generate import STEPS
+from vilasr_jax.tasks.maze.maze import STEPS
 from vilasr_jax.tasks.maze.picture import centre
 from vilasr_jax.tasks.phrases import message_texts
 from vilasr_jax.tasks.splits import SPLITS

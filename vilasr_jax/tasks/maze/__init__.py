@@ -1,8 +1,8 @@
 """Maze navigation: moves that walls may block, and four lettered cells, one of them the end."""
 
-from vilasr_jax.tasks.maze.generate import Maze as Maze
 from vilasr_jax.tasks.maze.generate import make_maze as make_maze
 from vilasr_jax.tasks.maze.generate import make_maze_row as make_maze_row
+from vilasr_jax.tasks.maze.maze import Maze as Maze
 from vilasr_jax.tasks.maze.perception import KINDS as KINDS
 from vilasr_jax.tasks.maze.perception import perception_example as perception_example
 from vilasr_jax.tasks.maze.phrases import corpus as corpus

@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Line, get_style, render
-from vilasr_jax.tasks.maze.generate import STEPS, Cell, Maze, make_maze
+from vilasr_jax.tasks.maze.generate import make_maze
+from vilasr_jax.tasks.maze.maze import STEPS, Cell, Maze
 from vilasr_jax.tasks.maze.picture import centre, draw_maze
 from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
 from vilasr_jax.tasks.maze.traces import OPEN, WALL

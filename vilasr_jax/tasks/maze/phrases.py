@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import PROMPTS, get_prompts
 from vilasr_jax.tasks.maze import generate, perception, traces
-from vilasr_jax.tasks.maze.generate import STEPS, make_maze_row
+from vilasr_jax.tasks.maze.generate import make_maze_row
+from vilasr_jax.tasks.maze.maze import STEPS
 from vilasr_jax.tasks.maze.perception import KINDS, perception_example
 from vilasr_jax.tasks.maze.spec import MazeSpec
 from vilasr_jax.tasks.phrases import ERRORS, SHORT, common_phrases, longest_first, message_texts

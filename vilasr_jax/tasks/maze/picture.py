@@ -3,19 +3,15 @@
 A wall's pixels lie half in each of its two cells, so that each cell's vision token sees its own side of it.
 """
 
-from typing import TYPE_CHECKING
-
 from PIL import Image, ImageDraw
 
 from vilasr_jax.tasks.glyphs import glyph
+from vilasr_jax.tasks.maze.maze import Maze
 from vilasr_jax.tasks.maze.spec import Look
-
-if TYPE_CHECKING:
-    from vilasr_jax.tasks.maze.generate import Maze
 
 
 def draw_maze(
-    maze: "Maze", cell: int, look: Look, goal: tuple[int, int] | None = None
+    maze: Maze, cell: int, look: Look, goal: tuple[int, int] | None = None
 ) -> Image.Image:
     """The RGB picture, `grid * cell` pixels square; `goal` is the cell of a red diamond."""
     side = maze.grid * cell

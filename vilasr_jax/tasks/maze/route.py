@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
-from vilasr_jax.tasks.maze.generate import LETTERS, STEPS, Cell, Maze, random_walls
+from vilasr_jax.tasks.maze.generate import random_walls
+from vilasr_jax.tasks.maze.maze import LETTERS, STEPS, Cell, Maze
 from vilasr_jax.tasks.maze.picture import centre, draw_maze
 from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
 from vilasr_jax.tasks.maze.traces import OPEN, WALL

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vilasr_jax.tasks.maze.generate import STEPS, Cell, Maze
+from vilasr_jax.tasks.maze.maze import STEPS, Cell, Maze
 from vilasr_jax.tasks.maze.picture import centre
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.words import GOOD, WRONG, answer_turn, line_turn, point
