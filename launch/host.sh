@@ -55,6 +55,9 @@ fi
 # Collectives overlap with compute; windowed einsum would cut tensor parallelism into thousands of small permutes.
 export LIBTPU_INIT_ARGS="${LIBTPU_INIT_ARGS:---xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000}"
 
+# Hosts of a slice start minutes apart, after a preemption above all.
+export VILASR_START_SECONDS="${VILASR_START_SECONDS:-600}"
+
 python="${VILASR_PYTHON:-.venv/bin/python}"
 if $dry; then
     echo "$python -m vilasr_jax.cli ${words[*]}"
@@ -74,9 +77,11 @@ for ((attempt = 0; ; attempt++)); do
     done
     case "$code" in
         0) exit 0 ;;
-        2) # the user's input: trying again would not help
-            echo "host $(hostname): the command was refused; see the line above" >&2
-            exit 2
+        2) # the user's input: trying again would not help; after a failure it may be a device still taken
+            if ((attempt == 0)); then
+                echo "host $(hostname): the command was refused; see the line above" >&2
+                exit 2
+            fi
             ;;
         130 | 143)
             echo "host $(hostname): asked to stop; the same command goes on from the last checkpoint" >&2

@@ -72,10 +72,25 @@ def test_reflect_and_rl_never_ask_the_same_unless_told(tmp_path):
 
 @pytest.mark.parametrize("section, key, value, match", [
     ("rl", "epochs", 1.0, r"rl\.epochs counts passes over config\.data\.questions"),
+    ("rl", "refill", 2, r"rl\.epochs can't be counted with"),
     ("rl", "old_logprobs", "none", r"old_logprobs='none': choose one of rollout, trained"),
     ("reflect", "loss", "mean", r"reflect\.loss='mean'"),
     ("reflect", "epochs", -1.0, r"reflect\.epochs=-1"),
 ])  # fmt: skip
 def test_wrong_values_name_their_key(tmp_path, section, key, value, match):
     changed = dataclasses.replace(getattr(JOB, section), **{key: value})
-    refused(tmp_path, match, **{section: changed})
+    data = {}
+    if key == "refill":
+        changed = dataclasses.replace(changed, epochs=1.0)
+        data = {"data": DataSection(questions=(str(write_rows(tmp_path / "q", 3)),))}
+    refused(tmp_path, match, **{section: changed}, **data)
+
+
+def test_recorded_and_sampled_reflection_are_not_mixed(tmp_path):
+    data = DataSection(reflect_traces=("t",), reflect_questions=("q",))
+    refused(tmp_path, "are both given", data=data)
+
+
+def test_conversations_longer_than_a_packed_row_are_refused(tmp_path):
+    packing = dataclasses.replace(JOB.packing, tokens=400)
+    refused(tmp_path, r"480 is more than a packed row, config\.packing\.tokens=400", packing=packing)

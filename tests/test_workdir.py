@@ -56,3 +56,15 @@ def test_rewards_of_ones_own_are_compared(tmp_path):
 def test_the_quickstarts_losses_are_those_of_its_figures():
     job = read_config("configs/maze_tiny.py")
     assert (job.cold_start.loss, job.reflect.loss, job.rl.old_logprobs) == ("token_mean",) * 2 + ("rollout",)
+
+
+def test_a_stage_takes_its_own_data_or_what_was_named_before(tmp_path):
+    """Clearing one key of a stage while giving another is a choice, not something left out."""
+    open_workdir(with_data(reflect_traces=("rrs",)), tmp_path)
+    mine = resolve_job(with_data(reflect_questions=("q",)), tmp_path).data
+    assert (mine.reflect_traces, mine.reflect_questions) == ((), ("q",))
+    same = resolve_job(with_data(), tmp_path).data
+    assert (same.reflect_traces, same.reflect_questions) == (("rrs",), ())
+    (tmp_path / "reflect").mkdir()
+    with pytest.raises(ConfigError, match="reflect_questions"):
+        resolve_job(with_data(reflect_questions=("q",)), tmp_path)

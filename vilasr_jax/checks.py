@@ -125,15 +125,16 @@ def check_lengths(job: JobConfig) -> None:
     """What is sampled fits what is trained, prompts fit the engine, and the job says how to sample."""
     if job.engine.own_sampling:
         raise ConfigError("config.engine.own_sampling is for servers, whose requests say how to sample")
+    packed = bool(job.packing.tokens)
     for name in ("reflect", "rl"):
-        tokens, most = getattr(job, name).sampling.max_tokens, job.buckets.tokens[-1]
+        tokens = getattr(job, name).sampling.max_tokens
+        most = job.packing.tokens if packed else job.buckets.tokens[-1]
+        where = "the largest training bucket, config.buckets.tokens"
+        where = "a packed row, config.packing.tokens" if packed else where
         if name in job.stages and tokens > most:
-            raise ConfigError(
-                f"config.{name}.sampling.max_tokens={tokens} is more than the largest training bucket, "
-                f"config.buckets.tokens={most}"
-            )
+            raise ConfigError(f"config.{name}.sampling.max_tokens={tokens} is more than {where}={most}")
         images, most = job.drawing.max_images, job.buckets.images[-1]
-        if name in job.stages and images > most:
+        if name in job.stages and images > most and not packed:
             raise ConfigError(
                 f"config.drawing.max_images={images} is more than the largest training bucket, "
                 f"config.buckets.images={most}"
@@ -172,6 +173,11 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
             raise ConfigError("config.cold_start.perception_steps needs a family in config.tasks")
         if job.cold_start.validate_every:
             needs("benchmarks", "validation (config.cold_start.validate_every)")
+    if data.reflect_traces and data.reflect_questions:
+        raise ConfigError(
+            "config.data.reflect_traces and config.data.reflect_questions are both given: reflect trains on "
+            "recorded conversations or samples its own; clear one with ()"
+        )
     if "reflect" in stages:
         if data.reflect_traces:
             wanted["reflect_traces"] = "reflect"
@@ -183,6 +189,8 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
         needs("questions", "rl")
         if job.rl.epochs and not data.questions:
             raise ConfigError("config.rl.epochs counts passes over config.data.questions, which names none")
+        if job.rl.epochs and job.rl.refill:
+            raise ConfigError("config.rl.epochs can't be counted with config.rl.refill; give config.rl.steps")
         if job.rl.validate_every:
             needs("benchmarks", "validation (config.rl.validate_every)")
     if "synthesize" in stages:

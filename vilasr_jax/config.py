@@ -175,7 +175,7 @@ class ColdStartSection:
     loss: str = "conversation_mean"  # conversation_mean (published), token_mean
     accumulate: int = 1  # parts of a batch that go through the model one after the other
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
-    validate_every: int = 0  # steps; 0: only at the end
+    validate_every: int = 0  # steps; 0: never
     save_every: int = 100
 
 

@@ -18,13 +18,13 @@ from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checks import TRAINED, check
 from vilasr_jax.config import JobConfig
 from vilasr_jax.conversation_settings import exported_settings
-from vilasr_jax.errors import ConfigError
+from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer, to_host
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
-from vilasr_jax.tasks.stored import read_index
+from vilasr_jax.tasks.stored import folder_digest, read_index
 from vilasr_jax.training.cold_start import cold_start_stage, run_cold_start
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.grpo import rl_stage, run_rl
@@ -83,7 +83,7 @@ def unfinished(context: Context) -> list[str]:
     """The stages of the job that have something left to do."""
     names = [name for name in context.job.stages if name not in TRAINED or not _STAGE[name](context).done]
     if "eval" in names and not set(names) & set(TRAINED):
-        if all(is_evaluated(one.folder, one.of) for one in evaluations(context)):
+        if all(_finished(context, one) for one in evaluations(context)):
             names.remove("eval")
     return names
 
@@ -135,7 +135,7 @@ class Evaluation:
     """Questions for one model, and the folder that its answers and scores go to."""
 
     folder: Path
-    of: dict[str, Any]  # which model: {"stage", "step"}, and {"benchmark"} where it is an imported one
+    of: dict[str, Any]  # {"stage", "step"} of the model; {"benchmark", "digest"} of imported questions
     rows: Callable[[], Sequence[Row]] | Path  # made when they are asked; or an imported benchmark's folder
 
 
@@ -165,17 +165,28 @@ def evaluations(context: Context) -> list[Evaluation]:
             found.append(Evaluation(home / "blank_image", of, lambda: [blank(row) for row in test_rows()]))
             found.append(Evaluation(home / "ood", of, lambda: context.ood_rows(count)))
         if stage in (job.eval.benchmark_stages or (last,)):
-            for name, path in zip(job.data.benchmarks, job.data.folders("benchmarks"), strict=True):
-                mine = {**of, "benchmark": name}
-                done = [p.parent for p in (home / stage).glob("*/model.json") if is_evaluated(p.parent, mine)]
-                folder = done[0] if done else home / stage / read_index(Path(path))["format"]
-                found.append(Evaluation(folder, mine, Path(path)))
+            for path in map(Path, job.data.folders("benchmarks")):
+                found.append(_benchmark(home / stage, of, path))
+    if twice := [one.folder for one in found if [two.folder for two in found].count(one.folder) > 1]:
+        raise ConfigError(f"config.data.benchmarks: two of them would write to {twice[0]}; ask one at a time")
     return found
+
+
+def _benchmark(home: Path, of: dict[str, Any], path: Path) -> Evaluation:
+    """A benchmark's evaluation; one that is finished need not be there any more."""
+    if path.exists():
+        mine = {**of, "benchmark": path.name, "digest": folder_digest(path)}
+        return Evaluation(home / read_index(path)["format"], mine, path)
+    for note in home.glob(f"*/{MODEL}"):
+        mine = json.loads(note.read_text())
+        if mine == {**of, "benchmark": path.name, "digest": mine.get("digest")}:
+            return Evaluation(note.parent, mine, path)
+    raise DataError(f"config.data.benchmarks: {path} is not there")
 
 
 def evaluate_stages(context: Context, progress: Progress) -> None:
     """Answers and scores all `evaluations` that are not finished."""
-    todo = [one for one in evaluations(context) if not is_evaluated(one.folder, one.of)]
+    todo = [one for one in evaluations(context) if not _finished(context, one)]
     for stage, some in itertools.groupby(todo, lambda one: one.of["stage"]):
         if stage == "untrained" and not context.can_start_anew:
             source = context.job.model.init_from
@@ -187,6 +198,12 @@ def evaluate_stages(context: Context, progress: Progress) -> None:
             begin_evaluation(one.folder, one.of)
             _evaluate(context, progress, params, one)
         del params
+
+
+def _finished(context: Context, one: Evaluation) -> bool:
+    stage = one.of["stage"]
+    last = 0 if stage == "untrained" else _STAGE[stage](context).step()
+    return is_evaluated(one.folder, one.of, last)
 
 
 def model_of(context: Context, stage: str) -> dict[str, Any]:

@@ -18,20 +18,18 @@ FREE = (
     "stages", "data.root", "data.benchmarks", "eval.benchmark_stages", "eval.best", "engine", "mesh",
     "model.remat", "model.attention", "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
 )  # fmt: skip
-# Keys of the data, and the folder of the workdir that exists once they were used. Until then they may change,
-# and a later command need not repeat them.
-DATA = {
-    "data.traces": "cold_start",
-    "data.traces_share": "cold_start",
-    "data.traces_pixels": "cold_start",
-    "data.reflect_traces": "reflect",
-    "data.reflect_questions": "reflect",
-    "data.questions": "rl",
-    "data.questions_pixels": "reflect",
-    "data.share_questions": "reflect",
-    "data.synthesis_questions": "traces",
-    "data.benchmarks_pixels": "eval",
-}
+# Keys of the data that belong together, and the folder of the workdir that exists once they were used. Until
+# then they may change; a later command that gives none of them need not repeat them.
+DATA_GROUPS = (
+    ("cold_start", ("data.traces", "data.traces_share", "data.traces_pixels")),
+    ("reflect", ("data.reflect_traces", "data.reflect_questions")),
+    ("rl", ("data.questions",)),
+    ("reflect", ("data.questions_pixels",)),
+    ("reflect", ("data.share_questions",)),
+    ("traces", ("data.synthesis_questions",)),
+    ("eval", ("data.benchmarks_pixels",)),
+)
+DATA = tuple(key for _, keys in DATA_GROUPS for key in keys)
 # What runs did before a key existed, where that is not the key's default.
 EARLIER = {"cold_start.loss": "token_mean", "reflect.loss": "token_mean"}
 # Keys whose values are keys of the user's own.
@@ -59,13 +57,14 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
     for key in now.keys() & defaults.keys() - before.keys():  # a key that did not exist yet
         if not key.startswith(_OPEN):
             before[key] = EARLIER.get(key, defaults[key])
+    for folder, keys in DATA_GROUPS:
+        if all(now[key] == defaults[key] for key in keys):  # none is given
+            now |= {key: before[key] for key in keys}
+        elif not (workdir / folder).exists():
+            before |= {key: now[key] for key in keys}
     changed = []
     for key in before.keys() & now.keys():
-        if before[key] == now[key] or f"{key}.".startswith(tuple(f"{free}." for free in FREE)):
-            continue
-        if key in DATA and now[key] == defaults[key]:
-            now[key] = before[key]
-        elif key not in DATA or (workdir / DATA[key]).exists():
+        if before[key] != now[key] and not f"{key}.".startswith(tuple(f"{free}." for free in FREE)):
             changed.append(f"{key}: {before[key]!r} there, {now[key]!r} now")
     if unlike := sorted(before.keys() ^ now.keys()):
         changed.append(f"its keys are of another version: {', '.join(unlike[:3])}")

@@ -101,6 +101,14 @@ def test_reasons_to_stop():
     assert s.step(draw(line(), line("2"))).drawn == 1
 
 
+def test_what_is_not_drawn_for_want_of_room_is_no_correction():
+    s = session((140, 84), (140, 84), max_images=4)
+    assert s.step(draw(line("a"))).drawn == 1
+    reply = s.step(draw(line("a", 70), line("b", index=2)))
+    assert reply.drawn == 0 and "image" in reply.error
+    assert (s.events[-1]["corrected"], s.events[-1]["drawn"]) == (0, [])
+
+
 def test_at_the_image_limit_the_answer_is_asked_for():
     s = session(max_images=3)
     assert "no tool may be used" not in texts(s.step(draw(line("1"))).message)

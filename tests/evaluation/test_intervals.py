@@ -62,6 +62,10 @@ def test_intervals_over_seeds_are_students_t():
         assert [round(x, 1) for x in seed_interval(gains)] == pytest.approx(want, abs=0.11)
 
 
+def test_seeds_that_are_all_right_leave_wilsons_interval():
+    assert seed_interval([[1.0] * 4] * 3) == wilson_interval(4, 4)
+
+
 def test_seeds_that_agree_by_chance_leave_the_questions_interval():
     rng = np.random.default_rng(0)
     answers = (rng.random(400) < 0.8).astype(float)

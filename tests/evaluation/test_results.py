@@ -186,6 +186,24 @@ def test_lines_that_can_not_be_scored_count_as_wrong(tmp_path, line, part):
         read_results(tmp_path / "none.jsonl")
 
 
+def test_a_line_without_a_type_stops_a_mean_over_types():
+    said = "<answer>B</answer>"
+    lines = [published("multiple choice", said, "B", "route_planning", n) for n in range(9)]
+    lines.append({**lines[0], "id": "row-99", "original_question_type": None})
+    with pytest.raises(DataError, match="1 of 10 questions have no original_question_type"):
+        score_lines(lines, "vsi_bench")
+    assert score_lines(lines, "maze").table.overall.mean == 1
+
+
+def test_a_line_that_names_no_question_leaves_the_samples_of_others():
+    said = "<answer>B</answer>"
+    lines = [published("multiple choice", said, "B", "", n) for n in (0, 1) for _ in "ab"]
+    lines = [{**line, "id": line["question"]} for line in lines]
+    nameless = {"problem_type": "multiple choice", "answer": "B", "prediction": "B"}
+    scores = score_lines([*lines, nameless], "maze").to_dict()
+    assert scores["samples"] == 2 and scores["pass_at_k"]
+
+
 ANSWERED = {  # texts of a last turn, and the answer that all readers take
     "<think> a </think> Action: Answer\n<answer> B </answer>": "B",
     "<think> a </think> Action: Answer\n<answer> A </answer> No: <answer> B </answer>": "A",

@@ -7,6 +7,7 @@ import pytest
 
 from tests.training import samples
 from vilasr_jax.config import ColdStartSection
+from vilasr_jax.errors import DataError
 from vilasr_jax.processing import Budget
 from vilasr_jax.training.duration import conversations_per_row, plan_steps, stage_steps
 
@@ -17,8 +18,10 @@ def test_steps_follow_passes_over_the_data(tmp_path, capsys):
     assert plan_steps(tmp_path, section, "cold start", "35 conversations", 35, 8.0) == 14
     assert stage_steps(tmp_path, section) == 14
     assert "35 conversations; 14 steps of about 8, 3.2 passes" in capsys.readouterr().err
-    plan_steps(tmp_path, section, "cold start", "data that has grown", 70, 8.0)
-    assert stage_steps(tmp_path, section) == 14  # a restarted run ends with the same step
+    assert plan_steps(tmp_path, section, "cold start", "35 conversations", 35, 7.0, begun=True) == 14
+    with pytest.raises(DataError, match="began with 35 examples, and there are 70 now"):
+        plan_steps(tmp_path, section, "cold start", "data that has grown", 70, 8.0, begun=True)
+    assert plan_steps(tmp_path, section, "cold start", "data mended before step 1", 70, 8.0) == 27
 
 
 def test_many_passes_are_said(tmp_path, capsys):

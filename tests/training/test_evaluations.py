@@ -46,7 +46,9 @@ def test_scores_of_earlier_versions_are_kept_where_the_folder_says_whose(tmp_pat
         folder = tmp_path / "eval" / name
         finished(folder, RL)
         (folder / "model.json").unlink()
-        assert is_evaluated(folder, RL) is own
+        assert is_evaluated(folder, RL, last_step=4) is own
+        assert not is_evaluated(folder, RL, last_step=9)  # the best step's are not the last one's
+    assert not is_evaluated(tmp_path / "eval" / "rl", {**RL, "benchmark": "maze"}, last_step=4)
 
 
 def test_a_controls_heading_names_its_model():

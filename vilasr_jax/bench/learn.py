@@ -32,6 +32,7 @@ from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import print_summary
 from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.context import Context
+from vilasr_jax.training.duration import stage_steps
 from vilasr_jax.training.held_out import evaluate
 from vilasr_jax.training.sampled import TIMING
 from vilasr_jax.training.sft import train_sft
@@ -105,7 +106,7 @@ def more_sft(job: JobConfig, home: Path) -> Path:
 def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
     """The same model, seeing phase and training tokens, on another form of trace."""
     shorter = dataclasses.replace(job.cold_start, format=form, slip_share=0.0)
-    steps = job.cold_start.steps
+    steps = stage_steps(workdir.parent / "main" / "cold_start", job.cold_start) or job.cold_start.steps
     if not job.packing.tokens:  # a row is a conversation then, whatever its length
         drawn, short = (
             _mean_tokens(dataclasses.replace(job, cold_start=section), workdir)
@@ -117,7 +118,7 @@ def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
     job = dataclasses.replace(
         job,
         stages=("cold_start",),
-        cold_start=dataclasses.replace(shorter, steps=steps, validate_every=0),
+        cold_start=dataclasses.replace(shorter, steps=steps, epochs=0.0, validate_every=0),
         eval=dataclasses.replace(job.eval, sampling=sampling),
     )
     folder = workdir / "eval" / name

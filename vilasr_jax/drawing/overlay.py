@@ -85,7 +85,8 @@ class Overlay:
                 errors.append(f"item {number}: {error}")
         first, added, self._added = len(self.images), self._added, []
         if self.max_images is not None and first + len(self._touched) + len(added) > self.max_images:
-            return Applied((), self._corrected, self._repeated, tuple(errors), full=True)
+            self._annotations, self._newest = before
+            return Applied((), 0, 0, tuple(errors), full=True)
         try:
             bases = list(self._touched)
             new = [self._render(base) for base in bases]

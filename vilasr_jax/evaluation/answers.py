@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.evaluation.benchmarks import BenchmarkTable, benchmark_table, guess_benchmark
+from vilasr_jax.evaluation.benchmarks import BenchmarkTable, benchmark_table, guess_benchmark, is_typed
 from vilasr_jax.evaluation.evaluate import sample_scores
 from vilasr_jax.evaluation.scorers import READINGS, SCORERS, question_kind
 from vilasr_jax.files import split_lines
 from vilasr_jax.rewards.answers import tagged_answer
 
+NOT_ASKED = "not_asked"  # stop reason of a question that can't be read or is too large for the engine
+_NAMELESS = "line "  # begins the key of a line that does not say which question it is about
 BENCHMARKS = ("maze", "SpatialEval_spatialreal", "vsi_bench", "spar_bench", "mmsi_bench")
 
 
@@ -41,6 +43,7 @@ class ScoredRun:
       kinds: how many lines each scorer scored.
       unanswered: lines without an answer.
       broken: what is wrong with lines that could not be scored and count as wrong, each with its number.
+      not_asked: lines about questions that could not be asked, which count as wrong.
     """
 
     label: str
@@ -51,6 +54,7 @@ class ScoredRun:
     kinds: Mapping[str, int]
     unanswered: int
     broken: Sequence[str] = field(default_factory=tuple)
+    not_asked: int = 0
 
     @property
     def means(self) -> dict[str, float]:
@@ -74,7 +78,7 @@ class ScoredRun:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `scores.json`: the table, the scorers used, and pass@k where there are samples."""
         scorers = {kind: SCORERS[kind].__doc__.split(";")[0].split("\n")[0] for kind in self.kinds}
-        right = [[score == 1 for score in own] for own in self.scores.values()]
+        right = [[s == 1 for s in own] for key, own in self.scores.items() if not key.startswith(_NAMELESS)]
         return {
             **self.table.to_dict(),
             "reading": "published",
@@ -83,6 +87,7 @@ class ScoredRun:
             "scored": dict(self.kinds),
             "unanswered": self.unanswered,
             "counted_as_wrong": len(self.broken),
+            **({"lines_not_asked": self.not_asked} if self.not_asked else {}),
             **sample_scores(right),
         }
 
@@ -130,7 +135,13 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
     found = {str(meta.get("benchmark") or "") for meta in metas if isinstance(meta, dict)}
     said = found.pop() if len(found) == 1 else ""
     known = benchmark or said or guess_benchmark(filter(None, types.values()))
-    return ScoredRun(label, known, types, scores, lenient, kinds, unanswered, broken)
+    if is_typed(known) and (nameless := [key for key, kind in types.items() if not kind]):
+        raise DataError(
+            f"{name}: {len(nameless)} of {len(types)} questions have no original_question_type, over which "
+            f"{known} takes its means; the first: {nameless[0][:80]}"
+        )
+    not_asked = sum(isinstance(line, dict) and line.get("stop_reason") == NOT_ASKED for line in lines)
+    return ScoredRun(label, known, types, scores, lenient, kinds, unanswered, broken, not_asked)
 
 
 def read_results(path: str | os.PathLike, benchmark: str = "") -> ScoredRun:
@@ -188,5 +199,5 @@ def _key(line: Mapping[str, Any], number: int) -> str:
     if line.get("id") is not None:
         return str(line["id"])
     if line.get("question") is None:
-        return f"line {number}"
+        return f"{_NAMELESS}{number}"
     return json.dumps([line["question"], line.get("options"), line.get("image_path")])

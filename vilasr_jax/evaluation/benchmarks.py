@@ -96,6 +96,11 @@ class BenchmarkTable:
         return {"benchmark": self.benchmark, "overall": self.overall.to_dict(), **named}
 
 
+def is_typed(benchmark: str) -> bool:
+    """Whether a benchmark's overall score is a mean over its question types."""
+    return benchmark.lower().startswith(("vsi", "spar"))
+
+
 def benchmark_table(benchmark: str, rows: Iterable[tuple[str, float]]) -> BenchmarkTable:
     """The means of scored rows, each (question type, score of 0 to 1); rows without a type have "".
 

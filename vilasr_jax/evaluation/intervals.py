@@ -66,7 +66,11 @@ def seed_interval(values: Sequence[Sequence[float]], level: float = 0.95) -> tup
         student * float(means.std(ddof=1)) / math.sqrt(k),
         normal * float(questions.std(ddof=1)) / math.sqrt(len(questions)) if len(questions) > 1 else 0.0,
     )
-    return middle - half, middle + half
+    low, high = middle - half, middle + half
+    if np.isin(np.concatenate(values), (0.0, 1.0)).all():  # near 0 and 1 the normal interval is too narrow
+        wilson = wilson_interval(middle * len(questions), len(questions), level)
+        low, high = min(low, wilson[0]), max(high, wilson[1])
+    return low, high
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

@@ -33,6 +33,11 @@ def print_scores(run: ScoredRun, console: Console | None = None) -> None:
     if "pass_at_k" in scores:
         passed = ", ".join(f"pass@{k} {100 * value:.1f}" for k, value in scores["pass_at_k"].items())
         console.print(f"{scores['samples']} samples a question: {passed}")
+    if run.not_asked:
+        console.print(
+            f"{run.not_asked:,} lines are of questions that could not be asked (not readable, or larger than "
+            "the engine's buckets); they count as wrong"
+        )
     if run.unanswered:
         console.print(f"{run.unanswered:,} lines hold no answer and score 0")
     if run.broken:

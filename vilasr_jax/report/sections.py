@@ -109,6 +109,8 @@ def benchmark_tables(run: Run) -> str:
         rows = [_mean_row(*row) for row in means]
         unanswered = scores.get("unanswered")
         note = f"{unanswered:,} without an answer score 0." if _is_number(unanswered) and unanswered else ""
+        if _is_number(not_asked := scores.get("lines_not_asked")):
+            note += f" {not_asked:,} of them could not be asked."
         tables.append(
             f"<h3>{escape(title)}</h3>{_table(title, BENCHMARK_COLUMNS, rows)}"
             f'<p class="note">{note}</p>'

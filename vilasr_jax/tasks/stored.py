@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ from vilasr_jax.tasks.frames import IMAGE_MARK, fit_conversation, fit_question
 from vilasr_jax.tasks.rows import VIDEO_TYPES, Row
 
 INDEX = "index.json"
+_END = 1 << 16  # bytes of a shard's ends that its digest counts
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,20 @@ def read_index(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise DataError(f"{folder} holds no finished rows ({INDEX}); write them with `vilasr data import` first")
+
+
+def folder_digest(folder: str | Path) -> str:
+    """A short digest of a folder's index, and of both ends of its shards; the same wherever the folder is."""
+    index = read_index(Path(folder))
+    digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode())
+    for name in index["shards"]:
+        with (Path(folder) / name).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(str(size).encode())
+            for place in (0, max(0, size - _END)):
+                file.seek(place)
+                digest.update(file.read(_END))
+    return digest.hexdigest()[:16]
 
 
 def _shards(folder: Path) -> list[Path]:

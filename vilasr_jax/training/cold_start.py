@@ -75,8 +75,10 @@ def recorded_source(context: Context, use: str = "traces") -> Sequence[Encoded]:
         context.check_example(encode(row, _Decodable), f"row {row.id}")
 
     room = dataclasses.asdict(context.packing or context.buckets.largest)
-    limits = {"folders": getattr(context.job.data, use), "pixels": pixels, **room}
-    numbers, _ = usable_rows(stored, check, name=where, folder=context.workdir, limits=limits)
+    limits = {"data": context.imported.digest(use), "pixels": pixels, **room}
+    numbers = usable_rows(
+        stored, check, name=where, folder=context.workdir, limits=limits, purpose="trained on"
+    )
     return MappedSource(Selected(stored, numbers), encode)
 
 
@@ -150,8 +152,9 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
             )
     sources, weights = trace_sources(context)
     rate = section.batch * conversations_per_row(sources, weights, context.packing)
-    what, count = _describe(context, sources), len(sources[0])
-    stage.steps = plan_steps(stage.directory, section, stage.title, what, count, rate * weights[0])
+    what, count, rate = _describe(context, sources), len(sources[0]), rate * weights[0]
+    folder = stage.directory
+    stage.steps = plan_steps(folder, section, stage.title, what, count, rate, stage.begun)
     data = context.batches(
         [context.marked(source) for source in sources], weights, seed=job.seed + 1, batch=section.batch
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pickle
 import shutil
 import zlib
@@ -35,6 +36,7 @@ from vilasr_jax.models.qwen2_5_vl import (
     preset,
 )
 from vilasr_jax.parallel import (
+    any_host,
     barrier,
     gather,
     gather_bytes,
@@ -67,13 +69,20 @@ from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.tasks.stored import StoredRow
 from vilasr_jax.training import interrupt
+from vilasr_jax.training.duration import stage_steps
 from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.soft_drawing import SoftDrawing
-from vilasr_jax.training.usable import Fitting, usable_rows
+from vilasr_jax.training.usable import Fitting, check_some, usable_rows
 from vilasr_jax.training.wording import job_prompts
 
 # The key of config.data that names what a stage asks.
 QUESTIONS = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}
+# What is there once a stage has asked some: from then on the questions and their order stay.
+_BEGUN = {
+    "questions": "rl/checkpoints",
+    "reflect_questions": "reflect/samples",
+    "synthesis_questions": "traces",
+}
 
 
 class Context:
@@ -160,20 +169,27 @@ class Context:
         source = self.job.model.init_from
         if source and is_writer() and not self._kept_config.exists():
             self._kept_config.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._kept_config, read_json(epath.Path(source) / "config.json"))
+            decided = {"tie_word_embeddings": open_hf(source)[0].tie_word_embeddings}  # by the weights
+            values = read_json(epath.Path(source) / "config.json") | decided
+            if "text_config" in values:
+                values["text_config"] = values["text_config"] | decided
+            write_json(self._kept_config, values)
 
     @property
     def has_first_weights(self) -> bool:
         """Whether the first stage resumes from a checkpoint, so that `model.init_from` is not read again."""
-        parts = (self.workdir / "cold_start" / part / "checkpoints" for part in (".", "perception"))
-        saved = any(CheckpointStore(part).latest_step() is not None for part in parts if part.exists())
-        return saved and not self.job.cold_start.optimizer.lora_rank
+        section, folder = self.job.cold_start, self.workdir / "cold_start"
+        parts = [part / "checkpoints" for part in (folder, folder / "perception")]
+        steps = [CheckpointStore(part).latest_step() for part in parts if part.exists()]
+        if section.optimizer.lora_rank:  # the weights beside the factors are read until the stage is done
+            return bool(steps) and (steps[0] or 0) >= (stage_steps(folder, section) or math.inf)
+        return any(step is not None for step in steps)
 
     @property
     def can_start_anew(self) -> bool:
         """Whether the parameters before training can be made: random ones, or those of `model.init_from`."""
         source = self.job.model.init_from
-        return not source or epath.Path(source).is_dir()
+        return not any_host(bool(source) and not epath.Path(source).is_dir())
 
     @property
     def has_tokenizer(self) -> bool:
@@ -281,6 +297,8 @@ class Context:
 
         An example that can't be made or is too long is replaced by the next, and named in the log.
         """
+        for source in sources:
+            check_some(source, self.check_example)
         fitting = [Fitting(source, self.check_example) for source in sources]
         return batches(
             fitting, weights, seed=seed, batch=batch, buckets=self.buckets, packing=self.packing,
@@ -399,14 +417,15 @@ class Context:
                 engine.check(self._request(stored.row(*pixels, job.data.frames), 0, 1))
 
             limits = {
-                "folders": getattr(job.data, use),
+                "data": self.imported.digest(use),
                 "room": (sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images),
                 "pictures": (job.buckets.patches, *pixels, job.data.frames),
                 "drawing": to_dict(job.drawing),
             }
             rows, name = self.imported.stored[use], f"config.data.{use}"
-            numbers, _ = usable_rows(
-                rows, check, name=name, folder=self.workdir, limits=limits, purpose="asked"
+            begun = (self.workdir / _BEGUN.get(use, "eval")).exists()
+            numbers = usable_rows(
+                rows, check, name=name, folder=self.workdir, limits=limits, purpose="asked", begun=begun
             )
             self._usable_numbers[use] = np.array(numbers)
         return self._usable_numbers[use]

@@ -33,7 +33,15 @@ def stage_steps(folder: Path, section: StageSection) -> int | None:
     return json.loads((folder / FILE).read_text())["steps"] if (folder / FILE).exists() else None
 
 
-def plan_steps(folder: Path, section: StageSection, title: str, what: str, examples: int, rate: float) -> int:
+def plan_steps(
+    folder: Path,
+    section: StageSection,
+    title: str,
+    what: str,
+    examples: int,
+    rate: float,
+    begun: bool = False,
+) -> int:
     """Fixes and prints the steps of a stage that begins.
 
     Args:
@@ -43,8 +51,19 @@ def plan_steps(folder: Path, section: StageSection, title: str, what: str, examp
       what: what it learns from, for the line that is printed.
       examples: how many there are; 0: new ones without end.
       rate: of them a step takes, on average.
+      begun: a step is saved already; the number stays.
+
+    Raises:
+      DataError: the stage has begun with another number of examples.
     """
-    if not (folder / FILE).exists():
+    known = json.loads((folder / FILE).read_text()) if (folder / FILE).exists() else None
+    if begun and known and known["examples"] != examples:
+        raise DataError(
+            f"{title}: began with {known['examples']:,} examples, and there are {examples:,} now ({what}); "
+            "restore the data, or choose another --workdir"
+        )
+    barrier("steps before")  # all have read it
+    if known is None or not begun:
         steps = math.ceil(section.epochs * examples / rate) if section.epochs else section.steps
         note = {"steps": max(steps, 1), "examples": examples, "examples_per_step": round(rate, 2)}
         if is_writer():

@@ -53,7 +53,8 @@ def run_rl(context: Context, params: Any, progress: Progress) -> Any:
     if stage.done:
         return stage.load_params(context.abstract_params)
     questions, what = context.question_source("rl")
-    stage.steps = plan_steps(stage.directory, section, stage.title, what, questions, section.prompts)
+    folder, rate = stage.directory, section.prompts
+    stage.steps = plan_steps(folder, section, stage.title, what, questions, rate, stage.begun)
     updates = stage.steps * section.updates
     optimizer = make_optimizer(section.optimizer, updates)
     schedule = make_schedule(section.optimizer, updates)

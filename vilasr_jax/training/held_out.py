@@ -20,6 +20,7 @@ from vilasr_jax.config import to_dict
 from vilasr_jax.drawing.prompts import get_prompts
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
+from vilasr_jax.evaluation.answers import NOT_ASKED
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
 from vilasr_jax.rollout import Trajectory
@@ -28,20 +29,27 @@ from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.usable import LOGGED
 
-UNASKED = "not_asked"  # stop reason of a question that can't be read or is too large for the engine
-
 SCORES, MODEL, PICTURES = "scores.json", "model.json", "images"
 
 
-def is_evaluated(folder: Path, of: dict[str, Any]) -> bool:
-    """Whether `folder` holds the finished scores of the model `of` ({"stage", "step"})."""
-    return (folder / SCORES).exists() and _evaluated(folder, of) == of
+def is_evaluated(folder: Path, of: dict[str, Any], last_step: int | None = None) -> bool:
+    """Whether `folder` holds the finished scores of the model `of` ({"stage", "step"}).
+
+    Earlier versions did not note the model: what they wrote in a folder called like the stage is of its
+    `last_step`. Their benchmark scores are made again, as they were read leniently.
+    """
+    if not (folder / SCORES).exists():
+        return False
+    if (folder / MODEL).exists():
+        return json.loads((folder / MODEL).read_text()) == of
+    return folder.name == of["stage"] and of["step"] == last_step and "benchmark" not in of
 
 
 def begin_evaluation(folder: Path, of: dict[str, Any]) -> None:
     """Notes in `folder` which model is evaluated there; results of another one are deleted, not continued."""
     if is_writer():
-        if folder.exists() and _evaluated(folder, of) != of:
+        note = folder / MODEL
+        if folder.exists() and not (note.exists() and json.loads(note.read_text()) == of):
             for path in folder.iterdir():
                 if path.is_file():
                     path.unlink()
@@ -49,16 +57,6 @@ def begin_evaluation(folder: Path, of: dict[str, Any]) -> None:
                     shutil.rmtree(path)
         write_json(folder / MODEL, of)
     barrier("evaluation")
-
-
-def _evaluated(folder: Path, of: dict[str, Any]) -> dict[str, Any] | None:
-    """Which model the results in `folder` are of, or will be.
-
-    Earlier versions did not note it; what they wrote in a folder called like the stage is the stage's.
-    """
-    if (folder / MODEL).exists():
-        return json.loads((folder / MODEL).read_text())
-    return of if of["stage"] in (folder.name, folder.parent.name) else None
 
 
 def evaluate(
@@ -222,13 +220,13 @@ def _unasked(context: Context, rows: Sequence[Row], number: int, sample: int) ->
     tokens, mask = none.astype(np.int32), none.astype(bool)
     plain = context.requests([row])[0].row
     return Trajectory(
-        f"{row.id}/{sample}", tokens, mask, none.astype(np.float32), [], [], UNASKED, 0, 0, plain
+        f"{row.id}/{sample}", tokens, mask, none.astype(np.float32), [], [], NOT_ASKED, 0, 0, plain
     )
 
 
 def _left_out(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The questions that could not be asked, for the scores."""
-    ids = list(dict.fromkeys(line["id"] for line in lines if line["stop_reason"] == UNASKED))
+    ids = list(dict.fromkeys(line["id"] for line in lines if line["stop_reason"] == NOT_ASKED))
     return {"not_asked": {"count": len(ids), "first": ids[:LOGGED]}} if ids else {}
 
 

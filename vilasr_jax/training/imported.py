@@ -12,7 +12,7 @@ import numpy as np
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks import Row
-from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index, sample_texts
+from vilasr_jax.tasks.stored import DecodedRows, StoredRows, folder_digest, read_index, sample_texts
 
 # The keys that name folders, and for each the key of its images' largest area.
 USES = ("traces", "reflect_traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
@@ -57,6 +57,10 @@ class Imported:
                 f"config.data.{use}, for {stage}: row {first.id} is a question without a recorded "
                 "conversation"
             )
+
+    def digest(self, use: str) -> str:
+        """Of what a key's folders hold (see `tasks.stored.folder_digest`)."""
+        return "".join(map(folder_digest, self.job.data.folders(use)))
 
     @staticmethod
     def origin(folder: str) -> str:

@@ -90,8 +90,8 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
         sources += others
         weights += [(1 - section.kept_share) * share for share in shares]
     rate = section.batch * conversations_per_row(sources, weights, context.packing)
-    folder = stage.directory
-    stage.steps = plan_steps(folder, section, stage.title, what, len(kept), rate * section.kept_share)
+    folder, rate = stage.directory, rate * section.kept_share
+    stage.steps = plan_steps(folder, section, stage.title, what, len(kept), rate, stage.begun)
     sources = [context.marked(source) for source in sources]
     data = context.batches(sources, weights, seed=job.seed + 2, batch=section.batch)
     return train_sft(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 
 from vilasr_jax.errors import DataError
@@ -26,6 +27,8 @@ from vilasr_jax.processing import Encoded
 FOLDER = "left_out"  # in a workdir: a file for each key of config.data
 TRIES = 1000  # examples in a row that may be unusable before a stage gives up
 LOGGED = 5  # of those left out
+SAMPLE = 32  # examples of a source that are looked at before a stage begins
+MOST_UNUSABLE = 0.1  # of them
 
 
 def usable_rows(
@@ -36,8 +39,9 @@ def usable_rows(
     folder: Path,
     limits: Any,
     purpose: str = "used",
-) -> tuple[list[int], dict[str, Any]]:
-    """The numbers of the rows for which `check` raises no DataError, and a note on the others.
+    begun: bool = False,
+) -> list[int]:
+    """The numbers of the rows for which `check` raises no DataError; a note names the others.
 
     The note, {"rows", "count", "left_out": [{"number", "id", "reason"}]}, is kept in `folder` and read from
     there when rows and limits are the same. Every process checks its share; all must call this.
@@ -49,6 +53,7 @@ def usable_rows(
       folder: the run's; the note goes to `<folder>/left_out/<last part of the name>.json`.
       limits: JSON-able, all else that the answer depends on.
       purpose: what the rows are for, for messages: "asked", "trained on".
+      begun: the stage has taken steps; the note stays, so that it goes on in the same order.
 
     Raises:
       DataError: no row can be used.
@@ -56,7 +61,8 @@ def usable_rows(
     path = folder / FOLDER / f"{name.rpartition('.')[2]}.json"
     key = json.loads(json.dumps({"rows": len(rows), "limits": limits}))
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if {k: kept.get(k) for k in key} != key:
+    same = {k: kept.get(k) for k in key} == key
+    if not same and not (begun and kept.get("rows") == len(rows)):
         mine = range(jax.process_index(), len(rows), jax.process_count())
         with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
             found = [line for line in pool.map(lambda n: _refusal(rows, n, check), mine) if line]
@@ -74,7 +80,7 @@ def usable_rows(
         reason = note["left_out"][0]["reason"]
         raise DataError(f"{name}: none of {len(rows)} rows can be {purpose}; the first: {reason}")
     gone = {line["number"] for line in note["left_out"]}
-    return [number for number in range(len(rows)) if number not in gone], note
+    return [number for number in range(len(rows)) if number not in gone]
 
 
 def _refusal(rows: Sequence, number: int, check: Callable[[Any], None]) -> dict[str, Any] | None:
@@ -94,6 +100,25 @@ def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
         first = [line["id"] for line in note["left_out"][:LOGGED]]
         notes[path.stem] = {"rows": note["rows"], "count": note["count"], "first": first}
     return notes
+
+
+def check_some(source: Sequence[Encoded], check: Callable[[Encoded], None]) -> None:
+    """Looks at some examples of a source, the same ones each time, before a stage takes its first step.
+
+    Raises:
+      DataError: more than one in ten can't be made or is too long: what would be trained on is not what was
+        asked for.
+    """
+    count = min(len(source), SAMPLE)
+    numbers = np.random.default_rng(0).choice(len(source), count, replace=False)
+    reasons = []
+    for number in sorted(numbers):
+        try:
+            check(source[int(number)])
+        except DataError as error:
+            reasons.append(f"example {number}: {error}")
+    if len(reasons) > count * MOST_UNUSABLE:
+        raise DataError(f"{len(reasons)} of {count} examples looked at can't be trained on; {reasons[0]}")
 
 
 @dataclasses.dataclass(frozen=True)
