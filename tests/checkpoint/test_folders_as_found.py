@@ -7,14 +7,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests import tiny
 from tests.checkpoint.test_hf_folders import write_folder
 from tests.models.small import SMALL
 from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf, import_hf
 from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.checkpoint.hf_layout import named_leaves, nested_name
+from vilasr_jax.config import JobConfig, ModelSection
 from vilasr_jax.errors import CheckpointError, ImageError, TokenizerError
 from vilasr_jax.files import literal_path, mistaken_for
 from vilasr_jax.processing import Tokenizer, load_image
+from vilasr_jax.training.context import Context
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4967215360\n"
 PAGE = "\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
@@ -136,6 +139,11 @@ def test_a_contradictory_tie_is_decided_by_the_weights(tmp_path):
         for root in (True, False):
             edit(folder, tie_word_embeddings=root, text_config={**text, "tie_word_embeddings": not root})
             assert import_hf(folder)[0].tie_word_embeddings == tied
+            job = JobConfig(model=ModelSection(init_from=str(folder)))
+            kept = Context(job, tmp_path / f"{tied} {root}", tiny.mesh())
+            kept.__dict__["tokenizer"] = tiny.tokenizer()
+            kept.keep_model_config()  # a run's own copy says what was decided
+            assert kept.model_config.tie_word_embeddings == tied
 
 
 def test_folders_with_brackets_are_no_patterns(tmp_path):
