@@ -23,6 +23,7 @@ from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import encode_conversation, image_grid
 from vilasr_jax.tasks.importers import FORMATS, import_data, items, run
+from vilasr_jax.tasks.rows import VIDEO_TYPES
 from vilasr_jax.tasks.stored import StoredRow, StoredRows, read_index
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -144,7 +145,7 @@ def test_prompts(imported, name, number):
     assert asked == PROMPTS[name, number]
     assert "Object Mapper" in system and "Path Tracer" in system
     frames = f"These are frames from a video, numbered from 1 to {len(row.images)}"
-    assert (frames in system) == (row.data_type in ("video", "spatial_r1"))
+    assert (frames in system) == (row.data_type in VIDEO_TYPES)
 
 
 def reference_ids(messages) -> list[int]:

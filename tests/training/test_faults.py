@@ -53,7 +53,7 @@ def held(words: list[list[int]]) -> tuple[Trajectory, list[Encoded]]:
         logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32) / 100 - number
         reply, turn = talk.take(tiny.tokenizer(), np.array(ids, np.int32), logprobs)()
         new = talk.follow(reply, turn, ROOM)
-        pieces += [] if new is None else [new.encoded]
+        pieces += [piece.encoded for piece in new]
     assert talk.stop_reason == "answer"
     return talk.finish(), pieces
 

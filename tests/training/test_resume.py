@@ -83,7 +83,7 @@ class ScriptedContext(Context):
     def rows(self, split, count, *, first=0):
         return list(range(first, first + count))
 
-    def _request(self, row, seed, samples):
+    def _request(self, row, seed, samples, stop_on_repeat=True):
         request = tiny.requests(1, first=row % 1000)[0]
         return dataclasses.replace(request, seed=seed, samples=samples)
 
