@@ -134,7 +134,7 @@ def check_lengths(job: JobConfig) -> None:
         if name in job.stages and tokens > most:
             raise ConfigError(f"config.{name}.sampling.max_tokens={tokens} is more than {where}={most}")
         images, most = job.drawing.max_images, job.buckets.images[-1]
-        if name in job.stages and images > most and not packed:
+        if name in job.stages and images > most:
             raise ConfigError(
                 f"config.drawing.max_images={images} is more than the largest training bucket, "
                 f"config.buckets.images={most}"
