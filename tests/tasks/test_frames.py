@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from vilasr_jax.drawing import parse_actions
-from vilasr_jax.drawing.coordinates import Scale, convert_sizes, stated_sizes
+from vilasr_jax.drawing.coordinates import Scale, convert_sizes
+from vilasr_jax.drawing.sizes import stated_sizes
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.frames import fit_conversation, fit_question
 from vilasr_jax.tasks.stored import StoredRow

@@ -11,41 +11,58 @@ coordinates that run from 0 to 1000. Texts are changed number by number; every o
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from vilasr_jax.drawing.sizes import SMALLEST, UNIT, UNIT_AFTER, Frame, of_picture, stated_sizes
 from vilasr_jax.errors import DataError
 
-Frame = tuple[int, int]  # width, height
 Known = MutableMapping[tuple[str, ...], set[tuple[str, ...]]]  # coordinates as written, and as converted
 
-SMALLEST = 28  # a side that a picture has at least; smaller numbers are no sizes
-_N = r"[-+]?\d{1,7}(?:\.\d{1,6})?"
+_N = r"[-+]?(?:\d{1,7}(?:\.\d{1,6})?|\.\d{1,6})"
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\}')
 _VALUE = re.compile(r'"(\w+)"\s*:\s*(\[(?:[^\[\]"{}]|\[[^\[\]"{}]*\])*\]|"(?:[^"\\]|\\.)*")')
 _INDEX = re.compile(r'"index"\s*:\s*"?\s*(\d{1,6})\s*(?:\.0)?"?\s*[,}]')
 _NUMBER = re.compile(_N)
-_LIST = re.compile(rf"[\[(]\s*{_N}\s*,\s*{_N}(?:\s*,\s*{_N}\s*,\s*{_N})?\s*[\])]")
-_BARE = re.compile(rf"(?<![\w.,]){_N}\s*,\s*{_N}(?:\s*,\s*{_N}\s*,\s*{_N})?(?![\w,]|\.\d)")
-_LENGTHS = re.compile(r"\b[xy]\d?\s{0,2}[=:≈]\s{0,2}[-+]?\d|\d\s?(?:px|pixels?)\b", re.IGNORECASE)
-_NORMALISED = re.compile(r"normali[sz]ed|\b0\s?(?:-|–|to)\s?(?:1000|1,000|1)\b", re.IGNORECASE)
-_PLACES = re.compile(r"\b(?:pixels?|px|coordinates?|bbox\w*|boxes|box|bounding|points?|2d)\b", re.IGNORECASE)
-
-_PX = r"(?:\s?(?:px|pixels?))?"
-_IS = r"\W{0,4}(?:is|of|are)?\W{0,3}"
-_STATED = [  # how texts state a size
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        rf"width{_IS}(?P<w>\d+){_PX}\W{{1,4}}(?:and\W{{1,2}})?(?:its |the )?height{_IS}(?P<h>\d+)",
-        rf"height{_IS}(?P<h>\d+){_PX}\W{{1,4}}(?:and\W{{1,2}})?(?:its |the )?width{_IS}(?P<w>\d+)",
-        rf"width\W{{1,3}}(?:and |x )?height{_IS}(?P<w>\d+)\W{{1,4}}(?P<h>\d+)",
-        rf"(?P<w>\d+){_PX}[ -]wide,?(?: and| by)? (?P<h>\d+){_PX}[ -](?:high|tall)",
-    )
-]
-_CROSS = re.compile(r"(?<![\w.])(?P<w>\d{2,5})\s?[x×*]\s?(?P<h>\d{2,5})(?![\w]|\.\d)")
+_SERIES = re.compile(rf"(?<![\w.,]){_N}(?:\s*[,;]\s*{_N})+(?!\w|\.\d)")
+_SPACED = re.compile(rf"[\[(>]\s*({_N}(?:\s+{_N})+)\s*[\])<]")
+_NAMED = re.compile(
+    rf"(?<![\w.])(?<!\d )(?:[xy]\d?|[xy][_ ]?(?:min|max)|left|right|top|bottom)(?:\W{{0,3}}[=:≈]\W{{0,3}}"
+    rf"|\s(?:(?:is|at|of|near|about|around|from|to|coordinate|[~≈])\s?){{0,3}})({_N})(?!\w|\.\d)",
+    re.IGNORECASE,
+)
+_PIXELS = re.compile(r"(?:\b|(?<=\d))(?:px|pixels?)\b", re.IGNORECASE)
+_LENGTH = re.compile(
+    r"\d\s?-?(?:px|pixels?)\b|\b(?:px|pixels?)\s(?:\w+\s)?\d"
+    r"|\bedges?\s(?:(?:is|lies)\s)?(?:at|near|about|around)\s\d",
+    re.IGNORECASE,
+)
+_BOXES = re.compile(  # words that make numbers boxes in pixels
+    r"\bbbox\w*|\bbounding[ -]box|\b(?:which|what)\b[^.?!\n]{0,30}\bbox(?:es)?\b"
+    r"|\bbox(?:es)?\b[^.?!\n\d]{0,20}[\[(]\s*\d",
+    re.IGNORECASE,
+)
+_OTHER = re.compile(  # words of numbers that are no pixels
+    rf"\b(?:{UNIT}|cells?|grids?|rows?|columns?|orders?|steps?|scale|normali[sz]ed)\b|[%°]", re.IGNORECASE
+)
+_LARGE = re.compile(r"(?<![\w.])(?:2[89]|[3-9]\d|\d{3,})(?!\w|\.\d)")  # `SMALLEST` and more
+_EXAMPLE = re.compile(r"\(e\.g\., [\d.]+ or [\d.]+\)")  # of the answer's form
+_GRID = re.compile(r"\b(?:cells?|grids?|rows?|columns?|steps?|moves?)\b", re.IGNORECASE)
+_NORMALISED = re.compile(
+    r"normali[sz]ed|\b0\s?(?:-|–|to|and)\s?(1000|1,000|100|1)\b|\bscale of (1000|1,000|100|1)\b",
+    re.IGNORECASE,
+)
+_PLACES = re.compile(
+    r"\b(?:pixels?|px|coordinates?|bbox\w*|box(?:es)?|bounding|points?|2d|positions?|locat\w+|regions?"
+    r"|corners?|cent(?:re|er)s?|edges?)\b",
+    re.IGNORECASE,
+)
+_AT = re.compile(r"\b(?:at|near|around|about|from|to|is)\W{1,3}\Z", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
 
 
 @dataclass(frozen=True)
@@ -70,40 +87,16 @@ class Scale:
         return tuple(self.number(text, place % 2) for place, text in enumerate(texts))
 
 
-@dataclass(frozen=True)
-class StatedSize:
-    """A size that a text states: where its two numbers are, and whether words name width and height."""
+def convert_sizes(text: str, new: Mapping[Frame, Frame], certain: bool = True) -> str:
+    """The text with each stated size that is a key of `new` replaced by its value.
 
-    frame: Frame
-    w: tuple[int, int]
-    h: tuple[int, int]
-    span: tuple[int, int]
-    named: bool
-
-    @property
-    def start(self) -> int:
-        """Where the first number begins."""
-        return min(self.w[0], self.h[0])
-
-
-def stated_sizes(text: str) -> list[StatedSize]:
-    """The sizes that a text states ("width: 448, height: 336", "448 pixels wide and 336 pixels high",
-    "448 x 336"), in order; none with a side below `SMALLEST`."""
-    found: dict[int, StatedSize] = {}
-    for pattern in (*_STATED, _CROSS):
-        for match in pattern.finditer(text):
-            frame = int(match["w"]), int(match["h"])
-            size = StatedSize(frame, match.span("w"), match.span("h"), match.span(), pattern is not _CROSS)
-            if min(frame) >= SMALLEST:
-                found.setdefault(size.start, size)
-    return [found[start] for start in sorted(found)]
-
-
-def convert_sizes(text: str, new: Mapping[Frame, Frame]) -> str:
-    """The text with each stated size that is a key of `new` replaced by its value."""
-    changes = {}
+    Sizes in JSON items stay. Unless the text is `certain` to speak of pictures, a bare "448 x 336" is
+    replaced only beside words that make it a picture's.
+    """
+    changes, items = {}, [item.span() for item in _OBJECT.finditer(text) if _values(item[0])]
     for size in stated_sizes(text):
-        if size.frame in new:
+        inside = any(a <= size.start < b for a, b in items)
+        if size.frame in new and (certain or of_picture(text, size)) and not inside:
             width, height = new[size.frame]
             changes |= {size.w: str(width), size.h: str(height)}
     return _replaced(text, changes)
@@ -133,7 +126,7 @@ def convert_items(text: str, scales: Mapping[int, Scale], known: Known) -> str:
         for value in values:
             at = item.start() + value.start(2)
             numbers = list(_NUMBER.finditer(value[2]))
-            if len(numbers) not in (2, 4) or re.search(r"[A-Za-z%]", value[2]):
+            if len(numbers) not in (2, 4) or re.search(r"[A-Za-z%]|(?<!\d)\.", value[2]):
                 raise DataError(f"{value[1]} holds no coordinates that can be read: {_short(value[0])}")
             old = tuple(number[0] for number in numbers)
             new = scale.numbers(old)
@@ -185,15 +178,23 @@ def _prose(words: str, known: Known) -> str:
     if stray := re.search(r"\w*_2d\W{0,6}\d", words):
         raise DataError(f"coordinates outside a JSON item: {_short(words[stray.start() :])}")
     changes: dict[tuple[int, int], str] = {}
-    for match, sure in _lists(words):
-        new = known.get(tuple(number[0] for number in match), ())
-        if len(new) == 1:
-            for number, written in zip(match, next(iter(new)), strict=True):
-                changes[number.span()] = written
-        elif sure or new:
-            said = words[match[0].start() : match[-1].end()]
-            raise DataError(f"the words hold coordinates ({said}), and no item says of which image")
-    if length := _LENGTHS.search(_without_sizes(words)):
+    for series in _series(words):
+        new = known.get(series.texts, ())
+        sentence = _sentence(words, series.start)
+        marked = series.bracketed or (series.large and (len(series.texts) == 4 or series.at))
+        if (
+            series.unit
+            or len(series.texts) == 3
+            or not (marked or (series.large and _PLACES.search(sentence)))
+        ):
+            continue
+        if len(new) == 1 and (series.large or not _GRID.search(sentence)):
+            changes |= dict(zip(series.spans, next(iter(new)), strict=True))
+        elif new or series.large or not _GRID.search(sentence):
+            raise DataError(f"the words hold coordinates ({series.said}), and no item says of which image")
+    rest = _blanked(words, [size.span for size in stated_sizes(words)])
+    named = (n for n in _NAMED.finditer(rest) if n[0][0] in "xyXY" or abs(float(n[1])) >= SMALLEST)
+    if length := _LENGTH.search(rest) or next(named, None):
         raise DataError(f"the words hold a length in pixels: {length[0]}")
     return _replaced(words, changes)
 
@@ -201,8 +202,9 @@ def _prose(words: str, known: Known) -> str:
 def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, ...]:
     """A question with its options and answer, coordinates in pixels of its pictures converted.
 
-    Lists of two or four numbers are coordinates where the texts speak of pixels, boxes, points or
-    coordinates, and stay where they say that these are normalised, or where all are small (cells of a grid).
+    Lists of two or four numbers are coordinates where the texts speak of pixels, bounding boxes or "which
+    box", and of no other unit. Numbers stay where they have another unit or the texts call coordinates
+    normalised, and where all are below `SMALLEST` (cells of a grid). All else is refused.
 
     Args:
       texts: the question first.
@@ -211,45 +213,120 @@ def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, .
     Raises:
       DataError: whether numbers are coordinates, or of which picture, can't be told.
     """
-    whole = "\n".join(texts)
-    if _NORMALISED.search(whole) or all(scale.old == scale.new for scale in scales):
+    if all(scale.old == scale.new for scale in scales):
         return texts
-    places, out = bool(_PLACES.search(whole)), []
-    for text in texts:
+    rests = [_blanked(text, [size.span for size in stated_sizes(text)]) for text in texts]
+    rests = [_EXAMPLE.sub(lambda example: " " * len(example[0]), rest) for rest in rests]
+    whole = "\n".join(rests)
+    found = [[s for s in _series(rest) if not s.unit and len(s.texts) != 3] for rest in rests]
+    pixels = bool(_PIXELS.search(whole))
+    if limit := _normalised_to(whole):
+        if pixels or any(abs(float(n)) > limit for some in found for series in some for n in series.texts):
+            raise DataError(f"the question speaks of coordinates up to {limit}, and of others")
+        return texts
+    places, other = _PLACES.search(whole), _OTHER.search(whole)
+    sure = {2: pixels, 4: pixels or bool(_BOXES.search(whole))} if not other else {}
+    lengths = {len(series.texts) for some in found for series in some if series.large}
+    out = []
+    for text, rest, some in zip(texts, rests, found, strict=True):
         changes: dict[tuple[int, int], str] = {}
-        for match, sure in _lists(text):
-            numbers = tuple(number[0] for number in match)
-            large = any(abs(float(number)) >= SMALLEST for number in numbers)
-            if not sure or not (places or large) or all(abs(float(number)) <= 1 for number in numbers):
+        for series in some:
+            marked = series.bracketed or len(series.texts) == 4
+            cells = not lengths and (other or not any(sure.values()))
+            fraction = not lengths and all(abs(float(number)) <= 1 for number in series.texts)
+            if cells or fraction or not (marked or (series.large and (places or series.at))):
                 continue
-            said = text[match[0].start() : match[-1].end()]
-            if not places:
-                raise DataError(f"({said}) may be coordinates, which a resized picture would change")
-            if len(scales) > 1:
-                raise DataError(f"the question holds coordinates ({said}) and does not say of which picture")
-            for number, written in zip(match, next(iter(scales)).numbers(numbers), strict=True):
-                changes[number.span()] = written
+            size = len(series.texts)
+            certain = marked and sure.get(size) and (series.large or (series.bracketed and size in lengths))
+            if not certain:
+                raise DataError(f"({series.said}) may be coordinates, which a resized picture would change")
+            changes |= dict(zip(series.spans, _converted(series, scales), strict=True))
+        _check_rest(_blanked(rest, changes), pixels)
         out.append(_replaced(text, changes))
-    if tuple(out) == texts and re.search(r"\b(?:px|pixels?)\b", _without_sizes(texts[0]), re.IGNORECASE):
-        if re.search(r"\d", "".join(texts[1:])):
-            raise DataError("the question asks for pixels, which a resized picture would change")
+    if pixels and tuple(out) == texts and re.search(r"\d", "".join(texts[1:])):
+        raise DataError("the question asks for pixels, which a resized picture would change")
     return tuple(out)
 
 
-def _without_sizes(text: str) -> str:
-    return _replaced(text, {size.span: "" for size in stated_sizes(text)})
+def _normalised_to(text: str) -> int:
+    """The largest value of coordinates that the text calls normalised; 0 where it calls none so."""
+    for sentence in _SENTENCE_END.split(text):
+        said = _NORMALISED.search(sentence)
+        if said and _PLACES.search(sentence):
+            return int((said[1] or said[2] or "1000").replace(",", ""))
+    return 0
 
 
-def _lists(words: str) -> Iterator[tuple[list[re.Match], bool]]:
-    """The number matches of each list of two or four, and whether brackets or four numbers mark it."""
-    taken = []
-    for match in _LIST.finditer(words):
-        taken.append(match.span())
-        yield list(_NUMBER.finditer(words, *match.span())), True
-    for match in _BARE.finditer(words):
-        if not any(start <= match.start() < end for start, end in taken):
-            numbers = list(_NUMBER.finditer(words, *match.span()))
-            yield numbers, len(numbers) == 4
+def _converted(series: _Series, scales: set[Scale]) -> tuple[str, ...]:
+    """The coordinates of a question's picture at its new size."""
+    if len(scales) > 1:
+        raise DataError(f"the question holds coordinates ({series.said}) and does not say of which picture")
+    scale = next(iter(scales))
+    if not all(0 <= float(n) <= scale.old[place % 2] for place, n in enumerate(series.texts)):
+        raise DataError(f"({series.said}) lies outside of its picture, {scale.old[0]} x {scale.old[1]}")
+    return scale.numbers(series.texts)
+
+
+def _check_rest(rest: str, pixels: bool) -> None:
+    """Refuses coordinates of a question that are not written as lists."""
+    for named in (*_NAMED.finditer(rest), *_SPACED.finditer(rest)):
+        numbers = [float(number[0]) for number in _NUMBER.finditer(named[1])]
+        if (pixels or max(map(abs, numbers)) >= SMALLEST) and not UNIT_AFTER.match(rest, named.end(1)):
+            raise DataError(f"{_short(named[0])} may be a coordinate, which a resized picture would change")
+    if pixels and (number := _LENGTH.search(rest) or _LARGE.search(rest)):
+        raise DataError(f"{number[0]} may be in pixels, which a resized picture would change")
+
+
+@dataclass(frozen=True)
+class _Series:
+    """Two or more numbers with commas between them."""
+
+    texts: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    said: str
+    bracketed: bool
+    at: bool  # after a word like "at"
+    unit: bool  # before a unit that is not pixels
+
+    @property
+    def start(self) -> int:
+        return self.spans[0][0]
+
+    @property
+    def large(self) -> bool:
+        """Whether a number may be a coordinate in pixels and not a cell's."""
+        return any(abs(float(text)) >= SMALLEST for text in self.texts)
+
+
+def _series(words: str) -> list[_Series]:
+    found = []
+    for match in _SERIES.finditer(words):
+        numbers = list(_NUMBER.finditer(words, *match.span()))
+        before, after = words[: match.start()].rstrip()[-1:], words[match.end() :].lstrip()[:1]
+        found.append(
+            _Series(
+                tuple(number[0] for number in numbers),
+                tuple(number.span() for number in numbers),
+                match[0],
+                before in tuple("[(") and after in tuple("])"),
+                bool(_AT.search(words[: match.start()])),
+                bool(UNIT_AFTER.match(words, match.end())),
+            )
+        )
+    return found
+
+
+def _sentence(text: str, at: int) -> str:
+    """The sentence around a place of a text."""
+    ends = [0, *(end.end() for end in _SENTENCE_END.finditer(text)), len(text)]
+    return next((text[a:b] for a, b in itertools.pairwise(ends) if a <= at < b), text)
+
+
+def _blanked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """The text with these parts as spaces."""
+    for start, end in spans:
+        text = text[:start] + " " * (end - start) + text[end:]
+    return text
 
 
 def _replaced(text: str, changes: Mapping[tuple[int, int], str]) -> str:

@@ -12,20 +12,19 @@ import re
 from collections.abc import Mapping, Sequence
 
 from vilasr_jax.drawing.coordinates import (
-    Frame,
     Scale,
     convert_items,
     convert_prose,
     convert_question,
     convert_sizes,
-    stated_sizes,
 )
+from vilasr_jax.drawing.sizes import PICTURE, Frame, of_picture, stated_sizes, unread_size
 from vilasr_jax.errors import DataError
 from vilasr_jax.processing import smart_resize
 
 IMAGE_MARK = "<image>"
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_PICTURE = re.compile(r"image|picture|frame", re.IGNORECASE)
+CAPTION = 200  # characters after a picture in which its size is looked for
 ROUNDING = 28  # pixels that a side may be off by, after it was rounded to what the model takes
 
 
@@ -61,7 +60,8 @@ def fit_conversation(
             text, _ = convert_question((text, answer[1] if answer else ""), set(scales.values()))
         elif message["role"] != "system":
             text = convert_prose(text, known)
-        out.append({**message, "content": convert_sizes(text, sizes)})
+        text = convert_sizes(text, sizes, certain=message["role"] == "system")
+        out.append({**message, "content": text})
     return out, new
 
 
@@ -81,7 +81,12 @@ def fit_question(
         return tuple(texts), new
     pairs = list(zip(frames, new, strict=True))
     found = convert_question((question, *others), {Scale(*pair) for pair in pairs})
-    return tuple(convert_sizes(text, dict(pairs)) for text in found), new
+    sizes = {old: size for old, size in pairs if old != size}
+    found = tuple(convert_sizes(text, sizes, certain=False) for text in found)
+    for text in found[1:]:
+        if any(size.frame in sizes for size in stated_sizes(text)):
+            raise DataError(f"{text!r} may be the size of a picture, which is resized")
+    return found, new
 
 
 def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) -> list[Frame]:
@@ -91,15 +96,22 @@ def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) ->
       DataError: a stated size that its picture can't have had, or several that it may have had.
     """
     captions: list[str] = []
-    system = ""
+    system, given = "", None
     for message in messages:
+        if message["role"] == "assistant" and given is None:
+            given = len(captions)
         before, *after = message["content"].split(IMAGE_MARK)
         captions += after
         system += before if message["role"] == "system" else ""
     if len(captions) != len(stored):
         raise DataError(f"{len(captions)} {IMAGE_MARK} for {len(stored)} pictures")
+    for text in (system, *(caption[:CAPTION] for caption in captions)):
+        if said := unread_size(text):
+            raise DataError(f"a picture's size is stated in a way that can't be read: {said}")
     own = [_caption(text) for text in captions]
     stated = {size.frame for size in stated_sizes(system)} | {frame for frame in own if frame}
+    if not stated:
+        return _unstated(stored, len(stored) if given is None else given)
     frames = []
     for index, (frame, size) in enumerate(zip(own, stored, strict=True), 1):
         if frame and not _fits(frame, size):
@@ -114,10 +126,24 @@ def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) ->
     return frames
 
 
+def _unstated(stored: Sequence[Frame], given: int) -> list[Frame]:
+    """The frames where no size is stated: drawn pictures have the size that was shown, the first `given`
+    pictures may be stored at another."""
+    base, drawn = set(stored[:given]), set(stored[given:])
+    if drawn <= base:
+        return list(stored)
+    if len(base) == len(drawn) == 1 and _fits(*drawn, *base):
+        return [*drawn] * len(stored)
+    raise DataError("no size is stated, and drawn pictures have another size than those they were drawn on")
+
+
 def _caption(text: str) -> Frame | None:
     """The size that the words right after a picture state of it."""
-    size = next((size for size in stated_sizes(text[:200]) if size.named), None)
-    said = size is not None and (size.start < 24 or _PICTURE.search(text[: size.start]))
+    text = text[:CAPTION]
+    opening = re.match(r"\W*", text).end()
+    sizes = (s for s in stated_sizes(text) if s.span[0] == opening or of_picture(text, s))
+    size = next(sizes, None)
+    said = size is not None and (size.start < 24 or PICTURE.search(text[: size.start]))
     return size.frame if said else None
 
 

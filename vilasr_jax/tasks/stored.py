@@ -24,7 +24,7 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
-from vilasr_jax.drawing.coordinates import Frame
+from vilasr_jax.drawing.sizes import Frame
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json, write_records
 from vilasr_jax.processing import image_size, load_image

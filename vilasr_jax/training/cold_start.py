@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.progress import Progress
 
-from vilasr_jax.drawing.coordinates import Frame
 from vilasr_jax.drawing.prompts import get_prompts
+from vilasr_jax.drawing.sizes import Frame
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.evaluation import figures, score_all, summarize
 from vilasr_jax.processing import Encoded, check_image, encode_conversation

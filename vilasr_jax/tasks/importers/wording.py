@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vilasr_jax.drawing.coordinates import Frame, stated_sizes
 from vilasr_jax.drawing.prompts import (
     PROMPTS,
     PromptSet,
@@ -21,6 +20,7 @@ from vilasr_jax.drawing.prompts import (
     index_text,
     system_text,
 )
+from vilasr_jax.drawing.sizes import Frame, stated_sizes
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import DataError
 from vilasr_jax.processing import image_size

@@ -1,0 +1,97 @@
+"""Sizes of pictures that texts state in words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+Frame = tuple[int, int]  # width, height
+SMALLEST = 28  # a side that a picture has at least; smaller numbers are no sizes
+
+UNIT = (  # of numbers that are no pixels
+    r"(?:m|cm|mm|km|met(?:er|re)s?|centimet(?:er|re)s?|feet|ft|inch(?:es)?|percent|degrees?|seconds?)"
+)
+UNIT_AFTER = re.compile(rf"[\])]?\s?(?:{UNIT}\b|[%°])", re.IGNORECASE)
+
+_PX = r"(?:\s?(?:px|pixels?)\b)?"
+_SEP = r"\s?(?:,|\band\b|\bby\b|[x×*])\s?"
+_W, _H = r"\b(?:width\b|w(?=\s?[=:]))", r"\b(?:height\b|h(?=\s?[=:]))"
+_GAP, _GAP2 = r"[^\d.!?]{0,30}?", r"[^\d.!?]{0,20}?"
+_WN, _HN = rf"(?<![\w.])(?P<w>\d+){_PX}", rf"(?<![\w.])(?P<h>\d+){_PX}"
+_END = rf"(?!\w|\.\d|\s?{UNIT}\b|%)"
+_WIDE, _HIGH = r"[ -](?:wide|in width)\b", r"[ -](?:high|tall|in height)\b"
+_STATED = [  # how texts state a size
+    re.compile(pattern + _END, re.IGNORECASE)
+    for pattern in (
+        rf"{_WN}{_WIDE}{_GAP2}{_HN}{_HIGH}",
+        rf"{_HN}{_HIGH}{_GAP2}{_WN}{_WIDE}",
+        rf"\bwidth\W{{1,3}}(?:and |by |[x×] ?)?(?:its |the )?height{_GAP}{_WN}{_SEP}{_HN}",
+        rf"\bheight\W{{1,3}}(?:and |by |[x×] ?)?(?:its |the )?width{_GAP}{_HN}{_SEP}{_WN}",
+        rf"{_W}{_GAP}{_WN}{_GAP2}{_H}{_GAP}{_HN}",
+        rf"{_H}{_GAP}{_HN}{_GAP2}{_W}{_GAP}{_WN}",
+        rf"\b(?:sizes?|resolutions?|dimensions?)\b{_GAP}{_WN}{_SEP}{_HN}",
+    )
+]
+_CROSS = re.compile(
+    rf"(?<![\w.])(?P<w>\d{{2,5}}){_PX}\s?(?:[x×*]|\bby\b)\s?(?P<h>\d{{2,5}}){_PX}{_END}", re.IGNORECASE
+)
+_BEFORE = re.compile(r"\b(?:image|picture|frame|photo|pixels?|px)s?\W{1,3}(?:\w+\W+){0,2}\Z", re.IGNORECASE)
+_AFTER = re.compile(r"\W{0,3}(?:image|picture|frame|photo)", re.IGNORECASE)
+_SIZE_WORD = re.compile(r"\b(?:width|wide|height|high|tall|size|resolution|dimensions?)\b", re.IGNORECASE)
+PICTURE = re.compile(r"\b(?:image|picture|frame|photo)s?\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StatedSize:
+    """A size that a text states: where its two numbers are, and whether words name width and height."""
+
+    frame: Frame
+    w: tuple[int, int]
+    h: tuple[int, int]
+    span: tuple[int, int]
+    named: bool
+
+    @property
+    def start(self) -> int:
+        """Where the first number begins."""
+        return min(self.w[0], self.h[0])
+
+
+def stated_sizes(text: str) -> list[StatedSize]:
+    """The sizes that a text states ("width: 448, height: 336", "448 pixels wide and 336 pixels high",
+    "448 x 336"), in order; none with a side below `SMALLEST`."""
+    found: list[StatedSize] = []
+    for pattern in (*_STATED, _CROSS):
+        for match in pattern.finditer(text):
+            frame, (start, end) = (int(match["w"]), int(match["h"])), match.span()
+            size = StatedSize(frame, match.span("w"), match.span("h"), (start, end), pattern is not _CROSS)
+            if min(frame) >= SMALLEST and all(end <= o.span[0] or o.span[1] <= start for o in found):
+                found.append(size)
+    return sorted(found, key=lambda size: size.start)
+
+
+def of_picture(text: str, size: StatedSize) -> bool:
+    """Whether words name width and height, or words beside a bare "448 x 336" make it a picture's."""
+    start, end = size.span
+    pixels = re.search(r"px|pixel", text[start:end], re.IGNORECASE)
+    beside = _BEFORE.search(text[:start]) or _AFTER.match(text, end)
+    return bool(size.named or pixels or beside)
+
+
+def unread_size(text: str) -> str:
+    """What looks like a size in a text of which `stated_sizes` reads none; empty where nothing does.
+
+    That is a sentence with a word like width or size and two numbers of at least `SMALLEST` without a unit,
+    which speaks of an image or begins the text.
+    """
+    if stated_sizes(text):
+        return ""
+    at = 0
+    for sentence in re.split(r"(?<=[.!?])\s|\n", text):
+        numbers = [n for n in re.finditer(r"(?<![\w.,])\d{2,5}(?!\w|[.,]\d)", sentence)]
+        large = [n for n in numbers if int(n[0]) >= SMALLEST and not UNIT_AFTER.match(sentence, n.end())]
+        begins = not text[:at].strip() and not sentence.endswith("?")
+        if len(large) > 1 and _SIZE_WORD.search(sentence) and (begins or PICTURE.search(sentence)):
+            return " ".join(sentence.split())[:80]
+        at += len(sentence) + 1
+    return ""
