@@ -21,7 +21,7 @@ from vilasr_jax.config import (
     from_config_dict,
     to_dict,
 )
-from vilasr_jax.drawing.prompts import FILE, PROMPTS, read_prompts
+from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, question_text, read_prompts
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.job import export
 from vilasr_jax.processing import encode_conversation
@@ -287,3 +287,48 @@ def test_a_run_with_imported_words_is_asked_in_them_exported(tmp_path, data):
     convert_to_hf(tmp_path / "orbax", tmp_path / "again")
     for folder in (tmp_path, tmp_path / "hf", tmp_path / "again"):
         assert open_model(folder).settings.prompt == read_prompts(data / "cold_start")
+
+
+def prompt_of(folder: Path, files: dict[str, list[str]]) -> tuple[dict, PromptSet | None]:
+    """The note and prompt of imported conversations; each file has the words after the picture's size."""
+    folder.mkdir()
+    Image.new("RGB", (448, 336), "white").save(folder / "448.png")
+    for name, texts in files.items():
+        rows = [trace(question(4 * number), 1) for number in range(len(texts))]
+        for row, text in zip(rows, texts, strict=True):
+            row["conversations"][1]["content"] = "<image>" + LINE % (1, 448, 336) + text
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    index = import_data("cold_start", folder, folder / "out")
+    kept = (folder / "out" / FILE).exists()
+    return index["prompt"], read_prompts(folder / "out") if kept else None
+
+
+def test_options_and_suffixes_must_come_out_of_the_prompt(tmp_path):
+    lines = [f"Question: Which of {n}?\nOptions:\nA. chair\nB. table{CHOICE}" for n in range(6)]
+    inline = [f"Question: Which of {n}? (A) chair (B) table{CHOICE}" for n in range(3)]
+    note, prompts = prompt_of(tmp_path / "mixed", {"vqa": lines + inline})
+    assert (note["rows"], note["agree"], len(note["unlike"]), prompts) == (9, 6, 3, None)
+    note, prompts = prompt_of(tmp_path / "inline", {"vqa": inline})
+    assert note["agree"] == 3 and (prompts.choices, prompts.joint) == (" {options}", " ")
+    asked = question_text(prompts, "Which of 2?", "multiple choice", ["(A) chair", "(B) table"])
+    assert asked == inline[2]
+    other = [text.replace(CHOICE, " " + CHOICE.strip()) for text in lines[:2]]
+    assert prompt_of(tmp_path / "suffix", {"vqa": lines[2:] + other})[0]["agree"] == 4
+
+
+def test_words_that_one_files_questions_share_stay_theirs(tmp_path):
+    mazes = [
+        f"This is a maze; green is the start.\nAfter {n} moves, where?\nName the cell." for n in range(10)
+    ]
+    note, prompts = prompt_of(tmp_path / "one", {"maze": mazes})
+    assert note["agree"] == 10 and (prompts.question, prompts.closing) == ("{question}", "")
+    block = [f"Look well.\nWhat is {n}?\nThink." for n in range(4)]
+    note, prompts = prompt_of(tmp_path / "two", {"maze": block, "vqa": block})
+    assert note["agree"] == 8
+    assert (prompts.question, prompts.closing) == ("Look well.\n{question}", "\nThink.")
+
+
+def test_options_of_one_letter_are_joined_as_imported(data):
+    theirs = read_prompts(data / "cold_start")
+    assert "A\nB" in question_text(theirs, "Which?", "multiple choice", ["A", "B"])
+    assert "A, B" in question_text(PROMPTS["vilasr_jax"], "Which?", "multiple choice", ["A", "B"])

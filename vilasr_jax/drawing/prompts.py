@@ -43,7 +43,7 @@ class PromptSet:
     before_video: str = ""
     before_drawn: str = ""  # opens a drawn turn
     drawn_index: str | None = None  # after each drawn image; None: `index`
-    joint: str = "\n"  # between options
+    joint: str = "\n"  # between options; our own sets have ", " between options of one letter
     closing: str = ""  # ends the first user message
     tools: tuple[str, ...] = ()  # the only ones that `system` describes; empty: it lists those enabled
     name: str = ""  # what a score calls it
@@ -236,7 +236,7 @@ def question_text(prompts: PromptSet, question: str, question_type: str, options
     """The question with its options and the suffix of its type (none for free-form)."""
     text = prompts.question.format(question=question)
     if options:
-        letters = all(len(option) == 1 for option in options)
+        letters = prompts.name in PROMPTS and all(len(option) == 1 for option in options)
         text += prompts.choices.format(options=(", " if letters else prompts.joint).join(options))
     return text + prompts.suffixes.get(question_type.replace("_", " "), "") + prompts.closing
 

@@ -1,7 +1,8 @@
 """The prompt that recorded conversations were held with, taken from their words.
 
 What is the same in all conversations but for sizes, numbers and the question becomes a template. It is kept
-only where nearly all conversations come out of it again, byte for byte.
+only where nearly all conversations come out of it again: system text, first user message and drawn turns.
+Options count where they can be told from the question; user turns without a picture do not.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from vilasr_jax.drawing.prompts import (
     PromptSet,
     before_text,
     index_text,
+    question_text,
     system_text,
 )
 from vilasr_jax.drawing.sizes import Frame, stated_sizes
@@ -36,10 +38,12 @@ _ASKED = {  # how the published prompt asks for a kind of answer
 }
 _VIDEO = re.compile(r"frames? (?:from|of) (?:a|the) video", re.IGNORECASE)
 _COUNT = re.compile(r"numbered from 1 to (\d+)|\b(\d+) (?:images|frames|pictures)\b", re.IGNORECASE)
-_HEADER = re.compile(r".*?\bquestion\b[ \t#*]*:[ \t]*\n*", re.IGNORECASE | re.DOTALL)
+_HEADER = re.compile(r"\s*[#*]*[ \t]*\bquestion\b[ \t#*]*:[ \t]*\n*", re.IGNORECASE)
+_LONG_HEADER = re.compile(rf".*?{_HEADER.pattern}|(?:.*\n)?", re.IGNORECASE | re.DOTALL)
 _CAPTION_END = re.compile(r"\{height\}\S*")
 _LINES = re.compile(r"(?:\n[ \t]*\(?[A-Z]\)?[.:)][ \t][^\n]*){2,}\Z")
-_OPTION = re.compile(r"(?<!\w)\(?[B-Z]\)?[.:)][ \t]")
+_OPTION = re.compile(r"(?<!\w)\(?([A-Z])\)?[.:)][ \t]")
+_TITLE = re.compile(r"\s*(?:\b(?:options|choices)\b[ \t]*:\s*)?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class _Record:
     raw: tuple[str, str, tuple[str, ...]]  # system text, first user message, the later ones
     frames: tuple[Frame, ...]
     given: int
+    source: str  # the file it is from
     video: bool
     system: str
     before: str
@@ -72,7 +77,7 @@ def extract_prompts(rows: Iterable[StoredRow], source: str) -> tuple[PromptSet |
     some: dict[str, _Record] = {}
     for row in rows:
         try:
-            if row.messages and (record := _record(row.messages, [*map(image_size, row.images)])):
+            if row.messages and (record := _record(row)):
                 some[row.id] = record
         except DataError:
             continue
@@ -84,8 +89,9 @@ def extract_prompts(rows: Iterable[StoredRow], source: str) -> tuple[PromptSet |
     return (prompts if note["agree"] >= AGREE * len(some) else None), note
 
 
-def _record(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) -> _Record | None:
-    frames = frames_of(messages, stored)
+def _record(row: StoredRow) -> _Record | None:
+    messages = row.messages
+    frames = frames_of(messages, [*map(image_size, row.images)])
     system = messages[0]["content"] if messages[0]["role"] == "system" else DEFAULT_SYSTEM
     users = [message["content"] for message in messages if message["role"] == "user"]
     given = users[0].count(IMAGE_MARK)
@@ -101,7 +107,7 @@ def _record(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) -> _
     video = bool(_VIDEO.search(system + users[0]))
     (before, captions, opening), *later = parts
     return _Record(
-        (system, users[0], tuple(users[1:])), tuple(frames), given, video,
+        (system, users[0], tuple(users[1:])), tuple(frames), given, row.data_type, video,
         _sized(_counted(system, given), frames[0]), before, captions, opening, tuple(later), len(later) - 1,
     )  # fmt: skip
 
@@ -163,7 +169,8 @@ def _build(records: list[_Record], source: str) -> tuple[PromptSet, list[str]]:
             only_last.pop(text.removeprefix(drawn_index), None)
     only_last.pop(go_on, None)
     final = only_last.most_common(1)[0][0] if only_last else None
-    header, closing, asked = _question([text.removeprefix(index) for text in openings])
+    several = len({record.source for record in records}) > 1
+    header, closing, asked = _question([text.removeprefix(index) for text in openings], several)
     own += ["drawn"] * (go_on is None) + ["final"] * (final is None) + ["error"]
     own += [name for name in ("multiple choice", "numerical") if name not in asked["suffixes"]]
     suffixes = {**ours.suffixes, **asked["suffixes"]}
@@ -222,55 +229,61 @@ def _shared_caption(texts: list[str]) -> str:
     return shared if len(set(texts)) > 1 else _first_caption(shared)
 
 
-def _question(texts: list[str]) -> tuple[str, str, dict[str, Any]]:
-    """The block around the question: what opens it, what ends it, and its suffixes and choices."""
-    shared, several = _common(texts), len(set(texts)) >= 8
-    header = _HEADER.match(shared)
-    if header:
-        opened = header[0]
-    else:
-        opened = re.match(r"(?s)(?:.*\n)?" if several else r"\s*", shared)[0]
+def _question(texts: list[str], several: bool) -> tuple[str, str, dict[str, Any]]:
+    """The block around the question: what opens it, what ends it, and its suffixes and choices.
+
+    Words that all questions share may be the questions' own. Apart from a header and what follows a suffix
+    they are the block's only where the texts are from `several` sources.
+    """
+    shared = _common(texts)
+    header = _LONG_HEADER.match(shared) if several else _HEADER.match(shared)
+    opened = header[0] if header else re.match(r"\s*", shared)[0]
     rests = [text.removeprefix(opened) for text in texts]
     found: dict[str, Any] = {"suffixes": {}}
-    closings = []
+    closings, plain = [], [text for text in rests if not any(s in text for s in _ASKED.values())]
+    chosen = plain
     for kind, sentence in _ASKED.items():
         heads = [text.partition(sentence) for text in rests if sentence in text]
         spaces = [re.search(r"\s*\Z", head)[0] for head, _, _ in heads]
         if heads:
             found["suffixes"][kind] = _plain(_most(spaces)) + sentence
             closings += [tail for _, _, tail in heads]
-        if kind == "multiple choice":
-            found |= _choices(
-                [head[: len(head) - len(s)] for (head, _, _), s in zip(heads, spaces, strict=True)]
-            )
+        if heads and kind == "multiple choice":
+            chosen = [head[: len(head) - len(s)] for (head, _, _), s in zip(heads, spaces, strict=True)]
     closing = _most(closings)
     if closing is None:
-        closing = ""
-        if several and not any(s in text for s in _ASKED.values() for text in rests):
-            end = _common([text[::-1] for text in rests])[::-1]
-            closing = end[end.index("\n") :] if "\n" in end else ""
+        end = _common([text[::-1] for text in plain])[::-1] if several else ""
+        closing = end[end.index("\n") :] if "\n" in end else ""
+        chosen = [text.removesuffix(closing) for text in chosen]
+    options = [some for text in chosen if (some := _options(text))]
+    if options:
+        found["choices"] = _most(head for _, head, _, _ in options) + "{options}"
+        found["joint"] = _most(joint for _, _, _, joint in options)
     return opened, closing, found
 
 
-def _choices(texts: list[str]) -> dict[str, str]:
-    """How options follow a question: what stands before the first, and between two."""
-    heads, joints = [], []
-    for text in texts:
-        lines = _LINES.search(text)
-        if lines:
-            title = re.search(r"\n[^\n]{0,30}:[ \t]*\Z", text[: lines.start()])
-            heads.append((title[0] if title else "") + re.match(r"\n[ \t]*", lines[0])[0])
-            joints.append("\n")
-        elif title := re.search(r"\s*\b(?:options|choices)\b[ \t]*:\s*(?=\(?A\)?[.:)])", text, re.IGNORECASE):
-            heads.append(title[0])
-            second = _OPTION.search(text, title.end())
-            joints += [re.search(r"[,;]?\s*\Z", text[: second.start()])[0]] if second else []
-    head, joint = _most(heads), _most(joints)
-    return {} if head is None else {"choices": f"{head}{{options}}", "joint": joint or "\n"}
+def _options(text: str) -> tuple[str, str, list[str], str] | None:
+    """A text that ends with options: the question, what is before the options, these, what is between two."""
+    if lines := _LINES.search(text):
+        title = re.search(r"\n[^\n]{0,30}:[ \t]*\Z", text[: lines.start()])
+        start = title.start() if title else lines.start()
+        first, second, *_ = re.finditer(r"\n[ \t]*", lines[0])
+        options = [line.strip(" \t") for line in lines[0].split("\n")[1:]]
+        return text[:start], text[start : lines.start()] + first[0], options, second[0]
+    marks = list(_OPTION.finditer(text))
+    last = max((n for n, mark in enumerate(marks) if mark[1] == "A"), default=len(marks))
+    marks = marks[last:]
+    if len(marks) < 2 or [ord(mark[1]) - ord("A") for mark in marks] != list(range(len(marks))):
+        return None
+    starts = [mark.start() for mark in marks]
+    start = _TITLE.search(text[: starts[0]]).start()
+    parts = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    options = [re.sub(r"[,;]?\s*\Z", "", part) for part in parts[:-1]] + parts[-1:]
+    return text[:start], text[start : starts[0]], options, parts[0][len(options[0]) :]
 
 
 def _agrees(prompts: PromptSet, record: _Record) -> bool:
-    """Whether the record's own system and user texts come out of the template, byte for byte."""
+    """Whether the record's own system text, first user message and drawn turns come out of the template."""
     system, asked, later = record.raw
     given = record.frames[: record.given]
     if system != system_text(prompts, get_tools(PUBLISHED), given, record.video):
@@ -278,8 +291,7 @@ def _agrees(prompts: PromptSet, record: _Record) -> bool:
     start = before_text(prompts, record.given, record.video) + "".join(
         IMAGE_MARK + index_text(prompts, index, frame) for index, frame in enumerate(given, 1)
     )
-    start += prompts.question.format(question="")
-    if not (asked.startswith(start) and asked.endswith(prompts.closing)):
+    if not (asked.startswith(start) and _asked_alike(prompts, asked.removeprefix(start))):
         return False
     index = record.given
     for text in later:
@@ -293,3 +305,12 @@ def _agrees(prompts: PromptSet, record: _Record) -> bool:
         if count and text not in [prompts.before_drawn + images + end for end in ends]:
             return False
     return True
+
+
+def _asked_alike(prompts: PromptSet, asked: str) -> bool:
+    """Whether a question comes out of the template again, with its options where it shows them."""
+    kind = next((kind for kind, sentence in _ASKED.items() if sentence in asked), "")
+    end = prompts.suffixes.get(kind, "") + prompts.closing
+    header = prompts.question.format(question="")
+    words, _, options, _ = _options(asked.removesuffix(end)) or (asked.removesuffix(end), "", [], "")
+    return asked == question_text(prompts, words.removeprefix(header), kind, options)
