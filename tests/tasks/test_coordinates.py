@@ -67,6 +67,7 @@ def test_coordinates_that_are_certainly_pixels_are_converted(text, converted):
         "What is at (412, 530)? The scale has 1000 steps.",
         "Bounding boxes are normalised to 0-1000, or in pixels: [120, 40, 300, 200].",
         "Give a confidence 0-1 for the box [120, 40, 300, 200].",
+        "What percent of the bounding box [120, 40, 300, 200] is covered?",
         "What is in the bounding box [2, 3, 20, 20]?",
         "What is in the bounding box [500, 40, 700, 200]?",
         "Which box is it, [120, 40, 300, 200] or 1, 2, 3, 4?",
@@ -108,6 +109,7 @@ def test_a_size_that_cannot_be_read_refuses_the_row(said):
         fit_conversation(messages, [(448, 336)] * 2, 784, LARGE)
     with pytest.raises(DataError, match="in a way that can't be read"):
         fit_question((said + " Where is the chair?", "left"), [(448, 336)], 784, LARGE)
+    assert not stated_sizes("Its width is 120, its height 80 cm")
     desk = ("Which desk is 120 cm wide and 80 cm high, of 30 or 45?", "30")
     assert fit_question(desk, [(448, 336)], 784, SMALL)[0] == desk
 
@@ -149,9 +151,9 @@ def test_single_coordinates_in_words_refuse_the_record(think):
 
 
 def test_sizes_that_are_no_pictures_stay_as_they_are():
-    item = BOX.replace("chair", "448 x 336") % 1
+    item = BOX.replace("chair", "image 448 x 336") % 1
     fitted, _ = fit_conversation(record(turn(item)), [(448, 336)] * 2, 784, SMALL)
-    assert '"label": "448 x 336"' in fitted[2]["content"]
+    assert '"label": "image 448 x 336"' in fitted[2]["content"]
     for text in ("The monitor is 448 x 336. Which?", "Is it 448 x 336 mm?"):
         assert fit_question((text, "left"), [(448, 336)], 784, SMALL)[0][0] == text
     text = "The image is 448 x 336. Which?"
