@@ -309,7 +309,7 @@ def _series(words: str) -> list[_Series]:
                 tuple(number.span() for number in numbers),
                 match[0],
                 before in tuple("[(") and after in tuple("])"),
-                bool(_AT.search(words[: match.start()])),
+                bool(_AT.search(words[max(0, match.start() - 12) : match.start()])),
                 bool(UNIT_AFTER.match(words, match.end())),
             )
         )

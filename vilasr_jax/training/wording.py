@@ -57,7 +57,7 @@ def _published(data: DataSection) -> PromptSet:
             found[folder] = prompts
     if not found:
         raise ConfigError(
-            f"config.drawing.prompt={PUBLISHED!r}: the published prompt is not part of vilasr_jax; its words are "
+            f"config.drawing.prompt={PUBLISHED!r}: the published prompt is not part of vilasr_jax; it is "
             "taken from imported traces. Name a folder of `vilasr data import cold_start SRC DST` in "
             "config.data.traces or as config.drawing.prompt=DST, or choose our own words: 'vilasr_jax', "
             f"which was called {PUBLISHED!r} before"
