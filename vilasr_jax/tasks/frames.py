@@ -93,7 +93,8 @@ def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) ->
     """The (width, height) that the coordinates of each picture refer to.
 
     Raises:
-      DataError: a stated size that its picture can't have had, or several that it may have had.
+      DataError: a stated size that its picture can't have had, several that it may have had, one in words
+        that can't be read, or none where drawn pictures have another size than the given ones.
     """
     captions: list[str] = []
     system, given = "", None
