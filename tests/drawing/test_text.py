@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from vilasr_jax.drawing import Box, get_style, render
+from vilasr_jax.drawing.bidi import visual_order
 from vilasr_jax.drawing.text import BOXED, FONTS, draw_text, runs, text_width
 
 LABELS = (
@@ -50,10 +51,39 @@ def test_ascii_labels_are_drawn_by_pil_alone():
 
 def test_words_from_right_to_left_are_turned_and_joined():
     assert runs("שלום") == ((1, "םולש"),)
-    assert "".join(text for _, text in runs("red שלום עולם 12")) == "red םלוע םולש 12"
     # kaf (initial) ra (final) sin (initial) ya (final), the last one drawn first
     assert runs("كرسي") == ((1, "\ufef2\ufeb3\ufeae\ufedb"),)
     assert runs("بب") == ((1, "\ufe90\ufe91"),)
+
+
+# Hebrew letters are written as capitals: A is Alef. The right values are those of the `unicode-bidi` library.
+@pytest.mark.parametrize(
+    "text, drawn",
+    [
+        ("ABC 12 DEF", "FED 12 CBA"),
+        ("red ABC DEF 12", "red 12 FED CBA"),
+        ("AB (CD) EF", "FE (DC) BA"),
+        ("AB (cd) EF", "FE (cd) BA"),
+        ("red (AB) CD", "red (BA) DC"),
+        ("AB red chair CD", "DC red chair BA"),
+        ("AB 1.5 (20%)", "(20%) 1.5 BA"),
+        ("a-AB [1] > b", "a-[1] BA > b"),
+        ("AB > CD", "DC < BA"),
+        ("A, B.", ".B ,A"),
+        ("12 A", "A 12"),
+        ("left 12, right 7", "left 12, right 7"),
+    ],
+)
+def test_directions_are_mixed_as_unicode_says(text, drawn):
+    hebrew = {ord("A") + n: 0x5D0 + n for n in range(6)}
+    assert visual_order(text.translate(hebrew)) == drawn.translate(hebrew)
+    assert "".join(run for _, run in runs(text.translate(hebrew))) == drawn.translate(hebrew)
+
+
+@given(st.text("אבك12ab ()[].,%-\u05b8", max_size=14))
+def test_the_order_of_drawing_loses_no_letter(text):
+    pairs = str.maketrans(")]", "([")
+    assert sorted(visual_order(text).translate(pairs)) == sorted(text.translate(pairs))
 
 
 @given(st.text(max_size=12))

@@ -12,12 +12,12 @@ import importlib.util
 import io
 import itertools
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 from fontTools.ttLib import TTFont
 from PIL import ImageDraw, ImageFont
 
+from vilasr_jax.drawing.bidi import visual_order
 from vilasr_jax.drawing.style import Color
 from vilasr_jax.errors import ConfigError
 
@@ -67,7 +67,7 @@ def runs(text: str) -> tuple[Run, ...]:
     """A text's characters in the order they are drawn from left to right, in runs of one font."""
     if text.isascii():
         return ((0, text),)
-    pieces = _left_to_right(_joined(unicodedata.normalize("NFC", text)))
+    pieces = visual_order(_joined(unicodedata.normalize("NFC", text)))
     grouped = itertools.groupby(pieces, _font_of)
     return tuple((number, "".join(characters)) for number, characters in grouped)
 
@@ -117,37 +117,6 @@ def _code(character: str) -> str:
 
 def _small(size: int) -> int:
     return max(8, round(0.75 * size))
-
-
-def _left_to_right(text: str) -> str:
-    """Words written from right to left turned around; a letter keeps the marks above and below it."""
-    letters: list[str] = []
-    for character in text:
-        if letters and unicodedata.combining(character):
-            letters[-1] += character
-        else:
-            letters.append(character)
-    ordered: list[str] = []
-    for backward, group in itertools.groupby(_with_direction(letters), lambda pair: pair[1]):
-        words = [letter for letter, _ in group]
-        ordered += reversed(words) if backward else words
-    return "".join(ordered)
-
-
-def _with_direction(letters: list[str]) -> Iterator[tuple[str, bool]]:
-    """Each letter, and whether it is part of words that are written from right to left.
-
-    What stands between two such words (spaces, signs) belongs to them; numbers do not.
-    """
-    backward = [unicodedata.bidirectional(letter[0]) in ("R", "AL") for letter in letters]
-    neutral = [unicodedata.bidirectional(letter[0]) in ("WS", "ON", "CS", "ES", "ET") for letter in letters]
-    for at, letter in enumerate(letters):
-        if not neutral[at]:
-            yield letter, backward[at]
-            continue
-        left = next((i for i in range(at, -1, -1) if not neutral[i]), None)
-        right = next((i for i in range(at, len(letters)) if not neutral[i]), None)
-        yield letter, left is not None and right is not None and backward[left] and backward[right]
 
 
 @functools.cache
