@@ -11,7 +11,9 @@ from PIL import Image, ImageOps
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from vilasr_jax.checkpoint.hf_config import preprocessor_config  # noqa: E402
 from vilasr_jax.errors import ImageError  # noqa: E402
+from vilasr_jax.models.qwen2_5_vl import preset  # noqa: E402
 from vilasr_jax.processing import (  # noqa: E402
     Tokenizer,
     encode_conversation,
@@ -20,12 +22,12 @@ from vilasr_jax.processing import (  # noqa: E402
     mrope_positions,
     patch_layout,
     patchify,
-    processor_config,
     resize_image,
     train_tiny_tokenizer,
 )
 
 MIN_PIXELS, MAX_PIXELS = 28 * 28 * 4, 28 * 28 * 64
+CONFIG = preprocessor_config(preset("tiny"), MIN_PIXELS, MAX_PIXELS)
 
 
 def random_picture(rng):
@@ -58,7 +60,7 @@ def random_picture(rng):
 
 
 def test_pixels_of_200_pictures(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor_config(MIN_PIXELS, MAX_PIXELS)))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CONFIG))
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     processor = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
@@ -85,7 +87,7 @@ def test_pixels_of_200_pictures(tmp_path):
     importlib.util.find_spec("torchvision") is not None, reason="torchvision resizes otherwise"
 )
 def test_auto_image_processor_reads_the_config(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor_config(MIN_PIXELS, MAX_PIXELS)))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     rng = np.random.default_rng(1)

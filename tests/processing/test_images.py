@@ -154,6 +154,7 @@ def png(*chunks: tuple[bytes, bytes], last: tuple[bytes, bytes] | None = None) -
 
 
 TURNED = (0x0112, 3, 1, struct.pack("<H", 6))
+EXIF = (b"eXIf", tiff(TURNED)[6:])
 LARGE_TEXT = b"prompt\0\0" + zlib.compress(bytes(4 << 20))
 METADATA = {
     "junk in a jpeg": (jpeg(b"Exif\0\0junk"), (90, 60)),
@@ -169,6 +170,8 @@ METADATA = {
     "a large text": (png((b"zTXt", LARGE_TEXT)), (90, 60)),
     "a large text at the end": (png(last=(b"zTXt", LARGE_TEXT)), (90, 60)),
     "a broken colour profile": (png((b"iCCP", b"name\0\0junk")), (90, 60)),
+    "turned, a large text": (png((b"zTXt", LARGE_TEXT), EXIF), (60, 90)),
+    "turned, a large text at the end": (png(EXIF, last=(b"zTXt", LARGE_TEXT)), (60, 90)),
     "many texts": (png(*[(b"tEXt", b"k\0" + bytes(3 << 20))] * 24), (90, 60)),
 }
 
@@ -191,3 +194,19 @@ def test_orientation_is_that_of_pillow(orientation):
         expected = ImageOps.exif_transpose(image)
     assert np.array_equal(load_image(out.getvalue()), expected)
     assert image_size(out.getvalue()) == expected.size
+
+
+def test_a_large_file_that_is_no_picture_is_not_read_whole(tmp_path, monkeypatch):
+    (tmp_path / "model.bin").write_bytes(bytes(1 << 20))
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail("it was read"))
+    with pytest.raises(ImageError, match="model"):
+        load_image(tmp_path / "model.bin")
+
+
+def test_only_the_named_formats_are_read():
+    out = io.BytesIO()
+    Image.new("RGB", (30, 30)).save(out, "TIFF")
+    assert load_image(out.getvalue()).size == image_size(out.getvalue()) == (30, 30)
+    for read in (load_image, image_size):
+        with pytest.raises(ImageError):
+            read(out.getvalue(), ("PNG",))

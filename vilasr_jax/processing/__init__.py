@@ -16,7 +16,6 @@ from vilasr_jax.processing.images import image_size as image_size
 from vilasr_jax.processing.images import load_image as load_image
 from vilasr_jax.processing.images import patch_layout as patch_layout
 from vilasr_jax.processing.images import patchify as patchify
-from vilasr_jax.processing.images import processor_config as processor_config
 from vilasr_jax.processing.images import resize_image as resize_image
 from vilasr_jax.processing.images import smart_resize as smart_resize
 from vilasr_jax.processing.packing import Budget as Budget

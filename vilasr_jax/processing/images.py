@@ -9,7 +9,7 @@ import io
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +32,8 @@ DEFAULT_MIN_PIXELS = 56 * 56
 DEFAULT_MAX_PIXELS = 28 * 28 * 1280
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_PNG_METADATA = (_PNG_TEXTS, (*_PNG_TEXTS, b"eXIf"))  # what to read a file without: its rotation goes last
 _TURNS = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,24 +49,27 @@ Grid = tuple[int, int, int]  # frames, patch rows, patch columns
 T = TypeVar("T")
 
 
-def load_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
+def load_image(
+    source: str | os.PathLike | bytes | Image.Image, formats: Sequence[str] | None = None
+) -> Image.Image:
     """Reads a picture (path, encoded bytes or PIL image) as RGB, EXIF-rotated, transparency on white.
 
     Damaged or large metadata does not matter: a picture whose orientation can't be read is not turned.
+    `formats` are those of Pillow's that a file may have; None: all.
 
     Raises:
       ImageError: the source is missing, truncated, no picture, or larger than `MAX_PIXELS`.
     """
-    return _opened(source, _to_rgb)
+    return _opened(source, _to_rgb, formats)
 
 
-def image_size(source: str | os.PathLike | bytes) -> tuple[int, int]:
+def image_size(source: str | os.PathLike | bytes, formats: Sequence[str] | None = None) -> tuple[int, int]:
     """The (width, height) that `load_image` gives a picture, from its header.
 
     Raises:
       ImageError: the header can't be read.
     """
-    return _opened(source, lambda image: image.size[:: -1 if _orientation(image) > 4 else 1])
+    return _opened(source, lambda image: image.size[:: -1 if _orientation(image) > 4 else 1], formats)
 
 
 def check_image(source: str | os.PathLike | bytes) -> None:
@@ -83,23 +87,26 @@ def check_image(source: str | os.PathLike | bytes) -> None:
     _opened(source, use)
 
 
-def _opened(source: str | os.PathLike | bytes | Image.Image, use: Callable[[Image.Image], T]) -> T:
+def _opened(
+    source: str | os.PathLike | bytes | Image.Image,
+    use: Callable[[Image.Image], T],
+    formats: Sequence[str] | None = None,
+) -> T:
     """What `use` makes of the opened picture; ImageError for whatever goes wrong."""
     try:
         if isinstance(source, Image.Image):
             return use(source)
         if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
             raise OSError("it is no regular file")  # a pipe or device could keep us waiting for ever
-        try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                return use(image)
-        except Exception:  # large texts in a PNG: Pillow refuses the whole file
-            data = source if isinstance(source, bytes) else Path(source).read_bytes()
-            bare = without_png_metadata(data)
-            if bare == data:
-                raise
-            with Image.open(io.BytesIO(bare)) as image:
-                return use(image)
+        faults: list[Exception] = []
+        for data in _with_less_metadata(source):
+            try:
+                file = io.BytesIO(data) if isinstance(data, bytes) else data
+                with Image.open(file, formats=formats) as image:
+                    return use(image)
+            except Exception as error:  # large texts in a PNG: Pillow refuses the whole file
+                faults.append(error)
+        raise faults[0]
     except FileNotFoundError:
         raise ImageError(f"{source}: no such image file") from None
     except Exception as error:  # PIL's decoders raise many types on broken files
@@ -119,14 +126,25 @@ def _head(source: str | os.PathLike | bytes | Image.Image) -> bytes:
         return b""
 
 
-def without_png_metadata(data: bytes) -> bytes:
-    """A PNG file without texts, colour profile and EXIF; anything else as it is."""
-    if not data.startswith(_PNG):
-        return data
+def _with_less_metadata(source: str | os.PathLike | bytes) -> Iterator[str | os.PathLike | bytes]:
+    """The source as it is, and of a PNG file that has metadata its bytes with ever less of it."""
+    yield source
+    if not _head(source).startswith(_PNG):
+        return
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    for names in _PNG_METADATA:
+        bare = _without_chunks(data, names)
+        if len(bare) < len(data):
+            data = bare
+            yield data
+
+
+def _without_chunks(data: bytes, names: Sequence[bytes]) -> bytes:
+    """A PNG file without the chunks of these names."""
     parts, at = [_PNG], len(_PNG)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])  # length, name, body, checksum
-        if data[at + 4 : at + 8] not in _PNG_METADATA:
+        if data[at + 4 : at + 8] not in names:
             parts.append(data[at:end])
         at = end
     return b"".join(parts)
@@ -299,25 +317,3 @@ def patch_layout(grid: Grid, window: int = 4) -> tuple[np.ndarray, np.ndarray, n
     for array in (pos_hw, window_ids, image_ids):
         array.flags.writeable = False
     return pos_hw, window_ids, image_ids
-
-
-def processor_config(min_pixels: int = DEFAULT_MIN_PIXELS, max_pixels: int = DEFAULT_MAX_PIXELS) -> dict:
-    """The `preprocessor_config.json` with which transformers cuts pictures exactly as this module does."""
-    return {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5_VLProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "resample": int(Image.Resampling.BICUBIC),
-        "rescale_factor": 1 / 255,
-        "image_mean": list(MEAN),
-        "image_std": list(STD),
-        "min_pixels": min_pixels,
-        "max_pixels": max_pixels,
-        "size": {"shortest_edge": min_pixels, "longest_edge": max_pixels},
-        "patch_size": PATCH_SIZE,
-        "temporal_patch_size": TEMPORAL_PATCH_SIZE,
-        "merge_size": MERGE_SIZE,
-    }
