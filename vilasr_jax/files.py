@@ -38,6 +38,18 @@ def mistaken_for(head: bytes) -> str:
     return ""
 
 
+def parse_json(data: bytes) -> Any:
+    """The value in the bytes of a JSON file, a byte order mark before it or not.
+
+    Raises:
+      ValueError: they are no JSON; what they are where `mistaken_for` knows it.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(mistaken_for(data) or str(error)) from None
+
+
 def write_json(path: epath.PathLike, value: Any) -> None:
     """Writes a JSON file, local or `gs://`, in one step; NumPy scalars become numbers.
 

@@ -162,3 +162,18 @@ def test_bfloat16_survives_a_float32_config(tmp_path):
     write_folder(tmp_path / "a", dtype="bfloat16")
     edit(tmp_path / "a", torch_dtype="float32")  # uniform weights stay as they are stored
     assert named_leaves(import_hf(tmp_path / "a")[1])["lm_head/kernel"].dtype == ml_dtypes.bfloat16
+
+
+def test_values_too_large_for_a_dtype_are_refused_by_name(tmp_path):
+    def large(tensors):
+        tensors["model.norm.weight"][0] = 70_000.0
+
+    write_folder(tmp_path / "a", change=large)
+    says = r"a/model\.safetensors: tensor 'model\.norm\.weight' holds values that float16 has no room for"
+    with pytest.raises(CheckpointError, match=says):
+        import_hf(tmp_path / "a", param_dtype="float16")
+    with pytest.raises(CheckpointError, match=says):
+        convert_from_hf(tmp_path / "a", tmp_path / "b", param_dtype="float16")
+    assert not (tmp_path / "b").exists()
+    norm = named_leaves(import_hf(tmp_path / "a", param_dtype="bfloat16")[1])["language_model/norm/scale"]
+    assert norm[0] == 70_144

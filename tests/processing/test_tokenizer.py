@@ -122,6 +122,41 @@ def test_a_special_token_listed_as_text_is_still_special(tokenizer, tmp_path):
     assert set(other.special) - {other.special.im_end} <= set(other.suppressed_ids.tolist())
 
 
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json", "a name in it"])
+def test_a_token_that_any_file_calls_special_is_special(tokenizer, tmp_path, file):
+    tokenizer.save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    number = max(token["id"] for token in content["added_tokens"]) + 1
+    entry = {**content["added_tokens"][0], "id": number, "content": "<|own|>", "special": False}
+    content["added_tokens"].append(entry)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "special_tokens_map.json").unlink()
+    other = Tokenizer.from_dir(tmp_path)
+    assert other.encode("<|own|>") == [number] and number not in other.suppressed_ids  # nobody says so
+    decoder = {"added_tokens_decoder": {str(number): {"content": "<|own|>", "special": True}}}
+    values = {
+        "tokenizer_config.json": decoder,
+        "special_tokens_map.json": {"additional_special_tokens": [{"content": "<|own|>"}]},
+        "a name in it": {"eos_token": "<|im_end|>", "own_token": "<|own|>"},
+    }[file]
+    name = file if file.endswith("map.json") else "tokenizer_config.json"
+    (tmp_path / name).write_text(json.dumps(values))
+    other = Tokenizer.from_dir(tmp_path)
+    assert number not in other.encode("<|own|>") and number in other.suppressed_ids
+
+
+def test_qwens_ordinary_tokens_are_not_guessed_to_be_special(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate("abc")}))
+    (tmp_path / "merges.txt").write_text("")
+    names = (*QWEN_SPECIAL_TOKENS, *QWEN_ADDED_TOKENS)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({name: 3 + i for i, name in enumerate(names)}))
+    tokenizer = Tokenizer.from_dir(tmp_path)
+    for name in QWEN_ADDED_TOKENS:
+        assert tokenizer.encode(name) == [3 + names.index(name)]
+    special = set(range(3, 3 + len(QWEN_SPECIAL_TOKENS))) - {tokenizer.special.im_end}
+    assert set(tokenizer.suppressed_ids.tolist()) == special
+
+
 def test_bad_folders_are_refused_by_name(tokenizer, tmp_path):
     with pytest.raises(TokenizerError, match="neither"):
         Tokenizer.from_dir(tmp_path)

@@ -91,7 +91,7 @@ def convert_from_hf(
             return open_array(arrays, tensor.path, (shapes[tensor.path], dtype, _split_axis(tensor)))
 
     def read_source(piece: _Piece) -> np.ndarray:
-        return stored[piece.tensor.key].read(piece.rows).astype(dtype, copy=False)
+        return stored[piece.tensor.key].read(piece.rows, dtype)
 
     with complete_folder(dst, overwrite=overwrite) as folder:
         with _named_failure(dst):

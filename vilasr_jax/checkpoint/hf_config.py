@@ -4,14 +4,13 @@ flat, as published:       text sizes at the top, rope_scaling {"type": "mrope", 
 nested, transformers 5:   text_config, rope_parameters, vision_config.in_channels
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
 from vilasr_jax.errors import CheckpointError, ConfigError
-from vilasr_jax.files import mistaken_for
+from vilasr_jax.files import parse_json
 from vilasr_jax.models.qwen2_5_vl import ModelConfig, VisionConfig
 
 LAYOUTS = ("flat", "nested")
@@ -23,18 +22,15 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     Raises:
       CheckpointError: no such file, not JSON, or not an object.
     """
-    text = b""
     try:
-        text = path.read_bytes()
-        value = json.loads(text.decode("utf-8-sig"))
+        value = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         if (path.parent / "adapter_config.json").exists():
             adapter = "it holds an adapter (LoRA) only; merge it into its base model and give that folder"
             raise CheckpointError(f"{path.parent}: {adapter}") from error
         raise CheckpointError(f"{path}: no such file; give a Hugging Face model folder") from error
     except (ValueError, OSError) as error:
-        reason = mistaken_for(text) or error
-        raise CheckpointError(f"{path}: not readable as JSON ({reason})") from error
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: must hold a JSON object, not {type(value).__name__}")
     return value

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
@@ -37,12 +38,14 @@ def import_hf(
       The config and the weights, as `nnx.split(model)[1]` of a model of that config.
 
     Raises:
-      CheckpointError: a file or tensor missing, unexpected, of another shape, cut off or not finite, by name.
+      CheckpointError: a file or tensor missing, unexpected, of another shape, cut off, not finite or too
+        large for the dtype, by name.
     """
     config, _, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
     if absent := [name for name in TOKENIZER_FILES if not (epath.Path(src_dir) / name).exists()]:
         logging.warning("%s: no %s; weights and config are read without", src_dir, ", ".join(absent))
-    return config, params_from_hf(config, lambda tensor: stored[tensor.key].read())
+    dtype = jnp.dtype(config.param_dtype)
+    return config, params_from_hf(config, lambda tensor: stored[tensor.key].read(dtype=dtype))
 
 
 def load_hf(src_dir: epath.PathLike, **kwargs) -> Qwen2_5_VL:

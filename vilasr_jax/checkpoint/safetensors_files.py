@@ -52,11 +52,16 @@ class StoredTensor:
     def dtype(self) -> np.dtype:
         return DTYPES[self.code]
 
-    def read(self, rows: slice | None = None) -> np.ndarray:
+    def read(self, rows: slice | None = None, dtype: np.dtype | str | None = None) -> np.ndarray:
         """The values, or those of some rows (indices on the first axis); not to be written to.
 
+        Args:
+          rows: None for all.
+          dtype: to convert to; None keeps the stored one.
+
         Raises:
-          CheckpointError: the file ends too early, or a value is infinite or not a number.
+          CheckpointError: the file ends too early, or a value is infinite, not a number, or too large for
+            `dtype`.
         """
         shape, offset = self.shape, self.offset
         if rows is not None:
@@ -70,6 +75,16 @@ class StoredTensor:
         array = np.frombuffer(data, self.dtype).reshape(shape)
         if not all_finite(array):
             raise CheckpointError(f"{self.file}: tensor {self.name!r} holds values that are not finite")
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
+        if dtype == self.dtype:
+            return array
+        with np.errstate(over="ignore"):  # it is looked for below
+            array = array.astype(dtype)
+        if not all_finite(array):
+            cure = "choose another dtype, such as float32"
+            raise CheckpointError(
+                f"{self.file}: tensor {self.name!r} holds values that {dtype} has no room for; {cure}"
+            )
         return array
 
 

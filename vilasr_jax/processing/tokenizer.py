@@ -15,40 +15,16 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.files import write_json
 from vilasr_jax.processing.tokenizer_files import (
+    QWEN_ADDED_TOKENS,
+    QWEN_SPECIAL_TOKENS,
     check_ids,
     listed_tokens,
     read_json,
     read_template,
+    special_tokens,
     with_tokens,
 )
 
-# In the order of their published ids (151643 ...).
-QWEN_SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-QWEN_ADDED_TOKENS = (  # one id each, but ordinary text
-    "<tool_call>",
-    "</tool_call>",
-    "<|fim_prefix|>",
-    "<|fim_middle|>",
-    "<|fim_suffix|>",
-    "<|fim_pad|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
-)
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -139,9 +115,10 @@ class Tokenizer:
         path = epath.Path(path)
         config = read_json(path / "tokenizer_config.json")
         try:
-            added = listed_tokens(path, config or {})
+            special = special_tokens(path, config or {})
+            added = listed_tokens(path, config or {}, special)
             if (path / "tokenizer.json").exists():
-                backend = with_tokens(read_json(path / "tokenizer.json"), added)
+                backend = with_tokens(read_json(path / "tokenizer.json"), added, special)
             elif (path / "vocab.json").exists() and (path / "merges.txt").exists():
                 backend = _qwen_from_vocab(path, added)
             else:

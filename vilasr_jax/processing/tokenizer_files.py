@@ -1,7 +1,7 @@
 """What a Hugging Face folder says of its tokenizer, in any of its files: added tokens, chat template."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tokenizers
@@ -9,7 +9,35 @@ from etils import epath
 from tokenizers import AddedToken
 
 from vilasr_jax.errors import TokenizerError
-from vilasr_jax.files import mistaken_for
+from vilasr_jax.files import parse_json
+
+# In the order of their published ids (151643 ...).
+QWEN_SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+QWEN_ADDED_TOKENS = (  # one id each, but ordinary text
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
 
 
 def read_json(path: epath.Path) -> Any:
@@ -20,43 +48,65 @@ def read_json(path: epath.Path) -> Any:
     """
     if not path.exists():
         return None
-    data = path.read_bytes()
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        return parse_json(path.read_bytes())
     except ValueError as error:
-        raise TokenizerError(f"{path}: can't be read as JSON ({mistaken_for(data) or error})") from None
+        raise TokenizerError(f"{path}: can't be read as JSON ({error})") from None
 
 
-def listed_tokens(path: epath.Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """Tokens by id that stand in tokenizer_config.json (`config`) or added_tokens.json."""
+def special_tokens(path: epath.Path, config: Mapping[str, Any]) -> set[str]:
+    """Tokens that tokenizer_config.json (`config`) or special_tokens_map.json calls special."""
+    named = [e for e in (config.get("added_tokens_decoder") or {}).values() if e.get("special")]
+    for values in (config, read_json(path / "special_tokens_map.json") or {}):
+        named += [value for name, value in values.items() if name.endswith("_token")]
+        named += values.get("additional_special_tokens") or []
+    contents = (entry.get("content") if isinstance(entry, dict) else entry for entry in named)
+    return {content for content in contents if content and isinstance(content, str)}
+
+
+def listed_tokens(
+    path: epath.Path, config: Mapping[str, Any], special: Collection[str]
+) -> dict[int, AddedToken]:
+    """Tokens by id that tokenizer_config.json (`config`) or added_tokens.json lists.
+
+    A token of added_tokens.json alone, which does not say so, is special where it is in `special` or begins
+    with "<|", except for Qwen's ordinary ones.
+    """
     listed = {
-        int(number): (entry["content"], entry.get("special", False))
+        int(number): (entry["content"], False)
         for number, entry in (config.get("added_tokens_decoder") or {}).items()
     }
     for content, number in (read_json(path / "added_tokens.json") or {}).items():
-        listed.setdefault(int(number), (content, content.startswith("<|")))
+        guess = content.startswith("<|") and content not in QWEN_ADDED_TOKENS
+        listed.setdefault(int(number), (content, guess))
     return {
-        number: AddedToken(content, special=special, normalized=False)
-        for number, (content, special) in listed.items()
+        number: AddedToken(content, special=guess or content in special, normalized=False)
+        for number, (content, guess) in listed.items()
     }
 
 
-def with_tokens(value: dict[str, Any], added: Mapping[int, AddedToken]) -> tokenizers.Tokenizer:
+def with_tokens(
+    value: dict[str, Any], added: Mapping[int, AddedToken], special: Collection[str] = ()
+) -> tokenizers.Tokenizer:
     """The tokenizer of a parsed tokenizer.json, with tokens that other files list and it lacks.
+
+    A token of it is special where it says so, or `special` does.
 
     Raises:
       TokenizerError: such a token can't have the id that it is listed with.
     """
-    present = {entry["content"] for entry in value.get("added_tokens") or ()}
+    entries = [
+        {**entry, "special": bool(entry.get("special")) or entry["content"] in special}
+        for entry in value.get("added_tokens") or ()
+    ]
+    present = {entry["content"] for entry in entries}
     lacking = {n: token for n, token in added.items() if token.content not in present}
-    if lacking:
-        flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
-        entries = [
-            {"id": n, "content": token.content, **{flag: getattr(token, flag) for flag in flags}}
-            for n, token in lacking.items()
-        ]
-        entries = sorted([*(value.get("added_tokens") or ()), *entries], key=lambda entry: entry["id"])
-        value = {**value, "added_tokens": entries}
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    entries += [
+        {"id": n, "content": token.content, **{flag: getattr(token, flag) for flag in flags}}
+        for n, token in lacking.items()
+    ]
+    value = {**value, "added_tokens": sorted(entries, key=lambda entry: entry["id"])}
     backend = tokenizers.Tokenizer.from_str(json.dumps(value))
     check_ids(backend, lacking)
     return backend
