@@ -18,14 +18,15 @@ from vilasr_jax.config import (
     MazeSection,
     SamplingSection,
 )
-from vilasr_jax.conversation_settings import SETTINGS_FILE, drawing_settings
+from vilasr_jax.conversation_settings import SETTINGS_FILE, drawing_settings, question_data_type
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.drawing.prompts import PROMPTS
-from vilasr_jax.errors import CheckpointError
+from vilasr_jax.errors import CheckpointError, ConfigError
 from vilasr_jax.job import export, open_workdir
 from vilasr_jax.serve import Limits
-from vilasr_jax.serve.run import make_worker
+from vilasr_jax.serve.run import make_worker, samples
 from vilasr_jax.solve import open_model, solve
+from vilasr_jax.tasks import get_family
 from vilasr_jax.training.cold_start import cold_start_stage
 from vilasr_jax.training.context import Context
 
@@ -131,6 +132,8 @@ def test_other_folders_are_asked_as_published(workdir, tmp_path):
     path = tmp_path / "hf" / "preprocessor_config.json"
     path.write_text(json.dumps({"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}}))
     assert open_model(tmp_path / "hf").job.image == ImageSection(3136, 1280 * 28 * 28)
+    path.write_text(json.dumps({"min_pixels": 2_000_000, "max_pixels": 12_845_056}))
+    assert open_model(tmp_path / "hf").job.image == ImageSection(1280 * 28 * 28, 1280 * 28 * 28)
     path.write_text(json.dumps({"min_pixels": "few", "max_pixels": 9}))
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: min_pixels='few'"):
         open_model(tmp_path / "hf")
@@ -141,3 +144,28 @@ def test_other_folders_are_asked_as_published(workdir, tmp_path):
     (tmp_path / "hf" / SETTINGS_FILE).write_text('{"drawing": {"stile": "maze"}}')
     with pytest.raises(CheckpointError, match=rf"{SETTINGS_FILE}: config\.drawing\.stile"):
         open_model(tmp_path / "hf")
+
+
+def test_a_published_model_is_asked_and_offers_no_mazes(tmp_path):
+    export_hf(tiny.params(), tiny.config(), tmp_path, tokenizer=tiny.tokenizer())
+    model = open_model(tmp_path)
+    assert question_data_type(model.job) == "vqa" and model.job.tasks == ()
+    assert task_rows(model, "test", 3) == [] == list(samples(tmp_path, model))
+
+
+def test_an_export_whose_task_is_elsewhere_offers_no_samples(workdir, tmp_path, monkeypatch, caplog):
+    shutil.copytree(workdir / "hf", tmp_path / "hf")
+    path = tmp_path / "hf" / SETTINGS_FILE
+    settings = json.loads(path.read_text())
+    settings["tasks"] = ["their_own.task"]
+    path.write_text(json.dumps(settings))
+    model = open_model(tmp_path / "hf")
+    assert list(samples(tmp_path / "hf", model)) == []
+    assert "offers no questions (task 'their_own.task'" in caplog.text
+    with pytest.raises(ConfigError, match="their_own"):
+        task_rows(model, "test", 1)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "task.py").write_text("FAMILY = 1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"broken\.task.: ZeroDivisionError"):
+        get_family("broken.task")

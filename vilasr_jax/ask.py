@@ -16,7 +16,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import load_image, resize_image
 from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
-from vilasr_jax.solve import Model, open_model
+from vilasr_jax.solve import Model, open_model, round_up
 from vilasr_jax.tasks import Row, get_family
 
 Picture = str | Path | bytes | Image.Image
@@ -115,7 +115,7 @@ def open_engine(
     tokens = patches // 4  # of an image
     words = model.prompts
     text = 256 if words.name == "short" else max(1024, 512 + len(model.tokenizer.encode(words.system)))
-    prompts = (_round(text + tokens), _round(2 * text + images * tokens))
+    prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))
     sampling = model.job.eval.sampling
     sampling = dataclasses.replace(sampling, max_tokens=prompts[-1] + sampling.max_tokens)
     counts = tuple(sorted({1, images}))
@@ -124,7 +124,7 @@ def open_engine(
         lanes=lanes,
         decode_steps=decode_steps,
         prompt_tokens=prompts,
-        insert_tokens=tuple(sorted({_round(96 + tokens), _round(256 + images * tokens)})),
+        insert_tokens=tuple(sorted({round_up(96 + tokens), round_up(256 + images * tokens)})),
         prompt_images=counts,
         insert_images=counts,
         own_sampling=True,
@@ -132,7 +132,3 @@ def open_engine(
     suppressed = suppressed_tokens(model.tokenizer, model.config.vocab_size)
     buckets = tuple(sorted({4 * -(-patches // (4 * share)) for share in (16, 4, 1)}))
     return Engine(model.config, model.graphdef, model.tokenizer, suppressed, section, sampling, buckets, mesh)
-
-
-def _round(tokens: int) -> int:
-    return -(-tokens // 32) * 32

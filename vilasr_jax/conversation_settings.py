@@ -75,9 +75,9 @@ def exported_settings(job: JobConfig, prompts: PromptSet) -> dict[str, dict[str,
 def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
     """The configuration under which the model in a Hugging Face folder is asked, and the prompt.
 
-    Without `vilasr_config.json` it is the published one: the style as released, images no larger than the
-    released limit. A prompt file in the folder (`prompt.json`) is used; without one the words are ours, and
-    the log says so.
+    Without `vilasr_config.json` it is the published one: no task of ours, the style as released, images no
+    larger than the released limit. A prompt file in the folder (`prompt.json`) is used; without one the words
+    are ours, and the log says so.
 
     Raises:
       CheckpointError: a file that can't be read, or a key of it that does not exist.
@@ -87,9 +87,11 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
     own = (folder / FILE).is_file()
     prompts = read_prompts(folder) if own else PROMPTS["vilasr_jax"]
     if not path.is_file():
-        most = ImageSection()
-        image = most if limits is None else ImageSection(limits[0], min(limits[1], most.max_pixels))
-        job = JobConfig(model=ModelSection(dtype="bfloat16"), drawing=_PUBLISHED, image=image)
+        image = ImageSection()
+        if limits is not None:
+            most = min(limits[1], image.max_pixels)
+            image = ImageSection(min(limits[0], most), most)
+        job = JobConfig(tasks=(), model=ModelSection(dtype="bfloat16"), drawing=_PUBLISHED, image=image)
         if not own:
             _warn_of_our_words(folder)
         return job, prompts

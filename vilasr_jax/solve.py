@@ -62,9 +62,7 @@ def open_model(checkpoint: Path) -> Model:
         if stage == "untrained":
             raise CheckpointError(f"{checkpoint}: no stage is finished yet; run `vilasr train` on it")
         params = load_stage(context, stage, job.eval.best)
-        return Model(
-            context.model_config, context.graphdef, params, context.tokenizer, job, context.prompts
-        )
+        return Model(context.model_config, context.graphdef, params, context.tokenizer, job, context.prompts)
     if not (checkpoint / "config.json").is_file():
         raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")
     job, prompts = read_exported_settings(checkpoint)
@@ -123,8 +121,8 @@ def solve(
         slots=1,
         lanes=1,
         decode_steps=8,  # tokens that are told at once
-        prompt_tokens=(_round(len(prompt.encoded.ids)),),
-        insert_tokens=(_round(len(pixels) * patches // 4 + 128),),
+        prompt_tokens=(round_up(len(prompt.encoded.ids)),),
+        insert_tokens=(round_up(len(pixels) * patches // 4 + 128),),
         prompt_images=(len(pixels),),
         insert_images=(len(pixels),),
         draw_workers=1,
@@ -151,9 +149,10 @@ def solve(
 
 def _sampling(sampling: SamplingSection, prompt: int) -> SamplingSection:
     """Greedy, with room for the prompt."""
-    room = max(sampling.max_tokens, _round(prompt) + 4 * sampling.max_turn_tokens)
+    room = max(sampling.max_tokens, round_up(prompt) + 4 * sampling.max_turn_tokens)
     return dataclasses.replace(sampling, temperature=0.0, max_tokens=room)
 
 
-def _round(tokens: int) -> int:
+def round_up(tokens: int) -> int:
+    """The next multiple of 32: lengths that share one compiled program."""
     return -(-tokens // 32) * 32

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from vilasr_jax.ask import open_engine, task_rows
 from vilasr_jax.config import MeshSection
@@ -32,7 +33,8 @@ def serve(
     """Serves a workdir or Hugging Face folder until it is interrupted.
 
     On this machine alone it answers to `host` and the machine's own names; `allow_hosts` are more names, such
-    as that which a container has for the machine.
+    as that which a container has for the machine. With an address beyond this machine it answers to any name,
+    or, where there are `allow_hosts`, to these and its own alone.
 
     Raises:
       ConfigError: an address beyond this machine without a token.
@@ -40,8 +42,7 @@ def serve(
     """
     import uvicorn
 
-    local = is_loopback(host)
-    if not local and not token:
+    if not is_loopback(host) and not token:
         raise ConfigError(
             f"--host={host} can be reached from other machines; give --token=SECRET, which clients send as "
             "their API key, or leave --host out"
@@ -52,8 +53,7 @@ def serve(
     model = open_model(checkpoint)
     worker = make_worker(model, limits)
     name = checkpoint.resolve().name
-    # No foreign page may reach in.
-    hosts = ("localhost", "127.0.0.1", "::1", host, *allow_hosts) if local else ("*",)
+    hosts = host_names(host, allow_hosts)
     app = make_app(
         worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(checkpoint, model))
     )
@@ -92,6 +92,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def host_names(host: str, allow_hosts: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names that a server at `host` answers to, so that no foreign page may reach in; "*": any."""
+    if not is_loopback(host) and not allow_hosts:
+        return ("*",)
+    return ("localhost", "127.0.0.1", "::1", host, *allow_hosts)
+
+
 def make_worker(model: Model, limits: Limits) -> Worker:
     """An engine for any questions and images within `limits`, not yet started."""
     mesh = make_mesh(MeshSection(), jax.devices()[:1])
@@ -104,14 +111,19 @@ def make_worker(model: Model, limits: Limits) -> Worker:
 
 
 def samples(checkpoint: Path, model: Model) -> Iterator[dict[str, Any]]:
-    """Questions to try: those of the run's own evaluation, else new ones of its task."""
+    """Questions to try: those of the run's own evaluation, else new ones of its task, if it is here."""
     for stage in STAGES:
         folder = checkpoint / "eval" / stage
         found = list(_kept(folder)) if (folder / "results.jsonl").is_file() else []
         if found:
             yield from found
             return
-    for row in task_rows(model, "test", SAMPLES):
+    try:
+        rows = task_rows(model, "test", SAMPLES)
+    except Exception as error:  # a task of the user's own can raise anything, and is no reason not to serve
+        logging.warning("the page offers no questions (%s)", " ".join(str(error).split()))
+        return
+    for row in rows:
         if len(row.images) == 1:
             picture = data_url(row.images[0])
             yield {

@@ -19,8 +19,8 @@ def get_family(name: str) -> Family:
         )
     try:
         family = importlib.import_module(BUILT_IN.get(name, name)).FAMILY
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"task {name!r}: {error}") from error
+    except Exception as error:  # a module of the user's own can raise anything
+        raise ConfigError(f"task {name!r}: {type(error).__name__}: {error}") from error
     if not isinstance(family, Family):
         raise ConfigError(f"task {name!r}: its FAMILY is no vilasr_jax.tasks.Family")
     return family
