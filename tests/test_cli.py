@@ -124,6 +124,14 @@ def test_bad_words(run, tmp_path, words, parts):
     assert not (tmp_path / "W").exists()
 
 
+@pytest.mark.parametrize("words", [["rollout"], ["rollout", "--scale"], ["sft"], ["convert"]], ids="-".join)
+def test_a_bench_without_its_devices_is_one_line(run, monkeypatch, words):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("vilasr_jax.parallel.devices._CUDA", ())
+    monkeypatch.setattr("jax.config.update", lambda *_: None)
+    refused(run("bench", *words), "JAX_PLATFORMS=cuda finds no device")
+
+
 def test_a_config_file_that_fails(run, tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("def get_config():\n    return 1 / 0\n")

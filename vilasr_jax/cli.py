@@ -408,15 +408,20 @@ def _bench_render() -> object:
 
 def _bench_sft() -> object:
     from vilasr_jax.bench.sft import bench_sft
+    from vilasr_jax.parallel import check_devices
 
+    check_devices()
     return bench_sft()
 
 
 def _bench_rollout() -> object:
     import jax
 
+    from vilasr_jax.parallel import check_devices
+
     if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    check_devices()
     from vilasr_jax.bench.rollout import bench_rollout, bench_scale
 
     return bench_scale() if FLAGS.scale else bench_rollout()
@@ -424,7 +429,9 @@ def _bench_rollout() -> object:
 
 def _bench_convert() -> object:
     from vilasr_jax.bench.convert import bench_convert
+    from vilasr_jax.parallel import check_devices
 
+    check_devices()
     return bench_convert(FLAGS.size, Path(FLAGS.workdir) if FLAGS.workdir else None)
 
 
