@@ -70,7 +70,7 @@ WORKDIR is the folder of a run (its last finished stage), or a Hugging Face fold
   --host=127.0.0.1      the address to listen at; one that other machines can reach needs a token
   --token=SECRET        what clients send as their API key (default: the environment variable VILASR_TOKEN)
   --allow-host=A,B      more host names that it answers to, such as host.docker.internal; by default
-                        those of this machine (with a --host beyond it: any)
+                        those of this machine (with a --host beyond it: any, or these where given)
   --slots=8             conversations at once; three times as many may wait, more are refused with 429
 
 Needs the extra [serve]: pip install "vilasr-jax[serve]"

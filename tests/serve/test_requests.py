@@ -5,13 +5,15 @@ import io
 import json
 import random
 import sys
+import time
 
 import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serve.conftest import Served, body, messages
+from tests.processing.test_images import METADATA
+from tests.serve.conftest import Served, body, messages, picture
 from vilasr_jax import cli
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.rollout import Trajectory
@@ -19,7 +21,9 @@ from vilasr_jax.serve import ApiError, Limits
 from vilasr_jax.serve.parameters import NEUTRAL, NO_MATTER, READ
 from vilasr_jax.serve.replies import usage
 from vilasr_jax.serve.requests import read_ask
+from vilasr_jax.serve.run import host_names
 
+JSON = {"Content-Type": "application/json"}
 RNG = random.Random(3)
 PICTURE = Image.frombytes("RGB", (31, 29), RNG.randbytes(31 * 29 * 3))
 
@@ -51,7 +55,7 @@ def user(*parts):
 
 def refused(*args, **fields):
     with pytest.raises(ApiError) as error:
-        read(*args, **fields)
+        _ = read(*args, **fields).images
     assert error.value.status == 400
     return error.value.message
 
@@ -145,12 +149,100 @@ def test_shapes_of_a_request_are_read(asked):
     assert ask.question == "Where?" and ask.images[0].tobytes() == PICTURE.tobytes() and not ask.captions
 
 
+EXTRAS = {"tool_calls": None, "refusal": None, "audio": None, "function_call": None, "annotations": []}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [{**USER, "name": "ann", **EXTRAS}],  # what clients' message types dump
+        [{"role": "system", "content": "", "name": None}, USER],
+        user({**TEXT, "cache_control": {"type": "ephemeral"}}, IMAGE),
+        user(TEXT, {"type": "image_url", "image_url": {"url": URL, "detail": "high", "format": None}}),
+        user(TEXT, {"type": "input_image", "image_url": URL, "detail": "auto", "file_id": None}),
+        user(TEXT, {"type": "image_url", "image_url": {"url": URL, "detail": None}}),
+    ],
+)
+def test_fields_that_change_nothing_are_taken(asked):
+    assert read(asked).question == "Where?"
+
+
+URL_LOW = {"type": "image_url", "image_url": {"url": URL, "detail": "low"}}
+
+
+@pytest.mark.parametrize(
+    "asked, words",
+    [
+        (user(TEXT, URL_LOW), "detail must be auto or high"),
+        (user(TEXT, {"type": "input_image", "image_url": URL, "detail": "low"}), "detail"),
+        (user(TEXT, {**IMAGE, "max_pixels": 50176}), "messages[0].content[1].max_pixels"),
+        (user(TEXT, {"type": "image", "image": URL, "min_pixels": 50176}), "min_pixels"),
+        (user(TEXT, {"type": "image_url", "image_url": {"url": URL, "min_pixels": 9}}), "min_pixels"),
+        (user({**TEXT, "bold": True}, IMAGE), "messages[0].content[0].bold"),
+        (user(TEXT, {**IMAGE, "image": URL}), "image_url and image in one part"),
+        (user({**TEXT, "image_url": {"url": URL}}, IMAGE), "messages[0].content[0].image_url"),
+        ([{**USER, "tool_calls": [{"id": "a"}]}], "messages[0].tool_calls"),
+        ([USER, {"role": "assistant", "content": "", "prefix": True}], "messages[1].prefix"),
+        (["Where?"], "messages[0] must be an object"),
+    ],
+)
+def test_fields_in_messages_that_would_change_it_are_refused(asked, words):
+    assert words in refused(asked)
+
+
+def test_options_and_stream_options_are_checked():
+    for value in ({}, "", False, 0, "AB", {"A": 1}):
+        assert "options must be a list" in refused(options=value)
+    assert read(options=None).options == read(options=[]).options == ()
+    assert "stream_options.include_usag" in refused(stream_options={"include_usag": True})
+    assert "include_usage" in refused(stream_options={"include_usage": "yes"})
+    options = {"include_usage": True, "include_obfuscation": False, "continuous_usage_stats": False}
+    assert read(stream=True, stream_options=options).include_usage
+
+
+@pytest.mark.parametrize("value", ["abc", [1], {}, True, False, 0.5, float("nan"), float("-inf"), ""])
+def test_a_seed_that_is_no_whole_number_is_refused(value):
+    assert refused(seed=value) == "seed must be a whole number"
+
+
+def test_any_whole_number_is_a_seed():
+    assert [read(seed=value).seed for value in (7, 7.0, (1 << 30) + 7, 10**400 << 30)] == [7, 7, 7, 0]
+
+
+def test_long_texts_that_are_no_picture_are_refused_at_once():
+    began = time.process_time()
+    for url in ("A" * 64 + " " * 200_000 + "!", " " * 200_000, "data:image/png;base64," + "A\n " * 60_000):
+        assert "messages[0].content[1]" in refused(user(TEXT, {"type": "image_url", "image_url": url}))
+    assert time.process_time() - began < 1
+
+
+def test_a_space_inside_base64_is_refused_with_the_cure():
+    data = PLAIN.replace("+", " ")  # what a form makes of it
+    assert "%2B" in refused(user(TEXT, {"type": "image_url", "image_url": f"data:image/png;base64,{data}"}))
+
+
+def test_a_picture_with_much_text_in_it_is_read():
+    raw, text = METADATA["a large text"][0], {"type": "text", "text": "Where?"}
+    url = f"data:image/png;base64,{base64.b64encode(raw).decode()}"
+    assert read(user(text, {"type": "image_url", "image_url": url})).images[0].size == (90, 60)
+    out = io.BytesIO()
+    PICTURE.save(out, "TIFF")  # a kind that Pillow reads, and the server does not
+    url = f"data:image/tiff;base64,{base64.b64encode(out.getvalue()).decode()}"
+    assert "no image that can be read (PNG" in refused(user(text, {"type": "image_url", "image_url": url}))
+
+
 def test_text_and_pictures_keep_their_order():
     left, right = ({"type": "text", "text": f"{side} view:"} for side in ("Left", "Right"))
     ask = read([{"role": "system", "content": "Be brief."}, *user(left, IMAGE, right, IMAGE, TEXT)])
     assert (ask.captions, ask.question) == (("Left view:", "Right view:"), "Be brief.\nWhere?")
-    ask = read(user(TEXT, IMAGE, right, IMAGE))
-    assert (ask.captions, ask.question) == (("", "Right view:"), "Where?")
+    assert "which is the question?" in refused(user(left, IMAGE, right, IMAGE))
+    asked = [{"role": "system", "content": "Which is larger?"}, *user(left, IMAGE, right, IMAGE)]
+    ask = read(asked)
+    assert (ask.captions, ask.question) == (("Left view:", "Right view:"), "Which is larger?")
+    ask = read([{"role": "system", "content": "Be brief."}, *user(TEXT, IMAGE, IMAGE)])
+    assert (ask.captions, ask.question) == ((), "Be brief.\nWhere?")
+    ask = read(user(IMAGE, TEXT, IMAGE))
+    assert (ask.captions, ask.question) == ((), "Where?")
     white = [Image.new("RGB", (56, 28), "white")] * 2
     for prompt in ("short", "vilasr_jax"):
         session = DrawingSession(
@@ -180,9 +272,10 @@ def test_the_prompt_is_counted_once():
 
 
 def test_other_hosts_are_refused_in_json_unless_allowed():
-    served = Served(hosts=("127.0.0.1", "::1", "host.docker.internal"))
+    served = Served(hosts=("127.0.0.1", "::1", "Host.docker.internal:8000", "http://lab.example/"))
     try:
-        asked = {"127.0.0.1:9": 200, "[::1]:8": 200, "Host.docker.internal:8": 200, "evil.example": 400}
+        asked = {"127.0.0.1:9": 200, "[::1]:8": 200, "Host.docker.internal:8": 200, "lab.example": 200}
+        asked |= {"evil.example": 400}
         for host, status in asked.items():
             url = f"{served.url}/v1/models"
             reply = httpx.get(url, headers={"Host": host}, trust_env=False, verify=False)
@@ -190,6 +283,31 @@ def test_other_hosts_are_refused_in_json_unless_allowed():
         assert "--allow-host=evil.example" in reply.json()["error"]["message"]
     finally:
         served.close()
+
+
+def test_allowed_hosts_count_beyond_this_machine_too():
+    assert host_names("0.0.0.0") == ("*",) and "*" not in host_names("127.0.0.1")
+    names = host_names("0.0.0.0", ["lab.example:8000"])
+    assert {"lab.example:8000", "0.0.0.0", "localhost"} <= set(names) and "*" not in names
+
+
+def test_a_full_server_decodes_no_picture(served, monkeypatch):
+    def fail(*_):
+        raise AssertionError("a picture was decoded")
+
+    monkeypatch.setattr("vilasr_jax.serve.requests.read_picture", fail)
+    monkeypatch.setattr(served.worker, "busy", 8)
+    url = f"{served.url}/v1/chat/completions"
+    reply = httpx.post(url, content=body(), headers=JSON, trust_env=False, verify=False)
+    assert reply.status_code == 429
+
+
+def test_a_bad_picture_takes_no_place(served):
+    url = f"{served.url}/v1/chat/completions"
+    bad = body(messages=messages(url=picture()[:200]))
+    for _ in range(10):  # more than there are places
+        assert httpx.post(url, content=bad, headers=JSON, trust_env=False, verify=False).status_code == 400
+    assert served.worker.busy == 0
 
 
 def test_too_many_requests_at_once_are_refused_in_json(served, monkeypatch):

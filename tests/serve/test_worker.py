@@ -12,10 +12,11 @@ from vilasr_jax.config import EngineSection
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.rollout import Engine
 from vilasr_jax.serve import ApiError, Limits, Worker
-from vilasr_jax.serve.requests import Ask
+from vilasr_jax.serve.replies import data_url
+from vilasr_jax.serve.requests import Ask, Picture
 
 SETTINGS = DrawingSettings(prompt="short", max_turns=3)
-IMAGE = Image.new("RGB", (56, 28), (200, 30, 60))
+IMAGE = Picture(data_url(Image.new("RGB", (56, 28), (200, 30, 60))), "here", Limits())
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,7 @@ class _Server:
         ask = await asyncio.to_thread(read_ask, body, self.models, self.limits)
         del body
         stream = await self.worker.submit(ask)
+        ask = stream.ask  # without its pictures
         events = stream.events(self.limits.seconds)
         if ask.stream:
             lines = server_sent(Replies(ask), events)

@@ -19,11 +19,11 @@ class Gate:
 
     Args:
       app: the application.
-      hosts: host names it may be reached under ("*": any).
+      hosts: host names it may be reached under ("*": any); a port after one does not matter.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]):
-        self.app, self.hosts = app, {host.strip("[]").lower() for host in hosts}
+        self.app, self.hosts = app, {_name(host) for host in hosts}
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,10 +49,11 @@ class Gate:
 
 
 def _name(host: str) -> str:
-    """A Host header without its port and brackets, in small letters."""
+    """A host without its port and brackets, in small letters: of a Host header, or as a person writes it."""
+    host = host.rpartition("//")[2].rstrip("/").lower()
     if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+        return host[1:].partition("]")[0]
+    return host if host.count(":") > 1 else host.partition(":")[0]  # IPv6, too
 
 
 def _refusal(error: ApiError) -> Response:

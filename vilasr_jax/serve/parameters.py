@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from vilasr_jax.serve.limits import ApiError
@@ -82,6 +83,15 @@ def check_parameters(value: dict) -> None:
             raise ApiError(400, message, param=name, code="unsupported_parameter")
 
 
+def check_keys(value: dict, known: Sequence[str], where: str) -> None:
+    """Raises ApiError (400) for an unknown key that asks for something (null, false and empty do not)."""
+    for name, got in value.items():
+        if name not in known and got not in (None, False, [], {}):
+            here = f"{where}.{name[:80]}"
+            message = f"{here}: no such field here; this server reads {', '.join(known)}"
+            raise ApiError(400, message, param=here, code="unknown_parameter")
+
+
 def typed(value: dict, name: str, kind: type, default: Any) -> Any:
     """A field of a type; `default` where it is absent or null.
 
@@ -115,10 +125,16 @@ def number(value: dict, name: str, low: float, high: float, whole: bool = False)
 
 
 def seed(value: dict) -> int:
-    """The seed, any whole number; a random one where none is given."""
-    got = typed(value, "seed", int | float, None)
-    if got is None or isinstance(got, bool):
+    """The seed, any whole number; a random one where none is given.
+
+    Raises:
+      ApiError: 400, it is no whole number.
+    """
+    got = value.get("seed")
+    if got is None:
         return secrets.randbelow(1 << 30)
-    if not (math.isfinite(got) and got == int(got)):
+    if isinstance(got, float) and got.is_integer():
+        got = int(got)
+    if not isinstance(got, int) or isinstance(got, bool):
         raise ApiError(400, "seed must be a whole number", param="seed")
-    return int(got) % (1 << 30)
+    return got % (1 << 30)

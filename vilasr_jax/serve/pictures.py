@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import re
 import urllib.parse
 
 from PIL import Image
 
 from vilasr_jax.errors import ImageError
-from vilasr_jax.processing import load_image, smart_resize
+from vilasr_jax.processing import image_size, load_image, smart_resize
 from vilasr_jax.serve.limits import ApiError, Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-# Base64 without a data URL around it: long, and nothing that an address has.
-_BARE = re.compile(r"[A-Za-z0-9+/_\-\s]{64,}={0,2}\s*\Z")
-_SPACE = re.compile(r"\s+")
+_BARE = re.compile(r"[A-Za-z0-9+/_-]{64}")  # how base64 without a data URL around it begins, and no address
+_BREAKS = str.maketrans("-_", "+/", "\r\n\t")  # what is deleted, and the URL-safe alphabet
 
 
 def read_picture(url: str, here: str, limits: Limits) -> Image.Image:
     """The RGB picture in a data URL, or in bare base64.
 
-    Line breaks, missing padding, percent-encoding and the URL-safe alphabet are read, too.
+    Line breaks, missing padding, percent-encoding and the URL-safe alphabet are read, too. A space inside is
+    refused: it is what a form makes of a "+", and without it the rest is another picture.
 
     Raises:
-      ApiError: 400, it is an address, no picture, or too large a one; `here` says where it stands.
+      ApiError: 400, it is an address, no picture, or too large a one; `here` is its place in the request.
     """
 
     def bad(words: str, code: str = "invalid_image") -> ApiError:
@@ -44,25 +43,27 @@ def read_picture(url: str, here: str, limits: Limits) -> Image.Image:
         raise bad(hint, "remote_image")
     try:
         raw = _decoded(data)
-        with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
-            width, height = opened.size
-        if width * height > limits.image_pixels:
-            raise ImageError(f"{width} x {height} px are more than {limits.image_pixels:,} pixels; shrink it")
-        image = load_image(raw)
-        smart_resize(image.height, image.width)
     except binascii.Error:
         quoted = data[:1] in ("'", '"') or data[:2] in ("b'", 'b"')
         cure = " (quotes stand around it: in Python, send base64.b64encode(...).decode())" if quoted else ""
+        if " " in data.strip():
+            cure = ' (it holds spaces: encode each "+" as %2B where a form or URL carries it)'
         raise bad(f"its base64 is broken{cure}") from None
+    try:
+        width, height = image_size(raw, FORMATS)
+    except ImageError:
+        raise bad(f"no image that can be read ({', '.join(FORMATS)})") from None
+    if width * height > limits.image_pixels:
+        raise bad(f"{width} x {height} px are more than {limits.image_pixels:,} pixels; shrink it")
+    try:
+        smart_resize(height, width)
+        return load_image(raw, FORMATS)
     except ImageError as error:
         raise bad(str(error)) from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        raise bad(f"no image that can be read ({', '.join(FORMATS)})") from None
-    return image
 
 
 def _decoded(data: str) -> bytes:
     """Bytes of base64 in either alphabet, with line breaks or without padding."""
-    data = _SPACE.sub("", urllib.parse.unquote(data) if "%" in data else data).rstrip("=")
-    plain = data.translate(str.maketrans("-_", "+/")).encode("ascii", "replace")
+    data = urllib.parse.unquote(data) if "%" in data else data
+    plain = data.strip().translate(_BREAKS).rstrip("=").encode("ascii", "replace")
     return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)

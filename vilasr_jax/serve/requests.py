@@ -10,20 +10,51 @@ from typing import Any
 from PIL import Image
 
 from vilasr_jax.serve.limits import ApiError, Limits
-from vilasr_jax.serve.parameters import check_parameters, number, seed, typed
+from vilasr_jax.serve.parameters import check_keys, check_parameters, number, seed, typed
 from vilasr_jax.serve.pictures import read_picture
 
 ANSWER_ONLY = ":answer"  # after a model's name: `content` is the bare answer
 TEXT_PARTS = ("text", "input_text")
+IMAGE_PARTS = (None, "image_url", "input_image", "image")  # None: some clients write no type
+# Fields that are read, or that change no answer; any other one that asks for something is refused.
+MESSAGE_KEYS = ("role", "content", "name", "id")
+TEXT_KEYS = ("type", "text", "id", "index", "cache_control")
+IMAGE_KEYS = ("type", "image_url", "image", "source", "detail", "id", "index", "cache_control")
+URL_KEYS = ("url", "data", "detail", "format", "type", "media_type")
+STREAM_KEYS = ("include_usage", "include_obfuscation")
+DETAILS = (None, "auto", "high")  # pictures are read at one size, the server's
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a request, not decoded yet.
+
+    Attributes:
+      url: as sent.
+      here: its place in the request.
+      limits: of its pixels.
+    """
+
+    url: str
+    here: str
+    limits: Limits
+
+    def read(self) -> Image.Image:
+        """The picture in RGB.
+
+        Raises:
+          ApiError: 400, it can't be read, or is too large.
+        """
+        return read_picture(self.url, self.here, self.limits)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request, checked.
+    """One request, checked except for what its pictures hold.
 
     Attributes:
       model: the name the client used.
-      images: RGB, as sent.
+      pictures: in the order in which they were sent.
       question, options: what is asked.
       captions: the text before each image, where there is more than the question; empty: none.
       samples: conversations wanted (`n`).
@@ -34,7 +65,7 @@ class Ask:
     """
 
     model: str
-    images: tuple[Image.Image, ...]
+    pictures: tuple[Picture, ...]
     question: str
     options: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
@@ -51,6 +82,11 @@ class Ask:
         """Whether `content` is to be the bare answer."""
         return self.model.endswith(ANSWER_ONLY)
 
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """The pictures in RGB, as sent; decoded at each use, with the errors of `Picture.read`."""
+        return tuple(picture.read() for picture in self.pictures)
+
 
 def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
     """Reads a request's body.
@@ -66,9 +102,9 @@ def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
         message = f"no model {model[:80]!r} here; there are: {', '.join(models)}"
         raise ApiError(404, message, param="model", code="model_not_found")
     check_parameters(value)
-    images, captions, question = _messages(value.get("messages"), limits)
-    options = value.get("options") or []
-    if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
+    pictures, captions, question = _messages(value.get("messages"), limits)
+    options = typed(value, "options", list, [])
+    if not all(isinstance(o, str) and o.strip() for o in options):
         raise ApiError(400, "options must be a list of strings, the choices", param="options")
     if len(options) > limits.options or sum(map(len, options)) > limits.text:
         raise ApiError(400, f"more than {limits.options} options, or too long ones", param="options")
@@ -76,9 +112,11 @@ def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
     name = "max_tokens" if tokens is None else "max_completion_tokens"
     stream = typed(value, "stream", bool, False)
     extra = typed(value, "stream_options", dict, {})
+    check_keys(extra, STREAM_KEYS, "stream_options")
+    usage = typed(extra, "include_usage", bool, False)
     return Ask(
         model=model,
-        images=images,
+        pictures=pictures,
         question=question,
         options=tuple(_clean(option) for option in options),
         captions=captions,
@@ -88,7 +126,7 @@ def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
         max_tokens=number(value, name, 1, 1 << 30, whole=True),
         seed=seed(value),
         stream=stream,
-        include_usage=stream and extra.get("include_usage") is True,
+        include_usage=stream and usage,
     )
 
 
@@ -100,27 +138,30 @@ def _json(body: bytes) -> Any:
         raise ApiError(400, f"the body is no JSON ({line[:120]})", code="invalid_json") from None
 
 
-def _messages(messages: Any, limits: Limits) -> tuple[tuple[Image.Image, ...], tuple[str, ...], str]:
-    """The images, the text before each of them and the question; system texts stand before the question.
+def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple[str, ...], str]:
+    """The pictures, the text before each of them and the question; system texts come before the question.
 
     Several user messages are one question where only one of them holds text, as some clients send a picture
     in a message of its own.
     """
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "messages must be a list with one user message", param="messages")
-    sent: list[str | Image.Image] = []  # of the user, in order
+    sent: list[str | Picture] = []  # of the user, in order
     system: list[str] = []
     worded = users = 0
     for at, message in enumerate(messages):
         where = f"messages[{at}]"
-        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            raise ApiError(400, f"{where} must be an object with role and content", param=where)
+        check_keys(message, MESSAGE_KEYS, where)
+        role = message.get("role")
         if role == "assistant" and at == len(messages) - 1 and not message.get("content"):
             continue  # the beginning of an answer, with nothing in it
         if role not in ("system", "developer", "user"):
             told = "the model answers one question at a time, so earlier turns can't be given"
             hint = told if role in ("assistant", "tool", "function") else "role must be system or user"
             raise ApiError(400, f"{where}: {hint}", param=where)
-        parts = _parts(message.get("content"), where)
+        parts = _parts(message.get("content"), where, limits)
         users += role == "user"
         worded += role == "user" and any(isinstance(part, str) and part.strip() for part in parts)
         for place, part in enumerate(parts):
@@ -132,27 +173,30 @@ def _messages(messages: Any, limits: Limits) -> tuple[tuple[Image.Image, ...], t
             elif sum(not isinstance(other, str) for other in sent) == limits.images:
                 raise ApiError(400, f"{here}: more than {limits.images} images", param=here)
             else:
-                sent.append(read_picture(part.url, here, limits))
+                sent.append(part)
     if worded > 1 or not users:
         said = f"there are {users} user messages" + (" with text" if worded > 1 else "")
         raise ApiError(400, f"{said}; give exactly one", param="messages")
-    images = tuple(part for part in sent if not isinstance(part, str))
+    pictures = tuple(part for part in sent if not isinstance(part, str))
     captions, question = _in_order(sent)
     question = "\n".join(text for text in (*system, question) if text)
-    if not images:
+    if not pictures:
         raise ApiError(400, "the user message holds no image; add an image_url part", param="messages")
+    if not question and captions:
+        told = "no text follows the last image, and several come before images: which is the question?"
+        raise ApiError(400, f"{told} Put it last", param="messages")
     if not question:
         raise ApiError(400, "the user message holds no text; add a question", param="messages")
     if len(question) + sum(map(len, captions)) > limits.text:
         raise ApiError(400, f"the question has more than {limits.text} characters", param="messages")
-    return images, captions, question
+    return pictures, captions, question
 
 
-def _in_order(sent: Sequence[str | Image.Image]) -> tuple[tuple[str, ...], str]:
+def _in_order(sent: Sequence[str | Picture]) -> tuple[tuple[str, ...], str]:
     """The text before each image, and the question: what comes after the last one.
 
-    Where nothing comes after it, the question is what comes first: the model reads a question after its
-    images, wherever that was sent.
+    Where nothing comes after it, and text was sent in one place alone, that is the question: the model reads
+    it after its images, wherever it was sent. Of texts in several places none is; the question is empty.
     """
     before: list[list[str]] = [[]]  # one list for each image, and one for what follows the last
     for part in sent:
@@ -161,19 +205,12 @@ def _in_order(sent: Sequence[str | Image.Image]) -> tuple[tuple[str, ...], str]:
         elif part:
             before[-1].append(part)
     *captions, question = ("\n".join(texts) for texts in before)
-    if not question:
-        first = next((at for at, text in enumerate(captions) if text), None)
-        if first is not None:
-            question, captions[first] = captions[first], ""
+    if not question and sum(map(bool, captions)) == 1:
+        captions, question = [], "".join(captions)
     return (tuple(captions) if any(captions) else ()), question
 
 
-@dataclass(frozen=True)
-class _Picture:
-    url: str
-
-
-def _parts(content: Any, where: str) -> list[str | _Picture]:
+def _parts(content: Any, where: str, limits: Limits) -> list[str | Picture]:
     """The texts and pictures of a message, in the shapes that clients of several APIs send."""
     if content is None:
         return []
@@ -181,18 +218,19 @@ def _parts(content: Any, where: str) -> list[str | _Picture]:
         return [content]
     if not isinstance(content, list):
         raise ApiError(400, f"{where}.content must be a text or a list of parts", param=f"{where}.content")
-    parts: list[str | _Picture] = []
+    parts: list[str | Picture] = []
     for at, part in enumerate(content):
         here = f"{where}.content[{at}]"
         if isinstance(part, str):
             parts.append(part)
             continue
         kind = part.get("type") if isinstance(part, dict) else ""
-        url = _url(part) if kind in (None, "image_url", "input_image", "image") else None
+        url = _url(part, here) if kind in IMAGE_PARTS else None
         if kind in TEXT_PARTS and isinstance(part.get("text"), str):
+            check_keys(part, TEXT_KEYS, here)
             parts.append(part["text"])
         elif url is not None:
-            parts.append(_Picture(url))
+            parts.append(Picture(url, here, limits))
         elif kind == "image_url":
             raise ApiError(400, f"{here}: image_url.url is missing", param=here)
         else:
@@ -200,11 +238,23 @@ def _parts(content: Any, where: str) -> list[str | _Picture]:
     return parts
 
 
-def _url(part: dict) -> str | None:
-    """The data URL of a picture's part; None where there is none."""
-    given = part.get("image_url") or part.get("image") or part.get("source")
+def _url(part: dict, here: str) -> str | None:
+    """The data URL of a picture's part; None where there is none.
+
+    Raises:
+      ApiError: 400, a field of the part asks for what is not done.
+    """
+    check_keys(part, IMAGE_KEYS, here)
+    named = [name for name in ("image_url", "image", "source") if part.get(name)]
+    if len(named) > 1:
+        raise ApiError(400, f"{here}: {' and '.join(named)} in one part; give one", param=here)
+    given, details = (part[named[0]] if named else None), [part.get("detail")]
     if isinstance(given, dict):
+        check_keys(given, URL_KEYS, f"{here}.{named[0]}")
+        details.append(given.get("detail"))
         given = given.get("url") or given.get("data")
+    if not all(detail in DETAILS for detail in details):
+        raise ApiError(400, f"{here}: detail must be auto or high", param=here, code="unsupported_parameter")
     return given if isinstance(given, str) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import queue
 import threading
@@ -143,7 +144,8 @@ class Worker:
         """Hands a request to the engine.
 
         Raises:
-          ApiError: 400 when the prompt is larger than the engine's buckets, 429 when too many are waiting.
+          ApiError: 429 when too many are waiting, before a picture is decoded; 400 when one can't be read, or
+            the prompt is larger than the engine's buckets.
         """
         stream = Stream(ask)
         self._admit(ask.samples)
@@ -155,6 +157,7 @@ class Worker:
         except BaseException:
             self._release(ask.samples)
             raise
+        stream.ask = dataclasses.replace(ask, pictures=())  # what was sent is large, and no longer needed
         with self._lock:
             self._streams.add(stream)
         self._inbox.put(request)
@@ -174,7 +177,7 @@ class Worker:
 
     def _request(self, ask: Ask, stream: Stream) -> Request:
         kind = "multiple choice" if ask.options else "free-form"
-        images = [resize_image(image, *self.pixels) for image in ask.images]
+        images = [resize_image(picture.read(), *self.pixels) for picture in ask.pictures]
 
         def session() -> DrawingSession:
             return DrawingSession(
