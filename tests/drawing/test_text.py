@@ -1,6 +1,7 @@
 """Labels in every script: drawn with a font that has them, never two alike."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -91,3 +92,9 @@ def test_any_text_is_drawn(text):
     image = Image.new("RGB", (60, 20), "white")
     draw_text(ImageDraw.Draw(image), (2, 10), text, (0, 0, 0), 12, anchor="lm")
     assert text_width(text, 12) >= 0
+
+
+def test_deep_brackets_take_no_time():
+    began = time.process_time()
+    visual_order("א" + "(" * 8000 + ")" * 8000)
+    assert time.process_time() - began < 2

@@ -10,6 +10,7 @@ import unicodedata
 _PAIRS = {opening: closing for opening, closing in ("()", "[]", "{}", "<>", "«»", "‹›", "≤≥", "⟨⟩")}
 _MIRRORED = {**_PAIRS, **{closing: opening for opening, closing in _PAIRS.items()}}
 _BRACKETS = ("(", "[", "{")  # what counts as a pair; others are only mirrored
+_DEEPEST = 63  # brackets within brackets, as in the standard (BD16)
 _KINDS = ("L", "R", "AL", "EN", "AN", "ES", "ET", "CS")  # what matters; all else is neutral, "N"
 
 
@@ -103,6 +104,8 @@ def _bracket_pairs(letters: list[str], kinds: list[str]) -> list[tuple[int, int]
     pairs, waiting = [], []
     for at, letter in enumerate(letters):
         if kinds[at] == "N" and letter in _BRACKETS:
+            if len(waiting) == _DEEPEST:
+                break
             waiting.append((letter, at))
         elif kinds[at] == "N" and (own := _MIRRORED.get(letter)) in _BRACKETS:
             found = next((n for n in range(len(waiting) - 1, -1, -1) if waiting[n][0] == own), None)
