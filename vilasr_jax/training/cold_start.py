@@ -76,9 +76,7 @@ def recorded_source(context: Context, use: str = "traces") -> Sequence[Encoded]:
 
     room = dataclasses.asdict(context.packing or context.buckets.largest)
     limits = {"data": context.imported.digest(use), "pixels": pixels, **room}
-    numbers = usable_rows(
-        stored, check, name=where, folder=context.workdir, limits=limits, purpose="trained on"
-    )
+    numbers = usable_rows(stored, check, name=where, folder=context.workdir, limits=limits)
     return MappedSource(Selected(stored, numbers), encode)
 
 

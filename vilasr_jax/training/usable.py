@@ -103,13 +103,13 @@ def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_some(source: Sequence[Encoded], check: Callable[[Encoded], None]) -> None:
-    """Looks at some examples of a source, the same ones each time, before a stage takes its first step.
+    """Looks at some examples of a large source, the same ones each time, before a stage takes its first step.
 
     Raises:
       DataError: more than one in ten can't be made or is too long: what would be trained on is not what was
         asked for.
     """
-    count = min(len(source), SAMPLE)
+    count = SAMPLE if len(source) >= SAMPLE else 0
     numbers = np.random.default_rng(0).choice(len(source), count, replace=False)
     reasons = []
     for number in sorted(numbers):
