@@ -5,10 +5,11 @@ One function for each part of a job; each raises a UserError that names the key 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.config import JobConfig, RLSection
+from vilasr_jax.config import JobConfig, RLSection, flatten, to_dict
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import PUBLISHED_SIZES, preset
@@ -27,6 +28,14 @@ from vilasr_jax.training.state import check_groups
 TRAINED = ("cold_start", "reflect", "rl")
 OTHERS = ("synthesize", "eval", "export", "report")
 OLD_LOGPROBS = ("rollout", "trained")
+_MAY_BE_NEGATIVE = ("mesh.", "rl.rewards.")
+_AT_LEAST_1 = (
+    "eval.shard", "eval.samples", "reflect.shard", "synthesis.shard", "engine.slots", "engine.lanes",
+    "engine.decode_steps", "engine.draw_workers", "drawing.max_turns", "drawing.max_images",
+    "reflect.questions", "reflect.samples", "rl.prompts",
+    *(f"{stage}.sampling.{key}" for stage in ("reflect", "rl", "eval", "synthesis")
+      for key in ("max_turn_tokens", "max_tokens")),
+)  # fmt: skip
 
 
 def check(context: Context, stages: Sequence[str] | None = None) -> None:
@@ -76,10 +85,7 @@ def check_choices(job: JobConfig) -> None:
         if given not in known:
             raise ConfigError(f"config.{key}={given!r}: choose one of {', '.join(known)}")
     check_rule(job.synthesis.rule, "config.synthesis.rule")
-    for key in ("eval.shard", "eval.samples", "reflect.shard", "synthesis.shard"):
-        section, name = key.split(".")
-        if getattr(getattr(job, section), name) < 1:
-            raise ConfigError(f"config.{key} must be at least 1")
+    check_numbers(job)
     sections = (job.cold_start.perception_optimizer, *(getattr(job, name).optimizer for name in TRAINED))
     for section in sections:
         make_optimizer(section, 1)
@@ -90,6 +96,28 @@ def check_choices(job: JobConfig) -> None:
             raise ConfigError(f"config.{name}.epochs={section.epochs:g} must not be negative")
         if name in job.stages and section.steps < 1 and not section.epochs:
             raise ConfigError(f"config.{name}.steps must be at least 1; or leave {name} out of config.stages")
+
+
+def check_numbers(job: JobConfig) -> None:
+    """Every number is finite and none is negative but where that means something; counts are at least 1."""
+    values = flatten(to_dict(job))
+    for key, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, (int, float)) or isinstance(number, bool):
+                continue
+            if not math.isfinite(number):
+                raise ConfigError(f"config.{key}={value!r} must be a finite number")
+            if number < 0 and not key.startswith(_MAY_BE_NEGATIVE):
+                raise ConfigError(f"config.{key}={value!r} must not be negative")
+    for key in _AT_LEAST_1:
+        if values[key] < 1:
+            raise ConfigError(f"config.{key} must be at least 1")
+    image = job.image
+    if not 0 < image.min_pixels <= image.max_pixels:
+        raise ConfigError(
+            f"config.image: min_pixels={image.min_pixels} must be more than 0 and no more than "
+            f"max_pixels={image.max_pixels}"
+        )
 
 
 def check_layout(context: Context) -> None:
@@ -199,13 +227,16 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
         needs("benchmarks", "eval")
     for use, stage in wanted.items():
         context.imported.check(use, stage)
-    asked = (data.folders("questions"), data.folders("reflect_questions"))
-    shared = set.intersection(*(set(map(context.imported.origin, folders)) for folders in asked))
-    if {"rl", "reflect"} & set(stages) and shared and not data.share_questions:
-        raise ConfigError(
-            f"config.data.reflect_questions and config.data.questions both hold {sorted(shared)[0]}: reflect "
-            "and rl would ask the same questions; give each its own, or say config.data.share_questions=True"
-        )
+    if {"rl", "reflect"} & set(stages) and not data.share_questions:
+        seen = [(f, context.imported.origins(f)) for f in data.folders("questions")]
+        for folder in data.folders("reflect_questions"):
+            mine = context.imported.origins(folder)
+            if same := [other for other, theirs in seen if mine & theirs]:
+                raise ConfigError(
+                    f"config.data.reflect_questions and config.data.questions: {folder} and {same[0]} hold "
+                    "the same rows: reflect and rl would ask the same questions; give each its own, or say "
+                    "config.data.share_questions=True"
+                )
 
 
 def check_rl(section: RLSection) -> None:

@@ -59,6 +59,7 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
     open_workdir(job, workdir)
     context.keep_model_config()
     barrier("workdir")
+    context.look_at_data(unfinished(context))
     with progress_bar() as progress:
         params: Any = None
         for name in TRAINED:

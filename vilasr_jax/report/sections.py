@@ -109,6 +109,9 @@ def benchmark_tables(run: Run) -> str:
         rows = [_mean_row(*row) for row in means]
         unanswered = scores.get("unanswered")
         note = f"{unanswered:,} without an answer score 0." if _is_number(unanswered) and unanswered else ""
+        data = (scores.get("settings") or {}).get("data") or {}
+        if _is_number(broken := data.get("left_out_at_import")):
+            note += f" {broken:,} questions were left out at import and are not scored."
         if _is_number(not_asked := scores.get("lines_not_asked")):
             note += f" {not_asked:,} of them could not be asked."
         tables.append(

@@ -202,10 +202,15 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def folder_digest(folder: str | Path) -> str:
-    """A short digest of a folder's index, and of both ends of its shards; the same wherever the folder is."""
-    index = read_index(Path(folder))
-    digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode())
-    for name in index["shards"]:
+    """A short digest of a folder's index and its shards; the same wherever the folder is."""
+    index = json.dumps(read_index(Path(folder)), sort_keys=True)
+    return hashlib.sha256(f"{index}{shards_digest(folder)}".encode()).hexdigest()[:16]
+
+
+def shards_digest(folder: str | Path) -> str:
+    """A short digest of both ends of a folder's shards."""
+    digest = hashlib.sha256()
+    for name in read_index(Path(folder))["shards"]:
         with (Path(folder) / name).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             digest.update(str(size).encode())

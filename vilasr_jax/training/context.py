@@ -430,6 +430,18 @@ class Context:
             self._usable_numbers[use] = np.array(numbers)
         return self._usable_numbers[use]
 
+    def look_at_data(self, stages: Sequence[str]) -> None:
+        """Finds the imported rows that unfinished stages can use, before the first of them begins.
+
+        Raises:
+          DataError: a stage has none.
+        """
+        for stage, use in QUESTIONS.items():
+            name = "synthesize" if stage == "synthesis" else stage
+            sampled = not (stage == "reflect" and self.job.data.reflect_traces)
+            if name in stages and sampled and use in self.imported.stored:
+                self._usable(use, getattr(self.job, stage).sampling)
+
     def question(self, stage: str, source: tuple[str, int]) -> Row:
         """The question of a stage whose `Row.source` this is; DataError where there is none."""
         name, number = source

@@ -101,6 +101,10 @@ def evaluate_benchmark(
     lines = _answer(context, params, rows, folder, name, progress, stop_on_repeat=False)
     run = score_lines(lines, index["format"])
     data = {"format": index["format"], "source": index.get("source"), "rows": index["rows"]}
+    if index.get("broken"):
+        data["left_out_at_import"] = index["broken"]
+        lost = index["broken"]
+        logging.warning("%s: %d questions were left out at import and are in no score", source, lost)
     scores = {
         **run.to_dict(),
         **{key: value for key, value in summarize(lines).items() if key != "pass_at_k"},

@@ -12,10 +12,18 @@ import numpy as np
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks import Row
-from vilasr_jax.tasks.stored import DecodedRows, StoredRows, folder_digest, read_index, sample_texts
+from vilasr_jax.tasks.stored import (
+    DecodedRows,
+    StoredRows,
+    folder_digest,
+    read_index,
+    sample_texts,
+    shards_digest,
+)
 
 # The keys that name folders, and for each the key of its images' largest area.
 USES = ("traces", "reflect_traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
+RECORDED = ("cold_start", "rrs")  # formats of recorded conversations
 PIXELS = {use: f"{use.rpartition('_')[2]}_pixels" for use in USES}
 
 
@@ -52,6 +60,12 @@ class Imported:
             first = self.stored[use][0]
         except DataError as error:
             raise DataError(f"config.data.{use}, for {stage}: {error}") from None
+        for folder in map(Path, self.job.data.folders(use)):
+            if not use.endswith("traces") and read_index(folder)["format"] in RECORDED:
+                raise DataError(
+                    f"config.data.{use}, for {stage}: {folder} holds recorded conversations, whose questions "
+                    "are wrapped in their prompt; name imported questions (`vilasr data import rl SRC DST`)"
+                )
         if use.endswith("traces") and not first.messages:
             raise DataError(
                 f"config.data.{use}, for {stage}: row {first.id} is a question without a recorded "
@@ -63,13 +77,14 @@ class Imported:
         return "".join(map(folder_digest, self.job.data.folders(use)))
 
     @staticmethod
-    def origin(folder: str) -> str:
-        """What the rows of a folder were imported from; the folder itself where it does not say."""
+    def origins(folder: str) -> set[str]:
+        """What says that two folders hold the same rows: where they were imported from, and their content."""
+        path = Path(folder)
         try:
-            index = read_index(Path(folder))
+            index = read_index(path)
         except DataError:
-            return str(Path(folder).resolve())
-        return str(index.get("source") or Path(folder).resolve())
+            return {str(path.resolve())}
+        return {str(index.get("source") or path.resolve()), shards_digest(path)}
 
     def pixels(self, use: str) -> tuple[int, int]:
         """Smallest and largest area of an image."""

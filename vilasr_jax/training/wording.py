@@ -51,6 +51,11 @@ def job_prompts(job: JobConfig, workdir: Path) -> PromptSet:
 
 def _published(data: DataSection) -> PromptSet:
     """The prompt of the imported traces, the fullest where some show less of it than others."""
+    if gone := [folder for folder in trace_folders(data) if not Path(folder).exists()]:
+        raise ConfigError(
+            f"config.drawing.prompt={PUBLISHED!r} is taken from imported traces, and {gone[0]} is not there; "
+            "import them (`vilasr data import cold_start SRC DST`), or say with config.data.root where they are"
+        )
     found: dict[str, PromptSet] = {}
     for folder in trace_folders(data):
         if (Path(folder) / FILE).exists() and (prompts := read_prompts(folder)).name not in PROMPTS:
