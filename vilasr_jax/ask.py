@@ -59,7 +59,8 @@ class Asker:
         """
         images = [images] if isinstance(images, Picture) else list(images)
         limits = self.model.job.image
-        pixels = [resize_image(load_image(image), limits.min_pixels, limits.max_pixels) for image in images]
+        sizes = (limits.min_pixels, limits.max_pixels, self.model.images)
+        pixels = [resize_image(load_image(image), *sizes) for image in images]
         kind = "multiple choice" if options else "free-form"
         data_type = question_data_type(self.model.job)
         row = Row("question", question, "", kind, tuple(options), tuple(pixels), data_type)
@@ -111,8 +112,8 @@ def open_engine(
 
     Requests bring their own temperature and top-p.
     """
-    patches = model.job.image.max_pixels // 196
-    tokens = patches // 4  # of an image
+    patches = model.job.image.max_pixels // model.images.patch_size**2
+    tokens = patches // model.images.merge_unit  # of an image
     words = model.prompts
     text = 256 if words.name == "short" else max(1024, 512 + len(model.tokenizer.encode(words.system)))
     prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))

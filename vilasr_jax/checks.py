@@ -12,7 +12,7 @@ from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.config import JobConfig, RLSection, flatten, to_dict
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import PUBLISHED_SIZES, preset
+from vilasr_jax.models import preset, published_sizes
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
 from vilasr_jax.tasks.sources import FORMATS
@@ -64,7 +64,7 @@ def check_model(context: Context) -> None:
     job, model = context.job, context.job.model
     if not model.init_from:
         preset(model.preset, remat=model.remat, attention=model.attention)
-        if model.preset in PUBLISHED_SIZES and not model.random_weights:
+        if model.preset in published_sizes() and not model.random_weights:
             raise ConfigError(
                 f"config.model.preset={model.preset!r} starts from published weights: name their "
                 "Hugging Face folder with config.model.init_from, or say config.model.random_weights=True"

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vilasr_jax.models.qwen2_5_vl.rope import mrope
-from vilasr_jax.models.qwen2_5_vl.stack import unstack
-from vilasr_jax.processing import Buckets, Encoded, collate, image_grid
+from vilasr_jax.processing import Buckets, Encoded, collate, image_grid, picture_sizes
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.solve import Model
 
@@ -31,13 +29,11 @@ def attention_weights(model: Model, trajectory: Trajectory) -> np.ndarray:
     Memory grows with the square of the length: for single conversations.
     """
     tokens, images = trajectory.tokens, trajectory.images_in_tokens
-    grids = [image_grid(image) for image in images]
-    patches = max(rows * columns for _, rows, columns in grids)
     example = Encoded(tokens, trajectory.loss_mask, images, model.tokenizer.special)
-    batch = collate([example], buckets=Buckets((len(tokens),), (len(images),), (patches,)))
-    net, config = nnx.merge(model.graphdef, model.params), model.config
+    patches = max(picture_sizes(example))
+    batch = collate([example], buckets=Buckets((len(tokens),), (len(images),), (patches,), model.images))
+    net = nnx.merge(model.graphdef, model.params)
     x = net.embed(batch.tokens, batch.image_index, net.encode_vision(batch.vision))
-    rope = mrope(batch.positions, config.head_dim, config.rope_theta, config.mrope_section)
     causal = np.tril(np.ones((len(tokens), len(tokens)), bool))
     kept = []
 
@@ -48,8 +44,7 @@ def attention_weights(model: Model, trajectory: Trajectory) -> np.ndarray:
         kept.append(np.asarray(weights[0]))
         return jnp.einsum("bnts,bsnh->btnh", weights.astype(v.dtype), v)
 
-    for layer in unstack(net.language_model.layers, config.num_layers):
-        x = layer(x, rope, attend)
+    net.apply_layers(x, batch.positions, attend)
     return np.stack(kept)
 
 
@@ -65,12 +60,13 @@ def attention_maps(model: Model, trajectory: Trajectory, turn: int) -> list[np.n
     pads = np.flatnonzero(trajectory.tokens == model.tokenizer.special.image_pad)
     maps, at = [], 0
     for image in trajectory.images_in_tokens:
-        _, rows, columns = image_grid(image)
-        size = rows // 2 * (columns // 2)
+        _, *patches = image_grid(image, model.images)
+        rows, columns = (side // model.images.merge_size for side in patches)
+        size = rows * columns
         places = pads[at : at + size]
         at += size
         if places[-1] < start:
-            maps.append(looking[places].reshape(rows // 2, columns // 2))
+            maps.append(looking[places].reshape(rows, columns))
     return maps
 
 

@@ -20,7 +20,8 @@ from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.job import last_stage, load_stage
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
+from vilasr_jax.models import ImageSpec, ModelConfig, family_of
+from vilasr_jax.models.params import abstract
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import Tokenizer, image_grid, load_image, resize_image
 from vilasr_jax.rollout import Engine, Request, Trajectory, make_prompt, suppressed_tokens
@@ -37,6 +38,11 @@ class Model:
     tokenizer: Tokenizer
     job: JobConfig
     prompts: PromptSet
+
+    @property
+    def images(self) -> ImageSpec:
+        """How the model's pictures are resized and cut."""
+        return family_of(self.config).images
 
     @property
     def settings(self) -> DrawingSettings:
@@ -67,8 +73,8 @@ def open_model(checkpoint: Path) -> Model:
         raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")
     job, prompts = read_exported_settings(checkpoint)
     config, params = import_hf(checkpoint, dtype=job.model.dtype)
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
-    return Model(config, graphdef, params, Tokenizer.from_dir(checkpoint), job, prompts)
+    tokenizer = Tokenizer.from_dir(checkpoint, family_of(config))
+    return Model(config, abstract(config)[0], params, tokenizer, job, prompts)
 
 
 class _Teller:
@@ -105,8 +111,8 @@ def solve(
     """
     pixels = [load_image(path) for path in images]
     model = open_model(checkpoint)
-    size = model.job.image
-    pixels = [resize_image(image, size.min_pixels, size.max_pixels) for image in pixels]
+    size, spec = model.job.image, model.images
+    pixels = [resize_image(image, size.min_pixels, size.max_pixels, spec) for image in pixels]
     out.mkdir(parents=True, exist_ok=True)
 
     def session() -> DrawingSession:
@@ -116,13 +122,13 @@ def solve(
     row = {"id": "question", "question": question, "answer": "", "question_type": kind}
     prompt = make_prompt(model.tokenizer, session())
     sampling = _sampling(model.job.eval.sampling, len(prompt.encoded.ids))
-    patches = max(int(np.prod(image_grid(image))) for image in pixels)
+    patches = max(int(np.prod(image_grid(image, spec))) for image in pixels)
     engine = EngineSection(
         slots=1,
         lanes=1,
         decode_steps=8,  # tokens that are told at once
         prompt_tokens=(round_up(len(prompt.encoded.ids)),),
-        insert_tokens=(round_up(len(pixels) * patches // 4 + 128),),
+        insert_tokens=(round_up(len(pixels) * patches // spec.merge_unit + 128),),
         prompt_images=(len(pixels),),
         insert_images=(len(pixels),),
         draw_workers=1,

@@ -12,10 +12,11 @@ from tests.checkpoint.test_hf_folders import write_folder
 from tests.models.small import SMALL
 from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf, import_hf
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.checkpoint.hf_layout import named_leaves, nested_name
+from vilasr_jax.checkpoint.hf_layout import named_leaves
 from vilasr_jax.config import JobConfig, ModelSection
 from vilasr_jax.errors import CheckpointError, ImageError, TokenizerError
 from vilasr_jax.files import literal_path, mistaken_for
+from vilasr_jax.models.qwen2_5_vl.hf_names import nested_name
 from vilasr_jax.processing import Tokenizer, load_image
 from vilasr_jax.training.context import Context
 

@@ -14,13 +14,12 @@ from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.checkpoint.hf_layout import (
     hf_tensors,
     named_leaves,
-    nested_name,
     params_from_hf,
-    published_name,
 )
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models.qwen2_5_vl import preset
+from vilasr_jax.models.qwen2_5_vl.hf_names import nested_name, published_name
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 

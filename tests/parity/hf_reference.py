@@ -6,7 +6,7 @@ import transformers
 
 from tests.parity.samples import CONFIG, IMAGE, VIDEO, random_tensor
 from vilasr_jax.checkpoint.hf_config import config_to_hf
-from vilasr_jax.checkpoint.hf_layout import published_name
+from vilasr_jax.models.qwen2_5_vl.hf_names import published_name
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,9 @@ transformers = pytest.importorskip("transformers")
 from tests.parity.hf_reference import hf_inputs, hf_model  # noqa: E402
 from tests.parity.samples import CASES, our_inputs  # noqa: E402
 from vilasr_jax.checkpoint import export_hf, load_hf  # noqa: E402
-from vilasr_jax.checkpoint.hf_layout import abstract_params, named_leaves, published_name  # noqa: E402
+from vilasr_jax.checkpoint.hf_layout import abstract_params, named_leaves  # noqa: E402
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors  # noqa: E402
+from vilasr_jax.models.qwen2_5_vl.hf_names import published_name  # noqa: E402
 from vilasr_jax.processing import train_tiny_tokenizer  # noqa: E402
 
 

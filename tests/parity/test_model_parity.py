@@ -12,8 +12,9 @@ pytest.importorskip("transformers")
 from tests.parity.hf_reference import hf_inputs, hf_model  # noqa: E402
 from tests.parity.samples import CASES, CONFIG, TOKENS, our_inputs, random_tensor  # noqa: E402
 from vilasr_jax.checkpoint import load_hf  # noqa: E402
-from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, nested_name, params_from_hf  # noqa: E402
+from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, params_from_hf  # noqa: E402
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset, self_attention  # noqa: E402
+from vilasr_jax.models.qwen2_5_vl.hf_names import nested_name  # noqa: E402
 from vilasr_jax.models.qwen2_5_vl.stack import unstack  # noqa: E402
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import preset
+from vilasr_jax.models.qwen2_5_vl.flops import decode_step, language_forward, vision_forward
 from vilasr_jax.plan.chips import parse_topology
-from vilasr_jax.plan.flops import decode_step, language_forward, training_factor, vision_forward
+from vilasr_jax.plan.flops import training_factor
 
 
 def test_topologies():

@@ -26,7 +26,7 @@ from vilasr_jax.checkpoint.hf_layout import hf_tensors
 from vilasr_jax.checkpoint.safetensors_files import write_safetensors
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, preset
+from vilasr_jax.models import ModelConfig, preset
 
 _BLOCK = 1 << 24  # values written in one go
 _CHILD = """

@@ -18,7 +18,8 @@ from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, preset
+from vilasr_jax.models import ModelConfig, preset
+from vilasr_jax.models.params import build
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import Encoded, Tokenizer, encode_turn, train_tiny_tokenizer
 from vilasr_jax.rollout import Engine, Request, make_prompt, suppressed_tokens
@@ -137,7 +138,7 @@ def make_subject() -> Subject:
             depth=3, hidden_size=384, intermediate_size=1024, num_heads=6, fullatt_block_indexes=(2,)
         ),
     )
-    graphdef, params = nnx.split(Qwen2_5_VL(config, rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(build(config))
     return Subject(config, graphdef, params, tokenizer)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, preset
+from vilasr_jax.models import ModelConfig, preset
 from vilasr_jax.processing import Budget, Encoded, SpecialTokens, image_grid, patchify
 
 CORES = 2
@@ -129,9 +129,9 @@ def _write_weights(folder: Path) -> None:
     from flax import nnx
 
     from vilasr_jax.checkpoint import export_hf
-    from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
+    from vilasr_jax.models.params import build
 
-    params = nnx.split(Qwen2_5_VL(model_config(), rngs=nnx.Rngs(0)))[1]
+    params = nnx.split(build(model_config()))[1]
     export_hf(params, model_config(), folder / "hf")
 
 
@@ -162,18 +162,17 @@ def _ours(folder: Path) -> dict[str, Any]:
 
     jax.config.update("jax_num_cpu_devices", CORES)
     import optax
-    from flax import nnx
 
     from vilasr_jax.checkpoint.hf_import import import_hf
     from vilasr_jax.config import MeshSection, OptimizerSection
-    from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
+    from vilasr_jax.models.params import abstract
     from vilasr_jax.parallel import make_mesh, put_batch
     from vilasr_jax.processing import collate_packed, pack
     from vilasr_jax.training.state import init_state
     from vilasr_jax.training.steps import make_sft_step
 
     mesh = make_mesh(MeshSection())
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(model_config(), rngs=nnx.Rngs(0))))
+    graphdef = abstract(model_config())[0]
     params = import_hf(folder / "hf", param_dtype="float32")[1]
     optimizer = optax.adamw(LEARNING_RATE)
     state = init_state(params, optimizer, mesh, OptimizerSection())

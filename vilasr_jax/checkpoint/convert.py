@@ -31,18 +31,12 @@ from vilasr_jax.checkpoint.folders import check_free, check_reachable, complete_
 from vilasr_jax.checkpoint.hf_config import config_from_hf, config_to_hf, generation_config, read_json
 from vilasr_jax.checkpoint.hf_export import check_shapes
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.checkpoint.hf_layout import (
-    HFTensor,
-    abstract_params,
-    hf_tensors,
-    named_leaves,
-    nested_name,
-    transposed,
-)
+from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves
 from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, all_finite, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.files import write_json
-from vilasr_jax.models.qwen2_5_vl import ModelConfig
+from vilasr_jax.models import ModelConfig, family_of
+from vilasr_jax.models.hf_tensors import HFTensor, transposed
 
 # Text files beside the weights that travel with them.
 COMPANIONS = (
@@ -142,6 +136,7 @@ def convert_to_hf(
         config = config_from_hf(read_json(src / "config.json"), where=str(src / "config.json"))
     saved, wanted = saved_shapes(arrays), hf_tensors(config)
     check_shapes({name: shape for name, (shape, _) in saved.items()}, config, where=f"{arrays}: ")
+    nested_name = family_of(config).nested_name
     names = {t.key: nested_name(t.key) if layout == "nested" else t.key for t in wanted}
     with complete_folder(dst, overwrite=overwrite) as folder:
         dtypes = sorted({str(dtype) for _, dtype in saved.values()})

@@ -1,7 +1,7 @@
-"""config.json of a Hugging Face folder <-> `ModelConfig`, in both layouts that exist.
+"""config.json and the other JSON files of a Hugging Face folder, read and written by the model's family.
 
-flat, as published:       text sizes at the top, rope_scaling {"type": "mrope", ...}, vision_config.in_chans
-nested, transformers 5:   text_config, rope_parameters, vision_config.in_channels
+flat, as published:       text sizes at the top
+nested, transformers 5:   text_config
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from typing import Any
 
 from etils import epath
 
-from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.errors import CheckpointError
 from vilasr_jax.files import parse_json
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, VisionConfig
+from vilasr_jax.models import ModelConfig, ModelFamily, by_model_type, family_of, model_types
 
 LAYOUTS = ("flat", "nested")
 
@@ -36,73 +36,30 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     return value
 
 
+def hf_family(config: Mapping[str, Any], *, where: str = "config.json") -> ModelFamily:
+    """The model family of a parsed config.json.
+
+    Raises:
+      CheckpointError: a kind of model that does not exist here.
+    """
+    name = config.get("model_type")
+    if name not in model_types():
+        raise CheckpointError(f"{where}: model_type is {name!r}, not {' or '.join(map(repr, model_types()))}")
+    return by_model_type(name)
+
+
 def config_from_hf(config: Mapping[str, Any], *, where: str = "config.json", **overrides) -> ModelConfig:
-    """A `ModelConfig` from a parsed config.json of either layout.
+    """A model config from a parsed config.json of either layout.
 
     Args:
       config: the parsed file.
       where: what to call it in errors.
-      **overrides: fields of `ModelConfig` to set, such as dtype.
+      **overrides: fields of the family's config to set, such as dtype.
 
     Raises:
       CheckpointError: another kind of model, a missing size, or a choice this model does not implement.
     """
-    if config.get("model_type") != "qwen2_5_vl":
-        raise CheckpointError(f"{where}: model_type is {config.get('model_type')!r}, not 'qwen2_5_vl'")
-    text = config.get("text_config") or config
-    vision = _Reader(config.get("vision_config") or {}, f"{where}: vision_config")
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    refused = (
-        (text.get("hidden_act", "silu") != "silu", "hidden_act other than silu"),
-        (vision.values.get("hidden_act", "silu") != "silu", "vision_config.hidden_act other than silu"),
-        (bool(text.get("use_sliding_window")), "use_sliding_window"),
-        (rope.get("rope_type", rope.get("type", "mrope")) not in ("mrope", "default"), "scaled rope"),
-    )
-    for bad, what in refused:
-        if bad:
-            raise CheckpointError(f"{where}: {what} is not implemented")
-    text = _Reader(text, where)
-    tied = any(ties(config))
-    eos = text.get("eos_token_id", 151645)
-    heads, width = text.need("num_attention_heads"), text.need("hidden_size")
-    fields = dict(
-        vocab_size=text.need("vocab_size"),
-        hidden_size=width,
-        intermediate_size=text.need("intermediate_size"),
-        num_layers=text.need("num_hidden_layers"),
-        num_heads=heads,
-        num_kv_heads=text.get("num_key_value_heads", heads),
-        head_dim=text.get("head_dim", width // heads),
-        rope_theta=float(rope.get("rope_theta") or text.get("rope_theta", 1e6)),
-        mrope_section=tuple(rope.get("mrope_section") or (16, 24, 24)),
-        rms_norm_eps=text.get("rms_norm_eps", 1e-5),
-        tie_word_embeddings=bool(tied),
-        max_position_embeddings=text.get("max_position_embeddings", 32768),
-        bos_token_id=text.get("bos_token_id", 151643),
-        eos_token_id=eos[0] if isinstance(eos, list) and eos else eos,
-        vision=VisionConfig(
-            depth=vision.need("depth"),
-            hidden_size=vision.need("hidden_size"),
-            intermediate_size=vision.need("intermediate_size"),
-            num_heads=vision.need("num_heads"),
-            out_hidden_size=vision.need("out_hidden_size"),
-            in_channels=vision.get("in_chans", vision.get("in_channels", 3)),
-            patch_size=vision.get("patch_size", 14),
-            temporal_patch_size=vision.get("temporal_patch_size", 2),
-            spatial_merge_size=vision.get("spatial_merge_size", 2),
-            window_size=vision.get("window_size", 112),
-            fullatt_block_indexes=tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
-            tokens_per_second=vision.get("tokens_per_second", 4),
-            rope_theta=float((vision.get("rope_parameters", {})).get("rope_theta", 10000.0)),
-        ),
-    )
-    for name in ("image", "video", "vision_start", "vision_end"):
-        if config.get(f"{name}_token_id") is not None:
-            fields[f"{name}_token_id"] = config[f"{name}_token_id"]
-    try:
-        return ModelConfig(**{**fields, **overrides})
-    except ConfigError as error:
-        raise CheckpointError(f"{where}: {error}") from error
+    return hf_family(config, where=where).config_from_hf(config, where=where, **overrides)
 
 
 def ties(config: Mapping[str, Any]) -> list[bool]:
@@ -115,57 +72,7 @@ def config_to_hf(config: ModelConfig, *, layout: str = "flat", dtype: str | None
     """What config.json says of `config`; `dtype` is that of the stored weights, by default param_dtype."""
     if layout not in LAYOUTS:
         raise CheckpointError(f"config.json layout must be one of {LAYOUTS}, not {layout!r}")
-    v, dtype, nested = config.vision, dtype or config.param_dtype, layout == "nested"
-    text = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "hidden_act": "silu",
-        "max_position_embeddings": config.max_position_embeddings,
-        "initializer_range": 0.02,
-        "rms_norm_eps": config.rms_norm_eps,
-        "use_cache": True,
-        "use_sliding_window": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-    }
-    section = list(config.mrope_section)
-    vision = {
-        "model_type": "qwen2_5_vl_vision" if nested else "qwen2_5_vl",
-        "depth": v.depth,
-        "hidden_act": "silu",
-        "hidden_size": v.hidden_size,
-        "intermediate_size": v.intermediate_size,
-        "num_heads": v.num_heads,
-        "in_channels" if nested else "in_chans": v.in_channels,
-        "out_hidden_size": v.out_hidden_size,
-        "patch_size": v.patch_size,
-        "spatial_merge_size": v.spatial_merge_size,
-        "window_size": v.window_size,
-        "fullatt_block_indexes": list(v.fullatt_block_indexes),
-        "tokens_per_second": v.tokens_per_second,
-        "temporal_patch_size": v.temporal_patch_size,
-    }
-    common = {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "model_type": "qwen2_5_vl",
-        "image_token_id": config.image_token_id,
-        "video_token_id": config.video_token_id,
-        "vision_start_token_id": config.vision_start_token_id,
-        "vision_end_token_id": config.vision_end_token_id,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "vision_config": vision,
-    }
-    if nested:
-        rope = {"rope_type": "default", "rope_theta": config.rope_theta, "mrope_section": section}
-        text |= {"model_type": "qwen2_5_vl_text", "rope_parameters": rope, "dtype": dtype}
-        return {**common, "dtype": dtype, "text_config": text}
-    rope = {"type": "mrope", "mrope_section": section}
-    return {**common, **text, "rope_theta": config.rope_theta, "rope_scaling": rope, "torch_dtype": dtype}
+    return family_of(config).config_to_hf(config, layout=layout, dtype=dtype)
 
 
 def generation_config(config: ModelConfig) -> dict[str, Any]:
@@ -176,19 +83,8 @@ def generation_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -> dict[str, Any]:
-    """preprocessor_config.json of `Qwen2VLImageProcessor`; pixels bound an image's area after resizing."""
-    return {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5_VLProcessor",
-        "min_pixels": min_pixels,
-        "max_pixels": max_pixels,
-        "size": {"shortest_edge": min_pixels, "longest_edge": max_pixels},
-        "patch_size": config.vision.patch_size,
-        "temporal_patch_size": config.vision.temporal_patch_size,
-        "merge_size": config.vision.spatial_merge_size,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    }
+    """preprocessor_config.json of the family's image processor; pixels bound a resized image's area."""
+    return family_of(config).preprocessor_config(config, min_pixels, max_pixels)
 
 
 def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
@@ -209,19 +105,3 @@ def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
     if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
         raise CheckpointError(f"{path}: min_pixels={least!r}, max_pixels={most!r} are no limits of an area")
     return least, most
-
-
-class _Reader:
-    """Fields of a parsed JSON object: a null counts as absent."""
-
-    def __init__(self, values: Mapping[str, Any], where: str):
-        self.values, self.where = values, where
-
-    def get(self, name, default):
-        value = self.values.get(name)
-        return default if value is None else value
-
-    def need(self, name):
-        if self.values.get(name) is None:
-            raise CheckpointError(f"{self.where}: {name} is missing")
-        return self.values[name]

@@ -9,11 +9,11 @@ from etils import epath
 
 from vilasr_jax.checkpoint.folders import complete_folder
 from vilasr_jax.checkpoint.hf_config import config_to_hf, generation_config, preprocessor_config
-from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves, nested_name
+from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves
 from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, all_finite, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.files import write_json
-from vilasr_jax.models.qwen2_5_vl import ModelConfig
+from vilasr_jax.models import ModelConfig, family_of
 
 
 class SavesTokenizer(Protocol):
@@ -62,6 +62,7 @@ def export_hf(
     leaves = named_leaves(params)
     wanted = hf_tensors(config)
     check_shapes({name: leaf.shape for name, leaf in leaves.items()}, config)
+    nested_name = family_of(config).nested_name
     name_of = {(nested_name(t.key) if layout == "nested" else t.key): t for t in wanted}
     out_dtype = {t.path: jnp.dtype(dtype or leaves[t.path].dtype) for t in wanted}
 

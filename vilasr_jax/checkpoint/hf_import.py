@@ -13,10 +13,12 @@ from flax import nnx
 
 from vilasr_jax.checkpoint.folders import check_reachable
 from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json, ties
-from vilasr_jax.checkpoint.hf_layout import HFTensor, hf_tensors, params_from_hf, published_name
+from vilasr_jax.checkpoint.hf_layout import hf_tensors, params_from_hf
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
 from vilasr_jax.errors import CheckpointError
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL
+from vilasr_jax.models import Model, ModelConfig, family_of
+from vilasr_jax.models.hf_tensors import HFTensor
+from vilasr_jax.models.params import abstract
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -48,10 +50,10 @@ def import_hf(
     return config, params_from_hf(config, lambda tensor: stored[tensor.key].read(dtype=dtype))
 
 
-def load_hf(src_dir: epath.PathLike, **kwargs) -> Qwen2_5_VL:
+def load_hf(src_dir: epath.PathLike, **kwargs) -> Model:
     """The model in a Hugging Face folder; arguments and errors as in `import_hf`."""
     config, params = import_hf(src_dir, **kwargs)
-    return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0)))), params)
+    return nnx.merge(abstract(config)[0], params)
 
 
 def open_hf(
@@ -72,12 +74,12 @@ def open_hf(
     stored: dict[str, StoredTensor] = {}
     said = read_json(src / "config.json")
     config = config_from_hf(said, where=str(src / "config.json"), **overrides)
-    buffers = 0
+    family, buffers = family_of(config), 0
     for key, tensor in stored_tensors(src).items():
         if key.endswith(".inv_freq"):
             buffers += 1  # of older versions of transformers; computed, not read
             continue
-        name = published_name(key)
+        name = family.published_name(key)
         if name in stored:
             raise CheckpointError(
                 f"{src}: tensor {name!r} is there twice, as {key!r} and {stored[name].name!r}"
@@ -86,7 +88,7 @@ def open_hf(
     if buffers:
         logging.warning("%s: %d inv_freq buffers are left out; the model computes them", src, buffers)
     if len(set(ties(said))) > 1:  # then the weights decide
-        config = config.replace(tie_word_embeddings="lm_head.weight" not in stored)
+        config = config.replace(tie_word_embeddings=family.head_key not in stored)
     config = config.replace(param_dtype=param_dtype or _common_dtype(src, said, stored))
     wanted = hf_tensors(config)
     _check(src, config, wanted, stored)
@@ -114,7 +116,7 @@ def _check(src, config, wanted, stored):
     expected = {tensor.key: tensor.shape for tensor in wanted}
     missing = [key for key in expected if key not in stored]
     unexpected = sorted(set(stored) - set(expected))
-    head, table = "lm_head.weight", "model.embed_tokens.weight"
+    head, table = family_of(config).head_key, family_of(config).table_key
     if config.tie_word_embeddings and head in unexpected and table not in missing:
         # Some tools write the tied head once more. That is fine as long as it says the same.
         if np.array_equal(stored[head].read(), stored[table].read()):

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from vilasr_jax.models.qwen2_5_vl import layout, param_shardings
+from vilasr_jax.models.params import is_norm
+from vilasr_jax.models.sharding import layout, param_shardings
 
 
 def to_rollout(params: Any, mesh: Mesh, dtype: str) -> Any:
@@ -37,8 +38,7 @@ def to_rollout(params: Any, mesh: Mesh, dtype: str) -> Any:
 @partial(jax.jit, static_argnums=(1, 2))
 def _relaid(params: Any, mesh: Mesh, dtype: str) -> Any:
     def cast(path, leaf):
-        norm = "scale" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        return leaf if norm else leaf.astype(dtype)
+        return leaf if is_norm(path) else leaf.astype(dtype)
 
     places = param_shardings(params, mesh, layout("rollout"))
     return jax.lax.with_sharding_constraint(jax.tree_util.tree_map_with_path(cast, params), places)

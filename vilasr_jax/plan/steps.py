@@ -20,11 +20,12 @@ from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, Qwen2_5_VL, VisionInput, layout, param_shardings, preset
+from vilasr_jax.models import ModelConfig, VisionInput, family_of, preset
+from vilasr_jax.models.params import abstract, decoder_layers, output_head
+from vilasr_jax.models.sharding import layout, param_shardings
 from vilasr_jax.parallel.mesh import AXES, batch_axis, mesh_sizes
-from vilasr_jax.plan.flops import decode_step, language_forward, training_factor, vision_forward
+from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.processing import Batch
-from vilasr_jax.processing.images import PATCH_DIM
 from vilasr_jax.rollout.batch import NewTurn
 from vilasr_jax.rollout.device import Calls, Rows
 from vilasr_jax.rollout.params import Placement, SamplingParams
@@ -83,7 +84,8 @@ class Steps:
     def __init__(self, job: JobConfig, mesh: Mesh, layers: int = 0):
         self.job, self.mesh = job, mesh
         self.config = model_config(job, layers)
-        self.graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(self.config, rngs=nnx.Rngs(0))))
+        self.family = family_of(self.config)
+        self.graphdef, params = abstract(self.config)
         self.params = _laid(params, param_shardings(params, mesh))
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
 
@@ -188,7 +190,7 @@ class Steps:
         if not n:
             return None
         return VisionInput(
-            patches=self._rows_of((rows, n, p, PATCH_DIM), jnp.float32),
+            patches=self._rows_of((rows, n, p, self.family.images.patch_dim), jnp.float32),
             pos_hw=self._rows_of((rows, n, p, 2), jnp.int32),
             window_ids=self._rows_of((rows, n, p), jnp.int32),
             image_ids=self._rows_of((rows, n, p), jnp.int32),
@@ -203,7 +205,8 @@ class Steps:
     def _forward_flops(self, rows: int) -> tuple[float, float]:
         """Of the language model and of the vision tower."""
         t, n, p = self._lengths()
-        return language_forward(self.config, t, rows), vision_forward(self.config, p, rows * n)
+        family = self.family
+        return family.language_flops(self.config, t, rows), family.vision_flops(self.config, p, rows * n)
 
     def _training_flops(self, rows: int, section) -> float:
         language, vision = self._forward_flops(rows)
@@ -226,7 +229,7 @@ class Steps:
         params = jax.eval_shape(Placement(self.config, self.mesh), self.params)
         places = param_shardings(self.params, self.mesh, layout("rollout"))
         one = jax.tree.map(
-            lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), places["language_model"]["layers"]
+            lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), decoder_layers(places)
         )
         places = SamplingParams(places, (one,) * self.config.num_layers)
         return calls, _laid(params, places), state, slots
@@ -259,11 +262,10 @@ class Steps:
     def _decode(self) -> Step:
         calls, params, state, slots = self._rollout()
         steps, cached = self.job.engine.decode_steps, self._sampling().max_tokens
-        tied = self.config.tie_word_embeddings
-        head = params.rest["language_model"]["embed_tokens"] if tied else params.rest["lm_head"]
+        head = output_head(params.rest, self.config)
         return Step(
             "decode", calls.decode, (params, state, _key()), ("params", "cache", "key"),
-            steps * decode_step(self.config, slots, cached), 0, executions=steps,
+            steps * self.family.decode_flops(self.config, slots, cached), 0, executions=steps,
             reads=steps * _local_bytes((params.layers, head, state.cache)),
         )  # fmt: skip
 
@@ -277,8 +279,9 @@ class Steps:
         )
 
     def _turn_flops(self, rows: int, tokens: int, images: int) -> float:
-        language = language_forward(self.config, tokens, rows, head=False)
-        return language + vision_forward(self.config, self.job.buckets.patches[-1], rows * images)
+        language = self.family.language_flops(self.config, tokens, rows, head=False)
+        patches = self.job.buckets.patches[-1]
+        return language + self.family.vision_flops(self.config, patches, rows * images)
 
 
 def _laid(tree: Any, shardings: Any) -> Any:

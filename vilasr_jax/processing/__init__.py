@@ -1,6 +1,6 @@
 """Host side: text, pictures and conversations to the arrays a model takes, with NumPy alone."""
 
-from vilasr_jax.models.inputs import VisionInput as VisionInput
+from vilasr_jax.models import VisionInput as VisionInput
 from vilasr_jax.processing.batching import Batch as Batch
 from vilasr_jax.processing.batching import Buckets as Buckets
 from vilasr_jax.processing.batching import collate as collate
@@ -26,6 +26,5 @@ from vilasr_jax.processing.packing import pack as pack
 from vilasr_jax.processing.packing import picture_sizes as picture_sizes
 from vilasr_jax.processing.positions import mrope_positions as mrope_positions
 from vilasr_jax.processing.tiny_tokenizer import train_tiny_tokenizer as train_tiny_tokenizer
-from vilasr_jax.processing.tokenizer import CHAT_TEMPLATE as CHAT_TEMPLATE
 from vilasr_jax.processing.tokenizer import SpecialTokens as SpecialTokens
 from vilasr_jax.processing.tokenizer import Tokenizer as Tokenizer

@@ -11,12 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vilasr_jax.errors import ConfigError, DataError
-from vilasr_jax.models.inputs import VisionInput
+from vilasr_jax.models import ImageSpec, VisionInput
 from vilasr_jax.processing.chat import Encoded
-from vilasr_jax.processing.images import MERGE_SIZE, PATCH_DIM, image_grid, patch_layout, patchify
+from vilasr_jax.processing.images import DEFAULT, patch_layout, patchify
 from vilasr_jax.processing.positions import mrope_positions
-
-MERGED = MERGE_SIZE**2  # patches a merged token
 
 
 class Batch(NamedTuple):
@@ -46,27 +44,30 @@ class Batch(NamedTuple):
 class Buckets:
     """Allowed lengths, ascending: tokens an example, pictures an example, patches a picture.
 
+    `spec` says how the model cuts pictures.
+
     Raises:
-      ConfigError: an axis is empty, not ascending, or has a patch bucket that is no multiple of 4.
+      ConfigError: an axis is empty, not ascending, or has a patch bucket that does not make whole tokens.
     """
 
     tokens: tuple[int, ...]
     images: tuple[int, ...]
     patches: tuple[int, ...]
+    spec: ImageSpec = DEFAULT
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            sizes = tuple(getattr(self, field.name))
-            object.__setattr__(self, field.name, sizes)
+        for name in ("tokens", "images", "patches"):
+            sizes = tuple(getattr(self, name))
+            object.__setattr__(self, name, sizes)
             if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 0:
-                raise ConfigError(f"buckets.{field.name}={sizes} must be ascending numbers, at least one")
-        if any(size % MERGED for size in self.patches):
-            raise ConfigError(f"buckets.patches={self.patches} must be multiples of {MERGED}")
+                raise ConfigError(f"buckets.{name}={sizes} must be ascending numbers, at least one")
+        if any(size % self.spec.merge_unit for size in self.patches):
+            raise ConfigError(f"buckets.patches={self.patches} must be multiples of {self.spec.merge_unit}")
 
     @property
     def largest(self) -> "Buckets":
         """The last bucket of each axis alone."""
-        return Buckets(self.tokens[-1:], self.images[-1:], self.patches[-1:])
+        return Buckets(self.tokens[-1:], self.images[-1:], self.patches[-1:], self.spec)
 
     def fit(self, axis: str, length: int) -> int:
         """The smallest bucket of `axis` ("tokens", "images", "patches") that holds `length`.
@@ -99,14 +100,14 @@ def collate(
     b = len(examples) if rows is None else rows
     if not examples or len(examples) > b:
         raise DataError(f"{len(examples)} examples do not make a batch of {b}")
-    grids = [[image_grid(image) for image in example.images] for example in examples]
+    grids, spec = [example.grids for example in examples], buckets.spec
     t, n = (
         _fit(buckets, "tokens", [len(e.ids) for e in examples]),
         _fit(buckets, "images", [len(g) for g in grids]),
     )
     p = _fit(buckets, "patches", [max((r * c for _, r, c in of_one), default=0) for of_one in grids])
     extras = {name: np.asarray(value).dtype for name, value in examples[0].extras.items()}
-    batch = empty_batch(b, t, n, p, extras)
+    batch = empty_batch(b, t, n, p, extras, spec)
     for i, example in enumerate(examples):
         length = len(example.ids)
         batch.tokens[i, :length] = example.ids
@@ -119,10 +120,10 @@ def collate(
         except DataError as error:
             raise DataError(f"example {i}: {error}") from None
         batch.image_index[i, :length][np.asarray(example.ids) == example.special.image_pad] = _slots(
-            grids[i], p
+            grids[i], p // spec.merge_unit, spec.merge_unit
         )
         for k, image in enumerate(example.images):
-            fill_vision_row(batch.vision, i, k, image)
+            fill_vision_row(batch.vision, i, k, image, spec)
         if example.extras.keys() != extras.keys():
             raise DataError(f"example {i} has extras {sorted(example.extras)}, example 0 {sorted(extras)}")
         for name, value in example.extras.items():
@@ -130,7 +131,9 @@ def collate(
     return batch if n else batch._replace(vision=None)
 
 
-def empty_batch(b: int, t: int, n: int, p: int, extras: Mapping[str, np.dtype]) -> Batch:
+def empty_batch(
+    b: int, t: int, n: int, p: int, extras: Mapping[str, np.dtype], spec: ImageSpec = DEFAULT
+) -> Batch:
     """b rows of t tokens, and n vision rows of p patches each, all of it padding."""
     return Batch(
         tokens=np.zeros((b, t), np.int32),
@@ -138,7 +141,7 @@ def empty_batch(b: int, t: int, n: int, p: int, extras: Mapping[str, np.dtype]) 
         segment_ids=np.zeros((b, t), np.int32),
         image_index=np.full((b, t), -1, np.int32),
         vision=VisionInput(
-            np.zeros((b, n, p, PATCH_DIM), np.float32),
+            np.zeros((b, n, p, spec.patch_dim), np.float32),
             np.zeros((b, n, p, 2), np.int32),
             np.zeros((b, n, p), np.int32),
             np.zeros((b, n, p), np.int32),
@@ -148,18 +151,18 @@ def empty_batch(b: int, t: int, n: int, p: int, extras: Mapping[str, np.dtype]) 
     )
 
 
-def fill_vision_row(vision: VisionInput, i: int, k: int, image) -> None:
+def fill_vision_row(vision: VisionInput, i: int, k: int, image, spec: ImageSpec = DEFAULT) -> None:
     """Writes a resized RGB picture into row k of example i; the row must be zeros and large enough."""
-    _, grid = patchify(image, out=vision.patches[i, k])
+    _, grid = patchify(image, vision.patches[i, k], spec)
     count = grid[1] * grid[2]
     vision.pos_hw[i, k, :count], vision.window_ids[i, k, :count], vision.image_ids[i, k, :count] = (
-        patch_layout(grid)
+        patch_layout(grid, spec)
     )
 
 
-def _slots(grids: Sequence[tuple[int, int, int]], p: int) -> np.ndarray:
-    """Place of each picture's merged tokens among an example's own [n * p / 4] vision tokens."""
-    slots = [k * (p // MERGED) + np.arange(r * c // MERGED) for k, (_, r, c) in enumerate(grids)]
+def _slots(grids: Sequence[tuple[int, int, int]], row: int, merge_unit: int) -> np.ndarray:
+    """Place of each picture's tokens among an example's own vision tokens, `row` of them a vision row."""
+    slots = [k * row + np.arange(r * c // merge_unit) for k, (_, r, c) in enumerate(grids)]
     return np.concatenate([np.zeros(0, np.int64), *slots])
 
 

@@ -1,4 +1,4 @@
-"""Conversations to token ids: Qwen2.5's chat template, with a mask of what the assistant wrote.
+"""Conversations to token ids: the ChatML template, with a mask of what the assistant wrote.
 
 Messages are Hugging Face's: `{"role": "system" | "user" | "assistant", "content": str | [part, ...]}`, a part
 being `{"type": "text", "text": str}` or `{"type": "image", "image": PIL.Image}` (RGB, already resized).
@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.processing.images import MERGE_SIZE, image_grid
-from vilasr_jax.processing.tokenizer import DEFAULT_SYSTEM, SpecialTokens, Tokenizer
+from vilasr_jax.models.family import Grid
+from vilasr_jax.processing.images import image_grid
+from vilasr_jax.processing.tokenizer import SpecialTokens, Tokenizer
 
 ROLES = ("system", "user", "assistant")
 
@@ -32,7 +33,7 @@ class Encoded:
       ids: [t] int32.
       loss_mask: [t] bool, True where the assistant wrote this token (its `<|im_end|>` included).
       images: the pictures whose pad tokens stand in `ids`, in order.
-      special: the tokenizer's special tokens; `collate` finds the pictures' places by them.
+      special: the tokenizer's special tokens and model family; `collate` finds the pictures' places by them.
       extras: per-token arrays [t] (advantages, logprobs ...), padded with zeros by `collate`.
     """
 
@@ -44,6 +45,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Frames, patch rows and patch columns of each picture."""
+        return [image_grid(image, self.special.family.images) for image in self.images]
 
 
 def join(pieces: Sequence[Encoded]) -> Encoded:
@@ -84,9 +90,10 @@ class _Writer:
             if part.get("type") == "text":
                 self.pending += part["text"]
             elif part.get("type") == "image":
-                _, rows, columns = image_grid(part["image"])
+                spec = self.special.family.images
+                _, rows, columns = image_grid(part["image"], spec)
                 self.token(self.special.vision_start)
-                self.token(*[self.special.image_pad] * (rows * columns // MERGE_SIZE**2))
+                self.token(*[self.special.image_pad] * (rows * columns // spec.merge_unit))
                 self.token(self.special.vision_end)
                 self.images.append(part["image"])
             else:
@@ -100,7 +107,7 @@ class _Writer:
 def encode_conversation(
     tokenizer: Tokenizer, messages: Sequence[Mapping], *, add_generation_prompt: bool = False
 ) -> Encoded:
-    """Ids of a whole conversation; the default system message stands first if there is none.
+    """Ids of a whole conversation; the family's default system message stands first if there is none.
 
     Args:
       tokenizer: the model's.
@@ -112,8 +119,9 @@ def encode_conversation(
     """
     writer = _Writer(tokenizer)
     special = tokenizer.special
-    if not messages or messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": DEFAULT_SYSTEM}, *messages]
+    default = special.family.default_system
+    if default is not None and (not messages or messages[0]["role"] != "system"):
+        messages = [{"role": "system", "content": default}, *messages]
     for number, message in enumerate(messages):
         role, where = message["role"], f"message {number}"
         if role not in ROLES:

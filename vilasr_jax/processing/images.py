@@ -1,7 +1,9 @@
 """Pictures to patches, pixel for pixel as transformers' PIL image processor of Qwen2-VL does it.
 
 Host side, NumPy and Pillow only. A picture becomes RGB (`load_image`), is resized so that both sides are
-multiples of 28 px (`resize_image`), and is cut into 14 px patches in merge-block order (`patchify`).
+multiples of the model's factor (`resize_image`), and is cut into patches in merge-block order (`patchify`).
+Sizes and pixel statistics are those of a model family (`models.ImageSpec`), by default Qwen2.5-VL's:
+patches of 14 px, 2 x 2 of which make a token, so that sides are multiples of 28 px.
 """
 
 import functools
@@ -18,18 +20,12 @@ from PIL import ExifTags, Image
 
 from vilasr_jax.errors import ImageError
 from vilasr_jax.files import mistaken_for
+from vilasr_jax.models import ImageSpec, default_family
+from vilasr_jax.models.family import Grid
 
-PATCH_SIZE = 14
-TEMPORAL_PATCH_SIZE = 2
-MERGE_SIZE = 2
-FACTOR = PATCH_SIZE * MERGE_SIZE  # a merged vision token covers 28 x 28 px
-PATCH_DIM = 3 * TEMPORAL_PATCH_SIZE * PATCH_SIZE * PATCH_SIZE  # 1176
 MAX_ASPECT_RATIO = 200
 MAX_PIXELS = 1 << 27  # of a file that is read: 134 million, 0.4 GB once it is RGB
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
-STD = (0.26862954, 0.26130258, 0.27577711)
-DEFAULT_MIN_PIXELS = 56 * 56
-DEFAULT_MAX_PIXELS = 28 * 28 * 1280
+DEFAULT = default_family().images  # where nothing names a model family
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -45,7 +41,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Grid = tuple[int, int, int]  # frames, patch rows, patch columns
 T = TypeVar("T")
 
 
@@ -191,9 +186,9 @@ def _one_line(error: BaseException) -> str:
 def smart_resize(
     height: int,
     width: int,
-    factor: int = FACTOR,
-    min_pixels: int = DEFAULT_MIN_PIXELS,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    factor: int = DEFAULT.factor,
+    min_pixels: int = DEFAULT.min_pixels,
+    max_pixels: int = DEFAULT.max_pixels,
 ) -> tuple[int, int]:
     """The (height, width) a picture is resized to: multiples of `factor`, the area within the two limits.
 
@@ -225,88 +220,93 @@ def smart_resize(
 
 
 def resize_image(
-    image: Image.Image, min_pixels: int = DEFAULT_MIN_PIXELS, max_pixels: int = DEFAULT_MAX_PIXELS
+    image: Image.Image,
+    min_pixels: int = DEFAULT.min_pixels,
+    max_pixels: int = DEFAULT.max_pixels,
+    spec: ImageSpec = DEFAULT,
 ) -> Image.Image:
     """The RGB picture at its `smart_resize` size (bicubic); the same object when it already has that size."""
     width, height = image.size
-    new_height, new_width = smart_resize(height, width, FACTOR, min_pixels, max_pixels)
+    new_height, new_width = smart_resize(height, width, spec.factor, min_pixels, max_pixels)
     if (new_height, new_width) == (height, width):
         return image
     return image.resize((new_width, new_height), Image.Resampling.BICUBIC)
 
 
-def image_grid(image: Image.Image) -> Grid:
+def image_grid(image: Image.Image, spec: ImageSpec = DEFAULT) -> Grid:
     """The (frames, patch rows, patch columns) of an already resized picture.
 
     Raises:
-      ImageError: a side is not a positive multiple of 28 px.
+      ImageError: a side is not a positive multiple of `spec.factor` px.
     """
-    width, height = image.size
-    if width % FACTOR or height % FACTOR or not width or not height:
+    (width, height), factor = image.size, spec.factor
+    if width % factor or height % factor or not width or not height:
         raise ImageError(
-            f"an image of {width} x {height} px has a side that is no multiple of {FACTOR}; resize it first"
+            f"an image of {width} x {height} px has a side that is no multiple of {factor}; resize it first"
         )
-    return 1, height // PATCH_SIZE, width // PATCH_SIZE
+    return 1, height // spec.patch_size, width // spec.patch_size
 
 
 @functools.cache
-def _pixel_table() -> np.ndarray:
+def _pixel_table(spec: ImageSpec) -> np.ndarray:
     """Normalised value of each byte, [3, 256] float32, rounded step by step as transformers does."""
     scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-    mean, std = np.asarray(MEAN, np.float32)[:, None], np.asarray(STD, np.float32)[:, None]
+    mean, std = (np.asarray(values, np.float32)[:, None] for values in (spec.mean, spec.std))
     return (scaled - mean) / std
 
 
-def patchify(image: Image.Image, out: np.ndarray | None = None) -> tuple[np.ndarray, Grid]:
+def patchify(
+    image: Image.Image, out: np.ndarray | None = None, spec: ImageSpec = DEFAULT
+) -> tuple[np.ndarray, Grid]:
     """Cuts an already resized RGB picture into normalised patches.
 
     Args:
-      image: RGB, sides multiples of 28 px.
-      out: C-contiguous [>= p, 1176] float32 array whose first p rows are written (a row of a batch), or None.
+      image: RGB, sides multiples of `spec.factor` px.
+      out: C-contiguous [>= p, d] float32 array whose first p rows are written (a row of a batch), or None.
+      spec: patch sizes and pixel statistics; d is its `patch_dim`.
 
     Returns:
-      patches [p, 1176] float32, the 2x2 patches of a merged token next to each other, a patch being
-      (channel, frame, y, x) with the frame twice; and the grid (1, rows, columns), p = rows * columns.
+      patches [p, d] float32, the patches of a merged token next to each other, a patch being (channel, frame,
+      y, x) with the frame repeated; and the grid (1, rows, columns), p = rows * columns.
     """
-    grid = image_grid(image)
+    grid = image_grid(image, spec)
     if image.mode != "RGB":
         raise ImageError(f"an image of mode {image.mode} can't be cut into patches; load_image makes it RGB")
     _, rows, columns = grid
     count = rows * columns
     if out is None:
-        out = np.empty((count, PATCH_DIM), np.float32)
+        out = np.empty((count, spec.patch_dim), np.float32)
     patches = out[:count]
-    pixels = np.asarray(image).reshape(
-        rows // MERGE_SIZE, MERGE_SIZE, PATCH_SIZE, columns // MERGE_SIZE, MERGE_SIZE, PATCH_SIZE, 3
-    )
+    size, merge = spec.patch_size, spec.merge_size
+    pixels = np.asarray(image).reshape(rows // merge, merge, size, columns // merge, merge, size, 3)
     pixels = np.ascontiguousarray(
         pixels.transpose(6, 0, 3, 1, 4, 2, 5)
     )  # channel first, then merge-block order
-    pixels = pixels.reshape(3, count, PATCH_SIZE * PATCH_SIZE)
-    by_frame = patches.reshape(count, 3, TEMPORAL_PATCH_SIZE, PATCH_SIZE * PATCH_SIZE)
-    for channel, table in enumerate(_pixel_table()):
+    pixels = pixels.reshape(3, count, size * size)
+    by_frame = patches.reshape(count, 3, spec.temporal_patch_size, size * size)
+    for channel, table in enumerate(_pixel_table(spec)):
         by_frame[:, channel] = table[pixels[channel]][:, None]
     return patches, grid
 
 
 @functools.lru_cache(maxsize=512)
-def patch_layout(grid: Grid, window: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def patch_layout(grid: Grid, spec: ImageSpec = DEFAULT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each patch of a picture or clip sits, in `patchify`'s order.
 
     Args:
       grid: (frames, patch rows, patch columns).
-      window: side of an attention window in merged tokens (112 px = 4).
+      spec: patch, merge and window sizes.
 
     Returns:
       Read-only int32 arrays: pos_hw [p, 2] patch row and column; window_ids [p], from 1, one for each window
-      of each frame; image_ids [p], from 1, one for each frame.
+      of each frame (the whole frame where there are no windows); image_ids [p], from 1, one for each frame.
     """
     frames, rows, columns = grid
-    blocks = (rows // MERGE_SIZE, MERGE_SIZE, columns // MERGE_SIZE, MERGE_SIZE)
+    blocks = (rows // spec.merge_size, spec.merge_size, columns // spec.merge_size, spec.merge_size)
     row, column = (
         index.reshape(blocks).transpose(0, 2, 1, 3).reshape(-1) for index in np.mgrid[:rows, :columns]
     )
-    side = window * MERGE_SIZE
+    side = max(grid) if spec.window_size is None else spec.window_size // spec.factor * spec.merge_size
     windows_across = -(-columns // side)
     windows_a_frame = -(-rows // side) * windows_across
     window_of = row // side * windows_across + column // side

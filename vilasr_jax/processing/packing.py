@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from vilasr_jax.errors import ConfigError, DataError
-from vilasr_jax.processing.batching import MERGED, Batch, empty_batch
+from vilasr_jax.models import ImageSpec
+from vilasr_jax.processing.batching import Batch, empty_batch
 from vilasr_jax.processing.chat import Encoded
-from vilasr_jax.processing.images import image_grid, patch_layout, patchify
+from vilasr_jax.processing.images import DEFAULT, patch_layout, patchify
 from vilasr_jax.processing.positions import mrope_positions
 
 
@@ -28,18 +29,21 @@ class Budget:
     Attributes:
       tokens: of all its conversations.
       vision_rows: rows of patches.
-      patches: of a vision row; a multiple of 4, no smaller than the largest picture.
+      patches: of a vision row; whole tokens, no smaller than the largest picture.
+      spec: how the model cuts pictures.
     """
 
     tokens: int
     vision_rows: int
     patches: int
+    spec: ImageSpec = DEFAULT
 
     def __post_init__(self):
-        if self.tokens < 1 or self.vision_rows < 1 or self.patches < MERGED or self.patches % MERGED:
+        merged = self.spec.merge_unit
+        if self.tokens < 1 or self.vision_rows < 1 or self.patches < merged or self.patches % merged:
             raise ConfigError(
                 f"packing: tokens={self.tokens} and vision_rows={self.vision_rows} must be positive and "
-                f"patches={self.patches} a multiple of {MERGED}"
+                f"patches={self.patches} a multiple of {merged}"
             )
 
 
@@ -76,7 +80,7 @@ class PackedRow:
 
 def picture_sizes(example: Encoded) -> list[int]:
     """Patches of each picture of a conversation."""
-    return [rows * columns for _, rows, columns in map(image_grid, example.images)]
+    return [rows * columns for _, rows, columns in example.grids]
 
 
 def check_fits(example: Encoded, budget: Budget, what: str = "example") -> None:
@@ -128,20 +132,28 @@ def collate_packed(
     if extras is None:
         first = packed[0].examples[0].extras if packed else {}
         extras = {name: np.asarray(value).dtype for name, value in first.items()}
-    batch = empty_batch(b, t, n, p, extras)
+    batch = empty_batch(b, t, n, p, extras, budget.spec)
     for i, row in enumerate(packed):
         at = 0
         for segment, (example, places) in enumerate(zip(row.examples, row.places, strict=True), 1):
-            _write(batch, i, slice(at, at + len(example.ids)), segment, example, places, tokens_per_second)
+            where = slice(at, at + len(example.ids))
+            _write(batch, i, where, segment, example, places, budget, tokens_per_second)
             at += len(example.ids)
     return batch
 
 
 def _write(
-    batch: Batch, i: int, at: slice, segment: int, example: Encoded, places, tokens_per_second: float
+    batch: Batch,
+    i: int,
+    at: slice,
+    segment: int,
+    example: Encoded,
+    places: Sequence[tuple[int, int]],
+    budget: Budget,
+    tokens_per_second: float,
 ) -> None:
     """One conversation into tokens `at` of row i, its pictures at their places."""
-    grids = [image_grid(image) for image in example.images]
+    grids, p, spec = example.grids, budget.patches, budget.spec
     batch.tokens[i, at] = example.ids
     batch.segment_ids[i, at] = segment
     batch.loss_mask[i, at] = example.loss_mask
@@ -150,15 +162,14 @@ def _write(
     )
     for name, array in batch.extras.items():
         array[i, at] = example.extras[name]
-    p = batch.vision.patches.shape[2]
     slots = [np.zeros(0, np.int64)]
     for image, grid, (k, start) in zip(example.images, grids, places, strict=True):
         count = grid[1] * grid[2]
         where = slice(start, start + count)
-        patchify(image, out=batch.vision.patches[i, k, where])
-        pos_hw, window_ids, image_ids = patch_layout(grid)
+        patchify(image, batch.vision.patches[i, k, where], spec)
+        pos_hw, window_ids, image_ids = patch_layout(grid, spec)
         batch.vision.pos_hw[i, k, where] = pos_hw
         for ids, own in ((batch.vision.window_ids, window_ids), (batch.vision.image_ids, image_ids)):
             ids[i, k, where] = own + ids[i, k, :start].max(initial=0)
-        slots.append((k * p + start) // MERGED + np.arange(count // MERGED))
+        slots.append((k * p + start) // spec.merge_unit + np.arange(count // spec.merge_unit))
     batch.image_index[i, at][np.asarray(example.ids) == example.special.image_pad] = np.concatenate(slots)

@@ -6,12 +6,15 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from vilasr_jax.errors import TokenizerError
+from vilasr_jax.models import ModelFamily
 from vilasr_jax.processing.tokenizer import QWEN_SPECIAL_TOKENS, Tokenizer
 
 ROLE_LINES = ("system\n", "user\n", "assistant\n")
 
 
-def train_tiny_tokenizer(corpus: Iterable[str], phrases: Sequence[str], vocab_size: int) -> Tokenizer:
+def train_tiny_tokenizer(
+    corpus: Iterable[str], phrases: Sequence[str], vocab_size: int, family: ModelFamily | None = None
+) -> Tokenizer:
     """A small byte-level tokenizer for one task, the same for the same input.
 
     Text is split into the given phrases (the longest that fits; not ending inside a word or number), whole
@@ -24,6 +27,7 @@ def train_tiny_tokenizer(corpus: Iterable[str], phrases: Sequence[str], vocab_si
       corpus: texts as the model will see and write them.
       phrases: strings that become one token each.
       vocab_size: at most this many ids, special tokens included.
+      family: of the model that reads and writes them, by default Qwen2.5-VL.
 
     Raises:
       TokenizerError: a phrase is empty or holds a special token, or `vocab_size` is too small.
@@ -73,7 +77,7 @@ def train_tiny_tokenizer(corpus: Iterable[str], phrases: Sequence[str], vocab_si
     backend.pre_tokenizer = splitter
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True) for token in QWEN_SPECIAL_TOKENS])
-    return Tokenizer(backend)
+    return Tokenizer(backend, family=family)
 
 
 def _is_integer(piece: str) -> bool:

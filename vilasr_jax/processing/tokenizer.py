@@ -3,9 +3,9 @@
 Text never becomes a special token: a user who writes `<|im_end|>` gets plain text.
 """
 
+import dataclasses
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tokenizers
@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.files import write_json
+from vilasr_jax.models import ModelFamily, default_family
 from vilasr_jax.processing.tokenizer_files import (
     QWEN_ADDED_TOKENS,
     QWEN_SPECIAL_TOKENS,
@@ -29,30 +30,17 @@ QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-DEFAULT_SYSTEM = "You are a helpful assistant."
-# Renders `messages` as `chat.encode_conversation` does, one pad token a picture (a processor repeats it).
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if loop.first and message.role != 'system' -%}"
-    "{{- '<|im_start|>system\\n" + DEFAULT_SYSTEM + "<|im_end|>\\n' -}}"
-    "{%- endif -%}"
-    "{{- '<|im_start|>' + message.role + '\\n' -}}"
-    "{%- if message.content is string -%}{{- message.content -}}"
-    "{%- else -%}{%- for part in message.content -%}"
-    "{%- if part.type == 'image' or 'image' in part or 'image_url' in part -%}"
-    "{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
-    "{%- elif part.type == 'video' or 'video' in part -%}"
-    "{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
-    "{%- elif 'text' in part -%}{{- part.text -}}{%- endif -%}"
-    "{%- endfor -%}{%- endif -%}"
-    "{{- '<|im_end|>\\n' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-)
 
 
-class SpecialTokens(NamedTuple):
-    """Ids of the special tokens that the program itself writes or looks for."""
+DEFAULT_FAMILY = default_family()
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the special tokens that the program itself writes or looks for, and whose they are.
+
+    Iterating gives the ids.
+    """
 
     im_start: int
     im_end: int
@@ -61,6 +49,15 @@ class SpecialTokens(NamedTuple):
     vision_end: int
     image_pad: int
     video_pad: int
+    family: ModelFamily = DEFAULT_FAMILY  # how pictures are cut, positions counted, conversations begun
+
+    @classmethod
+    def texts(cls) -> list[str]:
+        """The tokens themselves, in the order of the ids."""
+        return [f"<|{field.name}|>" for field in dataclasses.fields(cls) if field.name != "family"]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(dataclasses.astuple(self)[:-1])
 
     def config_fields(self) -> dict[str, int]:
         """These ids under the names that a `ModelConfig` has for them."""
@@ -84,10 +81,18 @@ class Tokenizer:
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, *, config: dict | None = None, template: str | None = None
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        config: dict | None = None,
+        template: str | None = None,
+        family: ModelFamily | None = None,
     ):
-        """Wraps `backend`; `config` and `template` are the folder's own, written back by `save`."""
-        needed = [f"<|{name}|>" for name in SpecialTokens._fields]
+        """Wraps `backend`; `config` and `template` are the folder's own, written back by `save`.
+
+        `family` is that of the model whose conversations are encoded, by default Qwen2.5-VL.
+        """
+        needed = SpecialTokens.texts()
         missing = [token for token in needed if backend.token_to_id(token) is None]
         if missing:
             raise TokenizerError(f"the tokenizer lacks {', '.join(missing)}; Qwen2.5-VL's is needed")
@@ -98,16 +103,17 @@ class Tokenizer:
         self._backend = backend
         self._config = config
         self._template = template
-        self.special = SpecialTokens(*map(backend.token_to_id, needed))
+        self.special = SpecialTokens(*map(backend.token_to_id, needed), family or DEFAULT_FAMILY)
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         special_ids = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
         self.suppressed_ids = np.array(sorted(special_ids - {self.special.im_end}), np.int32)
 
     @classmethod
-    def from_dir(cls, path: str | os.PathLike) -> "Tokenizer":
+    def from_dir(cls, path: str | os.PathLike, family: ModelFamily | None = None) -> "Tokenizer":
         """Reads a Hugging Face folder: `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
-        Added tokens and the chat template are read from all the files that may hold them.
+        Added tokens and the chat template are read from all the files that may hold them. `family` is the
+        model's, by default Qwen2.5-VL.
 
         Raises:
           TokenizerError: files are missing or broken, or lack Qwen's special tokens.
@@ -123,7 +129,8 @@ class Tokenizer:
                 backend = _qwen_from_vocab(path, added)
             else:
                 raise TokenizerError(f"{path}: holds neither tokenizer.json nor vocab.json with merges.txt")
-            return cls(backend, config=config, template=read_template(path, config or {}))
+            template = read_template(path, config or {})
+            return cls(backend, config=config, template=template, family=family)
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
         except Exception as error:  # the Rust library raises plain Exception
@@ -146,7 +153,7 @@ class Tokenizer:
         extra = [token for token in QWEN_SPECIAL_TOKENS if self._backend.token_to_id(token) is not None]
         write_json(path / "tokenizer_config.json", config)
         write_json(path / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
-        template = self._template or CHAT_TEMPLATE
+        template = self._template or self.special.family.chat_template
         (path / "chat_template.jinja").write_text(template, encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
@@ -160,11 +167,12 @@ class Tokenizer:
         return self._backend.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=skip_special)
 
     def __reduce__(self):
-        return _from_json, (self._backend.to_str(), self._config, self._template)
+        return _from_json, (self._backend.to_str(), self._config, self._template, self.special.family)
 
 
-def _from_json(text: str, config: dict | None, template: str | None) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text), config=config, template=template)
+def _from_json(text: str, config: dict | None, template: str | None, family: ModelFamily) -> Tokenizer:
+    backend = tokenizers.Tokenizer.from_str(text)
+    return Tokenizer(backend, config=config, template=template, family=family)
 
 
 def _qwen_from_vocab(path: epath.Path, added: dict[int, AddedToken]) -> tokenizers.Tokenizer:

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.models.qwen2_5_vl import VisionInput
-from vilasr_jax.processing import Buckets, Encoded, image_grid, mrope_positions, patch_layout, patchify
-from vilasr_jax.processing.images import MERGE_SIZE, PATCH_DIM
+from vilasr_jax.models import ImageSpec, VisionInput
+from vilasr_jax.processing import Buckets, Encoded, mrope_positions, patch_layout, patchify
+from vilasr_jax.processing.images import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Incoming:
     @cached_property
     def grids(self) -> list[tuple[int, int, int]]:
         """Frames, patch rows and patch columns of each image."""
-        return [image_grid(image) for image in self.encoded.images]
+        return self.encoded.grids
 
     @cached_property
     def positions(self) -> np.ndarray:
@@ -77,7 +77,7 @@ class Incoming:
                 end += 1
                 continue
             image, (_, rows, columns) = next(images)
-            tokens = rows * columns // MERGE_SIZE**2
+            tokens = rows * columns // buckets.spec.merge_unit
             if tokens > most or rows * columns > buckets.patches[-1] or not buckets.images[-1]:
                 raise DataError(f"an image of {rows * columns} patches is larger than the largest bucket")
             if end - begin + tokens > most or len(held) == buckets.images[-1]:
@@ -151,25 +151,26 @@ def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTu
     places = [_pack(own, patches) for own in counts]
     most = max((row + 1 for own in places for row, _ in own), default=0)
     images = next(size for size in vision_rows(rows, buckets) if size >= most)
-    turn = empty_turn(Shape(rows, tokens, images, patches), len(shards))
+    turn = empty_turn(Shape(rows, tokens, images, patches), len(shards), buckets.spec)
     for number, (shard, own) in enumerate(zip(shards, places, strict=True)):
         place = iter(own)
         for row, new in enumerate(shard, number * rows):
             length = len(new.encoded.ids)
             turn.tokens[row, :length], turn.length[row] = new.encoded.ids, length
             turn.positions[:, row, :length] = new.positions
-            index = [_fill(turn.vision, number, *next(place), image) for image in new.encoded.images]
+            images = new.encoded.images
+            index = [_fill(turn.vision, number, *next(place), image, buckets.spec) for image in images]
             if index:
                 where = new.encoded.ids == new.encoded.special.image_pad
                 turn.image_index[row, :length][where] = np.concatenate(index)
     return turn
 
 
-def empty_turn(shape: Shape, shards: int) -> NewTurn:
+def empty_turn(shape: Shape, shards: int, spec: ImageSpec = DEFAULT) -> NewTurn:
     """A call with nothing but padding."""
     b, t, n, p = shards * shape.rows, *shape[1:]
     vision = VisionInput(
-        np.zeros((shards, n, p, PATCH_DIM), np.float32),
+        np.zeros((shards, n, p, spec.patch_dim), np.float32),
         np.zeros((shards, n, p, 2), np.int32),
         np.zeros((shards, n, p), np.int32),
         np.zeros((shards, n, p), np.int32),
@@ -196,13 +197,13 @@ def _pack(counts: Sequence[int], patches: int) -> list[tuple[int, int]]:
     return places
 
 
-def _fill(vision: VisionInput, shard: int, row: int, begin: int, image) -> np.ndarray:
+def _fill(vision: VisionInput, shard: int, row: int, begin: int, image, spec: ImageSpec) -> np.ndarray:
     """Writes an image's patches; returns the places of its merged tokens in the shard's vision rows."""
-    _, grid = patchify(image, out=vision.patches[shard, row, begin:])
+    _, grid = patchify(image, vision.patches[shard, row, begin:], spec)
     end = begin + grid[1] * grid[2]
-    pos_hw, window_ids, image_ids = patch_layout(grid)
+    pos_hw, window_ids, image_ids = patch_layout(grid, spec)
     vision.pos_hw[shard, row, begin:end] = pos_hw
     for ids, own in ((vision.window_ids, window_ids), (vision.image_ids, image_ids)):
         ids[shard, row, begin:end] = own + ids[shard, row, :begin].max(initial=0)
-    first = (row * vision.patches.shape[2] + begin) // MERGE_SIZE**2
-    return first + np.arange((end - begin) // MERGE_SIZE**2)
+    first = (row * vision.patches.shape[2] + begin) // spec.merge_unit
+    return first + np.arange((end - begin) // spec.merge_unit)

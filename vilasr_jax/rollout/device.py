@@ -30,7 +30,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.config import SamplingSection
-from vilasr_jax.models.qwen2_5_vl import KVCache, ModelConfig, init_cache
+from vilasr_jax.models import ModelConfig, family_of
+from vilasr_jax.models.params import decoder_module
 from vilasr_jax.rollout.batch import NewTurn
 from vilasr_jax.rollout.params import SamplingParams
 from vilasr_jax.rollout.sampling import sample
@@ -42,7 +43,7 @@ _POSITIONS = P(None, ("data", "fsdp"))
 class RolloutState(NamedTuple):
     """Device state of b slots; `n` is the longest turn."""
 
-    cache: KVCache
+    cache: Any  # of the model's family, with room for b rows
     token: jax.Array  # [b] int32, sampled last, not yet in the cache
     position: jax.Array  # [b] int32, the M-RoPE position of that token
     seed: jax.Array  # [b] int32, the trajectory's own random stream
@@ -60,7 +61,7 @@ class RolloutState(NamedTuple):
 class Prefix(NamedTuple):
     """What was read of m prompts; their samples start from it."""
 
-    cache: KVCache  # m rows
+    cache: Any  # of the model's family, m rows
     hidden: jax.Array  # [m, d], at the last token of each
 
 
@@ -92,6 +93,7 @@ class Calls:
         own_sampling: bool = False,
     ):
         self.config, self.graphdef, self.sampling = config, graphdef, sampling
+        self.family = family_of(config)
         self.own_sampling = own_sampling
         self.suppressed, self.stop_ids = suppressed, stop_ids
         self.decode_steps, self.stop_share = decode_steps, stop_share
@@ -124,7 +126,7 @@ class Calls:
             return jnp.zeros(slots, jnp.int32)
 
         state = RolloutState(
-            cache=init_cache(self.config, slots, max_len, jnp.dtype(self.config.dtype)),
+            cache=self.family.init_cache(self.config, slots, max_len, jnp.dtype(self.config.dtype)),
             token=zeros(),
             position=zeros(),
             seed=zeros(),
@@ -146,20 +148,12 @@ class Calls:
     def _prefill(self, params, turn: NewTurn) -> Prefix:
         model, layers = self._model(params)
         m, t = turn.tokens.shape
-        hidden, cache = self._forward(model, layers, turn, init_cache(self.config, m, t, self.config.dtype))
+        empty = self.family.init_cache(self.config, m, t, self.config.dtype)
+        hidden, cache = self._forward(model, layers, turn, empty)
         return Prefix(self._laid_out(cache), hidden)
 
     def _start(self, params, state: RolloutState, key, prefix: Prefix, rows: Rows) -> RolloutState:
-        cache, t = state.cache, prefix.cache.max_len
-
-        def copy(whole: jax.Array, new: jax.Array) -> jax.Array:
-            return whole.at[rows.slots, :, :t].set(new[rows.source], mode="drop")
-
-        cache = KVCache(
-            k=tuple(map(copy, cache.k, prefix.cache.k)),
-            v=tuple(map(copy, cache.v, prefix.cache.v)),
-            length=cache.length.at[rows.slots].set(prefix.cache.length[rows.source], mode="drop"),
-        )
+        cache = state.cache.copy_rows(prefix.cache, rows.slots, rows.source)
         state = state._replace(
             cache=self._laid_out(cache),
             seed=state.seed.at[rows.slots].set(rows.seed, mode="drop"),
@@ -180,18 +174,18 @@ class Calls:
     def _model(self, params: SamplingParams) -> tuple[Any, list[Any]]:
         """The model, and its decoder layers as modules of their own."""
         model = nnx.merge(self.graphdef, params.rest)
-        one = nnx.graphdef(model.language_model.layers)
+        one = nnx.graphdef(decoder_module(model))
         return model, [nnx.merge(one, layer) for layer in params.layers]
 
-    def _laid_out(self, cache: KVCache) -> KVCache:
+    def _laid_out(self, cache: Any) -> Any:
         """The cache with its heads split over the model axis, where they divide."""
         if self._heads is None:
             return cache
 
         def split(x: jax.Array) -> jax.Array:
-            return jax.lax.with_sharding_constraint(x, self._heads)
+            return jax.lax.with_sharding_constraint(x, self._heads) if x.ndim == 4 else x
 
-        return cache._replace(k=tuple(map(split, cache.k)), v=tuple(map(split, cache.v)))
+        return jax.tree.map(split, cache)
 
     def _decode(self, params, state: RolloutState, key) -> RolloutState:
         model, layers = self._model(params)
@@ -214,7 +208,7 @@ class Calls:
         state = jax.lax.while_loop(going, body, (jnp.int32(0), state))[1]
         return state._replace(cache=self._laid_out(state.cache))
 
-    def _forward(self, model, layers, turn: NewTurn, cache: KVCache) -> tuple[jax.Array, KVCache]:
+    def _forward(self, model, layers, turn: NewTurn, cache: Any) -> tuple[jax.Array, Any]:
         """Runs the new tokens; returns the hidden state at each row's last one, [m, d], and the cache."""
         m, t = turn.tokens.shape
         if turn.vision is None:

@@ -33,7 +33,7 @@ from jax.sharding import Mesh
 from vilasr_jax.config import EngineSection, SamplingSection
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import ModelConfig
+from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.batch import Incoming, NewTurn, Shape, empty_turn, new_turn, shapes, split
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
@@ -80,8 +80,9 @@ class Engine:
         mesh: Mesh,
     ):
         self.tokenizer, self.engine, self.sampling = tokenizer, engine, sampling
-        self.prompt_buckets = Buckets(engine.prompt_tokens, engine.prompt_images, patches)
-        self.insert_buckets = Buckets(engine.insert_tokens, engine.insert_images, patches)
+        spec = family_of(config).images
+        self.prompt_buckets = Buckets(engine.prompt_tokens, engine.prompt_images, patches, spec)
+        self.insert_buckets = Buckets(engine.insert_tokens, engine.insert_images, patches, spec)
         if engine.prompt_tokens[-1] > sampling.max_tokens:
             raise ConfigError(
                 f"engine.prompt_tokens={engine.prompt_tokens} are more than sampling.max_tokens="
@@ -179,7 +180,7 @@ class Engine:
         nothing = Lane(state)
         none: list[list[int]] = [[] for _ in range(self.shards)]
         for shape in prompts:
-            prefix = self.calls.prefill(params, empty_turn(shape, self.shards))
+            prefix = self.calls.prefill(params, empty_turn(shape, self.shards, self.prompt_buckets.spec))
             note()
             for m in self.row_buckets:
                 rows = self._rows(nothing, none, m, none)
@@ -187,7 +188,8 @@ class Engine:
                 note()
         for shape in inserts:
             rows = self._rows(nothing, none, shape.rows, none)
-            state = self.calls.insert(params, state, key, empty_turn(shape, self.shards), rows)
+            turn = empty_turn(shape, self.shards, self.insert_buckets.spec)
+            state = self.calls.insert(params, state, key, turn, rows)
             note()
         jax.block_until_ready(self.calls.decode(params, state, key))
         note()

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import ModelConfig
+from vilasr_jax.models import ModelConfig
 
 GIB = 2**30
 

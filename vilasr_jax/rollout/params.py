@@ -8,7 +8,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vilasr_jax.models.qwen2_5_vl import ModelConfig, layout, param_shardings
+from vilasr_jax.models import ModelConfig
+from vilasr_jax.models.params import decoder_layers, is_norm, with_decoder_layers
+from vilasr_jax.models.sharding import layout, param_shardings
 
 
 class SamplingParams(NamedTuple):
@@ -34,7 +36,7 @@ class Placement:
         if self._split is None:
             places = param_shardings(params, self.mesh, layout("rollout"))
             one = jax.tree.map(
-                lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), places["language_model"]["layers"]
+                lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), decoder_layers(places)
             )
             split = SamplingParams(places, (one,) * self.config.num_layers)
             self._split = jax.jit(self._laid_out, out_shardings=split)
@@ -42,11 +44,10 @@ class Placement:
 
     def _laid_out(self, params: Any) -> SamplingParams:
         params = jax.tree_util.tree_map_with_path(self._cast, params)
-        stack = params["language_model"]["layers"]
+        stack = decoder_layers(params)
         layers = [jax.tree.map(lambda x, i=i: x[i], stack) for i in range(self.config.num_layers)]
-        params["language_model"]["layers"] = jax.tree.map(lambda x: x[:0], stack)
-        return SamplingParams(params, tuple(layers))
+        rest = with_decoder_layers(params, jax.tree.map(lambda x: x[:0], stack))
+        return SamplingParams(rest, tuple(layers))
 
     def _cast(self, path: Any, x: jax.Array) -> jax.Array:
-        norm = "scale" in jax.tree_util.keystr(path)  # they compute in float32
-        return x if norm else x.astype(self.config.dtype)
+        return x if is_norm(path) else x.astype(self.config.dtype)

@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vilasr_jax.checkpoint import CheckpointStore
-from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json
+from vilasr_jax.checkpoint.hf_config import config_from_hf, hf_family, read_json
 from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
 from vilasr_jax.config import JobConfig, SamplingSection, to_dict
 from vilasr_jax.conversation_settings import drawing_settings
@@ -28,13 +28,9 @@ from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import ConfigError, DataError, Stopped
 from vilasr_jax.files import write_json
-from vilasr_jax.models.qwen2_5_vl import (
-    PUBLISHED_SIZES,
-    ModelConfig,
-    Qwen2_5_VL,
-    param_shardings,
-    preset,
-)
+from vilasr_jax.models import Model, ModelConfig, ModelFamily, family_of, preset, published_sizes
+from vilasr_jax.models.params import build, decoder_layers, output_head
+from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel import (
     any_host,
     barrier,
@@ -101,11 +97,7 @@ class Context:
         sizes = (job.buckets.tokens, job.buckets.images, job.buckets.patches)
         if jax.process_count() > 1:  # hosts do not see each other's lengths: one shape for all
             sizes = tuple(axis[-1:] for axis in sizes)
-        self.buckets = Buckets(*sizes)
-        packing = job.packing
-        self.packing = (
-            Budget(packing.tokens, packing.vision_rows, packing.patches) if packing.tokens else None
-        )
+        self._sizes = sizes
         self._engines: dict[SamplingSection, Engine] = {}
         self._usable_numbers: dict[str, np.ndarray] = {}
 
@@ -129,16 +121,39 @@ class Context:
             self._new_tokenizer().save(draft)
             draft.rename(kept)
         barrier("tokenizer")
-        return Tokenizer.from_dir(kept)
+        return Tokenizer.from_dir(kept, self.model_family)
 
     def _new_tokenizer(self) -> Tokenizer:
         if self.job.tokenizer or self.job.model.init_from:
-            return Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from)
+            return Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from, self.model_family)
         texts = [text for family in self.families for text in family.corpus(self.section(family))]
         texts += self.imported.texts()
         own = (family.phrases_for(self.section(family)) for family in self.families)
         phrases = common_phrases().union(*own)
-        return train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size)
+        return train_tiny_tokenizer(texts, longest_first(phrases), self.job.tokenizer_size, self.model_family)
+
+    @cached_property
+    def model_family(self) -> ModelFamily:
+        """The model's family: that of the config.json of `job.model.init_from`, else the preset's."""
+        if self._kept_config.exists():
+            return hf_family(read_json(self._kept_config), where=str(self._kept_config))
+        if source := self.job.model.init_from:
+            path = epath.Path(source) / "config.json"
+            return hf_family(read_json(path), where=str(path))
+        return family_of(preset(self.job.model.preset))
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """Allowed lengths of training batches."""
+        return Buckets(*self._sizes, self.model_family.images)
+
+    @cached_property
+    def packing(self) -> Budget | None:
+        """What a packed row holds; None where rows are padded."""
+        packing = self.job.packing
+        if not packing.tokens:
+            return None
+        return Budget(packing.tokens, packing.vision_rows, packing.patches, self.model_family.images)
 
     @cached_property
     def model_config(self) -> ModelConfig:
@@ -156,7 +171,7 @@ class Context:
             return config_from_hf(read_json(self._kept_config), where=str(self._kept_config), **fields)
         if job.model.init_from:
             return open_hf(job.model.init_from, **fields)[0]
-        if job.model.preset not in PUBLISHED_SIZES:
+        if job.model.preset not in published_sizes():
             fields |= dict(vocab_size=-(-self.tokenizer.vocab_size // 8) * 8, **special.config_fields())
         return preset(job.model.preset, **fields)
 
@@ -200,8 +215,8 @@ class Context:
     def _abstract(self) -> tuple[nnx.GraphDef, Any]:
         return nnx.split(nnx.eval_shape(self._new_model))
 
-    def _new_model(self) -> Qwen2_5_VL:
-        return Qwen2_5_VL(self.model_config, rngs=nnx.Rngs(self.job.seed))
+    def _new_model(self) -> Model:
+        return build(self.model_config, self.job.seed)
 
     @property
     def graphdef(self) -> nnx.GraphDef:
@@ -247,10 +262,9 @@ class Context:
 
         The vision tower is left out, whose patches are not counted as tokens.
         """
-        language = self.abstract_params["language_model"]
-        tied = self.model_config.tie_word_embeddings
-        head = language["embed_tokens"] if tied else self.abstract_params["lm_head"]
-        return sum(leaf.size for leaf in jax.tree.leaves([language["layers"], head]))
+        params = self.abstract_params
+        parts = [decoder_layers(params), output_head(params, self.model_config)]
+        return sum(leaf.size for leaf in jax.tree.leaves(parts))
 
     @cached_property
     def suppressed(self) -> np.ndarray:

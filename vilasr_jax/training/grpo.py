@@ -187,7 +187,7 @@ class Update:
         if some:
             return collate(some, buckets=context.buckets, rows=rows)
         largest = (context.buckets.tokens[-1], context.buckets.images[-1], context.buckets.patches[-1])
-        return empty_batch(rows, *largest, EXTRAS)
+        return empty_batch(rows, *largest, EXTRAS, context.buckets.spec)
 
     def _example(self, samples: Samples, i: int) -> Encoded:
         trajectory = samples.trajectories[i]

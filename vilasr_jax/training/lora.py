@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vilasr_jax.models.qwen2_5_vl import param_shardings
+from vilasr_jax.models.params import is_decoder_kernel
+from vilasr_jax.models.sharding import param_shardings
 
 Factors = dict[str, dict[str, jax.Array]]  # kernel's path -> {"a": [l, in, rank], "b": [l, rank, out]}
 
@@ -30,8 +31,8 @@ class Base(NamedTuple):
 
 def adapted(params: Any) -> dict[str, Any]:
     """The kernels that get an addition, by path: those of the decoder's stacked layers."""
-    named = ((_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params))
-    return {name: leaf for name, leaf in named if "language_model/layers" in name and "kernel" in name}
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {_name(path): leaf for path, leaf in leaves if is_decoder_kernel(path)}
 
 
 def new_factors(params: Any, rank: int) -> Factors:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, constrain, layout
+from vilasr_jax.models import Model
+from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout import allowed_logits
 
@@ -20,7 +21,7 @@ GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tok
 
 
 def map_head(
-    model: Qwen2_5_VL,
+    model: Model,
     batch: Batch,
     figures: Callable[[jax.Array, jax.Array], Any],
     chunk: int | None = None,
@@ -77,7 +78,7 @@ def token_logprob(logits: jax.Array, ids: jax.Array) -> jax.Array:
 
 
 def token_logprobs(
-    model: Qwen2_5_VL,
+    model: Model,
     batch: Batch,
     *,
     suppressed: jax.Array | None = None,

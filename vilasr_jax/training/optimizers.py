@@ -11,7 +11,7 @@ from optax import contrib
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.training.state import group_of
+from vilasr_jax.models.params import group_of, is_layer_matrix
 
 
 def make_schedule(section: OptimizerSection, steps: int) -> optax.Schedule:
@@ -70,8 +70,7 @@ def _matrices(params: Any) -> Any:
     """The dimensions of each kernel that Muon orthogonalises; None where Adam is used."""
 
     def dims(path, leaf):
-        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        if "kernel" not in names or "lm_head" in names:
+        if not is_layer_matrix(path):
             return None
         return contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 

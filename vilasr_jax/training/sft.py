@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import Stopped, TrainingError
-from vilasr_jax.models.qwen2_5_vl import param_shardings
+from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import Batch
 from vilasr_jax.training import interrupt

@@ -13,10 +13,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import param_shardings
+from vilasr_jax.models.params import GROUPS, group_of
+from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.training import lora
-
-GROUPS = ("vision", "merger", "language")
 
 
 class Guard(NamedTuple):
@@ -48,18 +47,6 @@ class TrainState(NamedTuple):
 def join(params: Any, frozen: Any) -> Any:
     """All parameters of the model, from the two parts of a state."""
     return lora.merged(frozen, params) if isinstance(frozen, lora.Base) else nnx.merge_state(params, frozen)
-
-
-def group_of(path: Sequence[Any]) -> str:
-    """The group of the weight at `path`: "vision" (the tower), "merger" or "language".
-
-    >>> group_of(("visual", "merger", "fc1", "kernel"))
-    'merger'
-    """
-    names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-    if "visual" not in names:
-        return "language"
-    return "merger" if "merger" in names else "vision"
 
 
 def split_frozen(params: Any, freeze: Sequence[str]) -> tuple[Any, Any]:

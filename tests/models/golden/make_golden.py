@@ -14,7 +14,7 @@ import torch
 
 from tests.parity.hf_reference import hf_inputs, hf_model
 from tests.parity.samples import CASES, our_inputs
-from vilasr_jax.checkpoint.hf_layout import published_name
+from vilasr_jax.models.qwen2_5_vl.hf_names import published_name
 
 PATH = pathlib.Path(__file__).with_name("model.npz")
 GRADIENT_CASE = "two images of two sizes"

@@ -1,17 +1,31 @@
-"""Qwen2.5-VL in Flax NNX: config and presets, model, cache, sharding layout."""
+"""Qwen2.5-VL in Flax NNX: config and presets, model, cache.
+
+What needs JAX, or the registry that holds this family, is imported when it is first used.
+"""
+
+import importlib
 
 from vilasr_jax.models.inputs import VisionInput as VisionInput
-from vilasr_jax.models.qwen2_5_vl.attention import cached_attention as cached_attention
-from vilasr_jax.models.qwen2_5_vl.attention import self_attention as self_attention
-from vilasr_jax.models.qwen2_5_vl.cache import KVCache as KVCache
-from vilasr_jax.models.qwen2_5_vl.cache import init_cache as init_cache
 from vilasr_jax.models.qwen2_5_vl.config import PUBLISHED_SIZES as PUBLISHED_SIZES
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig as ModelConfig
 from vilasr_jax.models.qwen2_5_vl.config import VisionConfig as VisionConfig
-from vilasr_jax.models.qwen2_5_vl.config import preset as preset
-from vilasr_jax.models.qwen2_5_vl.model import Qwen2_5_VL as Qwen2_5_VL
-from vilasr_jax.models.qwen2_5_vl.sharding import Sharding as Sharding
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain as constrain
-from vilasr_jax.models.qwen2_5_vl.sharding import layout as layout
-from vilasr_jax.models.qwen2_5_vl.sharding import param_shardings as param_shardings
-from vilasr_jax.models.qwen2_5_vl.sharding import partition_specs as partition_specs
+
+_LAZY = {
+    "KVCache": "vilasr_jax.models.qwen2_5_vl.cache",
+    "init_cache": "vilasr_jax.models.qwen2_5_vl.cache",
+    "Qwen2_5_VL": "vilasr_jax.models.qwen2_5_vl.model",
+    "cached_attention": "vilasr_jax.models.qwen2_5_vl.attention",
+    "self_attention": "vilasr_jax.models.qwen2_5_vl.attention",
+    "preset": "vilasr_jax.models.registry",
+    "Sharding": "vilasr_jax.models.sharding",
+    "constrain": "vilasr_jax.models.sharding",
+    "layout": "vilasr_jax.models.sharding",
+    "param_shardings": "vilasr_jax.models.sharding",
+    "partition_specs": "vilasr_jax.models.sharding",
+}
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -13,9 +13,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vilasr_jax.models.qwen2_5_vl.context_parallel import AXIS, balanced, gather_tokens
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
-from vilasr_jax.models.qwen2_5_vl.sharding import split_by_heads, split_by_rows
 from vilasr_jax.models.qwen2_5_vl.splash import splash_context_attention, splash_self_attention
 from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION
+from vilasr_jax.models.sharding import split_by_heads, split_by_rows
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least

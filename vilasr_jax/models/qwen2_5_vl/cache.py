@@ -25,6 +25,22 @@ class KVCache(NamedTuple):
         """Slots in each row."""
         return self.k[0].shape[2]
 
+    def copy_rows(self, other: "KVCache", rows: jax.Array, source: jax.Array) -> "KVCache":
+        """This cache with rows `rows` [m] begun by rows `source` [m] of `other`, which may be shorter.
+
+        A row past the last is dropped.
+        """
+        t = other.max_len
+
+        def copy(ours: jax.Array, new: jax.Array) -> jax.Array:
+            return ours.at[rows, :, :t].set(new[source], mode="drop")
+
+        return KVCache(
+            k=tuple(map(copy, self.k, other.k)),
+            v=tuple(map(copy, self.v, other.v)),
+            length=self.length.at[rows].set(other.length[source], mode="drop"),
+        )
+
 
 def init_cache(config: ModelConfig, batch: int, max_len: int, dtype=None) -> KVCache:
     """An empty cache of `max_len` slots for each of `batch` rows; dtype is the config's unless given."""

@@ -1,12 +1,23 @@
 """Sizes and choices of one Qwen2.5-VL model, and the presets under which they are published."""
 
 import dataclasses
-import importlib
+from typing import ClassVar
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.images import ImageSpec
 
 REMAT_POLICIES = ("none", "dots", "attention", "full")
 ATTENTION_BACKENDS = ("xla", "splash", "splash_interpret")
+IMAGES = ImageSpec(
+    patch_size=14,
+    merge_size=2,
+    temporal_patch_size=2,
+    mean=(0.48145466, 0.4578275, 0.40821073),  # CLIP's
+    std=(0.26862954, 0.26130258, 0.27577711),
+    min_pixels=56 * 56,
+    max_pixels=28 * 28 * 1280,
+    window_size=112,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +29,10 @@ class VisionConfig:
     intermediate_size: int = 3420
     num_heads: int = 16
     in_channels: int = 3
-    patch_size: int = 14  # pixels a side
-    temporal_patch_size: int = 2  # frames a patch; a still image is repeated
-    spatial_merge_size: int = 2  # patches a side that become one token
-    window_size: int = 112  # pixels a side of an attention window
+    patch_size: int = IMAGES.patch_size  # pixels a side
+    temporal_patch_size: int = IMAGES.temporal_patch_size  # frames a patch; a still image is repeated
+    spatial_merge_size: int = IMAGES.merge_size  # patches a side that become one token
+    window_size: int = IMAGES.window_size  # pixels a side of an attention window
     fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # the other blocks attend inside windows
     out_hidden_size: int = 3584  # width of the language model
     tokens_per_second: int = 2  # temporal M-RoPE steps a second of video
@@ -52,6 +63,7 @@ class VisionConfig:
 class ModelConfig:
     """The whole model, by default Qwen2.5-VL-7B's sizes. Dtypes are names, as in text configs."""
 
+    model_type: ClassVar[str] = "qwen2_5_vl"
     vocab_size: int = 152064
     hidden_size: int = 3584
     intermediate_size: int = 18944
@@ -106,7 +118,7 @@ class ModelConfig:
         return _replace(self, changes, "model config")
 
 
-_PRESETS = {
+PRESETS = {
     "tiny": ModelConfig(
         vocab_size=512,
         hidden_size=96,
@@ -162,37 +174,22 @@ _PRESETS = {
 PUBLISHED_SIZES = ("3b", "7b", "32b", "72b")
 
 
-def preset(name: str, **overrides) -> ModelConfig:
-    """The config of a published size ("3b", "7b", "32b", "72b") or of the small CPU model ("tiny").
-
-    A name with a dot is a module of the user's own that holds a `CONFIG`.
+def override(config: ModelConfig, **overrides) -> ModelConfig:
+    """`config` with fields changed.
 
     Args:
-      name: preset name.
+      config: sizes to start from.
       **overrides: fields of `ModelConfig`; `vision` may be a dict of `VisionConfig` fields to change. When
         only hidden_size is changed, the tower's out_hidden_size follows it.
 
     Raises:
-      ConfigError: an unknown preset or field, or sizes that do not fit together.
+      ConfigError: an unknown field, or sizes that do not fit together.
     """
-    base = _PRESETS[name] if name in _PRESETS else _own(name)
     vision = overrides.get("vision", {})
     if not isinstance(vision, VisionConfig):
-        width = {"out_hidden_size": overrides.get("hidden_size", base.hidden_size)}
-        vision = _replace(base.vision, {**width, **vision}, "model config, vision")
-    return base.replace(**{**overrides, "vision": vision})
-
-
-def _own(name: str) -> ModelConfig:
-    if "." not in name:
-        raise ConfigError(f"model preset {name!r} does not exist; choose one of {sorted(_PRESETS)}")
-    try:
-        config = importlib.import_module(name).CONFIG
-    except Exception as error:  # whatever the user's module raises
-        raise ConfigError(f"model preset {name!r}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(f"model preset {name!r}: its CONFIG is no ModelConfig")
-    return config
+        width = {"out_hidden_size": overrides.get("hidden_size", config.hidden_size)}
+        vision = _replace(config.vision, {**width, **vision}, "model config, vision")
+    return config.replace(**{**overrides, "vision": vision})
 
 
 def _replace(config, changes, where):

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.qwen2_5_vl.layers import LANES
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain, fitted, layout, partition_specs
+from vilasr_jax.models.sharding import constrain, fitted, layout, partition_specs
 
 AXIS = "model"
 

@@ -14,8 +14,8 @@ from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.context_parallel import by_device, devices
 from vilasr_jax.models.qwen2_5_vl.layers import Embedding, Heads, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import mrope
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION, scan_layers, unstack
+from vilasr_jax.models.sharding import constrain, layout
 
 
 class DecoderLayer(nnx.Module):
@@ -83,6 +83,13 @@ class LanguageModel(nnx.Module):
             layers, lambda layer, x, _: layer(x, rope, attend), x,
             remat=c.remat, unroll=min(c.scan_unroll, c.num_layers), gather=gather,
         )  # fmt: skip
+
+    def apply_layers(self, x, positions, attend: Callable):
+        """The layers one after another; see `Qwen2_5_VL.apply_layers`."""
+        rope = self._rope(positions)
+        for layer in unstack(self.layers, self.config.num_layers):
+            x = layer(x, rope, attend)
+        return x
 
     def extend(self, x, positions, valid, cache: KVCache, layers: list[DecoderLayer] | None = None) -> tuple:
         """Reads new tokens into the cache; see `Qwen2_5_VL.extend`."""

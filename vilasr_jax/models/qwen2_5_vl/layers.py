@@ -11,8 +11,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.qwen2_5_vl.rope import rotate
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import MLP
+from vilasr_jax.models.sharding import constrain, layout
 
 LANES = 128  # of a TPU: what its kernels read at once
 

@@ -11,8 +11,8 @@ from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.context_parallel import Split, devices
 from vilasr_jax.models.qwen2_5_vl.language import LanguageModel
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, matmul_precision
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.vision import VisionTower
+from vilasr_jax.models.sharding import constrain, layout
 
 
 class Qwen2_5_VL(nnx.Module):
@@ -95,6 +95,19 @@ class Qwen2_5_VL(nnx.Module):
         image_index = None if image_index is None else split.divide(image_index, -1)
         x = constrain(self.embed(tokens, image_index, vision_tokens), layout("training").own_btd)
         return split.unite(self.language_model(x, positions, segment_ids))
+
+    def apply_layers(self, x, positions, attend) -> jax.Array:
+        """The decoder's layers one after another, with the caller's attention.
+
+        Args:
+          x: [b, t, d] from `embed`.
+          positions: int [3, b, t].
+          attend: (q [b, t, n, h], k [b, t, kv, h], v) -> [b, t, n, h], q and k rotated.
+
+        Returns:
+          [b, t, d] after the last layer, before the final norm.
+        """
+        return self.language_model.apply_layers(x, positions, attend)
 
     def extend(self, x, positions, valid, cache: KVCache, layers=None) -> tuple[jax.Array, KVCache]:
         """Reads t more tokens a row into the cache: prefill, insertion of a turn, (t = 1) a decoding step.

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain, partition_specs
+from vilasr_jax.models.sharding import constrain, partition_specs
 
 ATTENTION = "attention"  # names what attention reads and gives
 MLP = "mlp"  # and the two inner matrix products of an MLP

@@ -13,8 +13,8 @@ from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.context_parallel import by_device, devices
 from vilasr_jax.models.qwen2_5_vl.layers import Heads, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.qwen2_5_vl.rope import rope_2d
-from vilasr_jax.models.qwen2_5_vl.sharding import constrain, layout
 from vilasr_jax.models.qwen2_5_vl.stack import scan_layers
+from vilasr_jax.models.sharding import constrain, layout
 
 
 class VisionBlock(nnx.Module):

@@ -25,8 +25,8 @@ from vilasr_jax.drawing.prompts import (
 from vilasr_jax.drawing.sizes import Frame, stated_sizes
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import DataError
+from vilasr_jax.models import default_family
 from vilasr_jax.processing import image_size
-from vilasr_jax.processing.tokenizer import DEFAULT_SYSTEM
 from vilasr_jax.tasks.frames import IMAGE_MARK, frames_of
 from vilasr_jax.tasks.stored import StoredRow
 
@@ -92,7 +92,7 @@ def extract_prompts(rows: Iterable[StoredRow], source: str) -> tuple[PromptSet |
 def _record(row: StoredRow) -> _Record | None:
     messages = row.messages
     frames = frames_of(messages, [*map(image_size, row.images)])
-    system = messages[0]["content"] if messages[0]["role"] == "system" else DEFAULT_SYSTEM
+    system = messages[0]["content"] if messages[0]["role"] == "system" else default_family().default_system
     users = [message["content"] for message in messages if message["role"] == "user"]
     given = users[0].count(IMAGE_MARK)
     if not given or any(m["role"] == "system" for m in messages[1:]):

@@ -14,6 +14,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vilasr_jax.models.params import path_names
+from vilasr_jax.models.registry import kernel_kinds
+
 
 @dataclasses.dataclass(frozen=True)
 class Sharding:
@@ -93,33 +96,23 @@ def _without(spec: P, axis: str) -> P:
     return P(*map(kept, spec))
 
 
-_KERNELS = {
-    "embed_tokens": "embed_vd",
-    "lm_head": "head_dv",
-    "q_proj": "q_weight_ldq",
-    "k_proj": "kv_weight_ldk",
-    "v_proj": "kv_weight_ldk",
-    "o_proj": "o_weight_lqd",
-    "gate_proj": "mlp_in_ldf",
-    "up_proj": "mlp_in_ldf",
-    "down_proj": "mlp_out_lfd",
-    "qkv": "vision_qkv_ldq",
-    "proj": "vision_proj_lqd",
-    "patch_embed": "patch_embed_pd",
-    "fc1": "merger_in_ww",
-    "fc2": "merger_out_wd",
-}
-
-
 def partition_specs(params: Any, sharding: Sharding | None = None) -> Any:
-    """A tree like `params` (or its `jax.eval_shape`) with the partition spec of each weight."""
-    sharding = _TRAINING if sharding is None else sharding
+    """A tree like `params` (or its `jax.eval_shape`) with the partition spec of each weight.
+
+    Matrices have the kind that their family names for the module they are in; all else is a vector.
+
+    Raises:
+      ValueError: no family names the modules of a matrix.
+    """
+    sharding, kinds = _TRAINING if sharding is None else sharding, kernel_kinds()
 
     def spec(path, _):
-        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-        kind = "vector_ld"
+        names = path_names(path)
+        kind: str | None = "vector_ld"
         if "kernel" in names or "embedding" in names:
-            kind = next(_KERNELS[name] for name in reversed(names) if name in _KERNELS)
+            kind = next((kinds[name] for name in reversed(names) if name in kinds), None)
+        if kind is None:
+            raise ValueError(f"no model family says how {'/'.join(names)} is sharded")
         return getattr(sharding, kind)
 
     return jax.tree_util.tree_map_with_path(spec, params)

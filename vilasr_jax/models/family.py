@@ -1,0 +1,186 @@
+"""The protocol between a model family and the rest of the program.
+
+A family is a folder beside this file. It subclasses `ModelFamily`, and `registry.register` adds an instance.
+Host processes use families without JAX: a family loads its modules inside the methods that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from vilasr_jax.models.images import ImageSpec
+from vilasr_jax.models.inputs import VisionInput
+
+if TYPE_CHECKING:
+    import jax
+    from flax import nnx
+
+    from vilasr_jax.models.hf_tensors import HFTensor
+
+Grid = tuple[int, int, int]  # frames, patch rows, patch columns
+
+
+class ModelConfig(Protocol):
+    """What every family's config has: a frozen dataclass, hashable, with dtypes as names."""
+
+    model_type: ClassVar[str]  # the family's name in the registry
+    vocab_size: int
+    hidden_size: int  # d, width of the language model
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int  # heads of the KV cache
+    head_dim: int
+    tie_word_embeddings: bool  # the token table is the output head
+    dtype: str  # of activations and of weights while they are used
+    param_dtype: str  # of stored weights
+    remat: str  # what the backward pass computes again: none, dots, attention, full
+    attention: str  # attention backend
+    context_parallel: bool  # in training, the mesh's model axis splits the tokens of a row
+    scan_unroll: int
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """A copy with some fields changed; unknown names are errors."""
+
+
+class Model(Protocol):
+    """The Flax NNX module of a family: `nnx.split` once outside, `nnx.merge` inside `jax.jit`.
+
+    Its weights form the tree that `models.params` describes. Letters in shapes: b batch, t tokens, d width,
+    m vision tokens of a row.
+    """
+
+    config: ModelConfig
+
+    def encode_vision(self, vision: VisionInput) -> Any:
+        """Pictures [b, n, p, ...] -> what `embed` takes; vision tokens [b, m, d] where that is all."""
+
+    def embed(self, tokens, image_index=None, vision_tokens=None) -> jax.Array:
+        """Token ids [b, t] -> embeddings [b, t, d]; vision tokens stand at image_index >= 0."""
+
+    def __call__(self, tokens, positions, segment_ids, image_index=None, vision=None) -> jax.Array:
+        """Hidden states [b, t, d] of whole sequences, for training; positions are [3, b, t]."""
+
+    def apply_layers(self, x, positions, attend) -> jax.Array:
+        """The decoder's layers on x [b, t, d] with the caller's `attend(q, k, v)`, one call a layer."""
+
+    def extend(self, x, positions, valid, cache, layers=None) -> tuple[jax.Array, Any]:
+        """Reads t more tokens a row into the cache: (hidden [b, t, d], the grown cache)."""
+
+    def logits(self, hidden) -> jax.Array:
+        """Hidden states [..., d] -> float32 logits [..., vocab]."""
+
+    def gather_head(self) -> None:
+        """Gathers the output head over fsdp, for a loop that calls `logits` again and again."""
+
+
+class ModelFamily:
+    """Everything that is one model family's own.
+
+    Attributes:
+      model_type: the name in Hugging Face's config.json.
+      config_class: the dataclass of sizes, a `ModelConfig`.
+      presets: configs by name, "tiny" or "7b".
+      published_sizes: names of the presets for which published weights exist.
+      images: how pictures are resized, cut and normalised.
+      coordinates: None where the model reads and writes pixels of the resized picture; else the number that
+        a picture's whole side has (1000).
+      default_system: the system message of a conversation that has none; None: no system message.
+      chat_template: the Jinja template that an exported tokenizer carries.
+      head_key: published name of the output head's weight.
+      table_key: published name of the token table, which is the head where the two are tied.
+      kernels: kind of each kernel, a field of `sharding.Sharding`, by the name of its module.
+    """
+
+    model_type: ClassVar[str]
+    config_class: ClassVar[type]
+    presets: ClassVar[Mapping[str, Any]]
+    published_sizes: ClassVar[tuple[str, ...]] = ()
+    images: ClassVar[ImageSpec]
+    coordinates: ClassVar[int | None] = None
+    default_system: ClassVar[str | None] = None
+    chat_template: ClassVar[str]
+    head_key: ClassVar[str] = "lm_head.weight"
+    table_key: ClassVar[str] = "model.embed_tokens.weight"
+    kernels: ClassVar[Mapping[str, str]]
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)  # nothing but the class differs
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def override(self, config: Any, **overrides: Any) -> Any:
+        """`config` with fields changed; `vision` may be a dict of fields of its vision config.
+
+        Raises:
+          ConfigError: an unknown field, or sizes that do not fit together.
+        """
+        raise NotImplementedError
+
+    def build(self, config: Any, rngs: nnx.Rngs) -> Model:
+        """A model with random weights."""
+        raise NotImplementedError
+
+    def init_cache(self, config: Any, batch: int, max_len: int, dtype: Any = None) -> Any:
+        """An empty cache of `max_len` slots for each of `batch` rows.
+
+        A pytree whose leaves all have the row as leading axis; those of rank 4 are [b, kv, s, h]. It has
+        `max_len` and `copy_rows(other, rows, source)`.
+        """
+        raise NotImplementedError
+
+    def positions(
+        self,
+        ids: np.ndarray,
+        grids: Sequence[Grid],
+        special: Any,
+        *,
+        start: int = 0,
+        second_per_grid_ts: Sequence[float] | None = None,
+        tokens_per_second: float = 2,
+    ) -> tuple[np.ndarray, int]:
+        """Rotary positions [3, t] int32 of a conversation's ids [t], and that of the next token."""
+        raise NotImplementedError
+
+    def config_from_hf(self, config: Mapping[str, Any], *, where: str, **overrides: Any) -> Any:
+        """A config from a parsed config.json.
+
+        Raises:
+          CheckpointError: a missing size, or a choice that this family does not implement.
+        """
+        raise NotImplementedError
+
+    def config_to_hf(self, config: Any, *, layout: str, dtype: str | None = None) -> dict[str, Any]:
+        """What config.json says of `config` ("flat" or "nested"); `dtype` is that of the stored weights."""
+        raise NotImplementedError
+
+    def preprocessor_config(self, config: Any, min_pixels: int, max_pixels: int) -> dict[str, Any]:
+        """The preprocessor_config.json of an exported folder."""
+        raise NotImplementedError
+
+    def hf_tensors(self, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[HFTensor]:
+        """Every published tensor, in the order of the network; `shapes` are our weights' by path."""
+        raise NotImplementedError
+
+    def published_name(self, key: str) -> str:
+        """The published name of a key in any prefix style that tools write."""
+        raise NotImplementedError
+
+    def nested_name(self, key: str) -> str:
+        """The name of a published key in the "nested" layout of transformers 5."""
+        raise NotImplementedError
+
+    def language_flops(self, config: Any, tokens: int, rows: int, *, head: bool = True) -> float:
+        """Forward FLOPs of the decoder (and its head) on `rows` rows of `tokens` tokens each."""
+        raise NotImplementedError
+
+    def vision_flops(self, config: Any, patches: int, rows: int) -> float:
+        """Forward FLOPs of the vision tower on `rows` vision rows of `patches` patches each."""
+        raise NotImplementedError
+
+    def decode_flops(self, config: Any, rows: int, cached: int) -> float:
+        """FLOPs of one token for each of `rows` rows that attend to `cached` slots."""
+        raise NotImplementedError
