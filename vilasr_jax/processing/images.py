@@ -221,13 +221,15 @@ def smart_resize(
 
 def resize_image(
     image: Image.Image,
-    min_pixels: int = DEFAULT.min_pixels,
-    max_pixels: int = DEFAULT.max_pixels,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
     spec: ImageSpec = DEFAULT,
 ) -> Image.Image:
     """The RGB picture at its `smart_resize` size (bicubic); the same object when it already has that size."""
     width, height = image.size
-    new_height, new_width = smart_resize(height, width, spec.factor, min_pixels, max_pixels)
+    least = spec.min_pixels if min_pixels is None else min_pixels
+    most = spec.max_pixels if max_pixels is None else max_pixels
+    new_height, new_width = smart_resize(height, width, spec.factor, least, most)
     if (new_height, new_width) == (height, width):
         return image
     return image.resize((new_width, new_height), Image.Resampling.BICUBIC)

@@ -106,7 +106,7 @@ def make_worker(model: Model, limits: Limits) -> Worker:
     # few steps a call: how often a client hears something
     engine = open_engine(model, mesh, slots=limits.slots, images=limits.images, decode_steps=8)
     params = jax.device_put(model.params, replicated(mesh))
-    pixels = (image.min_pixels, image.max_pixels)
+    pixels = (image.min_pixels, image.max_pixels, model.images)
     return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from vilasr_jax.config import SamplingSection
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
 from vilasr_jax.errors import UserError
+from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing import resize_image
 from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.serve.limits import ApiError, Limits
@@ -93,7 +94,7 @@ class Worker:
       engine: see `serving_engine`.
       params: the model's parameters.
       settings: how the model draws.
-      pixels: least and most pixels of an image.
+      pixels: least and most pixels of an image, and how the model's family cuts it.
       sampling: the temperature and top-p of requests that name none.
       limits: how many may be at work or wait.
     """
@@ -103,7 +104,7 @@ class Worker:
         engine: Engine,
         params: Any,
         settings: DrawingSettings,
-        pixels: tuple[int, int],
+        pixels: tuple[int, int, ImageSpec],
         sampling: SamplingSection,
         limits: Limits,
     ):

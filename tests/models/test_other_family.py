@@ -1,0 +1,153 @@
+"""A second model family passes through every room, and none of them knows of it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from tests import tiny
+from tests.models.other_family import OTHER, TINY
+from vilasr_jax.checkpoint import export_hf, import_hf
+from vilasr_jax.checkpoint.hf_layout import named_leaves
+from vilasr_jax.config import (
+    BucketSection,
+    ColdStartSection,
+    DrawingSection,
+    EngineSection,
+    ImageSection,
+    JobConfig,
+    MazeSection,
+    ModelSection,
+    OptimizerSection,
+    RLSection,
+    SamplingSection,
+)
+from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.job import export
+from vilasr_jax.models import ModelFamily, family_of, model_types, preset, register, registry
+from vilasr_jax.models.params import build
+from vilasr_jax.processing import collate, encode_conversation, patch_layout, patchify, resize_image
+from vilasr_jax.progress import progress_bar
+from vilasr_jax.solve import open_model
+from vilasr_jax.training.cold_start import run_cold_start
+from vilasr_jax.training.context import Context
+from vilasr_jax.training.grpo import run_rl
+from vilasr_jax.workdir import open_workdir
+
+ADAM = OptimizerSection(learning_rate=3e-3)
+SAMPLING = SamplingSection(max_turn_tokens=7, max_tokens=220)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    register(OTHER)
+    yield
+    del registry._FAMILIES[OTHER.model_type]
+
+
+def a_job(**changes) -> JobConfig:
+    values = dict(
+        name="other",
+        seed=5,
+        stages=("cold_start", "rl"),
+        model=ModelSection(preset="other_tiny"),
+        image=ImageSection(max_pixels=84 * 84),
+        buckets=BucketSection(tokens=(320,), images=(5,), patches=(144,)),
+        maze=MazeSection(grid=3, cell=28, min_moves=2, max_moves=3, ood_grid=4),
+        engine=EngineSection(slots=2, decode_steps=7, prompt_tokens=(120,), insert_tokens=(80,)),
+        cold_start=ColdStartSection(steps=2, batch=2, perception_steps=0, optimizer=ADAM),
+        rl=RLSection(
+            steps=1, prompts=1, group=2, updates=1, micro_batch=2, optimizer=ADAM, sampling=SAMPLING
+        ),
+        drawing=DrawingSection(prompt="short", max_turns=3, max_images=5),
+    )
+    return JobConfig(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(context, parameters after the cold start and RL), exported."""
+    workdir = tmp_path_factory.mktemp("other") / "run"
+    open_workdir(a_job(), workdir)
+    context = Context(a_job(), workdir, tiny.mesh())
+    with progress_bar() as progress:
+        params = run_cold_start(context, context.initial_params(), progress)
+        params = run_rl(context, params, progress)
+    export(context)
+    return context, params
+
+
+def test_a_preset_finds_its_family():
+    assert family_of(preset("other_tiny")) is OTHER and set(model_types()) == {"qwen2_5_vl", "other_vl"}
+    assert preset("other_tiny", vocab_size=64).vocab_size == 64
+
+
+def test_families_may_not_share_presets_or_differ_on_a_kernel():
+    class Third(ModelFamily):
+        model_type, presets, kernels = "third", {"tiny": None}, {}
+
+    with pytest.raises(ConfigError, match="preset 'tiny' is that of qwen2_5_vl"):
+        register(Third())
+    Third.presets, Third.kernels = {}, {"q_proj": "head_dv"}
+    with pytest.raises(ConfigError, match="kernel 'q_proj' is head_dv, but q_weight_ldq in qwen2_5_vl"):
+        register(Third())
+
+
+def test_pictures_are_cut_as_the_family_says():
+    pixels = np.random.default_rng(0).integers(0, 256, (15, 30, 3), dtype=np.uint8)
+    image = resize_image(Image.fromarray(pixels), spec=OTHER.images)  # 392 pixels: no less than the least
+    assert image.size == (28, 14)
+    patches, grid = patchify(image, spec=OTHER.images)
+    assert grid == (1, 2, 4) and patches.shape == (8, 147)
+    second = np.asarray(image)[:7, 7:14].transpose(2, 0, 1).reshape(-1)  # the right one of the first four
+    np.testing.assert_allclose(patches[1], (second / 255 - 0.5) / 0.5, atol=1e-6)
+    pos_hw, window_ids, image_ids = patch_layout(grid, OTHER.images)
+    assert pos_hw[:4].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert (window_ids == image_ids).all()
+
+
+def test_conversations_and_batches_follow_the_tokenizers_family(run):
+    context, _ = run
+    image = Image.new("RGB", (28, 14))
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "look"}]
+    encoded = encode_conversation(context.tokenizer, [{"role": "user", "content": content}])
+    special = context.tokenizer.special
+    assert (encoded.ids == special.image_pad).sum() == 2  # 2 x 4 patches, four a token
+    assert (encoded.ids == special.im_start).sum() == 1  # no system message
+    batch = collate([encoded], buckets=context.buckets)
+    assert batch.vision.patches.shape == (1, 5, 144, 147)
+    assert batch.positions[:, 0, : len(encoded)].tolist() == [list(range(len(encoded)))] * 3
+
+
+def test_a_job_trains_samples_and_exports(run):
+    context, params = run
+    for name, steps in {"cold_start": 2, "rl": 1}.items():
+        assert json.loads((context.workdir / name / "steps.json").read_text())["steps"] == steps
+    assert (context.workdir / "hf" / "chat_template.jinja").read_text() == OTHER.chat_template
+    exported = open_model(context.workdir / "hf")
+    assert family_of(exported.config) is OTHER
+    assert exported.tokenizer.special.family == context.tokenizer.special.family == OTHER
+    ours, theirs = named_leaves(params), named_leaves(exported.params)
+    assert ours.keys() == theirs.keys() and len(ours) > 10
+    first = named_leaves(context.initial_params())
+    for name, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
+        assert (np.asarray(first[name]) != leaf).any(), f"{name} did not learn"
+
+
+def test_weights_return_from_an_export_bit_by_bit(tmp_path):
+    params = jax.device_get(named_leaves(nnx.split(build(TINY))[1]))
+    export_hf(params, TINY, tmp_path / "hf")
+    config, back = import_hf(tmp_path / "hf")
+    assert config == TINY and type(config) is type(TINY)
+    for name, leaf in named_leaves(back).items():
+        np.testing.assert_array_equal(leaf, params[name], err_msg=name)
+
+
+def test_a_folder_of_no_family_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "third"}')
+    with pytest.raises(CheckpointError, match="model_type is 'third', not 'qwen2_5_vl' or 'other_vl'"):
+        import_hf(tmp_path)
