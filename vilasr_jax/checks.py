@@ -57,6 +57,7 @@ def check(context: Context, stages: Sequence[str] | None = None) -> None:
     check_layout(context)
     check_lengths(job)
     check_data(context, stages)
+    check_coordinates(context, stages)
 
 
 def check_model(context: Context) -> None:
@@ -237,6 +238,26 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
                     "the same rows: reflect and rl would ask the same questions; give each its own, or say "
                     "config.data.share_questions=True"
                 )
+
+
+def check_coordinates(context: Context, stages: Sequence[str]) -> None:
+    """Raises ConfigError for what is written in pixels alone, where the model's coordinates are others."""
+    job, family = context.job, context.model_family
+    if family.coordinates is None:
+        return
+    section = job.cold_start
+    pixels = {
+        "cold_start.perception_steps": "cold_start" in stages and section.perception_steps,
+        "cold_start.format": "cold_start" in stages and section.format == "text",
+        "soft_drawing.weight": job.soft_drawing.weight,
+        "data.traces": job.data.traces,
+        "data.reflect_traces": job.data.reflect_traces,
+    }
+    for key in (key for key, used in pixels.items() if used):
+        raise ConfigError(
+            f"config.{key}: its coordinates are pixels, but {family.model_type} reads and writes them from "
+            f"0 to {family.coordinates}"
+        )
 
 
 def check_rl(section: RLSection) -> None:

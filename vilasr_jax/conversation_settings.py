@@ -41,8 +41,13 @@ def question_data_type(job: JobConfig) -> str:
     return "maze" if job.tasks == ("maze",) else "vqa"
 
 
-def drawing_settings(job: JobConfig, data_type: str, prompts: PromptSet) -> DrawingSettings:
-    """The drawing settings of a job's conversations about rows of a data type (`Row.data_type`)."""
+def drawing_settings(
+    job: JobConfig, data_type: str, prompts: PromptSet, coordinates: int | None = None
+) -> DrawingSettings:
+    """The drawing settings of a job's conversations about rows of a data type (`Row.data_type`).
+
+    `coordinates` are those of the model's family (`models.ModelFamily`).
+    """
     drawing = job.drawing
     return DrawingSettings(
         style=drawing.style,
@@ -51,6 +56,7 @@ def drawing_settings(job: JobConfig, data_type: str, prompts: PromptSet) -> Draw
         max_turns=(data_type == "maze" and drawing.maze_turns) or drawing.max_turns,
         max_images=drawing.max_images,
         draw=job.cold_start.format == "drawing",
+        coordinates=coordinates,
     )
 
 

@@ -1,6 +1,7 @@
 """A second model family passes through every room, and none of them knows of it."""
 
 import json
+import random
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from tests import tiny
 from tests.models.other_family import OTHER, TINY
 from vilasr_jax.checkpoint import export_hf, import_hf
 from vilasr_jax.checkpoint.hf_layout import named_leaves
+from vilasr_jax.checks import check_coordinates
 from vilasr_jax.config import (
     BucketSection,
     ColdStartSection,
@@ -24,14 +26,18 @@ from vilasr_jax.config import (
     OptimizerSection,
     RLSection,
     SamplingSection,
+    SoftDrawingSection,
 )
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, parse_actions
 from vilasr_jax.errors import CheckpointError, ConfigError
 from vilasr_jax.job import export
 from vilasr_jax.models import ModelFamily, family_of, model_types, preset, register, registry
 from vilasr_jax.models.params import build
 from vilasr_jax.processing import collate, encode_conversation, patch_layout, patchify, resize_image
 from vilasr_jax.progress import progress_bar
+from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.solve import open_model
+from vilasr_jax.tasks.replay import replay
 from vilasr_jax.training.cold_start import run_cold_start
 from vilasr_jax.training.context import Context
 from vilasr_jax.training.grpo import run_rl
@@ -120,6 +126,55 @@ def test_conversations_and_batches_follow_the_tokenizers_family(run):
     batch = collate([encoded], buckets=context.buckets)
     assert batch.vision.patches.shape == (1, 5, 144, 147)
     assert batch.positions[:, 0, : len(encoded)].tolist() == [list(range(len(encoded)))] * 3
+
+
+def test_coordinates_are_the_models_own_in_both_directions(run):
+    """A maze of 84 pixels: the trace's 42 is written as 500, and the model's 500 is drawn at 42."""
+    context, _ = run
+    family, spec = context.specs("train")[0]
+    row = family.row(spec, 0)
+    trace = family.expert_trace(row, random.Random(0))
+    messages = replay(trace, context.settings)
+    written = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+    assert len(written) == len(trace.turns) and row.images[0].size == (84, 84)
+    session = row.session(context.settings)
+    for text, ours in zip(written, trace.turns, strict=True):
+        session.step(text)
+        for theirs, call, noted in zip(
+            parse_actions(text).calls, parse_actions(ours).calls, session.events[-1]["calls"], strict=True
+        ):
+            for name in ("x1", "y1", "x2", "y2"):
+                pixels = getattr(call, name)
+                assert getattr(theirs, name) == round(pixels / 84 * 1000)
+                assert noted[name] == pytest.approx(pixels, abs=0.05)
+    assert sum(len(event["calls"]) for event in session.events) > 0
+
+
+def test_rewards_compare_drawings_in_pixels():
+    settings = DrawingSettings(coordinates=1000)
+    session = DrawingSession([Image.new("RGB", (84, 42))], "?", settings=settings)
+    text = (
+        "<think>a</think> Action: Object Mapper\n```json\n"
+        '[{"index": 1, "bbox_2d": [500, 0, 1000, 500], "label": "cup"}]\n```'
+    )
+    session.step(text)
+    meta = {"drawings": [{"label": "cup", "points": [[42, 0], [84, 21]], "tolerance": 0.5}]}
+    weights = RewardSettings(drawing_weight=1.0)
+    assert score([text], session.events, answer="", meta=meta, settings=weights)["drawing"] == 1
+    assert score([text], answer="", meta=meta, settings=weights)["drawing"] == 0  # nobody noted its pixels
+
+
+@pytest.mark.parametrize(
+    "changes, key",
+    [
+        ({"cold_start": ColdStartSection(perception_steps=1)}, "cold_start.perception_steps"),
+        ({"soft_drawing": SoftDrawingSection(weight=1.0)}, "soft_drawing.weight"),
+    ],
+)
+def test_what_is_written_in_pixels_alone_is_refused(tmp_path, changes, key):
+    context = Context(a_job(**changes), tmp_path, tiny.mesh())
+    with pytest.raises(ConfigError, match=rf"config\.{key}: its coordinates are pixels, but other_vl"):
+        check_coordinates(context, context.job.stages)
 
 
 def test_a_job_trains_samples_and_exports(run):

@@ -1,6 +1,6 @@
 """Calls: what a turn asks for, one frozen record an item, in pixels of the image it names."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 
@@ -15,6 +15,17 @@ class Call:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a results file: the tool's id and the fields."""
         return {"tool": self.tool, **asdict(self)}
+
+
+def scaled(call: Call, x: float, y: float) -> Call:
+    """The call with its coordinates (fields named x..., y...) multiplied by `x` and `y`.
+
+    >>> scaled(Box(1, "cup", 0, 500, 250, 1000), 0.5, 0.25)
+    Box(index=1, label='cup', x1=0.0, y1=125.0, x2=125.0, y2=250.0)
+    """
+    factors = {"x": x, "y": y}
+    names = [field.name for field in fields(call) if field.name[0] in factors]
+    return replace(call, **{name: getattr(call, name) * factors[name[0]] for name in names})
 
 
 @dataclass(frozen=True, slots=True)

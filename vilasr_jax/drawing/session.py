@@ -5,12 +5,14 @@ around them are the same bit for bit in both. It is deterministic and can be pic
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
 from vilasr_jax.drawing.actions import parse_actions
+from vilasr_jax.drawing.calls import Call, scaled
+from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose
 from vilasr_jax.drawing.overlay import Applied, Overlay
 from vilasr_jax.drawing.prompts import (
     PromptSet,
@@ -43,6 +45,7 @@ class DrawingSettings:
     prompt: str | PromptSet = "vilasr_jax"
     draw: bool = True
     stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
+    coordinates: int | None = None  # a whole side of an image in what the model writes; None: pixels
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class DrawingSession:
         if self.stop_reason:
             return Reply(None, True, self.stop_reason, 0, None)
         turn = parse_actions(text, self.tools)
+        turn = replace(turn, calls=tuple(map(self._in_pixels, turn.calls)))
         event = {
             "text": text,
             "action": turn.action,
@@ -154,6 +158,26 @@ class DrawingSession:
         if self._full:
             return self._stop("image_limit")
         return self._draw(turn, event, lost)
+
+    def as_written(self, text: str) -> str:
+        """A turn with coordinates in pixels, as the model writes it: in its own coordinates.
+
+        Raises:
+          DataError: what image a coordinate belongs to can't be told.
+        """
+        whole = self.settings.coordinates
+        if whole is None:
+            return text
+        scales = {i: Scale(image.size, (whole, whole)) for i, image in enumerate(self.images, 1)}
+        known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        return convert_prose(convert_items(text, scales, known), known)
+
+    def _in_pixels(self, call: Call) -> Call:
+        whole = self.settings.coordinates
+        if whole is None or not 1 <= call.index <= len(self.images):
+            return call
+        width, height = self.images[call.index - 1].size
+        return scaled(call, width / whole, height / whole)
 
     def _draw(self, turn, event: dict[str, Any], lost: str | None) -> Reply:
         applied = self._overlay.apply(turn.calls) if lost is None else Applied((), 0, 0, (lost,))

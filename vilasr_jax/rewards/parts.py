@@ -47,11 +47,10 @@ def drawing(done: Finished) -> float:
     """
     wanted = [item for item in done.meta.get("drawings") or () if isinstance(item, dict)]
     made = {}
-    for turn in done.turns:
-        for call in turn.calls:
-            points = [getattr(call, name, None) for name in ("x1", "y1", "x2", "y2")]
-            if None not in points:
-                made[call.label] = points
+    for call in done.calls:
+        points = [call.get(name) for name in ("x1", "y1", "x2", "y2")]
+        if None not in points:
+            made[call.get("label")] = points
     return sum(_near(made.get(item.get("label")), item) for item in wanted) / len(wanted) if wanted else 0.0
 
 

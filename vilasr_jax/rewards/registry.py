@@ -33,6 +33,17 @@ class Finished:
         """Calls that changed a picture."""
         return sum(_count(event.get("drawn")) for event in self.events)
 
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """What was asked to be drawn, as plain data in pixels: as the session noted it, else as read."""
+        noted = [event.get("calls") for event in self.events]
+        calls = []
+        for number, turn in enumerate(self.turns):
+            own = noted[number] if number < len(noted) else None
+            read = [call.to_dict() for call in turn.calls]
+            calls += own if isinstance(own, list) and len(own) == len(read) else read
+        return calls
+
 
 Reward = Callable[[Finished], float]
 _REWARDS: dict[str, Reward] = {}

@@ -9,7 +9,7 @@ from vilasr_jax.tasks.words import said
 
 
 def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:
-    """All messages of the conversation, images drawn as in a rollout.
+    """All messages of the conversation, images drawn as in a rollout, coordinates as the model writes them.
 
     `DataError` when a turn is refused, the trace goes on after the end, or it ends without an answer.
     """
@@ -19,6 +19,7 @@ def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:
         where = f"trace of row {trace.row.id}, turn {number}"
         if session.stop_reason:
             raise DataError(f"{where}: the conversation has already ended ({session.stop_reason})")
+        text = session.as_written(text)
         messages.append(said("assistant", text))
         reply = session.step(text)
         if reply.error:

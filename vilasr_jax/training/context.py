@@ -109,7 +109,7 @@ class Context:
     @cached_property
     def settings(self) -> DrawingSettings:
         """How conversations are held, but for limits of one data type (see `drawing_settings`)."""
-        return drawing_settings(self.job, "vqa", self.prompts)
+        return drawing_settings(self.job, "vqa", self.prompts, self.model_family.coordinates)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -510,7 +510,9 @@ class Context:
             "truth": family.truth(row) if family else [],
             "source": None if row.source is None else list(row.source),
         }
-        settings = drawing_settings(self.job, row.data_type, self.prompts)
+        settings = drawing_settings(
+            self.job, row.data_type, self.prompts, self.model_family.coordinates
+        )
         settings = dataclasses.replace(settings, stop_on_repeat=stop_on_repeat)
         return Request(plain, lambda: row.session(settings), seed, samples)
 
