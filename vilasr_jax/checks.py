@@ -123,6 +123,7 @@ def check_numbers(job: JobConfig) -> None:
 
 def check_layout(context: Context) -> None:
     """Batches divide over the mesh, and questions over the hosts."""
+    _ = context.buckets, context.packing  # which refuse sizes that can't be
     job, shards = context.job, context.mesh.shape["data"] * context.mesh.shape["fsdp"]
     batches = {
         "cold_start.perception_batch": job.cold_start.perception_batch,

@@ -1,7 +1,7 @@
 """The protocol between a model family and the rest of the program.
 
-A family is a folder beside this file. It subclasses `ModelFamily`, and `registry.register` adds an instance.
-Host processes use families without JAX: a family loads its modules inside the methods that need them.
+A family is a subfolder of this one. It subclasses `ModelFamily`, and `registry.register` adds an instance.
+Host processes use families without JAX: a family imports what needs JAX inside the methods that use it.
 """
 
 from __future__ import annotations

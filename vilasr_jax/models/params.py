@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from flax import nnx
 
 from vilasr_jax.models.family import Model, ModelConfig
@@ -86,8 +85,3 @@ def build(config: ModelConfig, seed: int = 0) -> Model:
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
     """A model's structure, and the shapes and dtypes of its weights, without making them."""
     return nnx.split(nnx.eval_shape(lambda: build(config)))
-
-
-def path_string(path: Sequence[Any]) -> str:
-    """The names along a path, joined ("language_model/layers/q_proj/kernel")."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

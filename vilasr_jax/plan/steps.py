@@ -228,9 +228,7 @@ class Steps:
         state = _laid(state, jax.tree.map(self._rollout_place, state))
         params = jax.eval_shape(Placement(self.config, self.mesh), self.params)
         places = param_shardings(self.params, self.mesh, layout("rollout"))
-        one = jax.tree.map(
-            lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), decoder_layers(places)
-        )
+        one = jax.tree.map(lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), decoder_layers(places))
         places = SamplingParams(places, (one,) * self.config.num_layers)
         return calls, _laid(params, places), state, slots
 
