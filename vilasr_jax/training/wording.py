@@ -54,7 +54,7 @@ def _published(data: DataSection) -> PromptSet:
     if gone := [folder for folder in trace_folders(data) if not Path(folder).exists()]:
         raise ConfigError(
             f"config.drawing.prompt={PUBLISHED!r} is taken from imported traces, and {gone[0]} is not there; "
-            "import them (`vilasr data import cold_start SRC DST`), or say with config.data.root where they are"
+            "import them (`vilasr data import cold_start SRC DST`), or set config.data.root to where they are"
         )
     found: dict[str, PromptSet] = {}
     for folder in trace_folders(data):
