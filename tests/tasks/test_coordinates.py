@@ -3,8 +3,14 @@
 import pytest
 
 from tests.tasks.test_frames import BOX, LARGE, SMALL, record, turn
-from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_question, convert_sizes
-from vilasr_jax.drawing.sizes import stated_sizes
+from vilasr_jax.drawing.coordinates import (
+    Scale,
+    check_places,
+    convert_items,
+    convert_question,
+    convert_sizes,
+)
+from vilasr_jax.drawing.sizes import stated_sizes, unread_size
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.frames import fit_conversation, fit_question, frames_of
 
@@ -173,3 +179,25 @@ def test_a_number_that_begins_with_its_point_is_refused_in_items():
 def test_a_bare_size_after_a_picture_is_its_own(said):
     messages = [{"role": "user", "content": f"<image>{said}The monitor is 640 x 480. Where?"}]
     assert frames_of(messages, [(896, 672)]) == [(448, 336)]
+
+
+@pytest.mark.parametrize(
+    "place, says",
+    [
+        ("[0.3, 0.2, 0.9, 0.7]", "fractions, not pixels"),
+        ("[300, 200, 440, 330]", "300 is outside the 224 x 168 image"),
+        ("[-90, 20, 40, 30]", "-90 is outside"),
+    ],
+)
+def test_coordinates_that_are_no_pixels_of_their_image_are_refused(place, says):
+    text = f'[{{"index": 1, "bbox_2d": {place}, "label": "a"}}]'
+    with pytest.raises(DataError, match=says):
+        check_places(text, [(224, 168)])
+    check_places(text.replace(place, "[0, 1, 230, 168]"), [(224, 168)])
+    check_places(text.replace(place, "[0.5, 0.5, 1, 1.5]"), [(224, 168)])
+    check_places(text.replace('"index": 1', '"index": 9'), [(224, 168)])
+
+
+def test_sizes_in_chinese_are_not_passed_over():
+    assert unread_size("图像宽448像素，高336像素") == "宽448像素"
+    assert not unread_size("图中有几把椅子？")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -138,6 +138,32 @@ def convert_items(text: str, scales: Mapping[int, Scale], known: Known) -> str:
             for first, end in {(0, len(old)), (0, 2), (len(old) - 2, len(old))}:
                 known.setdefault(old[first:end], set()).add(new[first:end])
     return _replaced(text, changes)
+
+
+def check_places(text: str, frames: Sequence[Frame]) -> None:
+    """Refuses coordinates that can't be pixels of the image that their item names.
+
+    Args:
+      text: what an assistant wrote.
+      frames: (width, height) of each image.
+
+    Raises:
+      DataError: coordinates are fractions of 1, or lie more than `SMALLEST` pixels outside the image.
+    """
+    for item in _OBJECT.finditer(text):
+        index = _INDEX.search(item[0])
+        if not index or not 1 <= int(index[1]) <= len(frames):
+            continue
+        frame = frames[int(index[1]) - 1]
+        for value in _values(item[0]):
+            texts = [number[0] for number in _NUMBER.finditer(value[2])]
+            numbers = [float(text) for text in texts]
+            if "." in "".join(texts) and max(map(abs, numbers)) <= 1:
+                raise DataError(f"coordinates are fractions, not pixels: {_short(item[0])}")
+            for place, number in enumerate(numbers):
+                if not -SMALLEST <= number <= frame[place % 2] + SMALLEST:
+                    image = f"the {frame[0]} x {frame[1]} image"
+                    raise DataError(f"{texts[place]} is outside {image}: {_short(item[0])}")
 
 
 def _values(item: str) -> list[re.Match]:

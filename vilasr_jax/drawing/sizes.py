@@ -38,6 +38,7 @@ _CROSS = re.compile(
 _BEFORE = re.compile(r"\b(?:image|picture|frame|photo|pixels?|px)s?\W{1,3}(?:\w+\W+){0,2}\Z", re.IGNORECASE)
 _AFTER = re.compile(r"\W{0,3}(?:image|picture|frame|photo)", re.IGNORECASE)
 _SIZE_WORD = re.compile(r"\b(?:width|wide|height|high|tall|size|resolution|dimensions?)\b", re.IGNORECASE)
+_CHINESE = re.compile(r"(?:宽|高|尺寸|分辨率|大小)\D{0,6}\d{2,5}(?:\s?像素)?")
 PICTURE = re.compile(r"\b(?:image|picture|frame|photo)s?\b", re.IGNORECASE)
 
 
@@ -86,6 +87,8 @@ def unread_size(text: str) -> str:
     """
     if stated_sizes(text):
         return ""
+    if chinese := _CHINESE.search(text):
+        return chinese[0]
     at = 0
     for sentence in re.split(r"(?<=[.!?])\s|\n", text):
         numbers = [n for n in re.finditer(r"(?<![\w.,])\d{2,5}(?!\w|[.,]\d)", sentence)]

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from vilasr_jax.drawing.coordinates import (
     Scale,
+    check_places,
     convert_items,
     convert_prose,
     convert_question,
@@ -43,6 +44,9 @@ def fit_conversation(
     """
     frames = frames_of(messages, stored)
     new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
+    for message in messages:
+        if message["role"] == "assistant":
+            check_places(message["content"], frames)
     if new == frames:
         return list(messages), new
     scales = {index: Scale(*both) for index, both in enumerate(zip(frames, new, strict=True), 1)}
