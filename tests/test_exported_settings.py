@@ -98,7 +98,7 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
     ours, theirs = (make_worker(model, Limits(slots=2)) for model in models)
     for name in ("settings", "pixels", "sampling"):
         assert getattr(ours, name) == getattr(theirs, name), name
-    assert theirs.pixels == (784, 84 * 84) and theirs.settings.max_turns == 5
+    assert theirs.pixels[:2] == (784, 84 * 84) and theirs.settings.max_turns == 5
     assert theirs.engine.sampling == ours.engine.sampling
 
 

@@ -29,7 +29,7 @@ from vilasr_jax.job import train
 from vilasr_jax.rollout import make_prompt
 from vilasr_jax.solve import solve
 from vilasr_jax.tasks.importers import import_data
-from vilasr_jax.tasks.stored import StoredRows
+from vilasr_jax.tasks.stored import StoredRows, folder_digest
 from vilasr_jax.training.cold_start import recorded_source
 from vilasr_jax.training.context import Context
 
@@ -83,9 +83,9 @@ def test_every_stage_ran_as_long_as_its_data_says(road):
     steps = {name: json.loads((workdir / name / "steps.json").read_text())["steps"] for name in
              ("cold_start", "reflect", "rl")}  # fmt: skip
     assert steps == {"cold_start": 2, "reflect": 1, "rl": 3}  # 4 x 3 rows by 8, 8 x 1 by 8, 3 questions
-    assert summary["benchmarks"]["rl"]["maze"]["model"] == {
-        "stage": "rl", "step": 3, "benchmark": "maze"
-    }  # fmt: skip
+    model = summary["benchmarks"]["rl"]["maze"]["model"]
+    digest = folder_digest(workdir.parent / "data" / "maze")
+    assert model == {"stage": "rl", "step": 3, "benchmark": "maze", "digest": digest}
     assert json.loads((workdir / "hf" / "model.json").read_text()) == {"stage": "rl", "step": 3}
 
 
