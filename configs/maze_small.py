@@ -1,6 +1,6 @@
 """The notebooks' model: 3x3 mazes, learned in eight minutes on two slow cores. Unlike the quickstart:
 
-    vilasr train --config=configs/maze_small.py --workdir=runs/notebooks
+vilasr train --config=configs/maze_small.py --workdir=runs/notebooks
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The quickstart: a tiny model learns to answer maze questions by drawing, in minutes on two cores.
 
-    vilasr train --config=configs/maze_tiny.py --workdir=runs/quickstart
+vilasr train --config=configs/maze_tiny.py --workdir=runs/quickstart
 """
 
 from vilasr_jax.config import (

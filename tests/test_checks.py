@@ -39,10 +39,16 @@ def test_validation_without_rows_is_refused_before_rl(tmp_path):
     accepted(tmp_path, rl=rl, **job)
 
 
-@pytest.mark.parametrize("stage, key", [
-    ("cold_start", "data.traces"), ("reflect", "data.reflect_questions"), ("rl", "data.questions"),
-    ("synthesize", "data.synthesis_questions"), ("eval", "data.benchmarks"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "stage, key",
+    [
+        ("cold_start", "data.traces"),
+        ("reflect", "data.reflect_questions"),
+        ("rl", "data.questions"),
+        ("synthesize", "data.synthesis_questions"),
+        ("eval", "data.benchmarks"),
+    ],
+)
 def test_a_stage_without_data_or_tasks_is_refused(tmp_path, stage, key):
     other = "questions" if stage != "rl" else "benchmarks"
     data = DataSection(**{other: (str(write_rows(tmp_path / "other", 2)),)})
@@ -70,13 +76,16 @@ def test_reflect_and_rl_never_ask_the_same_unless_told(tmp_path):
     accepted(tmp_path, tasks=(), stages=("rl",), data=shared, rl=rl)
 
 
-@pytest.mark.parametrize("section, key, value, match", [
-    ("rl", "epochs", 1.0, r"rl\.epochs counts passes over config\.data\.questions"),
-    ("rl", "refill", 2, r"rl\.epochs can't be counted with"),
-    ("rl", "old_logprobs", "none", r"old_logprobs='none': choose one of rollout, trained"),
-    ("reflect", "loss", "mean", r"reflect\.loss='mean'"),
-    ("reflect", "epochs", -1.0, r"reflect\.epochs=-1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "section, key, value, match",
+    [
+        ("rl", "epochs", 1.0, r"rl\.epochs counts passes over config\.data\.questions"),
+        ("rl", "refill", 2, r"rl\.epochs can't be counted with"),
+        ("rl", "old_logprobs", "none", r"old_logprobs='none': choose one of rollout, trained"),
+        ("reflect", "loss", "mean", r"reflect\.loss='mean'"),
+        ("reflect", "epochs", -1.0, r"reflect\.epochs=-1"),
+    ],
+)
 def test_wrong_values_name_their_key(tmp_path, section, key, value, match):
     changed = dataclasses.replace(getattr(JOB, section), **{key: value})
     data = {}

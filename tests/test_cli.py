@@ -147,8 +147,11 @@ def test_a_workdir_of_another_config(run, tmp_path):
     before = files(tmp_path)
     refused(
         run("train", CONFIG, f"--workdir={tmp_path}", "--config.seed=7", "--config.maze.grid=6"),
-        "another config", "seed: 0 there, 7 now", "maze.grid", "--workdir",
-    )  # fmt: skip
+        "another config",
+        "seed: 0 there, 7 now",
+        "maze.grid",
+        "--workdir",
+    )
     assert files(tmp_path) == before
 
 
@@ -241,8 +244,13 @@ def test_data_import(run, tmp_path):
     assert json.loads((tmp_path / "index.json").read_text())["rows"] == 2
     broken = tmp_path / "broken" / "rl.jsonl"
     broken.parent.mkdir()
-    row = {"question": "?", "answer": "A", "image_path": ["p.png"], "question_type": "free-form",
-           "data_type": "vqa"}  # fmt: skip
+    row = {
+        "question": "?",
+        "answer": "A",
+        "image_path": ["p.png"],
+        "question_type": "free-form",
+        "data_type": "vqa",
+    }
     broken.write_text("\n".join([json.dumps(row), "{"]))
     code, _, err = run("data", "import", "rl", broken, tmp_path / "none")
     assert code == 2 and "p.png is missing" in err and "rl.jsonl:1" in err
@@ -256,10 +264,16 @@ def test_data_import(run, tmp_path):
 def test_eval_answers(run, tmp_path):
     def written(name, said):
         lines = [
-            {"question": str(n), "problem_type": "multiple choice", "answer": "A", "image_path": [],
-             "original_question_type": "MSR", "model_output": f"<answer>{text}</answer>"}
+            {
+                "question": str(n),
+                "problem_type": "multiple choice",
+                "answer": "A",
+                "image_path": [],
+                "original_question_type": "MSR",
+                "model_output": f"<answer>{text}</answer>",
+            }
             for n, text in enumerate(said)
-        ]  # fmt: skip
+        ]
         (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
         return tmp_path / name
 

@@ -30,12 +30,25 @@ OTHERS = ("synthesize", "eval", "export", "report")
 OLD_LOGPROBS = ("rollout", "trained")
 _MAY_BE_NEGATIVE = ("mesh.", "rl.rewards.")
 _AT_LEAST_1 = (
-    "eval.shard", "eval.samples", "reflect.shard", "synthesis.shard", "engine.slots", "engine.lanes",
-    "engine.decode_steps", "engine.draw_workers", "drawing.max_turns", "drawing.max_images",
-    "reflect.questions", "reflect.samples", "rl.prompts",
-    *(f"{stage}.sampling.{key}" for stage in ("reflect", "rl", "eval", "synthesis")
-      for key in ("max_turn_tokens", "max_tokens")),
-)  # fmt: skip
+    "eval.shard",
+    "eval.samples",
+    "reflect.shard",
+    "synthesis.shard",
+    "engine.slots",
+    "engine.lanes",
+    "engine.decode_steps",
+    "engine.draw_workers",
+    "drawing.max_turns",
+    "drawing.max_images",
+    "reflect.questions",
+    "reflect.samples",
+    "rl.prompts",
+    *(
+        f"{stage}.sampling.{key}"
+        for stage in ("reflect", "rl", "eval", "synthesis")
+        for key in ("max_turn_tokens", "max_tokens")
+    ),
+)
 
 
 def check(context: Context, stages: Sequence[str] | None = None) -> None:

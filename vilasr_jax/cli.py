@@ -309,9 +309,13 @@ def _serve(words: list[str]) -> None:
     check_devices()
     limits = Limits(slots=FLAGS.slots, waiting=3 * FLAGS.slots)
     serve(
-        Path(words[0]), host=FLAGS.host, port=FLAGS.port, token=token, limits=limits,
+        Path(words[0]),
+        host=FLAGS.host,
+        port=FLAGS.port,
+        token=token,
+        limits=limits,
         allow_hosts=FLAGS["allow-host"].value,
-    )  # fmt: skip
+    )
 
 
 def _convert(words: list[str]) -> None:

@@ -14,14 +14,7 @@ from typing import Any
 from absl import logging
 
 from vilasr_jax.checkpoint.hf_config import pixel_limits, read_json
-from vilasr_jax.config import (
-    DrawingSection,
-    ImageSection,
-    JobConfig,
-    ModelSection,
-    from_config_dict,
-    to_dict,
-)
+from vilasr_jax.config import DrawingSection, ImageSection, JobConfig, ModelSection, from_config_dict, to_dict
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, read_prompts
 from vilasr_jax.errors import CheckpointError, ConfigError
@@ -29,9 +22,17 @@ from vilasr_jax.errors import CheckpointError, ConfigError
 SETTINGS_FILE = "vilasr_config.json"
 # Keys of a job's configuration that its conversations depend on.
 _KEYS = (
-    "name", "tasks", "model.dtype", "drawing", "cold_start.format", "eval.sampling", "maze", "static",
-    "video", "multiview",
-)  # fmt: skip
+    "name",
+    "tasks",
+    "model.dtype",
+    "drawing",
+    "cold_start.format",
+    "eval.sampling",
+    "maze",
+    "static",
+    "video",
+    "multiview",
+)
 # A folder without our settings holds weights as published, or a base model that knows no drawing.
 _PUBLISHED = DrawingSection(style="published")
 
@@ -114,5 +115,7 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
 def _warn_of_our_words(folder: Path) -> None:
     logging.warning(
         "%s holds no %s: the model is asked in our own words; `vilasr data import` of the traces it was "
-        "trained on writes theirs", folder, FILE,
-    )  # fmt: skip
+        "trained on writes theirs",
+        folder,
+        FILE,
+    )

@@ -93,11 +93,7 @@ def published_7b(stages: tuple[str, ...]) -> JobConfig:
             old_logprobs="trained",
             sampling=sampling,
             optimizer=OptimizerSection(
-                learning_rate=1e-6,
-                schedule="constant",
-                warmup_share=0.0,
-                weight_decay=0.01,
-                clip_norm=1.0,
+                learning_rate=1e-6, schedule="constant", warmup_share=0.0, weight_decay=0.01, clip_norm=1.0
             ),
             save_every=10,
         ),

@@ -14,10 +14,15 @@ from vilasr_jax.errors import ConfigError
 CHIPS = {"v5e-8": 8, "v5e-32": 32, "v5e-64": 64, "v6e-16": 16, "v5p-32": 16, "v5p-128": 64, "v5p-256": 128}
 # Chips of the model axis in a stage that samples: as few as hold the weights then.
 _MODEL = {
-    ("3b", "v5e"): 2, ("3b", "v6e"): 1, ("3b", "v5p"): 1,
-    ("7b", "v5e"): 4, ("7b", "v6e"): 2, ("7b", "v5p"): 1,
-    ("32b", "v5p"): 4, ("72b", "v5p"): 8,
-}  # fmt: skip
+    ("3b", "v5e"): 2,
+    ("3b", "v6e"): 1,
+    ("3b", "v5p"): 1,
+    ("7b", "v5e"): 4,
+    ("7b", "v6e"): 2,
+    ("7b", "v5p"): 1,
+    ("32b", "v5p"): 4,
+    ("72b", "v5p"): 8,
+}
 # And in a job that only imitates, where fewer will do.
 _SFT_MODEL = {("7b", "v5e"): 2, ("32b", "v5p"): 2, ("72b", "v5p"): 4}
 # What its backward pass computes again, where that is not all but attention (see `model.remat`).

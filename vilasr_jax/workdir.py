@@ -15,9 +15,19 @@ from vilasr_jax.training.wording import keep_prompts, same_prompt
 
 # What to do now, and how it is laid out over devices: not what the run is.
 FREE = (
-    "stages", "data.root", "data.benchmarks", "eval.benchmark_stages", "eval.best", "engine", "mesh",
-    "model.remat", "model.attention", "cold_start.accumulate", "reflect.accumulate", "rl.micro_batch",
-)  # fmt: skip
+    "stages",
+    "data.root",
+    "data.benchmarks",
+    "eval.benchmark_stages",
+    "eval.best",
+    "engine",
+    "mesh",
+    "model.remat",
+    "model.attention",
+    "cold_start.accumulate",
+    "reflect.accumulate",
+    "rl.micro_batch",
+)
 # Keys of the data that belong together, and the folder of the workdir that exists once they were used. Until
 # then they may change; a later command that gives none of them need not repeat them.
 DATA_GROUPS = (

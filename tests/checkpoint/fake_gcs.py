@@ -44,10 +44,15 @@ class FakeGCS:
         """What the API says of an object."""
         data, generation = self.objects[name]
         return {
-            "kind": "storage#object", "bucket": self.bucket, "name": name, "size": str(len(data)),
-            "generation": str(generation), "metageneration": "1", "updated": "2026-01-01T00:00:00Z",
+            "kind": "storage#object",
+            "bucket": self.bucket,
+            "name": name,
+            "size": str(len(data)),
+            "generation": str(generation),
+            "metageneration": "1",
+            "updated": "2026-01-01T00:00:00Z",
             "timeCreated": "2026-01-01T00:00:00Z",
-        }  # fmt: skip
+        }
 
     def stored(self) -> int:
         """Bytes of all objects."""

@@ -13,9 +13,24 @@ from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
 
 pytest.importorskip("gcsfs")
-CONFIG = preset("tiny", num_layers=2, hidden_size=26, intermediate_size=37, num_heads=1, num_kv_heads=1,
-                head_dim=26, mrope_section=(3, 5, 5), vocab_size=211, vision={"depth": 1, "hidden_size": 8,
-                "num_heads": 1, "intermediate_size": 9, "fullatt_block_indexes": (0,)})  # fmt: skip
+CONFIG = preset(
+    "tiny",
+    num_layers=2,
+    hidden_size=26,
+    intermediate_size=37,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=26,
+    mrope_section=(3, 5, 5),
+    vocab_size=211,
+    vision={
+        "depth": 1,
+        "hidden_size": 8,
+        "num_heads": 1,
+        "intermediate_size": 9,
+        "fullatt_block_indexes": (0,),
+    },
+)
 
 
 @pytest.fixture(scope="module")

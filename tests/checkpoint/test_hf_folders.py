@@ -11,11 +11,7 @@ from tests.models.small import SMALL
 from vilasr_jax.checkpoint import config_from_hf, export_hf, import_hf, safetensors_files
 from vilasr_jax.checkpoint.hf_config import config_to_hf
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.checkpoint.hf_layout import (
-    hf_tensors,
-    named_leaves,
-    params_from_hf,
-)
+from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, params_from_hf
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models.qwen2_5_vl import preset
@@ -83,21 +79,46 @@ def test_configs_come_back_the_same(name, layout):
 def test_published_config_of_7b():
     """The fields of the published file, word for word where they matter."""
     published = {
-        "model_type": "qwen2_5_vl", "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
-        "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "hidden_act": "silu",
-        "max_position_embeddings": 128000, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
-        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "use_sliding_window": False,
-        "sliding_window": 32768, "tie_word_embeddings": False, "bos_token_id": 151643, "eos_token_id": 151645,
-        "vision_start_token_id": 151652, "vision_end_token_id": 151653, "vision_token_id": 151654,
-        "image_token_id": 151655, "video_token_id": 151656, "torch_dtype": "bfloat16",
+        "model_type": "qwen2_5_vl",
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "hidden_act": "silu",
+        "max_position_embeddings": 128000,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "use_sliding_window": False,
+        "sliding_window": 32768,
+        "tie_word_embeddings": False,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        "vision_start_token_id": 151652,
+        "vision_end_token_id": 151653,
+        "vision_token_id": 151654,
+        "image_token_id": 151655,
+        "video_token_id": 151656,
+        "torch_dtype": "bfloat16",
         "vision_config": {
-            "depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420,
-            "num_heads": 16, "in_chans": 3, "out_hidden_size": 3584, "patch_size": 14,
-            "spatial_merge_size": 2, "spatial_patch_size": 14, "window_size": 112,
+            "depth": 32,
+            "hidden_act": "silu",
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "in_chans": 3,
+            "out_hidden_size": 3584,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "window_size": 112,
             "fullatt_block_indexes": [7, 15, 23, 31],
-            "tokens_per_second": 2, "temporal_patch_size": 2,
+            "tokens_per_second": 2,
+            "temporal_patch_size": 2,
         },
-    }  # fmt: skip
+    }
     assert config_from_hf(published) == preset("7b")
 
 

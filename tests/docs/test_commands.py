@@ -47,9 +47,16 @@ def test_report_solve_and_convert(workdir, tmp_path):
     assert str(workdir / "report.html") in vilasr("report", workdir)
     picture = next((workdir / "eval" / "cold_start" / "images").glob("*_1.png"))
     out = vilasr(
-        "solve", picture, "--options=A,B,C,D", "--checkpoint", workdir, "--question", "Where?",
-        "--out", tmp_path / "solved",
-    )  # fmt: skip
+        "solve",
+        picture,
+        "--options=A,B,C,D",
+        "--checkpoint",
+        workdir,
+        "--question",
+        "Where?",
+        "--out",
+        tmp_path / "solved",
+    )
     assert "--- turn 1" in out and "===" in out
     vilasr("convert", "from-hf", workdir / "hf", tmp_path / "orbax")
     vilasr("convert", "to-hf", tmp_path / "orbax", tmp_path / "hf")
@@ -67,9 +74,13 @@ def test_serve_and_the_client_that_the_readme_shows(workdir, tmp_path):
         script = modules()["ask_server"].replace("http://127.0.0.1:8000", where)
         (tmp_path / "ask_server.py").write_text(script)
         done = subprocess.run(
-            [sys.executable, "ask_server.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600,
+            [sys.executable, "ask_server.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
             env={**os.environ, "no_proxy": "*"},
-        )  # fmt: skip
+        )
         assert done.returncode == 0 and done.stdout, done.stderr
         here = modules()["ask_here"].replace("runs/quickstart", str(workdir))
         (tmp_path / "ask_here.py").write_text(here)

@@ -9,13 +9,7 @@ import pytest
 from PIL import Image
 
 from vilasr_jax.drawing import Box, Line, Style, get_style, render
-from vilasr_jax.drawing.soft import (
-    expected_number,
-    soft_iou,
-    soft_mask,
-    soft_render,
-    soft_shape,
-)
+from vilasr_jax.drawing.soft import expected_number, soft_iou, soft_mask, soft_render, soft_shape
 
 SIZE = (53, 67)  # height, width
 

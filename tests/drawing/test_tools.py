@@ -114,7 +114,7 @@ def test_too_many_new_images_are_not_made():
     assert s.step(turn("Zoom", items)).stop_reason == "image_limit" and len(s.images) == 1
 
 
-CIRCLE = '''
+CIRCLE = """
 from dataclasses import dataclass
 
 from vilasr_jax.drawing.calls import Call
@@ -148,7 +148,7 @@ class CircleTool(Tool):
 
 
 TOOL = CircleTool()
-'''
+"""
 
 
 def test_one_file_adds_a_tool(tmp_path, monkeypatch):

@@ -42,14 +42,29 @@ def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B"
         if reply.message:
             messages.append(reply.message)
     encoded = encode_conversation(tiny.tokenizer(), messages)
-    plain = {"id": row.id, "question": row.question, "answer": row.answer, "options": list(row.options),
-             "question_type": row.question_type, "data_type": "vqa", "meta": meta}  # fmt: skip
+    plain = {
+        "id": row.id,
+        "question": row.question,
+        "answer": row.answer,
+        "options": list(row.options),
+        "question_type": row.question_type,
+        "data_type": "vqa",
+        "meta": meta,
+    }
     right = float(session.answer == answer)
     return Trajectory(
-        f"{row.id}/{sample}", encoded.ids, encoded.loss_mask, np.zeros(len(encoded.ids), np.float32),
-        list(session.images), session.events, session.stop_reason, 2, len(encoded.images), plain,
+        f"{row.id}/{sample}",
+        encoded.ids,
+        encoded.loss_mask,
+        np.zeros(len(encoded.ids), np.float32),
+        list(session.images),
+        session.events,
+        session.stop_reason,
+        2,
+        len(encoded.images),
+        plain,
         {"accuracy": right, "format": 1.0, "total": right},
-    )  # fmt: skip
+    )
 
 
 def line_of(t: Trajectory, pictures=None) -> dict:
@@ -119,9 +134,17 @@ def test_summary_over_samples():
 
 
 def published(kind: str, said: str, answer: str, of: str, number: int = 0) -> dict:
-    return {"question": f"{of} {number}", "problem_type": kind, "answer": answer,
-            "original_question_type": of, "image_path": ["1.png"],
-            "conversations": [], "model_output": said, "model_id": "x", "sample_dir": None}  # fmt: skip
+    return {
+        "question": f"{of} {number}",
+        "problem_type": kind,
+        "answer": answer,
+        "original_question_type": of,
+        "image_path": ["1.png"],
+        "conversations": [],
+        "model_output": said,
+        "model_id": "x",
+        "sample_dir": None,
+    }
 
 
 def test_scoring_a_published_file(tmp_path):
@@ -297,10 +320,15 @@ def test_row_weights_give_the_overall_mean(benchmark):
 
 def run_of(label: str, right, kinds) -> object:
     lines = [
-        {"id": n, "problem_type": "multiple choice", "answer": "A", "prediction": "A" if r else "B",
-         "original_question_type": kind}
+        {
+            "id": n,
+            "problem_type": "multiple choice",
+            "answer": "A",
+            "prediction": "A" if r else "B",
+            "original_question_type": kind,
+        }
         for n, (r, kind) in enumerate(zip(right, kinds, strict=True))
-    ]  # fmt: skip
+    ]
     return score_lines(lines, label=label)
 
 

@@ -14,8 +14,12 @@ ROOT = Path(__file__).parents[2]
 def pod(*words, **env):
     return subprocess.run(
         ["bash", "launch/local_pod.sh", *words],
-        cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_each_process_knows_its_number_and_the_coordinator():
@@ -66,8 +70,12 @@ def test_a_dead_or_frozen_process_ends_the_pod_within_a_minute(tmp_path, number,
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     run = subprocess.Popen(
         ["bash", "launch/local_pod.sh", "2", sys.executable, str(script)],
-        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("[01]"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -18,9 +18,12 @@ def start(workdir):
     words = ["--config=tests/training/kill_config.py", f"--workdir={workdir}", "--config.mesh.cpu_devices=1"]
     return subprocess.Popen(
         ["bash", "launch/local_pod.sh", "2", sys.executable, "-m", "vilasr_jax.cli", "sft", *words],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def process(pod, number):

@@ -18,8 +18,12 @@ def script(name, *words, path=None, **env):
     outside = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     return subprocess.run(
         ["bash", f"launch/{name}", *words],
-        cwd=ROOT, env={**outside, **path, **env}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**outside, **path, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def stub(folder, name, text):

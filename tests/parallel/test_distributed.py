@@ -9,12 +9,7 @@ import pytest
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel import check_devices, join
 from vilasr_jax.parallel import devices as device_module
-from vilasr_jax.parallel.distributed import (
-    ANSWER_SECONDS,
-    explicit,
-    on_tpu_host,
-    wait_for_coordinator,
-)
+from vilasr_jax.parallel.distributed import ANSWER_SECONDS, explicit, on_tpu_host, wait_for_coordinator
 
 GIVEN = {"VILASR_COORDINATOR": "host-0:8476", "VILASR_NUM_PROCESSES": "4", "VILASR_PROCESS_ID": "3"}
 
@@ -52,8 +47,10 @@ def test_a_coordinator_that_does_not_answer_is_named_in_time():
         wait_for_coordinator(f"127.0.0.1:{port}", 1, 5)
     began = time.monotonic()
     for address, process in (
-        (f"127.0.0.1:{port}", 1), ("no-such-host.invalid:8476", 1), ("no-such-host.invalid:8476", 0),
-    ):  # fmt: skip
+        (f"127.0.0.1:{port}", 1),
+        ("no-such-host.invalid:8476", 1),
+        ("no-such-host.invalid:8476", 0),
+    ):
         with pytest.raises(ConfigError, match=rf"{address} does not answer within 0.4 seconds \(\w+"):
             wait_for_coordinator(address, process, 0.4)
     assert time.monotonic() - began < 10 and ANSWER_SECONDS < 25

@@ -18,9 +18,14 @@ SPECIAL = SpecialTokens(
     video_pad=VIDEO,
 )
 TOKENS = dict(
-    vocab_size=VOCAB, image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START,
-    vision_end_token_id=END, bos_token_id=206, eos_token_id=205,
-)  # fmt: skip
+    vocab_size=VOCAB,
+    image_token_id=IMAGE,
+    video_token_id=VIDEO,
+    vision_start_token_id=START,
+    vision_end_token_id=END,
+    bos_token_id=206,
+    eos_token_id=205,
+)
 CONFIG = preset(
     "tiny",
     **TOKENS,
@@ -84,9 +89,11 @@ def our_inputs(samples, *, side="right", pack=True):
     lengths = [sum(len(s.patches[i]) for i in row) for s, r in zip(samples, rows, strict=True) for row in r]
     p = max(lengths, default=0)
     vision = VisionInput(
-        np.zeros((b, n, p, 1176), np.float32), np.zeros((b, n, p, 2), np.int32),
-        np.zeros((b, n, p), np.int32), np.zeros((b, n, p), np.int32),
-    )  # fmt: skip
+        np.zeros((b, n, p, 1176), np.float32),
+        np.zeros((b, n, p, 2), np.int32),
+        np.zeros((b, n, p), np.int32),
+        np.zeros((b, n, p), np.int32),
+    )
     for at, s in enumerate(samples):
         where = slice(0, len(s.ids)) if side == "right" else slice(t - len(s.ids), t)
         tokens[at, where], segments[at, where], positions[:, at, where] = s.ids, 1, s.positions

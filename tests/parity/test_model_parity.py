@@ -61,16 +61,38 @@ def test_logits(models, forward, name):
 
 OTHER_SHAPES = {
     "one key-value head, one full block first": preset(
-        "tiny", **TOKENS, hidden_size=56, intermediate_size=61, num_layers=2, num_heads=7, num_kv_heads=1,
-        head_dim=8, mrope_section=(1, 1, 2), rope_theta=1e6, rms_norm_eps=1e-5,
+        "tiny",
+        **TOKENS,
+        hidden_size=56,
+        intermediate_size=61,
+        num_layers=2,
+        num_heads=7,
+        num_kv_heads=1,
+        head_dim=8,
+        mrope_section=(1, 1, 2),
+        rope_theta=1e6,
+        rms_norm_eps=1e-5,
         vision={"hidden_size": 36, "intermediate_size": 47, "num_heads": 3, "fullatt_block_indexes": (0,)},
     ),
     "as many key-value heads, deep tower of windows": preset(
-        "tiny", **TOKENS, hidden_size=60, intermediate_size=44, num_layers=1, num_heads=3, num_kv_heads=3,
-        head_dim=20, mrope_section=(2, 4, 4), vision={"depth": 5, "hidden_size": 16, "intermediate_size": 20,
-                                                       "num_heads": 1, "fullatt_block_indexes": (3,)},
+        "tiny",
+        **TOKENS,
+        hidden_size=60,
+        intermediate_size=44,
+        num_layers=1,
+        num_heads=3,
+        num_kv_heads=3,
+        head_dim=20,
+        mrope_section=(2, 4, 4),
+        vision={
+            "depth": 5,
+            "hidden_size": 16,
+            "intermediate_size": 20,
+            "num_heads": 1,
+            "fullatt_block_indexes": (3,),
+        },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("shape", OTHER_SHAPES)

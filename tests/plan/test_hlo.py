@@ -108,7 +108,7 @@ def test_a_computed_end_is_told_by_the_scope_around_the_loop():
     scoped = ', metadata={op_name="jit(f)/while/body/at_most_72_times/while"}'
     assert count(condition=unknown, attributes=scoped) == 72
     with pytest.raises(UnknownTripCountError):
-        count(condition=unknown, attributes=scoped.replace("/while\"", "/body/while\""))
+        count(condition=unknown, attributes=scoped.replace('/while"', '/body/while"'))
 
 
 def test_what_is_no_program_is_an_error():

@@ -55,11 +55,7 @@ def test_piece_by_piece_equals_all_at_once(tokenizer, pieces, start, data):
     for one in pieces:
         ids_one, grids_one, clips_one = ids_of(special, [one])
         part, position = mrope_positions(
-            ids_one,
-            grids_one,
-            special,
-            start=position,
-            second_per_grid_ts=seconds[clip : clip + clips_one],
+            ids_one, grids_one, special, start=position, second_per_grid_ts=seconds[clip : clip + clips_one]
         )
         parts.append(part)
         done += len(ids_one)

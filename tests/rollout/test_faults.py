@@ -141,8 +141,13 @@ def test_a_drawing_that_fails_in_the_engine_costs_its_turn(fault):
     release, order = threading.Event(), []
     runner = engine(
         SamplingSection(max_turn_tokens=5, max_tokens=700),
-        slots=4, lanes=2, prompt_tokens=(400,), insert_tokens=(160,), draw_seconds=0.7, draw_wait=0.05,
-    )  # fmt: skip
+        slots=4,
+        lanes=2,
+        prompt_tokens=(400,),
+        insert_tokens=(160,),
+        draw_seconds=0.7,
+        draw_wait=0.05,
+    )
     asked = [
         Request(
             {"id": f"row-{i}"},

@@ -68,13 +68,23 @@ class Album(tiny.ScriptedSession):
 
 def album_engine(insert_tokens: tuple[int, ...], insert_images: tuple[int, ...]) -> Engine:
     section = EngineSection(
-        slots=6, decode_steps=5, stop_share=0.5, prompt_tokens=(40,), insert_tokens=insert_tokens,
+        slots=6,
+        decode_steps=5,
+        stop_share=0.5,
+        prompt_tokens=(40,),
+        insert_tokens=insert_tokens,
         insert_images=insert_images,
-    )  # fmt: skip
+    )
     return Engine(
-        tiny.config(), tiny.graphdef(), tiny.tokenizer(), tiny.suppressed(), section, tiny.SAMPLING,
-        tiny.PATCHES, tiny.mesh(),
-    )  # fmt: skip
+        tiny.config(),
+        tiny.graphdef(),
+        tiny.tokenizer(),
+        tiny.suppressed(),
+        section,
+        tiny.SAMPLING,
+        tiny.PATCHES,
+        tiny.mesh(),
+    )
 
 
 def test_pieces_give_the_same_conversations_as_one_insert():

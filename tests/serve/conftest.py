@@ -64,9 +64,17 @@ class ScriptedEngine:
             self.cancelled += 1
         ids = np.arange(12, dtype=np.int32)
         trajectory = Trajectory(
-            "request/0", ids, ids > 6, np.zeros(12, np.float32), session.images, session.events, reason, 1, 3,
+            "request/0",
+            ids,
+            ids > 6,
+            np.zeros(12, np.float32),
+            session.images,
+            session.events,
+            reason,
+            1,
+            3,
             request.row,
-        )  # fmt: skip
+        )
         try:
             request.on_end(sample, trajectory)
         except Exception:

@@ -62,13 +62,28 @@ def refused(*args, **fields):
 
 # Values that would change the answer.
 ASKING = {
-    "frequency_penalty": 1.0, "top_k": 1, "min_p": 0.5, "repetition_penalty": 1.3, "best_of": 4,
-    "min_tokens": 50, "stop_token_ids": [13], "bad_words": ["no"], "guided_choice": ["A", "B"],
-    "guided_json": {}, "logprobs": True, "structured_outputs": {"choice": ["A"]}, "mm_processor_kwargs":
-    {"max_pixels": 200704}, "ignore_eos": True, "prompt_logprobs": 1, "modalities": ["text", "audio"],
-    "prediction": {"type": "content", "content": "x"}, "web_search_options": {}, "reasoning_effort":
-    "high", "stop": ["x"], "tools": [{"type": "function"}],
-}  # fmt: skip
+    "frequency_penalty": 1.0,
+    "top_k": 1,
+    "min_p": 0.5,
+    "repetition_penalty": 1.3,
+    "best_of": 4,
+    "min_tokens": 50,
+    "stop_token_ids": [13],
+    "bad_words": ["no"],
+    "guided_choice": ["A", "B"],
+    "guided_json": {},
+    "logprobs": True,
+    "structured_outputs": {"choice": ["A"]},
+    "mm_processor_kwargs": {"max_pixels": 200704},
+    "ignore_eos": True,
+    "prompt_logprobs": 1,
+    "modalities": ["text", "audio"],
+    "prediction": {"type": "content", "content": "x"},
+    "web_search_options": {},
+    "reasoning_effort": "high",
+    "stop": ["x"],
+    "tools": [{"type": "function"}],
+}
 
 
 @pytest.mark.parametrize("name", ASKING)

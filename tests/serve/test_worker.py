@@ -26,9 +26,15 @@ def worker():
     )
     sampling = dataclasses.replace(tiny.SAMPLING, max_tokens=400)
     engine = Engine(
-        tiny.config(), tiny.graphdef(), tiny.tokenizer(), tiny.suppressed(), section, sampling, tiny.PATCHES,
+        tiny.config(),
+        tiny.graphdef(),
+        tiny.tokenizer(),
+        tiny.suppressed(),
+        section,
+        sampling,
+        tiny.PATCHES,
         tiny.mesh(),
-    )  # fmt: skip
+    )
     limits = Limits(slots=3, waiting=9)
     params = tiny.place(tiny.params(), engine.calls.mesh)
     worker = Worker(engine, params, SETTINGS, (784, 28 * 84), sampling, limits)

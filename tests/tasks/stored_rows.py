@@ -23,9 +23,15 @@ def stored_row(number: int, trace: bool = False) -> StoredRow:
         {"role": "assistant", "content": "<think> . </think> Action: Answer\n<answer> A </answer>"},
     ]
     return StoredRow(
-        id=f"row-{number}", question=question, answer="A", question_type="multiple choice",
-        options=("A", "B"), images=(png(),), data_type="vqa", messages=tuple(messages) if trace else (),
-    )  # fmt: skip
+        id=f"row-{number}",
+        question=question,
+        answer="A",
+        question_type="multiple choice",
+        options=("A", "B"),
+        images=(png(),),
+        data_type="vqa",
+        messages=tuple(messages) if trace else (),
+    )
 
 
 def write_rows(folder: Path, count: int, trace: bool = False) -> Path:

@@ -3,13 +3,7 @@
 import pytest
 
 from tests.tasks.test_frames import BOX, LARGE, SMALL, record, turn
-from vilasr_jax.drawing.coordinates import (
-    Scale,
-    check_places,
-    convert_items,
-    convert_question,
-    convert_sizes,
-)
+from vilasr_jax.drawing.coordinates import Scale, check_places, convert_items, convert_question, convert_sizes
 from vilasr_jax.drawing.sizes import stated_sizes, unread_size
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.frames import fit_conversation, fit_question, frames_of
@@ -90,13 +84,21 @@ def test_numbers_that_may_be_pixels_refuse_the_question(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "width and height are 448 and 336", "W=448, H=336", "448px x 336px", "448 by 336", "size (448, 336)",
-        "resolution: [448, 336]", "image width: 448, image height: 336", "(width, height) = (448, 336)",
-        "width of 448 pixels and a height of 336 pixels", "336 pixels high and 448 pixels wide",
+        "width and height are 448 and 336",
+        "W=448, H=336",
+        "448px x 336px",
+        "448 by 336",
+        "size (448, 336)",
+        "resolution: [448, 336]",
+        "image width: 448, image height: 336",
+        "(width, height) = (448, 336)",
+        "width of 448 pixels and a height of 336 pixels",
+        "336 pixels high and 448 pixels wide",
         "width of the image is 448, height of the image is 336",
-        "448 pixels in width and 336 pixels in height", "width: 448\nheight: 336",
+        "448 pixels in width and 336 pixels in height",
+        "width: 448\nheight: 336",
     ],
-)  # fmt: skip
+)
 def test_a_size_is_read_and_converted_in_every_phrase(text):
     assert [size.frame for size in stated_sizes(text)] == [(448, 336)]
     assert convert_sizes(text, SIZES) == text.replace("448", "224").replace("336", "168")
@@ -147,10 +149,14 @@ def test_bare_pairs_in_words_follow_the_items(think, converted):
 @pytest.mark.parametrize(
     "think",
     [
-        "The centre is about 310, 120.", "Its top-left corner is at pixel 300.", "x about 300 and y near 200",
-        "Its left edge is at x 300.", "Its left edge is at 300.", "left: 300",
+        "The centre is about 310, 120.",
+        "Its top-left corner is at pixel 300.",
+        "x about 300 and y near 200",
+        "Its left edge is at x 300.",
+        "Its left edge is at 300.",
+        "left: 300",
     ],
-)  # fmt: skip
+)
 def test_single_coordinates_in_words_refuse_the_record(think):
     with pytest.raises(DataError, match="the words hold"):
         fit_conversation(record(turn(BOX % 1, think=think)), [(448, 336)] * 2, 784, SMALL)

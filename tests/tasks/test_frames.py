@@ -157,8 +157,12 @@ def test_a_question_whose_pixels_cannot_be_placed_is_refused(texts, sizes):
 
 def test_decimals_keep_their_number_and_halves_round_up():
     assert Scale((448, 336), (224, 168)).numbers(("3", "3", "-3", "2.50", "0.05")) == (
-        "2", "2", "-1", "1.25", "0.03"
-    )  # fmt: skip
+        "2",
+        "2",
+        "-1",
+        "1.25",
+        "0.03",
+    )
     assert Scale((448, 336), (1000, 1000)).numbers(("448", "336", "224", "84")) == (
         "1000",
         "1000",
@@ -170,11 +174,15 @@ def test_decimals_keep_their_number_and_halves_round_up():
 @pytest.mark.parametrize(
     "text",
     [
-        "(width: 448, height: 336)", "width 448 px and height 336 px", "Height: 336; width: 448",
-        "448 pixels wide and 336 pixels high", "448 x 336",
-        "width and height are 448, 336", "448px wide, 336px tall",
+        "(width: 448, height: 336)",
+        "width 448 px and height 336 px",
+        "Height: 336; width: 448",
+        "448 pixels wide and 336 pixels high",
+        "448 x 336",
+        "width and height are 448, 336",
+        "448px wide, 336px tall",
     ],
-)  # fmt: skip
+)
 def test_stated_sizes_are_found_however_they_are_written(text):
     assert [size.frame for size in stated_sizes(text)] == [(448, 336)]
     changed = convert_sizes(text, {(448, 336): (252, 168)})

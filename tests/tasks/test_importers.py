@@ -62,28 +62,77 @@ EXPECTED = {
         ("maze-0", "B", "multiple choice", 2, "maze", [(84, 84)], {"benchmark": "maze", "grid_size": 3})
     ],
     "SpatialEval_spatialreal": [
-        ("SpatialEval_spatialreal-0", "A", "multiple choice", 2, "vqa", [(112, 84)],
-         {"benchmark": "SpatialEval_spatialreal"}),
+        (
+            "SpatialEval_spatialreal-0",
+            "A",
+            "multiple choice",
+            2,
+            "vqa",
+            [(112, 84)],
+            {"benchmark": "SpatialEval_spatialreal"},
+        )
     ],
     "vsi_bench": [
-        ("vsi_bench-0", "4", "regression", 0, "video", [(28, 28)] * 16,
-         {"benchmark": "vsi_bench", "original_question_type": "object_counting"}),
-        ("vsi_bench-1", "B", "multiple choice", 2, "video", [(28, 28)] * 16,
-         {"benchmark": "vsi_bench", "original_question_type": "object_rel_direction_easy"}),
+        (
+            "vsi_bench-0",
+            "4",
+            "regression",
+            0,
+            "video",
+            [(28, 28)] * 16,
+            {"benchmark": "vsi_bench", "original_question_type": "object_counting"},
+        ),
+        (
+            "vsi_bench-1",
+            "B",
+            "multiple choice",
+            2,
+            "video",
+            [(28, 28)] * 16,
+            {"benchmark": "vsi_bench", "original_question_type": "object_rel_direction_easy"},
+        ),
     ],
     "spar_bench": [
-        ("spar_bench-0", "1.4", "regression", 0, "single_view", [(56, 56)],
-         {"benchmark": "spar_bench", "original_question_type": "depth_prediction_oc"}),
-        ("spar_bench-1", "A", "multiple choice", 2, "multi_view", [(56, 56), (84, 56)],
-         {"benchmark": "spar_bench", "original_question_type": "position_matching"}),
-        ("spar_bench-2", "move_right:0.3,rotate_left:20", "vci", 0, "multi_view", [(56, 56), (84, 56)],
-         {"benchmark": "spar_bench", "original_question_type": "view_change_infer"}),
+        (
+            "spar_bench-0",
+            "1.4",
+            "regression",
+            0,
+            "single_view",
+            [(56, 56)],
+            {"benchmark": "spar_bench", "original_question_type": "depth_prediction_oc"},
+        ),
+        (
+            "spar_bench-1",
+            "A",
+            "multiple choice",
+            2,
+            "multi_view",
+            [(56, 56), (84, 56)],
+            {"benchmark": "spar_bench", "original_question_type": "position_matching"},
+        ),
+        (
+            "spar_bench-2",
+            "move_right:0.3,rotate_left:20",
+            "vci",
+            0,
+            "multi_view",
+            [(56, 56), (84, 56)],
+            {"benchmark": "spar_bench", "original_question_type": "view_change_infer"},
+        ),
     ],
     "mmsi_bench": [
-        ("mmsi_bench-0", "C", "multiple choice", 3, "multi_view", [(56, 56)] * 2,
-         {"benchmark": "mmsi_bench", "original_question_type": "Motion (Cam.)"}),
+        (
+            "mmsi_bench-0",
+            "C",
+            "multiple choice",
+            3,
+            "multi_view",
+            [(56, 56)] * 2,
+            {"benchmark": "mmsi_bench", "original_question_type": "Motion (Cam.)"},
+        )
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -106,7 +155,8 @@ PROMPTS = {
     ("vsi_bench", 0): "".join(
         f"#The index of the given image is {k} (width: 28, height: 28).\n" for k in range(1, 17)
     )
-    + "How many chairs are in this room?" + NUMBER,
+    + "How many chairs are in this room?"
+    + NUMBER,
     ("spar_bench", 0): "#The index of the given image is 1 (width: 56, height: 56).\n"
     "How far is the red point?" + NUMBER,
     ("spar_bench", 1): "#The index of the given image is 1 (width: 56, height: 56).\n"
@@ -126,7 +176,7 @@ PROMPTS = {
     "How far apart are the squares in metres?" + NUMBER,
     ("rl", 2): "#The index of the given image is 1 (width: 56, height: 84).\n"
     "Where does the path end?\nOptions:\nA, B, C, D" + CHOICE,
-}  # fmt: skip
+}
 
 
 def flat(messages) -> list[tuple[str, str]]:
@@ -221,8 +271,14 @@ def test_imported_rows_can_be_looked_at(tmp_path):
 
 
 def question(number: int, **changes) -> dict:
-    row = {"question": f"question {number}?", "answer": "A", "image_path": ["p.png"],
-           "question_type": "multiple choice", "options": ["A", "B"], "data_type": "vqa"}  # fmt: skip
+    row = {
+        "question": f"question {number}?",
+        "answer": "A",
+        "image_path": ["p.png"],
+        "question_type": "multiple choice",
+        "options": ["A", "B"],
+        "data_type": "vqa",
+    }
     return {**row, **changes}
 
 
@@ -279,13 +335,22 @@ def test_five_in_a_hundred_broken(torn, tmp_path, layout):
         ({"images": ["p.png", "p.png"]}, "1 <image>, images 2 paths"),
         ({"conversations": [{"role": "robot", "content": "x"}]}, "role 'robot'"),
         ({"conversations": [{"role": "user"}]}, "message 1"),
-        ({"conversations": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<image>"}]},
-         "an assistant message holds an image"),
+        (
+            {
+                "conversations": [
+                    {"role": "user", "content": "?"},
+                    {"role": "assistant", "content": "<image>"},
+                ]
+            },
+            "an assistant message holds an image",
+        ),
     ],
-)  # fmt: skip
+)
 def test_broken_conversations(torn, tmp_path, change, part):
-    good = {"conversations": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "x"}],
-            "images": ["p.png"]}  # fmt: skip
+    good = {
+        "conversations": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "x"}],
+        "images": ["p.png"],
+    }
     (torn / "vqa.json").write_text(json.dumps([good, {**good, **change}]))
     assert import_data("cold_start", torn, tmp_path / "out")["broken"] == 1
     assert part in (tmp_path / "out" / run.BROKEN).read_text()
@@ -298,9 +363,7 @@ DIALECTS = {
         "conversations": [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": SAID}]
     },
     "messages": {"messages": [ASKED, {"role": "assistant", "content": SAID}]},
-    "human and gpt": {
-        "conversations": [{**ASKED, "role": "human"}, {"role": "gpt", "content": SAID}],
-    },
+    "human and gpt": {"conversations": [{**ASKED, "role": "human"}, {"role": "gpt", "content": SAID}]},
     "image": {
         "conversations": [ASKED, {"role": "assistant", "content": SAID}],
         "image": "p.png",
@@ -326,15 +389,23 @@ def test_dialects_of_sharegpt_are_read_alike(torn, tmp_path, name):
 
 
 def test_what_a_tool_gives_back_is_a_user_message(torn, tmp_path):
-    said = [ASKED, {"role": "assistant", "content": "x"}, {"role": "observation", "content": "<image>"},
-            {"role": "assistant", "content": SAID}]  # fmt: skip
+    said = [
+        ASKED,
+        {"role": "assistant", "content": "x"},
+        {"role": "observation", "content": "<image>"},
+        {"role": "assistant", "content": SAID},
+    ]
     row = {"conversations": said, "images": ["p.png", "p.png"], "system": "Draw."}
     (torn / "vqa.json").write_text(json.dumps([row]))
     import_data("cold_start", torn, tmp_path / "out")
     (stored,) = StoredRows([tmp_path / "out"])
     assert [message["role"] for message in stored.messages] == [
-        "system", "user", "assistant", "user", "assistant"
-    ]  # fmt: skip
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert stored.messages[0]["content"] == "Draw."
 
 
@@ -539,7 +610,16 @@ def test_a_broken_index_is_told(tmp_path):
 @settings(deadline=None)
 @given(st.text(), st.lists(st.binary(max_size=20), max_size=4), st.lists(st.text(max_size=9), max_size=3))
 def test_a_stored_row_is_read_as_it_was_written(question, images, options):
-    row = StoredRow("1", question, "B", "free-form", tuple(options), tuple(images), "vqa", {"a": [1]},
-                    ({"role": "user", "content": question},))  # fmt: skip
+    row = StoredRow(
+        "1",
+        question,
+        "B",
+        "free-form",
+        tuple(options),
+        tuple(images),
+        "vqa",
+        {"a": [1]},
+        ({"role": "user", "content": question},),
+    )
     if question.isprintable():
         assert StoredRow.from_bytes(row.to_bytes()) == row

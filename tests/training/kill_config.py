@@ -44,14 +44,27 @@ def get_config():
                 save_every=3,
             ),
             reflect=ReflectSection(
-                questions=12, samples=2, kept_share=0.6, shard=3, steps=9, batch=2, optimizer=adam,
-                save_every=2, sampling=sampling,
+                questions=12,
+                samples=2,
+                kept_share=0.6,
+                shard=3,
+                steps=9,
+                batch=2,
+                optimizer=adam,
+                save_every=2,
+                sampling=sampling,
             ),
             rl=RLSection(
-                steps=6, prompts=2, group=4, updates=2, micro_batch=4, optimizer=adam, save_every=2,
+                steps=6,
+                prompts=2,
+                group=4,
+                updates=2,
+                micro_batch=4,
+                optimizer=adam,
+                save_every=2,
                 sampling=sampling,
             ),
             synthesis=SynthesisSection(questions=8, samples=2, shard=2, sampling=sampling),
             eval=EvalSection(rows=8, validation_rows=4, samples=2, shard=3, sampling=sampling, gallery=2),
         )
-    )  # fmt: skip
+    )

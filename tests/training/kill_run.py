@@ -1,6 +1,6 @@
 """`vilasr train`, but with rewards that random weights get too, so that every stage has work to do.
 
-    python -m tests.training.kill_run --config=... --workdir=...
+python -m tests.training.kill_run --config=... --workdir=...
 """
 
 import jax

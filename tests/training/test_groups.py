@@ -24,10 +24,18 @@ def trajectory(name: str, reward: float, tokens: int = 10, stop: str = "answer")
     mask = np.arange(tokens) >= 4
     turns = [{"text": "a", "calls": [], "error": None, "drawn": [2], "corrected": 0}] * 2
     return Trajectory(
-        name, np.arange(tokens, dtype=np.int32), mask, np.zeros(tokens, np.float32), [], turns, stop, 1, 1,
+        name,
+        np.arange(tokens, dtype=np.int32),
+        mask,
+        np.zeros(tokens, np.float32),
+        [],
+        turns,
+        stop,
+        1,
+        1,
         {"id": name, "source": ["maze", int(name.split("/")[0])]},
         {"accuracy": float(reward > 0), "format": 1.0, "total": reward},
-    )  # fmt: skip
+    )
 
 
 class FakeContext:

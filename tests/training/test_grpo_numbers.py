@@ -36,9 +36,15 @@ def trajectories(seed: int = 0):
     values = rng.normal(size=(2, 4))
     advantages = np.take_along_axis(values, segments, axis=1) * (segments > 0)
     return dict(
-        segments=segments, mask=mask, new=new, old=old, rollout=rollout, reference=reference,
-        advantages=advantages, entropy=rng.exponential(1, shape),
-    )  # fmt: skip
+        segments=segments,
+        mask=mask,
+        new=new,
+        old=old,
+        rollout=rollout,
+        reference=reference,
+        advantages=advantages,
+        entropy=rng.exponential(1, shape),
+    )
 
 
 def by_hand(case, kind, *, importance, kl, entropy):
@@ -75,10 +81,21 @@ def ours(case, kind, *, importance, kl, entropy):
     def loss(new, ent):
         weights = importance_weights(case["old"], case["rollout"], case["mask"], CAP) if importance else None
         value, _ = grpo_loss(
-            new, case["old"], case["advantages"], case["mask"], clip_low=LOW, clip_high=HIGH, dual_clip=DUAL,
-            kind=kind, segment_ids=case["segments"], weights=weights, ref_logprobs=case["reference"],
-            kl_weight=BETA * kl, entropy=ent, entropy_weight=ETA * entropy,
-        )  # fmt: skip
+            new,
+            case["old"],
+            case["advantages"],
+            case["mask"],
+            clip_low=LOW,
+            clip_high=HIGH,
+            dual_clip=DUAL,
+            kind=kind,
+            segment_ids=case["segments"],
+            weights=weights,
+            ref_logprobs=case["reference"],
+            kl_weight=BETA * kl,
+            entropy=ent,
+            entropy_weight=ETA * entropy,
+        )
         return value.sum()
 
     return jax.value_and_grad(loss, (0, 1))(case["new"], case["entropy"])
@@ -222,8 +239,13 @@ def test_every_variant_finds_the_rewarded_arm(advantage, loss):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [dict(kl_weight=0.01), dict(entropy_weight=0.01), dict(importance_cap=2.0), dict(dual_clip=0.0),
-     dict(old_logprobs="trained")],
+    [
+        dict(kl_weight=0.01),
+        dict(entropy_weight=0.01),
+        dict(importance_cap=2.0),
+        dict(dual_clip=0.0),
+        dict(old_logprobs="trained"),
+    ],
 )
 def test_every_option_finds_the_rewarded_arm(options):
     assert learn(**options) > 0.9

@@ -370,8 +370,11 @@ def test_a_benchmark_is_scored_as_published_with_all_it_depends_on(tmp_path, imp
     assert {key: scores[key] for key in again} == json.loads(json.dumps(again))
     lines = [json.loads(line) for line in (tmp_path / "vsi" / "results.jsonl").read_text().splitlines()]
     assert [(line["id"], line["sample"]) for line in lines] == [
-        ("vsi_bench-0", 0), ("vsi_bench-0", 1), ("vsi_bench-1", 0), ("vsi_bench-1", 1)
-    ]  # fmt: skip
+        ("vsi_bench-0", 0),
+        ("vsi_bench-0", 1),
+        ("vsi_bench-1", 0),
+        ("vsi_bench-1", 1),
+    ]
     assert len(lines[0]["image_path"]) == 16 and lines[0]["original_question_type"] == "object_counting"
 
 

@@ -20,12 +20,30 @@ def turn(*calls, error=None) -> dict:
 
 
 def made(*turns, size=(84, 84), data_type="maze", stop="answer", accuracy=1.0, **meta) -> Trajectory:
-    row = {"id": "r", "question": "?", "answer": "A", "question_type": "multiple choice", "options": [],
-           "data_type": data_type, "meta": meta}  # fmt: skip
+    row = {
+        "id": "r",
+        "question": "?",
+        "answer": "A",
+        "question_type": "multiple choice",
+        "options": [],
+        "data_type": data_type,
+        "meta": meta,
+    }
     none = np.zeros(0, np.int32)
     reward = {"accuracy": accuracy, "format": 0.0, "total": accuracy / 2}
-    return Trajectory("r/0", none, none.astype(bool), none.astype(np.float32),
-                      [Image.new("RGB", size)], list(turns), stop, 1, 1, row, reward)  # fmt: skip
+    return Trajectory(
+        "r/0",
+        none,
+        none.astype(bool),
+        none.astype(np.float32),
+        [Image.new("RGB", size)],
+        list(turns),
+        stop,
+        1,
+        1,
+        row,
+        reward,
+    )
 
 
 OURS = {"cell": 28, "grid_size": 3}
@@ -50,9 +68,18 @@ def test_the_cold_start_rule():
 
 @pytest.mark.parametrize(
     ("x", "y", "near"),
-    [(14, 14, True), (28, 14, True), (29, 14, True), (24, 24, False), (0, 14, True), (-1, 14, False),
-     (70, 70, True), (84, 70, True), (85, 70, False)],
-)  # fmt: skip
+    [
+        (14, 14, True),
+        (28, 14, True),
+        (29, 14, True),
+        (24, 24, False),
+        (0, 14, True),
+        (-1, 14, False),
+        (70, 70, True),
+        (84, 70, True),
+        (85, 70, False),
+    ],
+)
 def test_half_a_cell_in_our_mazes(x, y, near):
     assert on_centres(made(turn(line(14, 14, x, y)), **OURS)) == near
 

@@ -41,8 +41,12 @@ def start(workdir: Path) -> subprocess.Popen:
     words.append(f"--config.data.benchmarks=('{workdir.parent / 'maze'}',)")
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.kill_run", "train", *words],
-        cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(run: subprocess.Popen) -> None:

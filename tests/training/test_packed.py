@@ -82,10 +82,18 @@ def test_policy_losses_of_packed_conversations(both, kind):
 
     def total(logprobs, batch):
         loss, sums = grpo_loss(
-            logprobs, batch.extras["logprobs"], batch.extras["advantages"], batch.loss_mask,
-            segment_ids=batch.segment_ids, kind=kind, entropy=logprobs**2, entropy_weight=0.1,
-            kl_weight=0.2, ref_logprobs=logprobs * 0.9, **SIZES,
-        )  # fmt: skip
+            logprobs,
+            batch.extras["logprobs"],
+            batch.extras["advantages"],
+            batch.loss_mask,
+            segment_ids=batch.segment_ids,
+            kind=kind,
+            entropy=logprobs**2,
+            entropy_weight=0.1,
+            kl_weight=0.2,
+            ref_logprobs=logprobs * 0.9,
+            **SIZES,
+        )
         return loss.sum(), sums
 
     (loss, sums), gradient = jax.value_and_grad(total, has_aux=True)(jnp.asarray(moved), packed)

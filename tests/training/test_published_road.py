@@ -59,17 +59,27 @@ def road(tmp_path_factory):
             slots=4, prompt_tokens=(700,), insert_tokens=(64,), prompt_images=(1, 16), decode_steps=8
         ),
         data=DataSection(
-            root=str(home / "data"), traces=("cold_start",), reflect_traces=("rrs",), questions=("rl",),
-            benchmarks=("maze", "vsi_bench"), frames=4,
+            root=str(home / "data"),
+            traces=("cold_start",),
+            reflect_traces=("rrs",),
+            questions=("rl",),
+            benchmarks=("maze", "vsi_bench"),
+            frames=4,
         ),
         cold_start=ColdStartSection(epochs=4.0, batch=8, optimizer=ADAM),
         reflect=ReflectSection(epochs=8.0, batch=8, optimizer=ADAM, sampling=SAMPLING),
         rl=RLSection(
-            epochs=1.0, prompts=1, group=2, updates=1, micro_batch=8, optimizer=ADAM, sampling=SAMPLING,
+            epochs=1.0,
+            prompts=1,
+            group=2,
+            updates=1,
+            micro_batch=8,
+            optimizer=ADAM,
+            sampling=SAMPLING,
             old_logprobs="trained",
         ),
         eval=EvalSection(sampling=SAMPLING),
-    )  # fmt: skip
+    )
     return job, home / "run", train(job, home / "run")
 
 
@@ -80,8 +90,10 @@ def context_of(road) -> Context:
 
 def test_every_stage_ran_as_long_as_its_data_says(road):
     _, workdir, summary = road
-    steps = {name: json.loads((workdir / name / "steps.json").read_text())["steps"] for name in
-             ("cold_start", "reflect", "rl")}  # fmt: skip
+    steps = {
+        name: json.loads((workdir / name / "steps.json").read_text())["steps"]
+        for name in ("cold_start", "reflect", "rl")
+    }
     assert steps == {"cold_start": 2, "reflect": 1, "rl": 3}  # 4 x 3 rows by 8, 8 x 1 by 8, 3 questions
     model = summary["benchmarks"]["rl"]["maze"]["model"]
     digest = folder_digest(workdir.parent / "data" / "maze")
@@ -109,8 +121,9 @@ def test_coordinates_follow_the_resized_pictures_in_training(road):
     """84 x 56 pixels become 56 x 28 or so; boxes and lines keep their place in the picture."""
     context = context_of(road)
     found = {}
-    for example, stored in zip(recorded_source(context), StoredRows([Path(road[0].data.root) / "cold_start"]),
-                               strict=True):  # fmt: skip
+    for example, stored in zip(
+        recorded_source(context), StoredRows([Path(road[0].data.root) / "cold_start"]), strict=True
+    ):
         width, height = example.images[0].size
         assert (width, height) != (84, 56) and f"{width} x {height}" in context.tokenizer.decode(example.ids)
         said = context.tokenizer.decode(example.ids[example.loss_mask])

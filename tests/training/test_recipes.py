@@ -90,16 +90,20 @@ def test_steps_lower_at_full_size(name):
     section = job.rl if name.startswith("rl") else job.cold_start
     mesh = make_mesh(MeshSection(data=1, fsdp=-1, model=job.mesh.model))
     config = preset(
-        job.model.preset, dtype=job.model.dtype, remat=job.model.remat, attention="splash_interpret",
+        job.model.preset,
+        dtype=job.model.dtype,
+        remat=job.model.remat,
+        attention="splash_interpret",
         context_parallel=True,
-    )  # fmt: skip
+    )
     graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
     optimizer = make_optimizer(section.optimizer, 100)
     state = jax.eval_shape(lambda p: new_state(p, optimizer, section.optimizer), params)
     state = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        state, state_shardings(state, mesh),
-    )  # fmt: skip
+        state,
+        state_shardings(state, mesh),
+    )
     rows, tokens = mesh.shape["fsdp"], job.buckets.tokens[0]
 
     def spec(x, axis=0):

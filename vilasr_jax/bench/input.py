@@ -49,9 +49,15 @@ def _data(context: Context, workers: int) -> Iterator[Batch]:
     sources, weights = trace_sources(context)
     job = context.job
     return batches(
-        sources, weights, seed=job.seed + 1, batch=job.cold_start.batch, buckets=context.buckets,
-        packing=context.packing, lookahead=job.packing.lookahead, workers=workers,
-    )  # fmt: skip
+        sources,
+        weights,
+        seed=job.seed + 1,
+        batch=job.cold_start.batch,
+        buckets=context.buckets,
+        packing=context.packing,
+        lookahead=job.packing.lookahead,
+        workers=workers,
+    )
 
 
 def _made(data: Iterator[Batch], rows: int) -> float:

@@ -96,9 +96,7 @@ def more_sft(job: JobConfig, home: Path) -> Path:
             params = load_stage(context, "cold_start")
             section = job.cold_start
             data = context.batches([trace_source(context)], [1], seed=job.seed + 3, batch=section.batch)
-            params = train_sft(
-                context, stage, params, data, section.optimizer, progress, loss=section.loss
-            )
+            params = train_sft(context, stage, params, data, section.optimizer, progress, loss=section.loss)
         _evaluate(context, params, folder, "more_sft", progress)
     return folder
 

@@ -189,9 +189,15 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
         temperature=0.0, max_turn_tokens=load.longest, max_tokens=_round(prompt + turn * load.turns)
     )
     return kind(
-        subject.config, subject.graphdef, subject.tokenizer, ruled_out(subject), section, sampling,
-        ((load.side // 14) ** 2,), make_mesh(MeshSection()),
-    )  # fmt: skip
+        subject.config,
+        subject.graphdef,
+        subject.tokenizer,
+        ruled_out(subject),
+        section,
+        sampling,
+        ((load.side // 14) ** 2,),
+        make_mesh(MeshSection()),
+    )
 
 
 def _round(tokens: int) -> int:

@@ -40,9 +40,7 @@ def bench_soft(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str,
                 job,
                 seed=seed,
                 stages=("cold_start",),
-                soft_drawing=dataclasses.replace(
-                    job.soft_drawing, weight=weight if name == "soft" else 0.0
-                ),
+                soft_drawing=dataclasses.replace(job.soft_drawing, weight=weight if name == "soft" else 0.0),
             )
             home = workdir / f"seed_{seed}" / name
             if folders["plain"] and name == "soft":

@@ -151,9 +151,11 @@ def convert_to_hf(
         pieces = {names[t.key]: _pieces([t], saved[t.path][1]) for t in tensors}
         with contextlib.closing(_one_ahead(_Reader(arrays), itertools.chain(*pieces.values()))) as values:
             write_safetensors(
-                folder, specs, lambda name: itertools.islice(values, len(pieces[name])),
+                folder,
+                specs,
+                lambda name: itertools.islice(values, len(pieces[name])),
                 max_shard_bytes=max_shard_bytes,
-            )  # fmt: skip
+            )
     return config
 
 

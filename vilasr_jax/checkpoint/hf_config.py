@@ -78,8 +78,12 @@ def config_to_hf(config: ModelConfig, *, layout: str = "flat", dtype: str | None
 def generation_config(config: ModelConfig) -> dict[str, Any]:
     """generation_config.json: greedy unless asked otherwise, stopping at `<|im_end|>` and the end of text."""
     stops = sorted({config.eos_token_id, config.bos_token_id}, reverse=True)
-    return {"bos_token_id": config.bos_token_id, "pad_token_id": config.bos_token_id, "eos_token_id": stops,
-            "do_sample": False}  # fmt: skip
+    return {
+        "bos_token_id": config.bos_token_id,
+        "pad_token_id": config.bos_token_id,
+        "eos_token_id": stops,
+        "do_sample": False,
+    }
 
 
 def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -> dict[str, Any]:

@@ -107,8 +107,10 @@ def _common_dtype(src, said: Mapping[str, Any], stored: Mapping[str, StoredTenso
     chosen = named if named in values else max(sorted(values), key=values.get)
     logging.warning(
         "%s: tensors of mixed dtypes (%s) are read as %s; param_dtype chooses another",
-        src, ", ".join(sorted(values)), chosen,
-    )  # fmt: skip
+        src,
+        ", ".join(sorted(values)),
+        chosen,
+    )
     return chosen
 
 

@@ -27,11 +27,7 @@ INDEX = "model.safetensors.index.json"
 OTHERS = ("adapter_", "consolidated.")  # files that hold no part of the model, or all of it again
 MAX_SHARD_BYTES = 5_000_000_000
 
-DTYPES = {
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F16": np.dtype(np.float16),
-    "F32": np.dtype(np.float32),
-}
+DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 # Without its sign, the bits of a finite number are below those of infinity.
 _FINITE = {"BF16": (np.uint16, 0xFEFF), "F16": (np.uint16, 0xF7FF), "F32": (np.uint32, 0xFEFFFFFF)}

@@ -87,9 +87,11 @@ class Canvas:
             self.draw.rectangle(outer, outline=ink(color), width=width + 2 * rim)
         self.draw.rectangle((left, top, right, bottom), outline=color, width=width)
         seen = (
-            max(left - rim, 0), max(top - rim, 0),
-            min(right + 1 + rim, self.width), min(bottom + 1 + rim, self.height),
-        )  # fmt: skip
+            max(left - rim, 0),
+            max(top - rim, 0),
+            min(right + 1 + rim, self.width),
+            min(bottom + 1 + rim, self.height),
+        )
         self._note(label, lambda size: box_spots(seen, size, width + rim))
 
     def line(self, x1: float, y1: float, x2: float, y2: float, label: str, newest: bool) -> None:

@@ -13,9 +13,7 @@ from vilasr_jax.drawing.tools import TOOLS
 LOOKS: dict[str, type[Canvas]] = {"clear": Canvas, "published": PublishedCanvas}
 
 
-def render(
-    base: Image.Image, calls: Iterable[Call], style: Style, newest: Call | None = None
-) -> Image.Image:
+def render(base: Image.Image, calls: Iterable[Call], style: Style, newest: Call | None = None) -> Image.Image:
     """A drawn copy of `base` (RGB). Later calls lie on top; `newest` is the last one by default."""
     calls = list(calls)
     newest = calls[-1] if calls and newest is None else newest

@@ -57,15 +57,27 @@ STYLES: dict[str, Style] = {
     for style in (
         Style("published", look="published", box_width=4, line_width=4, dots=4, label_size=10),
         Style(
-            "clear", reference=448, least_scale=0.55, line_width=4, box_width=3, rim=1, label_size=15,
-            arrow=16, dots=5,
+            "clear",
+            reference=448,
+            least_scale=0.55,
+            line_width=4,
+            box_width=3,
+            rim=1,
+            label_size=15,
+            arrow=16,
+            dots=5,
         ),
         Style(
-            "maze", palette=((40, 110, 255),), line_width=4, line_gap=8, labels=False, newest_ring=12,
+            "maze",
+            palette=((40, 110, 255),),
+            line_width=4,
+            line_gap=8,
+            labels=False,
+            newest_ring=12,
             ring_color=(255, 0, 200),
         ),
     )
-}  # fmt: skip
+}
 
 
 def get_style(style: str | Style, **changes) -> Style:

@@ -14,9 +14,7 @@ from vilasr_jax.evaluation.intervals import mean_interval
 from vilasr_jax.rollout import Trajectory
 
 
-def score_all(
-    trajectories: Sequence[Trajectory], reward: Callable[[Trajectory], dict[str, float]]
-) -> None:
+def score_all(trajectories: Sequence[Trajectory], reward: Callable[[Trajectory], dict[str, float]]) -> None:
     """Fills in every trajectory's reward parts."""
     for trajectory in trajectories:
         trajectory.reward = reward(trajectory)

@@ -26,9 +26,7 @@ def print_scores(run: ScoredRun, console: Console | None = None) -> None:
         table.add_row(name, f"{100 * mean.mean:.1f}", interval, f"{mean.n:,}")
     console.print(table)
     lenient = 100 * run.lenient_table.overall.mean
-    console.print(
-        f"read leniently (a bracket before a letter, a unit after a number): {lenient:.1f}"
-    )
+    console.print(f"read leniently (a bracket before a letter, a unit after a number): {lenient:.1f}")
     scores = run.to_dict()
     if "pass_at_k" in scores:
         passed = ", ".join(f"pass@{k} {100 * value:.1f}" for k, value in scores["pass_at_k"].items())
@@ -52,8 +50,10 @@ def print_comparison(comparison: Mapping[str, Any], console: Console | None = No
     """Several runs: a column each, and for each after the first its difference with interval and p value."""
     console = console or Console()
     labels = comparison["runs"]
-    table = Table(title=f"{comparison['benchmark'] or 'plain means'}, {comparison['n']:,} common questions",
-                  title_justify="left")  # fmt: skip
+    table = Table(
+        title=f"{comparison['benchmark'] or 'plain means'}, {comparison['n']:,} common questions",
+        title_justify="left",
+    )
     table.add_column("Type")
     table.add_column("n", justify="right")
     for number, label in enumerate(labels):

@@ -41,13 +41,27 @@ CHIPS = {
 
 # Slices as Google Cloud names them (it counts cores of v5p, two a chip).
 _CLOUD_NAMES = {
-    "v5e-4": "v5e:2x2", "v5e-8": "v5e:2x4", "v5e-16": "v5e:4x4", "v5e-32": "v5e:4x8", "v5e-64": "v5e:8x8",
-    "v5e-128": "v5e:8x16", "v5e-256": "v5e:16x16",
-    "v6e-4": "v6e:2x2", "v6e-8": "v6e:2x4", "v6e-16": "v6e:4x4", "v6e-32": "v6e:4x8", "v6e-64": "v6e:8x8",
-    "v6e-128": "v6e:8x16", "v6e-256": "v6e:16x16",
-    "v5p-8": "v5p:2x2x1", "v5p-16": "v5p:2x2x2", "v5p-32": "v5p:2x2x4", "v5p-64": "v5p:2x4x4",
-    "v5p-128": "v5p:4x4x4", "v5p-256": "v5p:4x4x8",
-}  # fmt: skip
+    "v5e-4": "v5e:2x2",
+    "v5e-8": "v5e:2x4",
+    "v5e-16": "v5e:4x4",
+    "v5e-32": "v5e:4x8",
+    "v5e-64": "v5e:8x8",
+    "v5e-128": "v5e:8x16",
+    "v5e-256": "v5e:16x16",
+    "v6e-4": "v6e:2x2",
+    "v6e-8": "v6e:2x4",
+    "v6e-16": "v6e:4x4",
+    "v6e-32": "v6e:4x8",
+    "v6e-64": "v6e:8x8",
+    "v6e-128": "v6e:8x16",
+    "v6e-256": "v6e:16x16",
+    "v5p-8": "v5p:2x2x1",
+    "v5p-16": "v5p:2x2x2",
+    "v5p-32": "v5p:2x2x4",
+    "v5p-64": "v5p:2x4x4",
+    "v5p-128": "v5p:4x4x4",
+    "v5p-256": "v5p:4x4x8",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +124,12 @@ def compile_devices(topology: Topology) -> list:
       ConfigError: libtpu is not installed, or does not know the topology.
     """
     os.environ.update(
-        TPU_SKIP_MDS_QUERY="1", TPU_ACCELERATOR_TYPE="v5litepod-4", TPU_WORKER_HOSTNAMES="localhost",
-        TPU_WORKER_ID="0", ALLOW_MULTIPLE_LIBTPU_LOAD="1",
-    )  # fmt: skip
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-4",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_WORKER_ID="0",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+    )
     from jax.experimental import topologies
 
     try:

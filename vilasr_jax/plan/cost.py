@@ -12,15 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from vilasr_jax.plan.hlo import (
-    Computation,
-    Instruction,
-    Module,
-    arrays,
-    parse,
-    shape_bytes,
-    trip_count,
-)
+from vilasr_jax.plan.hlo import Computation, Instruction, Module, arrays, parse, shape_bytes, trip_count
 
 # replica_groups=mesh['axis_0'=4,'axis_1'=16], device_ids=([16,4]T(1,0)) {'axis_1'}
 _MESH_GROUPS = r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\)\))?\s*\{([^}]*)\}"

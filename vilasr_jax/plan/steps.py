@@ -61,9 +61,12 @@ def make_mesh(job: JobConfig, devices: list) -> Mesh:
 def model_config(job: JobConfig, layers: int = 0) -> ModelConfig:
     """The job's model, with fewer layers where `layers` says so."""
     fields: dict[str, Any] = dict(
-        dtype=job.model.dtype, param_dtype=job.model.param_dtype, remat=job.model.remat,
-        attention=job.model.attention, context_parallel=job.mesh.context_parallel,
-    )  # fmt: skip
+        dtype=job.model.dtype,
+        param_dtype=job.model.param_dtype,
+        remat=job.model.remat,
+        attention=job.model.attention,
+        context_parallel=job.mesh.context_parallel,
+    )
     if layers:
         fields["num_layers"] = layers
     return preset(job.model.preset, **fields)
@@ -101,14 +104,22 @@ class Steps:
         section = self.job.cold_start if "cold_start" in self.job.stages else self.job.reflect
         optimizer = make_optimizer(section.optimizer, section.steps)
         step = make_sft_step(
-            self.graphdef, optimizer, mesh=self.mesh, accumulate=section.accumulate,
-            spike=section.optimizer.spike, loss=section.loss,
-        )  # fmt: skip
+            self.graphdef,
+            optimizer,
+            mesh=self.mesh,
+            accumulate=section.accumulate,
+            spike=section.optimizer.spike,
+            loss=section.loss,
+        )
         state, batch = self._state(section.optimizer), self._batch(section.batch)
         return Step(
-            "sft", step, (state, batch), ("state", "batch"),
-            self._training_flops(section.batch, section.optimizer), section.batch,
-        )  # fmt: skip
+            "sft",
+            step,
+            (state, batch),
+            ("state", "batch"),
+            self._training_flops(section.batch, section.optimizer),
+            section.batch,
+        )
 
     def _grpo(self) -> tuple[tuple[Callable, ...], Any, Any]:
         section = self.job.rl
@@ -129,9 +140,13 @@ class Steps:
         batch = self._batch(section.micro_batch, extras)
         share = jax.ShapeDtypeStruct((), jnp.float32)
         return Step(
-            "grpo_grad", calls[1], (state, total, batch, share), ("state", "gradient", "batch", "share"),
-            self._training_flops(section.micro_batch, section.optimizer), section.micro_batch,
-        )  # fmt: skip
+            "grpo_grad",
+            calls[1],
+            (state, total, batch, share),
+            ("state", "gradient", "batch", "share"),
+            self._training_flops(section.micro_batch, section.optimizer),
+            section.micro_batch,
+        )
 
     def _grpo_apply(self) -> Step:
         calls, state, total = self._grpo()
@@ -220,9 +235,15 @@ class Steps:
     def _rollout(self) -> tuple[Calls, Any, Any, int]:
         engine, sampling = self.job.engine, self._sampling()
         calls = Calls(
-            self.config, self.graphdef, sampling, self._suppressed(), (0, 1), engine.decode_steps,
-            engine.stop_share, self.mesh,
-        )  # fmt: skip
+            self.config,
+            self.graphdef,
+            sampling,
+            self._suppressed(),
+            (0, 1),
+            engine.decode_steps,
+            engine.stop_share,
+            self.mesh,
+        )
         slots = -(-engine.slots // (engine.lanes * self.shards)) * self.shards
         state = jax.eval_shape(lambda: calls.init_state(slots, sampling.max_tokens))
         state = _laid(state, jax.tree.map(self._rollout_place, state))
@@ -262,10 +283,15 @@ class Steps:
         steps, cached = self.job.engine.decode_steps, self._sampling().max_tokens
         head = output_head(params.rest, self.config)
         return Step(
-            "decode", calls.decode, (params, state, _key()), ("params", "cache", "key"),
-            steps * self.family.decode_flops(self.config, slots, cached), 0, executions=steps,
+            "decode",
+            calls.decode,
+            (params, state, _key()),
+            ("params", "cache", "key"),
+            steps * self.family.decode_flops(self.config, slots, cached),
+            0,
+            executions=steps,
             reads=steps * _local_bytes((params.layers, head, state.cache)),
-        )  # fmt: skip
+        )
 
     def _turn(self, rows: int, tokens: int, images: int) -> NewTurn:
         return NewTurn(

@@ -69,15 +69,19 @@ def print_plan(result: dict[str, Any], price: float = 0.0, console: Console | No
         for tensor in answer.get("largest", [])[:3]:
             console.print(
                 f"{answer['step']}: {tensor['bytes'] / _GIB:.2f} GiB {tensor['shape']} {tensor['name']}",
-                soft_wrap=True, highlight=False, markup=False,
-            )  # fmt: skip
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
         for one in answer.get("collectives", [])[:3]:
             how = "async" if one["asynchronous"] else "sync"
             console.print(
                 f"{answer['step']}: {one['bytes'] / 1e9:.2f} GB {how} {one['kind']} x {one['count']} of "
                 f"{one['tensor']} over {one['group']} chips, {one['op_name']}",
-                soft_wrap=True, highlight=False, markup=False,
-            )  # fmt: skip
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
     console.print(ASSUMPTIONS, soft_wrap=True, highlight=False)
 
 

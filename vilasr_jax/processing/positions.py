@@ -35,6 +35,10 @@ def mrope_positions(
     """
     rule = special.family.positions
     return rule(
-        ids, grids, special,
-        start=start, second_per_grid_ts=second_per_grid_ts, tokens_per_second=tokens_per_second,
-    )  # fmt: skip
+        ids,
+        grids,
+        special,
+        start=start,
+        second_per_grid_ts=second_per_grid_ts,
+        tokens_per_second=tokens_per_second,
+    )

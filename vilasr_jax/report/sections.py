@@ -115,8 +115,7 @@ def benchmark_tables(run: Run) -> str:
         if _is_number(not_asked := scores.get("lines_not_asked")):
             note += f" {not_asked:,} of them could not be asked."
         tables.append(
-            f"<h3>{escape(title)}</h3>{_table(title, BENCHMARK_COLUMNS, rows)}"
-            f'<p class="note">{note}</p>'
+            f'<h3>{escape(title)}</h3>{_table(title, BENCHMARK_COLUMNS, rows)}<p class="note">{note}</p>'
         )
     return (
         '<section aria-labelledby="benchmarks"><h2 id="benchmarks">Published benchmarks</h2>'

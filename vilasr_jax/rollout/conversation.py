@@ -13,14 +13,7 @@ from PIL import Image
 
 from vilasr_jax.drawing import DrawingSession, Reply
 from vilasr_jax.errors import DataError
-from vilasr_jax.processing import (
-    Buckets,
-    Encoded,
-    Tokenizer,
-    encode_conversation,
-    encode_turn,
-    join,
-)
+from vilasr_jax.processing import Buckets, Encoded, Tokenizer, encode_conversation, encode_turn, join
 from vilasr_jax.rollout.batch import Incoming
 from vilasr_jax.rollout.trajectory import Trajectory
 

@@ -92,9 +92,16 @@ class Engine:
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
         self.calls = Calls(
-            config, graphdef, sampling, suppressed, stop_ids, engine.decode_steps, engine.stop_share, mesh,
+            config,
+            graphdef,
+            sampling,
+            suppressed,
+            stop_ids,
+            engine.decode_steps,
+            engine.stop_share,
+            mesh,
             engine.own_sampling,
-        )  # fmt: skip
+        )
         self.shards = self.calls.shards
         self.shard_slots = -(-engine.slots // (engine.lanes * self.shards))  # of one lane
         self.lane_slots = self.shard_slots * self.shards

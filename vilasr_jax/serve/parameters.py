@@ -15,13 +15,29 @@ from typing import Any
 from vilasr_jax.serve.limits import ApiError
 
 READ = (
-    "model", "messages", "options", "n", "temperature", "top_p", "max_tokens", "max_completion_tokens",
-    "seed", "stream", "stream_options",
-)  # fmt: skip
+    "model",
+    "messages",
+    "options",
+    "n",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "seed",
+    "stream",
+    "stream_options",
+)
 NO_MATTER = (
-    "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key",
-    "prompt_cache_retention", "request_id", "parallel_tool_calls",
-)  # fmt: skip
+    "user",
+    "store",
+    "metadata",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "request_id",
+    "parallel_tool_calls",
+)
 # What would change the answer if it were ignored, and the values that ask for nothing (null always does).
 NEUTRAL: dict[str, tuple] = {
     "add_generation_prompt": (True,),

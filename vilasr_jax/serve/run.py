@@ -127,8 +127,11 @@ def samples(checkpoint: Path, model: Model) -> Iterator[dict[str, Any]]:
         if len(row.images) == 1:
             picture = data_url(row.images[0])
             yield {
-                "question": row.question, "options": list(row.options), "answer": row.answer, "image": picture
-            }  # fmt: skip
+                "question": row.question,
+                "options": list(row.options),
+                "answer": row.answer,
+                "image": picture,
+            }
 
 
 def _kept(folder: Path) -> Iterator[dict[str, Any]]:

@@ -182,9 +182,13 @@ class Worker:
 
         def session() -> DrawingSession:
             return DrawingSession(
-                images, ask.question, question_type=kind, options=ask.options, settings=self.settings,
+                images,
+                ask.question,
+                question_type=kind,
+                options=ask.options,
+                settings=self.settings,
                 captions=ask.captions,
-            )  # fmt: skip
+            )
 
         def end(sample: int, trajectory: Any) -> None:
             with self._lock:

@@ -16,16 +16,7 @@ from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES, frame
 from vilasr_jax.tasks.phrases import ERRORS, LETTERS, SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
-from vilasr_jax.tasks.words import (
-    GOOD,
-    NAMED_PIECES,
-    WRONG,
-    Corners,
-    answer_turn,
-    box_turn,
-    line_turn,
-    said,
-)
+from vilasr_jax.tasks.words import GOOD, NAMED_PIECES, WRONG, Corners, answer_turn, box_turn, line_turn, said
 
 # What a perception row asks for, and the answer where there is nothing to draw.
 BOX, EVERYTHING, IN_IMAGE = "Box ", "everything", " in image "
@@ -107,10 +98,25 @@ class AskedFamily(Family):
     data_type: ClassVar[str] = "vqa"
     lines: ClassVar[bool] = False  # whether the expert also draws lines between objects
     phrases = (
-        *Family.phrases, *NAMED_PIECES, *COLORS, *(f" {shape}" for shape in SHAPES),
-        *(f"{letter}. " for letter in LETTERS), BOX, LINES, f"\n{BOX}", f"\n{LINES}", EVERYTHING, IN_IMAGE,
-        TO, NOTHING, "?", "? ", ".", " Letter?", " Number?",
-    )  # fmt: skip
+        *Family.phrases,
+        *NAMED_PIECES,
+        *COLORS,
+        *(f" {shape}" for shape in SHAPES),
+        *(f"{letter}. " for letter in LETTERS),
+        BOX,
+        LINES,
+        f"\n{BOX}",
+        f"\n{LINES}",
+        EVERYTHING,
+        IN_IMAGE,
+        TO,
+        NOTHING,
+        "?",
+        "? ",
+        ".",
+        " Letter?",
+        " Number?",
+    )
 
     def spec(self, section: Any, split: str, **changes: Any) -> SceneSpec:
         spec = super().spec(section, split, **changes)

@@ -21,8 +21,22 @@ NAMED_CLOSE = "]}]\n```"
 ANSWER = ". </think> Action: Answer\n<answer> "
 CLOSE_ANSWER = " </answer>"
 PIECES = (
-    THINK, GOOD, WRONG, LABEL, CLOSE, ANSWER, CLOSE_ANSWER, ", ", "[", " [", ": [", "]", "], ", "]. ", "\n",
-)  # fmt: skip
+    THINK,
+    GOOD,
+    WRONG,
+    LABEL,
+    CLOSE,
+    ANSWER,
+    CLOSE_ANSWER,
+    ", ",
+    "[",
+    " [",
+    ": [",
+    "]",
+    "], ",
+    "]. ",
+    "\n",
+)
 LINE_PIECES = (LINES, START, END)
 BOX_PIECES = (BOXES, BOX, NEXT)
 NAMED_PIECES = (NAMED_LINES, NAMED_BOXES, INDEX, NAMED_NEXT, NAMED_CLOSE)

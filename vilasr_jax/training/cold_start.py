@@ -34,11 +34,15 @@ def trace_source(context: Context) -> Sequence[Encoded]:
 
         return _in_turn(
             MadeTraces(
-                MadeRows(section.made, family.name, "train"), context.settings, context.tokenizer, each,
-                section.slip_share, section.format,
+                MadeRows(section.made, family.name, "train"),
+                context.settings,
+                context.tokenizer,
+                each,
+                section.slip_share,
+                section.format,
             )
             for family in context.families
-        )  # fmt: skip
+        )
     return _in_turn(
         TraceSource(
             family,

@@ -53,12 +53,7 @@ from vilasr_jax.processing import (
     train_tiny_tokenizer,
 )
 from vilasr_jax.rewards import RewardSettings, score
-from vilasr_jax.rollout import (
-    Engine,
-    Request,
-    Trajectory,
-    suppressed_tokens,
-)
+from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
 from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
 from vilasr_jax.tasks.pipeline import batches
@@ -297,8 +292,10 @@ class Context:
             return check_fits(example, self.packing, what)
         pictures = picture_sizes(example)
         for axis, length in (
-            ("tokens", len(example.ids)), ("images", len(pictures)), ("patches", max(pictures, default=0))
-        ):  # fmt: skip
+            ("tokens", len(example.ids)),
+            ("images", len(pictures)),
+            ("patches", max(pictures, default=0)),
+        ):
             try:
                 self.buckets.fit(axis, length)
             except DataError as error:
@@ -315,9 +312,16 @@ class Context:
             check_some(source, self.check_example)
         fitting = [Fitting(source, self.check_example) for source in sources]
         return batches(
-            fitting, weights, seed=seed, batch=batch, buckets=self.buckets, packing=self.packing,
-            lookahead=self.job.packing.lookahead, share=self.host, gather=gather,
-        )  # fmt: skip
+            fitting,
+            weights,
+            seed=seed,
+            batch=batch,
+            buckets=self.buckets,
+            packing=self.packing,
+            lookahead=self.job.packing.lookahead,
+            share=self.host,
+            gather=gather,
+        )
 
     def sample(
         self,
@@ -390,8 +394,10 @@ class Context:
     REFLECT_SEEDS = 1 << 30
     # Where the questions of a stage come from: the key of `config.data`, or the tasks' split and first seed.
     ASKED: ClassVar = {
-        "rl": ("rl", RL_SEEDS), "reflect": ("rl", REFLECT_SEEDS), "synthesis": ("train", REFLECT_SEEDS),
-    }  # fmt: skip
+        "rl": ("rl", RL_SEEDS),
+        "reflect": ("rl", REFLECT_SEEDS),
+        "synthesis": ("train", REFLECT_SEEDS),
+    }
 
     def rows(self, split: str, count: int, *, first: int = 0) -> list[Row]:
         """`count` different rows of a split, the families in turn, each from seed `first` on."""
@@ -510,9 +516,7 @@ class Context:
             "truth": family.truth(row) if family else [],
             "source": None if row.source is None else list(row.source),
         }
-        settings = drawing_settings(
-            self.job, row.data_type, self.prompts, self.model_family.coordinates
-        )
+        settings = drawing_settings(self.job, row.data_type, self.prompts, self.model_family.coordinates)
         settings = dataclasses.replace(settings, stop_on_repeat=stop_on_repeat)
         return Request(plain, lambda: row.session(settings), seed, samples)
 

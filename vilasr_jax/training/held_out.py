@@ -170,9 +170,7 @@ def _answer(
         requests = [
             request
             for row, seed in zip(asked, seeds, strict=True)
-            for request in context.requests(
-                [row], samples=samples, seed=seed, stop_on_repeat=stop_on_repeat
-            )
+            for request in context.requests([row], samples=samples, seed=seed, stop_on_repeat=stop_on_repeat)
         ]
         answered = iter(
             context.generate(

@@ -96,9 +96,7 @@ def check_rule(rule: str, key: str) -> None:
         raise ConfigError(f"{key}={rule!r}: choose one of {', '.join(RULES)}")
 
 
-def _cells(
-    trajectory: Trajectory,
-) -> tuple[tuple[float, float], tuple[float, float], int] | None:
+def _cells(trajectory: Trajectory) -> tuple[tuple[float, float], tuple[float, float], int] | None:
     """A maze's corner, cell size and cells a side, in pixels; None for a row that is no maze.
 
     Our mazes fill the picture. The published ones are Matplotlib figures, whose margins are shares of it.

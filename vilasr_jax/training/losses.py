@@ -21,10 +21,7 @@ GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tok
 
 
 def map_head(
-    model: Model,
-    batch: Batch,
-    figures: Callable[[jax.Array, jax.Array], Any],
-    chunk: int | None = None,
+    model: Model, batch: Batch, figures: Callable[[jax.Array, jax.Array], Any], chunk: int | None = None
 ) -> Any:
     """Figures of every token's predicted distribution.
 

@@ -95,9 +95,16 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
     sources = [context.marked(source) for source in sources]
     data = context.batches(sources, weights, seed=job.seed + 2, batch=section.batch)
     return train_sft(
-        context, stage, params, data, section.optimizer, progress,
-        soft=context.soft_drawing, accumulate=section.accumulate, loss=section.loss,
-    )  # fmt: skip
+        context,
+        stage,
+        params,
+        data,
+        section.optimizer,
+        progress,
+        soft=context.soft_drawing,
+        accumulate=section.accumulate,
+        loss=section.loss,
+    )
 
 
 def _sampled_source(context: Context, params: Any, progress: Progress) -> MappedSource:

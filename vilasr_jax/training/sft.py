@@ -29,9 +29,13 @@ LOG_EVERY = 10
 
 
 def resume_state(
-    context: Context, stage: Stage, params: Any, transform: optax.GradientTransformation,
-    section: OptimizerSection, **more: Any,
-) -> tuple[int, TrainState, dict[str, Any]]:  # fmt: skip
+    context: Context,
+    stage: Stage,
+    params: Any,
+    transform: optax.GradientTransformation,
+    section: OptimizerSection,
+    **more: Any,
+) -> tuple[int, TrainState, dict[str, Any]]:
     """Returns (steps done, state, items): a fresh state around `params`, or what the stage saved last.
 
     The stage takes `params` over: the first step donates them, and where it goes on from a checkpoint they

@@ -113,9 +113,12 @@ class SoftDrawing:
         """
         t = len(example.ids)
         extras = {
-            "annotation": np.zeros(t, np.int32), "corner": np.zeros(t, np.int32),
-            "scale": np.zeros(t, np.float32), "target": np.zeros(t, np.float32), "digit": np.zeros(t, bool),
-        }  # fmt: skip
+            "annotation": np.zeros(t, np.int32),
+            "corner": np.zeros(t, np.int32),
+            "scale": np.zeros(t, np.float32),
+            "target": np.zeros(t, np.float32),
+            "digit": np.zeros(t, bool),
+        }
         sizes = [image.size for image in example.images]
         for first, last in _turns(example.loss_mask):
             pieces = [self.numbers.pieces[i] for i in example.ids[first:last]]

@@ -18,15 +18,7 @@ Pair = tuple[Any, Any]  # a sum and the count it is over: means of unequal parts
 JSON_ITEMS = ("data_iter", "recovery")
 SAMPLING, UPDATING = "sampling_seconds", "update_seconds"  # of a step that does both
 # Figures that differ from run to run.
-TIMED = (
-    "time",
-    "cpu_seconds",
-    "tokens_per_second",
-    "mfu",
-    SAMPLING,
-    UPDATING,
-    "sampled_tokens_per_second",
-)
+TIMED = ("time", "cpu_seconds", "tokens_per_second", "mfu", SAMPLING, UPDATING, "sampled_tokens_per_second")
 
 
 class Stage:

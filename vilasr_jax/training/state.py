@@ -117,10 +117,7 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
 
 
 def init_state(
-    params: Any,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    section: OptimizerSection,
+    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, section: OptimizerSection
 ) -> TrainState:
     """`new_state` laid out on `mesh`.
 

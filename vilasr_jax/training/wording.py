@@ -132,5 +132,8 @@ def warn_other_wording(prompts: PromptSet, folders: list[str]) -> None:
             logging.warning(
                 "%s was recorded with another prompt (%s) than this run asks with (%s): the model would be "
                 "trained on one wording and asked in another; config.drawing.prompt=%s takes theirs",
-                folder, theirs.name, prompts.name, folder,
-            )  # fmt: skip
+                folder,
+                theirs.name,
+                prompts.name,
+                folder,
+            )

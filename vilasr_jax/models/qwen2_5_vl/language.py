@@ -30,9 +30,14 @@ class DecoderLayer(nnx.Module):
         self.o_proj = Linear(config.num_heads * h, d, config, bias=False, rngs=rngs, layers=n)
         self.post_attention_layernorm = RMSNorm(d, config, eps=config.rms_norm_eps, layers=n)
         self.mlp = SwiGLU(
-            d, config.intermediate_size, config, bias=False, act_rf=layout("training").mlp_act_rf, rngs=rngs,
+            d,
+            config.intermediate_size,
+            config,
+            bias=False,
+            act_rf=layout("training").mlp_act_rf,
+            rngs=rngs,
             layers=n,
-        )  # fmt: skip
+        )
         self.heads = Heads(h, config.attention)
         self.act_btd = layout("training").act_btd
 
@@ -80,9 +85,13 @@ class LanguageModel(nnx.Module):
         c, rope = self.config, self._rope(positions)
         attend = partial(attend, segment_ids=segment_ids, backend=c.attention)
         return scan_layers(
-            layers, lambda layer, x, _: layer(x, rope, attend), x,
-            remat=c.remat, unroll=min(c.scan_unroll, c.num_layers), gather=gather,
-        )  # fmt: skip
+            layers,
+            lambda layer, x, _: layer(x, rope, attend),
+            x,
+            remat=c.remat,
+            unroll=min(c.scan_unroll, c.num_layers),
+            gather=gather,
+        )
 
     def apply_layers(self, x, positions, attend: Callable):
         """The layers one after another; see `Qwen2_5_VL.apply_layers`."""

@@ -72,9 +72,11 @@ class Qwen2_5_VL(nnx.Module):
         else:
             head = self.lm_head.kernel[...]
         return jnp.dot(
-            hidden.astype(dtype), head.astype(dtype),
-            precision=matmul_precision(dtype), preferred_element_type=jnp.float32,
-        )  # fmt: skip
+            hidden.astype(dtype),
+            head.astype(dtype),
+            precision=matmul_precision(dtype),
+            preferred_element_type=jnp.float32,
+        )
 
     def __call__(self, tokens, positions, segment_ids, image_index=None, vision=None) -> jax.Array:
         """Hidden states [b, t, d] of whole sequences, for training.

@@ -61,9 +61,11 @@ def rotate(x, rope, *, by_matrix: bool = False):
     cos, sin = (a[:, :, None, :] for a in rope)
     if by_matrix:
         swapped = jnp.dot(
-            x, _swap(x.shape[-1]).astype(x.dtype), precision=jax.lax.Precision.HIGHEST,
+            x,
+            _swap(x.shape[-1]).astype(x.dtype),
+            precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        )
         cos, sin = (jnp.concatenate([a, a], axis=-1) for a in (cos, sin))
         return (x.astype(jnp.float32) * cos + swapped * sin).astype(x.dtype)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -27,9 +27,14 @@ class VisionBlock(nnx.Module):
         self.proj = Linear(v.hidden_size, v.hidden_size, config, bias=True, rngs=rngs, layers=n)
         self.norm2 = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
         self.mlp = SwiGLU(
-            v.hidden_size, v.intermediate_size, config, bias=True, act_rf=layout("training").act_rpd,
-            rngs=rngs, layers=n,
-        )  # fmt: skip
+            v.hidden_size,
+            v.intermediate_size,
+            config,
+            bias=True,
+            act_rf=layout("training").act_rpd,
+            rngs=rngs,
+            layers=n,
+        )
         self.heads = Heads(v.head_dim, config.attention, fill=True)
 
     def __call__(self, x, rope, attend):
@@ -94,8 +99,10 @@ class VisionTower(nnx.Module):
                 full,
                 partial(self_attention, segment_ids=image_ids, causal=False),
                 partial(banded_attention, segment_ids=window_ids, longest=longest),
-                q, k, v,
-            )  # fmt: skip
+                q,
+                k,
+                v,
+            )
 
         graphdef, weights = nnx.split(self.blocks)
 
@@ -105,9 +112,14 @@ class VisionTower(nnx.Module):
                 return constrain(block(x, (cos, sin), partial(attend, full, **ids)), act_rpd)
 
             return scan_layers(
-                nnx.merge(graphdef, weights), apply, x, is_full, remat=self.config.remat,
-                unroll=min(self.config.scan_unroll, config.depth), gather=gather,
-            )  # fmt: skip
+                nnx.merge(graphdef, weights),
+                apply,
+                x,
+                is_full,
+                remat=self.config.remat,
+                unroll=min(self.config.scan_unroll, config.depth),
+                gather=gather,
+            )
 
         arrays = (x, *rope, image_ids, window_ids)
         if devices(self.config) == 1:

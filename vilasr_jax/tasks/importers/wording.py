@@ -14,14 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vilasr_jax.drawing.prompts import (
-    PROMPTS,
-    PromptSet,
-    before_text,
-    index_text,
-    question_text,
-    system_text,
-)
+from vilasr_jax.drawing.prompts import PROMPTS, PromptSet, before_text, index_text, question_text, system_text
 from vilasr_jax.drawing.sizes import Frame, stated_sizes
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import DataError
@@ -107,9 +100,18 @@ def _record(row: StoredRow) -> _Record | None:
     video = bool(_VIDEO.search(system + users[0]))
     (before, captions, opening), *later = parts
     return _Record(
-        (system, users[0], tuple(users[1:])), tuple(frames), given, row.data_type, video,
-        _sized(_counted(system, given), frames[0]), before, captions, opening, tuple(later), len(later) - 1,
-    )  # fmt: skip
+        (system, users[0], tuple(users[1:])),
+        tuple(frames),
+        given,
+        row.data_type,
+        video,
+        _sized(_counted(system, given), frames[0]),
+        before,
+        captions,
+        opening,
+        tuple(later),
+        len(later) - 1,
+    )
 
 
 def _braces(text: str) -> str:

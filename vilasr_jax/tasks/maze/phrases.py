@@ -15,10 +15,20 @@ from vilasr_jax.tasks.replay import replay
 from vilasr_jax.tasks.words import LINE_PIECES
 
 PHRASES = (
-    *LINE_PIECES, traces.OPEN, traces.WALL, traces.ENDS_AT, generate.ASK_MOVES, generate.ASK_END,
-    perception.MARKS, perception.RING, perception.RING_MOVES, perception.CELL_MOVES, "start", "none",
+    *LINE_PIECES,
+    traces.OPEN,
+    traces.WALL,
+    traces.ENDS_AT,
+    generate.ASK_MOVES,
+    generate.ASK_END,
+    perception.MARKS,
+    perception.RING,
+    perception.RING_MOVES,
+    perception.CELL_MOVES,
+    "start",
+    "none",
     *(f" {step}" for step in STEPS),
-)  # fmt: skip
+)
 
 
 def template_phrases(settings: DrawingSettings = SHORT) -> list[str]:

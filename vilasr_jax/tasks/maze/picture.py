@@ -10,9 +10,7 @@ from vilasr_jax.tasks.maze.maze import Maze
 from vilasr_jax.tasks.maze.spec import Look
 
 
-def draw_maze(
-    maze: Maze, cell: int, look: Look, goal: tuple[int, int] | None = None
-) -> Image.Image:
+def draw_maze(maze: Maze, cell: int, look: Look, goal: tuple[int, int] | None = None) -> Image.Image:
     """The RGB picture, `grid * cell` pixels square; `goal` is the cell of a red diamond."""
     side = maze.grid * cell
     image = Image.new("RGB", (side, side), look.background)

@@ -9,6 +9,7 @@ Color = tuple[int, int, int]
 
 KINDS = ("end", "route")
 
+
 @dataclass(frozen=True)
 class Look:
     """Colours and widths (pixels) of a maze picture."""
@@ -27,10 +28,12 @@ LOOKS: dict[str, Look] = {
     "blueprint": Look(background=(225, 235, 250), wall=(30, 60, 140)),
     "sand": Look(background=(248, 236, 205), wall=(120, 70, 20), start=(20, 130, 90)),
     "night": Look(
-        background=(30, 32, 40), wall=(235, 235, 225), start=(60, 210, 110),
+        background=(30, 32, 40),
+        wall=(235, 235, 225),
+        start=(60, 210, 110),
         letters=((255, 110, 110), (255, 190, 80), (200, 140, 255), (90, 220, 230)),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,7 @@ from PIL import Image
 from vilasr_jax.tasks.asked import AskedFamily, Scene, SceneSpec
 from vilasr_jax.tasks.multiview.picture import draw_room
 from vilasr_jax.tasks.multiview.questions import MOVES, PHRASES, Views, ask
-from vilasr_jax.tasks.multiview.room import (
-    LEVELS,
-    Camera,
-    Level,
-    make_camera,
-    make_solids,
-)
+from vilasr_jax.tasks.multiview.room import LEVELS, Camera, Level, make_camera, make_solids
 from vilasr_jax.tasks.objects import LOOKS
 
 WIDER = 0.8  # of the focal length, where the camera moves and must still see everything

@@ -27,9 +27,25 @@ CLOSEST = "Which is closest in the room to "
 DISTANCE, AND = "How many metres are between the middles of ", " and "
 UNIT = "? The floor's squares are 1 metre."
 PHRASES = (
-    f"\n{SAME}", f"\n{STAND}", FACE, WHERE, f"\n{CAMERA}", f"\n{MOTION}", f"\n{CLOSEST}", f"\n{DISTANCE}",
-    AND, UNIT, "the ", *SIDES, *MOVES, " cube", " cylinder", " cone", " ball", " images",
-)  # fmt: skip
+    f"\n{SAME}",
+    f"\n{STAND}",
+    FACE,
+    WHERE,
+    f"\n{CAMERA}",
+    f"\n{MOTION}",
+    f"\n{CLOSEST}",
+    f"\n{DISTANCE}",
+    AND,
+    UNIT,
+    "the ",
+    *SIDES,
+    *MOVES,
+    " cube",
+    " cylinder",
+    " cone",
+    " ball",
+    " images",
+)
 
 
 @dataclass
@@ -127,9 +143,11 @@ def _motion(views: Views, aim: float, rng: random.Random) -> Asked:
     one, two = views.cameras[:2]
     right, up, forward, turn = motion_between(one, two)
     axes = (
-        ("move_right", "move_left", right), ("move_up", "move_down", up),
-        ("move_forward", "move_backward", forward), ("rotate_left", "rotate_right", turn),
-    )  # fmt: skip
+        ("move_right", "move_left", right),
+        ("move_up", "move_down", up),
+        ("move_forward", "move_backward", forward),
+        ("rotate_left", "rotate_right", turn),
+    )
     said = [f"{plus if value > 0 else minus}:{abs(value):g}" for plus, minus, value in axes if value]
     answer = ",".join(said)
     marks = tuple(views.box(view, number) for number in (0, 1) for view in (0, 1))

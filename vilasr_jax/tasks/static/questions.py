@@ -19,9 +19,21 @@ COUNT, ARE = "How many are ", "There are "
 LARGEST, SMALLEST = "the largest", "the smallest"
 DISTANCE = "How many pixels are between the centres of "
 PHRASES = (
-    f"\n{RELATION}", SEEN_FROM, f"\n{WHICH_IS}", f"\n{NEAREST}", f"\n{BETWEEN}", AND, f"\n{COUNT}", ARE,
-    LARGEST, SMALLEST, f"\n{DISTANCE}", "the ", *SIDES, *ENDS,
-)  # fmt: skip
+    f"\n{RELATION}",
+    SEEN_FROM,
+    f"\n{WHICH_IS}",
+    f"\n{NEAREST}",
+    f"\n{BETWEEN}",
+    AND,
+    f"\n{COUNT}",
+    ARE,
+    LARGEST,
+    SMALLEST,
+    f"\n{DISTANCE}",
+    "the ",
+    *SIDES,
+    *ENDS,
+)
 
 
 def the(thing: Thing) -> str:

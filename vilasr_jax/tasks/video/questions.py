@@ -17,9 +17,19 @@ GONE = "On which side of the picture must it be in the last frame: "
 SIDES = {"left": "left", "right": "right", "up": "above", "down": "below"}  # of a way out
 BEYOND = "How many pixels beyond the edge must its centre be in the last frame: "
 PHRASES = (
-    f"\n{FIRST}", f"\n{LAST}", f"\n{MOVES}", f"\n{COUNT}", f"\n{TOTAL}", ARE, f"\n{GONE}", f"\n{BEYOND}",
-    *WAYS, "above", "below", " frames",
-)  # fmt: skip
+    f"\n{FIRST}",
+    f"\n{LAST}",
+    f"\n{MOVES}",
+    f"\n{COUNT}",
+    f"\n{TOTAL}",
+    ARE,
+    f"\n{GONE}",
+    f"\n{BEYOND}",
+    *WAYS,
+    "above",
+    "below",
+    " frames",
+)
 
 
 @dataclass(frozen=True)
