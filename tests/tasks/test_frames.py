@@ -135,6 +135,19 @@ def test_a_question_in_pixels_follows_its_picture():
     assert fit_question(texts, [(448, 336)], 784, LARGE) == (texts, [(448, 336)])
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is the height of the object in the image marked by the bounding box [123, 234, 345, 456]?",
+        "What is the height of the chair at (123, 234) in the first image?",
+        "What is the size of the tv in the image: 32 or 55?",
+        "图中最高的建筑有15层,对吗?",
+    ],
+)
+def test_a_question_whose_picture_stays_is_never_refused(question):
+    assert fit_question((question, "1.2"), [(448, 336)], 784, LARGE) == ((question, "1.2"), [(448, 336)])
+
+
 def test_grid_cells_and_normalised_boxes_stay_as_they_are():
     cells = ("Where does it end?", "A. (0, 1)", "B. (4, 3)", "A")
     assert fit_question(cells, [(448, 336)], 784, SMALL)[0] == cells

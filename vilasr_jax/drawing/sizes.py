@@ -38,7 +38,7 @@ _CROSS = re.compile(
 _BEFORE = re.compile(r"\b(?:image|picture|frame|photo|pixels?|px)s?\W{1,3}(?:\w+\W+){0,2}\Z", re.IGNORECASE)
 _AFTER = re.compile(r"\W{0,3}(?:image|picture|frame|photo)", re.IGNORECASE)
 _SIZE_WORD = re.compile(r"\b(?:width|wide|height|high|tall|size|resolution|dimensions?)\b", re.IGNORECASE)
-_CHINESE = re.compile(r"(?:宽|高|尺寸|分辨率|大小)\D{0,6}\d{2,5}(?:\s?像素)?")
+_CHINESE = re.compile(r"(?:宽|高|尺寸|分辨率|大小)(?:\D{0,6}\d{2,5}\s?像素|度?\s?[:：为]\s?\d{2,5})")
 PICTURE = re.compile(r"\b(?:image|picture|frame|photo)s?\b", re.IGNORECASE)
 
 

@@ -208,6 +208,7 @@ class Context:
 
     @cached_property
     def _abstract(self) -> tuple[nnx.GraphDef, Any]:
+        _ = self.model_config  # outside of the trace: hosts wait for one another before they read a tokenizer
         return nnx.split(nnx.eval_shape(self._new_model))
 
     def _new_model(self) -> Model:
