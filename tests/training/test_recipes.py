@@ -109,7 +109,9 @@ def test_steps_lower_at_full_size(name):
     def spec(x, axis=0):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_axis(mesh, axis))
 
-    extras = {"logprobs": np.float32, "advantages": np.float32} if name.startswith("rl") else {}
+    extras = {}
+    if name.startswith("rl"):
+        extras = {"logprobs": np.float32, "advantages": np.float32, "old_logprobs": np.float32}
     host = jax.eval_shape(lambda: jax.tree.map(np.asarray, empty_batch(rows, tokens, 2, 1024, extras)))
     batch = jax.tree.map(spec, host)._replace(positions=spec(host.positions, 1))
     if name.startswith("rl"):
