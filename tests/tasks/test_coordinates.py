@@ -204,6 +204,12 @@ def test_coordinates_that_are_no_pixels_of_their_image_are_refused(place, says):
     check_places(text.replace('"index": 1', '"index": 9'), [(224, 168)])
 
 
+@pytest.mark.parametrize("said", ["图像大小为448。", "图像宽448，高336。", "图像尺寸448×336。"])
+def test_a_size_stated_in_chinese_before_a_question_refuses_it(said):
+    with pytest.raises(DataError, match="in a way that can't be read"):
+        fit_question((said + "这是什么？", "left"), [(448, 336)], 784, LARGE)
+
+
 def test_sizes_in_chinese_are_not_passed_over():
     assert unread_size("图像宽448像素，高336像素") == "宽448像素"
     assert not unread_size("图中有几把椅子？")

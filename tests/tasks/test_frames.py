@@ -144,7 +144,7 @@ def test_a_question_in_pixels_follows_its_picture():
         "图中最高的建筑有15层,对吗?",
     ],
 )
-def test_a_question_whose_picture_stays_is_never_refused(question):
+def test_what_is_asked_of_a_picture_that_stays_is_not_refused(question):
     assert fit_question((question, "1.2"), [(448, 336)], 784, LARGE) == ((question, "1.2"), [(448, 336)])
 
 

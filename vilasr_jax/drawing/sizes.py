@@ -38,7 +38,10 @@ _CROSS = re.compile(
 _BEFORE = re.compile(r"\b(?:image|picture|frame|photo|pixels?|px)s?\W{1,3}(?:\w+\W+){0,2}\Z", re.IGNORECASE)
 _AFTER = re.compile(r"\W{0,3}(?:image|picture|frame|photo)", re.IGNORECASE)
 _SIZE_WORD = re.compile(r"\b(?:width|wide|height|high|tall|size|resolution|dimensions?)\b", re.IGNORECASE)
-_CHINESE = re.compile(r"(?:宽|高|尺寸|分辨率|大小)(?:\D{0,6}\d{2,5}\s?像素|度?\s?[:：为]\s?\d{2,5})")
+_CHINESE = re.compile(
+    r"(?:宽|高|尺寸|分辨率|大小)(?:\D{0,6}\d{2,5}(?:\s?像素|\D{1,6}\d{2,5})|度?\s?[:：为]\s?\d{2,5})"
+)
+_SENTENCES = re.compile(r"(?<=[.!?])\s|\n")
 PICTURE = re.compile(r"\b(?:image|picture|frame|photo)s?\b", re.IGNORECASE)
 
 
@@ -90,7 +93,7 @@ def unread_size(text: str) -> str:
     if chinese := _CHINESE.search(text):
         return chinese[0]
     at = 0
-    for sentence in re.split(r"(?<=[.!?])\s|\n", text):
+    for sentence in _SENTENCES.split(text):
         numbers = [n for n in re.finditer(r"(?<![\w.,])\d{2,5}(?!\w|[.,]\d)", sentence)]
         large = [n for n in numbers if int(n[0]) >= SMALLEST and not UNIT_AFTER.match(sentence, n.end())]
         begins = not text[:at].strip() and not sentence.endswith("?")
@@ -98,3 +101,9 @@ def unread_size(text: str) -> str:
             return " ".join(sentence.split())[:80]
         at += len(sentence) + 1
     return ""
+
+
+def statements(text: str) -> str:
+    """The text without the sentences that end in a question mark."""
+    lines = (part for line in _SENTENCES.split(text) for part in re.split(r"(?<=[。！？])", line))
+    return " ".join(line for line in lines if not line.rstrip().endswith(("?", "？")))

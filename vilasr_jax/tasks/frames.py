@@ -19,7 +19,7 @@ from vilasr_jax.drawing.coordinates import (
     convert_question,
     convert_sizes,
 )
-from vilasr_jax.drawing.sizes import PICTURE, Frame, of_picture, stated_sizes, unread_size
+from vilasr_jax.drawing.sizes import PICTURE, Frame, of_picture, stated_sizes, statements, unread_size
 from vilasr_jax.errors import DataError
 from vilasr_jax.processing import smart_resize
 
@@ -80,8 +80,7 @@ def fit_question(
     question, *others = texts
     opening = {"role": "user", "content": IMAGE_MARK * len(stored) + question}
     new = [_read_size(frame, min_pixels, max_pixels) for frame in stored]
-    said = " ".join(part for part in re.split(r"(?<=[.!?？])\s*|\n", question) if part[-1:] not in "?？")
-    if new == list(stored) and not _caption(question) and not unread_size(said):
+    if new == list(stored) and not _caption(question) and not unread_size(statements(question)):
         return tuple(texts), new  # no picture changes, so numbers in what is asked are not wrong
     frames = frames_of([opening], stored)
     new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
