@@ -12,7 +12,7 @@
 #   delete                                                     give the machines back
 # Example:
 #   bash launch/tpu_vm.sh keep --name=sft7b --zone=us-west4-a --type=v5litepod-64 --spot -- \
-#       train --config=configs/sft_7b.py:v5e-64 --workdir=gs://my-bucket/sft7b
+#       train --config=configs/vilasr.py:7b,v5e-64 --workdir=gs://my-bucket/sft7b
 #       --config.model.init_from=gs://my-bucket/Qwen2.5-VL-7B-Instruct --config.data.root=gs://my-bucket/data
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -79,12 +79,10 @@ resource_state() {
 }
 
 runtime() {
-    case "$type" in
-        v5litepod-*) echo v2-alpha-tpuv5-lite ;;
-        v5p-*) echo v2-alpha-tpuv5 ;;
-        v6e-*) echo v2-alpha-tpuv6e ;;
-        *) fail "no runtime known for --type=$type; give --version=RUNTIME" ;;
-    esac
+    local found
+    found="$(python3 -m vilasr_jax.slices runtime "$type")"
+    [[ -n "$found" ]] || fail "no runtime known for --type=$type; give --version=RUNTIME"
+    echo "$found"
 }
 
 create() {

@@ -1,44 +1,53 @@
-"""Published recipes on slices: the layout fits, and what a step learns from stays."""
+"""The published recipe on slices: each layout fits its slice, and what a step learns from stays the same."""
 
+import runpy
 from pathlib import Path
 
 import pytest
 
-from vilasr_jax.config import from_config_dict
+from vilasr_jax.config import read_config
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.mesh import mesh_sizes
-from vilasr_jax.plan.chips import parse_topology
-from vilasr_jax.recipes import published_7b
-from vilasr_jax.slices import CHIPS, on_slice
+from vilasr_jax.slices import SLICES, parse_topology
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-SLICES_7B = ("v5e-32", "v5e-64", "v6e-16", "v5p-32")
-SHIPPED = [
-    *((name, on) for name in ("sft_7b", "reflect_7b", "rl_7b") for on in SLICES_7B),
-    *((name, on) for name in ("sft_3b", "rl_3b") for on in ("v5e-8", "v6e-16")),
-    ("sft_32b", "v5p-128"),
-    ("sft_72b", "v5p-256"),
-]
+VILASR = Path(__file__).parents[1] / "configs" / "vilasr.py"
+SHIPPED = runpy.run_path(str(VILASR))["LAYOUTS"]
 
 
-@pytest.mark.parametrize("name, on", SHIPPED)
-def test_every_shipped_size_divides_on_its_slice(name, on):
-    scope = {}
-    exec((CONFIGS / f"{name}.py").read_text(), scope)
-    job = from_config_dict(scope["get_config"](on))
-    topology = parse_topology(on)
-    assert topology.size == CHIPS[on]
-    data, fsdp, model = mesh_sizes(job.mesh, topology.size)
+@pytest.mark.parametrize("words", SHIPPED)
+def test_every_layout_divides_on_its_slice(words):
+    job = read_config(f"{VILASR}:{words}")
+    chips = SLICES[words.split(",")[1]].size
+    data, fsdp, model = mesh_sizes(job.mesh, chips)
+    assert data * fsdp * model == chips
     for section in (job.cold_start, job.reflect):
-        assert section.batch // section.accumulate == data * fsdp  # one row a shard
+        assert section.batch == section.accumulate * data * fsdp  # one row per shard
     assert job.rl.micro_batch % fsdp == 0 and job.engine.slots % (job.engine.lanes * fsdp) == 0
-    published = published_7b(())
-    assert (job.rl.group, job.rl.updates) == (published.rl.group, published.rl.updates)
+    assert (job.rl.group, job.rl.updates) == (8, 2)
     heads = {"3b": (16, 2), "7b": (28, 4), "32b": (40, 8), "72b": (64, 8)}[job.model.preset]
     assert all(count % model == 0 for count in heads)
 
 
-@pytest.mark.parametrize("on", ["v5e-65", "v9-8", "v5p"])
-def test_an_unknown_slice_is_refused(on):
-    with pytest.raises(ConfigError, match="slices: v5e-8"):
-        on_slice(published_7b(()), on)
+@pytest.mark.parametrize("words", ["7b,v5e-65", "7b,v9-8", "7b,v5p", "7b", "8b,v5e-8", "7b,v5e-65,rl"])
+def test_an_unknown_layout_is_refused(words):
+    with pytest.raises(ConfigError, match=r"there are: .*7b,v5e-8"):
+        read_config(f"{VILASR}:{words}")
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("sft_7b.py:v5e-64", "vilasr.py:7b,v5e-64,cold_start"),
+        ("rl_3b.py", "vilasr.py:3b,v5e-8,reflect,rl"),
+        ("sft_72b.py", "vilasr.py:72b,v5p-256,cold_start"),
+        ("reflect_7b.py:v6e-16", "vilasr.py:7b,v6e-16,reflect"),
+    ],
+)
+def test_an_old_config_file_is_answered_with_the_new_words(old, new):
+    with pytest.raises(ConfigError, match=f"give --config=configs/{new}$"):
+        read_config(f"configs/{old}")
+
+
+def test_slices_have_the_names_of_google_cloud():
+    assert parse_topology("v5p-128") == parse_topology("v5p:4x4x4") == SLICES["v5p-128"]
+    assert (SLICES["v5e-64"].name, SLICES["v5e-64"].hosts, SLICES["v6e-16"].size) == ("v5e:8x8", 16, 16)

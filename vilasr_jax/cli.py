@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from vilasr_jax.config import JobConfig, differences, from_config_dict
+from vilasr_jax.config import JobConfig, differences, from_config_dict, split_config_path
 from vilasr_jax.errors import STOPPED, ConfigError, Stopped, UserError
 from vilasr_jax.files import write_json
 from vilasr_jax.usage import HELP
@@ -141,9 +141,7 @@ def _refuse(error: Exception) -> int:
 def _read_config() -> JobConfig:
     if FLAGS.config is None:
         raise ConfigError("give a config: --config=configs/maze_tiny.py")
-    path = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]  # "file.py:what it is asked for"
-    if not Path(path).is_file():
-        raise ConfigError(f"--config={path}: no such file")
+    split_config_path(config_flags.get_config_filename(FLAGS["config"]))
     try:
         FLAGS.config.keys()
     except Exception as error:  # a file that could not be read is told of only when it is used

@@ -8,6 +8,7 @@ strictly: a key that does not exist, or a value of another type, is a `ConfigErr
 from __future__ import annotations
 
 import dataclasses
+import re
 import runpy
 import typing
 from collections.abc import Mapping
@@ -18,6 +19,10 @@ from typing import Any
 import ml_collections
 
 from vilasr_jax.errors import ConfigError
+
+# Config files of earlier versions, and the slice of each size in them.
+_OLD_FILES = re.compile(r"(?P<folder>.*/)?(?P<stage>sft|reflect|rl)_(?P<size>3b|7b|32b|72b)\.py")
+_OLD_SLICES = {"3b": "v5e-8", "7b": "v5e-32", "32b": "v5p-128", "72b": "v5p-256"}
 
 
 @dataclass(frozen=True)
@@ -345,15 +350,35 @@ class JobConfig:
     mesh: MeshSection = field(default_factory=MeshSection)
 
 
+def split_config_path(path: str) -> tuple[str, list[str]]:
+    """The file of "FILE.py:WORDS", and the words for its `get_config`, if there are any.
+
+    Raises:
+      ConfigError: there is no such file; the new name where it had another one once.
+    """
+    file, colon, words = path.partition(":")
+    if not Path(file).is_file():
+        if old := _OLD_FILES.fullmatch(file):
+            stage, size = old["stage"], old["size"]
+            stages = "reflect,rl" if (stage, size) == ("rl", "3b") else stage.replace("sft", "cold_start")
+            new = f"{old['folder'] or ''}vilasr.py:{size},{words or _OLD_SLICES[size]},{stages}"
+            raise ConfigError(f"{file} is now in vilasr.py; give --config={new}")
+        raise ConfigError(f"{file}: no such config file")
+    return file, [words] if colon else []
+
+
 def read_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> JobConfig:
     """The job of a config file, with some keys changed, as in `{"rl.steps": 9}`.
+
+    Args:
+      path: the file, with words for its `get_config` after a colon where it accepts some.
+      changes: new values by dotted key.
 
     Raises:
       ConfigError: there is no such file or key, or a value has another type.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such config file")
-    config = runpy.run_path(str(path))["get_config"]().to_dict()
+    file, words = split_config_path(str(path))
+    config = runpy.run_path(file)["get_config"](*words).to_dict()
     for key, value in (changes or {}).items():
         *sections, name = key.split(".")
         place = config

@@ -139,7 +139,7 @@ Prints every value of a config as it would run, one `KEY = VALUE` a line, and be
 that differ from the defaults the default.
 
 Example
-  vilasr config --config=configs/rl_7b.py:v5e-64
+  vilasr config --config=configs/vilasr.py:7b,v5e-64
 """,
     "report": """vilasr report WORKDIR
 

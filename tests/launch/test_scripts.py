@@ -177,6 +177,6 @@ def test_the_sky_task_runs_the_hosts_entry_point(tmp_path):
     env = {**os.environ, **task["envs"], "VILASR_MOUNTS": str(tmp_path)}
     done = subprocess.run(["bash", "-c", run], cwd=ROOT, env=env, capture_output=True, text=True)
     bucket = f"{tmp_path}/my-bucket"
-    assert f"train --config=configs/sft_7b.py:v5e-64 --workdir={bucket}/sft7b" in done.stdout
+    assert f"train --config=configs/vilasr.py:7b,v5e-64 --workdir={bucket}/sft7b" in done.stdout
     assert f"--config.model.init_from={bucket}/Qwen2.5-VL-7B-Instruct" in done.stdout
     assert f"--config.data.root={bucket}/data" in done.stdout

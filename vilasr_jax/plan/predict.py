@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from vilasr_jax.plan.chips import Topology
 from vilasr_jax.plan.cost import Cost
+from vilasr_jax.slices import Topology
 
 KERNEL_SHARE = 0.4
 LINK_SHARE = 0.7

@@ -14,14 +14,8 @@ from typing import Any
 
 from vilasr_jax.config import JobConfig, to_dict
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.plan.chips import Topology, parse_topology
+from vilasr_jax.slices import SLICES, Topology, parse_topology
 
-# Slices one may rent, small to large, for the nearest one that fits.
-_SLICES = {
-    "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),
-}
 _MAIN = ("grpo_grad", "sft", "decode", "vision")  # the step that a search tries, the first that the job has
 
 
@@ -161,10 +155,8 @@ def _smaller(job: JobConfig, topology: Topology) -> Iterator[tuple[str, JobConfi
             with_keys(job, keys),
             topology,
         )
-    names = _SLICES[topology.chip.name]
-    for sides in names:
-        larger = parse_topology(f"{topology.chip.name}:{sides}")
-        if larger.size > topology.size:
+    for larger in SLICES.values():
+        if larger.chip == topology.chip and larger.size > topology.size:
             yield f"--topology={larger.name}", job, larger
 
 

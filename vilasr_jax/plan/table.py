@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vilasr_jax.plan.chips import parse_topology
 from vilasr_jax.plan.predict import KERNEL_SHARE, LINK_SHARE
+from vilasr_jax.slices import parse_topology
 
 _GIB = 2**30
 ASSUMPTIONS = (

@@ -18,12 +18,13 @@ import jax
 
 from vilasr_jax.config import from_config_dict
 from vilasr_jax.errors import UserError
-from vilasr_jax.plan.chips import compile_devices, parse_topology
 from vilasr_jax.plan.cost import step_cost
+from vilasr_jax.plan.devices import compile_devices
 from vilasr_jax.plan.hlo import parse
 from vilasr_jax.plan.memory import Tensor, largest, largest_lowered, merged, refusal
 from vilasr_jax.plan.predict import predict
 from vilasr_jax.plan.steps import Step, Steps, make_mesh
+from vilasr_jax.slices import parse_topology
 
 COMPILER_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
