@@ -121,7 +121,7 @@ def get_config(words: str = "7b,v5e-64"):
         known = ", ".join(key for key in LAYOUTS if key.startswith(f"{name},") or name not in SIZES)
         raise ConfigError(f"configs/vilasr.py:{words}: no layout of {name!r} for {on!r}; there are: {known}")
     size = SIZES[name]
-    sft = OptimizerSection(learning_rate=1e-5, warmup_share=0.1, freeze=("vision", "merger"))
+    sft = OptimizerSection(learning_rate=1e-5, warmup_fraction=0.1, freeze=("vision", "merger"))
     sampling = SamplingSection(max_turn_tokens=1024, max_tokens=size.token_buckets[-1])
     return to_config_dict(
         JobConfig(
@@ -179,7 +179,7 @@ def get_config(words: str = "7b,v5e-64"):
                 optimizer=OptimizerSection(
                     learning_rate=1e-6,
                     schedule="constant",
-                    warmup_share=0.0,
+                    warmup_fraction=0.0,
                     weight_decay=0.01,
                     clip_norm=1.0,
                 ),

@@ -72,7 +72,7 @@ def test_reflect_and_rl_never_ask_the_same_unless_told(tmp_path):
     folder, rl = (str(write_rows(tmp_path / "q", 3)),), dataclasses.replace(JOB.rl, validate_every=0)
     data = DataSection(questions=folder, reflect_questions=folder)
     refused(tmp_path, "would ask the same questions", tasks=(), stages=("rl",), data=data, rl=rl)
-    shared = dataclasses.replace(data, share_questions=True)
+    shared = dataclasses.replace(data, allow_same_questions=True)
     accepted(tmp_path, tasks=(), stages=("rl",), data=shared, rl=rl)
 
 

@@ -89,7 +89,10 @@ def test_help(run):
         (["train", CONFIG, "--workdir=W", "--config.rl.sampling.top_p=0.9"], ["rl.sampling", "top_p=0.9"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.sampling.top_k=5"], ["rl.sampling", "top_k=5"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.sampling.temperature=0.0"], ["temperature=0"]),
-        (["train", CONFIG, "--workdir=W", "--config.engine.own_sampling=True"], ["own_sampling"]),
+        (
+            ["train", CONFIG, "--workdir=W", "--config.engine.per_request_sampling=True"],
+            ["per_request_sampling"],
+        ),
         (["train", CONFIG, "--workdir=W", "--config.drawing.max_images=99"], ["max_images=99", "buckets"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.recovery=0.5"], ["rl.recovery=0.5", "ends at 96"]),
         (["train", CONFIG, "--workdir=W", "--config.cold_start.batch=3"], ["cold_start.batch=3"]),

@@ -134,4 +134,4 @@ def test_fault_12_each_stage_starts_from_the_one_before(tmp_path):
             store.save(getattr(JOB, before).steps, {"params": learnt})
         assert bits(jobs._start(context, after)) == bits(learnt)
     published = read_config("configs/vilasr.py:7b,v5e-32").reflect
-    assert (published.questions, published.kept_share) == (16_000, 1.0)
+    assert (published.questions, published.kept_fraction) == (16_000, 1.0)

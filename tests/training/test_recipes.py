@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 from tests import tiny
-from vilasr_jax.checks import check_rl
-from vilasr_jax.config import MeshSection, read_config
+from vilasr_jax.config import MeshSection, check_section, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.parallel import batch_axis, make_mesh
@@ -21,7 +20,7 @@ from vilasr_jax.rollout import Request
 from vilasr_jax.rollout.batch import Incoming
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.training.optimizers import make_optimizer
-from vilasr_jax.training.state import check_groups, new_state, state_shardings
+from vilasr_jax.training.state import new_state, state_shardings
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -40,9 +39,7 @@ def read(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_configs_parse_and_fit_together(name):
     job = read(name)
-    check_rl(job.rl)
-    for section in (job.cold_start, job.reflect, job.rl):
-        check_groups(section.optimizer.freeze)
+    check_section(job)
     shards = job.mesh.fsdp
     assert job.cold_start.batch % (shards * job.cold_start.accumulate) == 0
     assert job.rl.micro_batch % shards == 0 and job.engine.slots % (2 * shards) == 0
@@ -61,7 +58,7 @@ def test_the_published_values():
     assert job.rl.sampling.max_tokens == 5120 + 13312 and job.rl.sampling.max_turn_tokens == 1024
     sft = job.cold_start
     assert (sft.batch, sft.epochs, sft.optimizer.learning_rate) == (32, 3.0, 1e-5)
-    assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_share == 0.1
+    assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_fraction == 0.1
     assert (sft.loss, job.reflect.loss) == ("conversation_mean",) * 2
     assert (job.drawing.max_turns, job.drawing.maze_turns, job.drawing.style) == (10, 20, "published")
     assert (job.rl.old_logprobs, job.rl.importance_cap, job.rl.epochs) == ("trained", 0.0, 1.0)

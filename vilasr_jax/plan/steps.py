@@ -241,7 +241,7 @@ class Steps:
             self._suppressed(),
             (0, 1),
             engine.decode_steps,
-            engine.stop_share,
+            engine.stop_fraction,
             self.mesh,
         )
         slots = -(-engine.slots // (engine.lanes * self.shards)) * self.shards
