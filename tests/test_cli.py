@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 from vilasr_jax import cli
 from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.commands import COMMANDS, find_command
 from vilasr_jax.config import JobConfig, from_config_dict, to_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.workdir import open_workdir
@@ -27,19 +27,12 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_use_devices", lambda job: None)  # they are chosen already
 
     def call(*words):
-        for name in ("workdir", "json", "question", "checkpoint", "out", "images", "answers", "benchmark"):
-            flags.FLAGS[name].unparse()
-        flags.FLAGS["config"].unparse()
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        monkeypatch.setattr(sys, "argv", ["vilasr", *map(str, words)])  # config_flags looks for keys there
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            cli.main(["vilasr", *map(str, words)])
         out, err = capsys.readouterr()
         return stop.value.code, out, err
 
-    yield call
-    flags.FLAGS.unparse_flags()
+    return call
 
 
 def refused(result, *parts):
@@ -60,6 +53,8 @@ def test_help(run):
     assert run("help")[0] == 0 and "vilasr train" in run("--help")[1]
     code, out, _ = run("train", "--help")
     assert code == 0 and out.startswith("vilasr train --config=FILE") and "--workdir" in out
+    code, out, _ = run("data", "--help")
+    assert code == 0 and all(f"vilasr data {name} " in out for name in ("make", "show", "import"))
     code, out, _ = run()
     assert code == 2 and "COMMAND" in out
 
@@ -80,6 +75,15 @@ def test_help(run):
         ),
         (["sft", "--config=configs/sft_7b.py:v5e-64"], ["--config=configs/vilasr.py:7b,v5e-64,cold_start"]),
         (["train", CONFIG, "--workdir=W", "--nothing=1"], ["nothing"]),
+        (["train", CONFIG, "--workdir=W", "--sweep"], ["--sweep is no flag of vilasr train", "plan"]),
+        (["train", CONFIG, "--workdir=W", "--nosweep"], ["--nosweep is no flag of vilasr train", "plan"]),
+        (["solve", "a.png", "--config.rl.steps=1"], ["--config.rl.steps is no flag of vilasr solve"]),
+        (["serve", "W", "--slots=0"], ["--slots=0"]),
+        (["plan", CONFIG], ["--topology"]),
+        (
+            ["train", CONFIG, "--workdir=W", "--config.cold_start.slip_share=0.1"],
+            ["--config.cold_start.slip_share", "it is now --config.cold_start.slip_fraction"],
+        ),
         (["train", CONFIG, "--workdir=W", "--config.rl.stepz=1"], ["stepz"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.steps=many"], ["steps", "many"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.steps=0"], ["config.rl.steps"]),
@@ -311,3 +315,16 @@ def test_config_prints_what_would_run_and_the_defaults(run, tmp_path):
     lines = out.splitlines()
     assert "rl.steps = 7  # default: 1000" in lines and "seed = 0" in lines
     assert json.loads((tmp_path / "c.json").read_text())["rl.steps"] == {"value": 7, "default": 1000}
+
+
+def test_flags_may_stand_before_and_after_words():
+    found, rest = find_command(["data", "--count=3", "show", "rows", f"{CONFIG}", "--config.seed", "4"])
+    words, flags = found.parse(rest)
+    assert (found.name, words, flags.count, flags.config.seed) == ("data show", ["rows"], 3, 4)
+    found, rest = find_command(["plan", CONFIG, "--topology", "v5e-8", "--nosweep", "--steps=sft,vision"])
+    words, flags = found.parse(rest)
+    assert (words, flags.sweep, flags.steps) == ([], False, ["sft", "vision"])
+    words, flags = COMMANDS["serve"].parse(["--allow-host", "a,b", "runs/x", "--port=0"])
+    assert (words, flags["allow-host"].value, flags.port) == (["runs/x"], ["a", "b"], 0)
+    words, flags = COMMANDS["solve"].parse(["a.png", "-Q", "where?", "b.png", "--checkpoint=c"])
+    assert (words, flags.question, flags.options) == (["a.png", "b.png"], "where?", [])
