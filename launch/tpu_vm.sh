@@ -2,7 +2,7 @@
 # Cloud TPU VMs from a queued resource to a finished run. Needs the gcloud command, logged in.
 #   bash launch/tpu_vm.sh VERB --name=NAME --zone=ZONE [--project=PROJECT] [--dry-run] [...]
 # Verbs:
-#   create  --type=v5litepod-64 [--spot] [--version=RUNTIME]   ask for the machines, and wait for them
+#   create  --type=v5litepod-64 [--spot] [--version=RUNTIME]   request the machines, and wait for them
 #   install                                                    this checkout and its packages, on every worker
 #   run     -- train --config=... --workdir=gs://BUCKET/RUN    start the run on every worker, in the background
 #   tail    [--worker=0]                                       follow a worker's log
@@ -125,7 +125,7 @@ delete() {
     act gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
 }
 
-exit_code() { # empty while the run goes on
+exit_code() { # empty during the run
     gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=0 \
         --command='cat vilasr.exit 2>/dev/null || true' 2>/dev/null || true
 }
@@ -154,7 +154,7 @@ keep() {
             delete
             exit "$code"
         fi
-        [[ "$(resource_state)" == ACTIVE ]] || echo "tpu_vm: $name was taken back; asking again, the run goes on from its checkpoint"
+        [[ "$(resource_state)" == ACTIVE ]] || echo "tpu_vm: $name was taken back; requesting another, the run resumes from its checkpoint"
     done
 }
 

@@ -234,24 +234,24 @@ def test_config_values_are_read_strictly():
 def test_solve_with_bad_files(run, tmp_path):
     picture = tmp_path / "picture.png"
     picture.write_text("no picture")
-    ask = ["--question=where?", f"--checkpoint={tmp_path}", f"--out={tmp_path / 'out'}"]
-    refused(run("solve", picture, *ask), "picture.png")
-    refused(run("solve", tmp_path / "none.png", *ask), "none.png")
+    flags = ["--question=where?", f"--checkpoint={tmp_path}", f"--out={tmp_path / 'out'}"]
+    refused(run("solve", picture, *flags), "picture.png")
+    refused(run("solve", tmp_path / "none.png", *flags), "none.png")
     from PIL import Image
 
     Image.new("RGB", (56, 56)).save(picture)
-    refused(run("solve", picture, *ask), str(tmp_path))
+    refused(run("solve", picture, *flags), str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    refused(run("solve", picture, *ask), str(tmp_path))
+    refused(run("solve", picture, *flags), str(tmp_path))
     (tmp_path / "tokenizer").mkdir()
-    refused(run("solve", picture, *ask), str(tmp_path))
+    refused(run("solve", picture, *flags), str(tmp_path))
     assert not (tmp_path / "out").exists()
 
 
 def test_data_import(run, tmp_path):
     source, out = "tests/tasks/published/ViLaSR-eval", tmp_path / "rows"
-    code, told, _ = run("data", "import", "vsi_bench", source, out, f"--json={tmp_path / 'index.json'}")
-    assert code == 0 and f"2 rows with 32 images are in {out}" in told
+    code, printed, _ = run("data", "import", "vsi_bench", source, out, f"--json={tmp_path / 'index.json'}")
+    assert code == 0 and f"2 rows with 32 images are in {out}" in printed
     assert json.loads((tmp_path / "index.json").read_text())["rows"] == 2
     broken = tmp_path / "broken" / "rl.jsonl"
     broken.parent.mkdir()
@@ -268,8 +268,8 @@ def test_data_import(run, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (56, 56)).save(broken.parent / "p.png")
-    code, told, _ = run("data", "import", "rl", broken, tmp_path / "some")
-    assert code == 0 and f"{broken}:2: is no valid JSON" in told and "1 rows were left out" in told
+    code, printed, _ = run("data", "import", "rl", broken, tmp_path / "some")
+    assert code == 0 and f"{broken}:2: is no valid JSON" in printed and "1 rows were left out" in printed
 
 
 def test_eval_answers(run, tmp_path):
@@ -289,17 +289,17 @@ def test_eval_answers(run, tmp_path):
         return tmp_path / name
 
     one, two = written("one.jsonl", "AABB"), written("two.jsonl", "AAAB")
-    code, told, _ = run("eval", f"--answers={one}", "--benchmark=mmsi_bench", f"--json={tmp_path / 's.json'}")
-    assert code == 0 and "MSR" in told and "50.0" in told
+    code, out, _ = run("eval", f"--answers={one}", "--benchmark=mmsi_bench", f"--json={tmp_path / 's.json'}")
+    assert code == 0 and "MSR" in out and "50.0" in out
     assert json.loads((tmp_path / "s.json").read_text())[str(one)]["overall"]["mean"] == 0.5
-    code, told, _ = run("eval", f"--answers={one},{two}", f"--json={tmp_path / 's.json'}")
+    code, out, _ = run("eval", f"--answers={one},{two}", f"--json={tmp_path / 's.json'}")
     compared = json.loads((tmp_path / "s.json").read_text())["comparison"]
     assert code == 0 and compared["n"] == 4 and compared["rows"][-1]["means"] == [0.5, 0.75]
-    assert "+25.0" in told
+    assert "+25.0" in out
 
 
 def test_in_a_process_of_its_own(tmp_path):
-    """The exit code of the real command; loading takes no model."""
+    """The exit code of the real command; no model is loaded."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     words = ["train", CONFIG, f"--workdir={tmp_path / 'W'}", "--config.nothing=1"]
     done = subprocess.run(

@@ -140,7 +140,7 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
             if same := [other for other, theirs in seen if mine & theirs]:
                 raise ConfigError(
                     f"config.data.reflect_questions and config.data.questions: {folder} and {same[0]} hold "
-                    "the same rows: reflect and rl would ask the same questions; give each its own, or set "
+                    "the same rows: reflect and rl would use the same questions; give each its own, or set "
                     "config.data.allow_same_questions=True"
                 )
 

@@ -224,7 +224,7 @@ def run_solve(words: list[str], flags: Any) -> None:
     Flag("slots", "8", "conversations at once; three times as many may wait, more get a 429", 8),
 )
 def run_serve(words: list[str], flags: Any) -> None:
-    """A page to ask the model on, and an OpenAI-compatible API.
+    """A web page for questions to a model, and an OpenAI-compatible API.
 
     The page is at http://HOST:PORT, the API (chat completions with images, streaming) at http://HOST:PORT/v1.
     WORKDIR is the folder of a run (its last finished stage), or a Hugging Face folder. Ctrl-C ends it.

@@ -169,7 +169,7 @@ def listing() -> str:
 
 
 def find_command(argv: Sequence[str]) -> tuple[Command | None, list[str]]:
-    """The command of a command line, and what follows its name; no command for a request of the list.
+    """The command of a command line, and its other words; no command where the list is requested.
 
     Args:
       argv: without the program.
@@ -193,7 +193,7 @@ def find_command(argv: Sequence[str]) -> tuple[Command | None, list[str]]:
 
 
 def help_text(argv: Sequence[str]) -> str | None:
-    """What a command line that asks for help gets: of a command, or of all in a group such as "data"."""
+    """The help for a command line with --help: of a command, or of all in a group such as "data"."""
     if not any(word in _HELP_WORDS for word in argv[1:]):
         return None
     group = [one.help for one in COMMANDS.values() if one.name.startswith(f"{argv[0]} ")]

@@ -74,7 +74,7 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
             before |= {key: now[key] for key in keys}
     changed = []
     for key in before.keys() & now.keys():
-        if before[key] != now[key] and not f"{key}.".startswith(tuple(f"{free}." for free in MAY_CHANGE)):
+        if before[key] != now[key] and not f"{key}.".startswith(tuple(f"{one}." for one in MAY_CHANGE)):
             changed.append(f"{key}: {before[key]!r} there, {now[key]!r} now")
     if unlike := sorted(before.keys() ^ now.keys()):
         changed.append(f"its keys are of another version: {', '.join(unlike[:3])}")

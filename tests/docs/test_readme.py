@@ -85,7 +85,7 @@ def test_a_backbone_of_ones_own(plugins):
 
 @pytest.mark.parametrize("words", readme.commands(), ids=" ".join)
 def test_commands_are_understood(words, plugins, tmp_path, monkeypatch):
-    """Each one parses, and a config with its changes passes the checks made before a run."""
+    """Each one parses, and a config with its changes passes the checks before a run."""
     monkeypatch.chdir(plugins)
     found, rest = find_command(words)
     _, flags = found.parse(rest)
@@ -121,10 +121,10 @@ def test_the_question_shown_is_one_the_model_was_trained_for():
     tree = ast.parse(readme.modules()["ask_server"])
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     solve = next(words for words in readme.commands() if words[0] == "solve")
-    asked = [text for text in texts if isinstance(text, str) and text.startswith("Moves")]
-    asked += [solve[solve.index("--question") + 1]]
-    assert len(asked) == 2
-    for question in asked:
+    questions = [text for text in texts if isinstance(text, str) and text.startswith("Moves")]
+    questions += [solve[solve.index("--question") + 1]]
+    assert len(questions) == 2
+    for question in questions:
         (moves, rest), (_, right) = (" ".join(q.split()).split(". ", 1) for q in (question, worded))
         assert rest == right and moves.startswith("Moves from the green start: ")
         assert job.maze.min_moves <= moves.count(",") + 1 <= job.maze.max_moves

@@ -78,7 +78,7 @@ def test_tpu_vm_refuses_what_it_cannot_do(words, says):
 
 
 def test_keep_asks_again_after_a_preemption(tmp_path):
-    """A queued resource that is SUSPENDED is deleted, made anew, and the run goes on to its end."""
+    """A queued resource that is SUSPENDED is deleted, created again, and the run continues to its end."""
     stub(
         tmp_path,
         "gcloud",

@@ -64,6 +64,4 @@ class MeshSection:
     fsdp: int = setting(1, at_least=None)
     model: int = setting(1, at_least=None)
     context_parallel: bool = False  # training: the model axis splits the tokens of a row, not widths
-    cpu_devices: int = setting(
-        1, at_least=None
-    )  # on a machine without accelerators: virtual devices that share its cores
+    cpu_devices: int = setting(1, at_least=None)  # virtual devices on a machine without accelerators

@@ -32,7 +32,7 @@ class EngineSection:
     insert_images: tuple[int, ...] = (1,)
     draw_workers: int = setting(2, at_least=1)  # threads
     per_request_sampling: bool = False  # each request has its temperature and top-p, as in a server
-    draw_seconds: float = 30.0  # a drawing that takes longer costs its turn an error text; 0: no limit
+    draw_seconds: float = 30.0  # a slower drawing costs its turn an error text; 0: no limit
     draw_wait: float = 5.0  # seconds that other rows wait for a drawing, so that runs repeat bit by bit
     memory_gib: float = 0.0  # of a device, for cache and parameters; 0: what the device has
 

@@ -1,4 +1,4 @@
-"""`vilasr plan`: every step of a job compiled for a slice that is not there, each in a process of its own."""
+"""`vilasr plan`: every step of a job compiled for a slice, each in a separate process."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _MAIN = ("grpo_grad", "sft", "decode", "vision")  # the step that a search tries
 
 @dataclasses.dataclass
 class Planner:
-    """Compiles steps until the time is over.
+    """Compiles steps within a time limit.
 
     Args:
       topology: the slice.
-      minutes: of all compilations together.
-      tell: called with a line for each thing that begins or ends.
+      minutes: of all compilations.
+      report: called with a line at each start and end.
       layers: of the language model, to look at a cut-down one; 0: all.
       save: folder for the optimised HLO text of each step; empty: none.
     """
 
     topology: Topology
     minutes: float
-    tell: Callable[[str], None] = print
+    report: Callable[[str], None] = print
     layers: int = 0
     save: str = ""
 
@@ -76,7 +76,7 @@ def plan(
     names: Sequence[str] = (),
     *,
     minutes: float = 60.0,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     layers: int = 0,
     save: str = "",
 ) -> dict[str, Any]:
@@ -85,13 +85,13 @@ def plan(
     Raises:
       ConfigError: an unknown step or topology, or libtpu is missing.
     """
-    planner = Planner(parse_topology(topology), minutes, tell, layers, save)
+    planner = Planner(parse_topology(topology), minutes, report, layers, save)
     known = step_names(job)
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"--steps={unknown[0]}: the job's stages have {', '.join(known)}")
     answers = []
     for name in names or known:
-        tell(f"{name}: compiling for {topology} ...")
+        report(f"{name}: compiling for {topology} ...")
         answers.append(planner.compile(job, name))
     fits = [answer.get("fits") for answer in answers]
     result = {"topology": topology, "config": job.name, "layers": layers, "steps": answers}
@@ -102,7 +102,7 @@ def plan(
 
 
 def step_names(job: JobConfig) -> list[str]:
-    """The steps of the job's stages, in the order in which a run meets them."""
+    """The steps of the job's stages, in the order of a run."""
     found = []
     if {"cold_start", "reflect"} & set(job.stages):
         found.append("sft")
@@ -130,7 +130,7 @@ def refuse(result: dict[str, Any]) -> None:
 def nearest(planner: Planner, job: JobConfig, step: str) -> str | None:
     """The first smaller variant of the job, or larger slice, in which `step` fits; None when time is over."""
     for label, variant, topology in _smaller(job, planner.topology):
-        planner.tell(f"{step}: trying {label} ...")
+        planner.report(f"{step}: trying {label} ...")
         answer = planner.compile(variant, step, topology)
         if answer.get("fits"):
             return label
@@ -175,21 +175,21 @@ def sweep(
     topology: str,
     *,
     minutes: float = 60.0,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     layers: int = 0,
 ) -> dict[str, Any]:
     """Compiles the job's main training step for other meshes, remat policies and batch sizes.
 
     Returns:
-      {"topology", "step", "tried": [...], "recommended": keys or None, "untried": how many time left out}.
+      {"topology", "step", "tried": [...], "recommended": keys or None, "untried": count without time}.
     """
-    planner = Planner(parse_topology(topology), minutes, tell, layers)
+    planner = Planner(parse_topology(topology), minutes, report, layers)
     known = step_names(job)
     step = next(name for name in _MAIN if name in known)
     tried, candidates = [], list(variants(job, planner.topology, step))
     for at, keys in enumerate(candidates):
         label = " ".join(f"--config.{key}={value}" for key, value in keys.items())
-        tell(f"{at + 1} of {len(candidates)}: {label}")
+        report(f"{at + 1} of {len(candidates)}: {label}")
         answer = planner.compile(with_keys(job, keys), step)
         if "max-minutes" in answer.get("error", ""):
             break

@@ -1,6 +1,6 @@
-"""Compiles one step of a job for a topology and tells what came out, as JSON on the last line of its output.
+"""Compiles one step of a job for a topology; prints the figures as JSON on the last line of its output.
 
-A process of its own for each step: libtpu reads its environment once, and memory is given back. Reads
+Each step has a separate process: libtpu reads its environment once, and memory is freed. Reads
 {"job", "topology", "step", "layers"} from its standard input.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
         answer = compile_step(request)
     except UserError as error:
         answer = {"error": str(error)}
-    except Exception as error:  # tracing and the compiler raise many types; other steps go on
+    except Exception as error:  # tracing and the compiler raise many types; other steps continue
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {str(error)[:400]}"}
     answer["host_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -86,7 +86,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
             file.write(text)
     try:
         cost = step_cost(text)
-    except ValueError as error:  # a loop or a group of chips that could not be read: memory is still true
+    except ValueError as error:  # an unreadable loop or group of chips; memory figures stay true
         return answer | {"error": str(error)}
     prediction = predict(cost, topology, step.reads)
     return answer | {
