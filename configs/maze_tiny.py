@@ -25,7 +25,7 @@ from vilasr_jax.config import (
 def get_config():
     """The job's configuration."""
     muon = OptimizerSection(
-        name="muon", learning_rate=4e-3, schedule="cosine", warmup_share=0.1, final_share=0.1
+        name="muon", learning_rate=4e-3, schedule="cosine", warmup_fraction=0.1, final_fraction=0.1
     )
     sampling = SamplingSection(max_turn_tokens=48, max_tokens=480)
     return to_config_dict(
@@ -38,7 +38,7 @@ def get_config():
             maze=MazeSection(grid=5, min_moves=4, max_moves=6, wall_density=0.35),
             mesh=MeshSection(cpu_devices=2),
             engine=EngineSection(
-                slots=128, prompt_tokens=(96,), insert_tokens=(64,), decode_steps=48, stop_share=0.9
+                slots=128, prompt_tokens=(96,), insert_tokens=(64,), decode_steps=48, stop_fraction=0.9
             ),
             cold_start=ColdStartSection(
                 loss="token_mean",
@@ -46,7 +46,7 @@ def get_config():
                 perception_batch=8,
                 perception_optimizer=muon,
                 traces=400,
-                slip_share=0.25,
+                slip_fraction=0.25,
                 steps=800,
                 validate_every=200,
                 batch=8,
@@ -60,7 +60,7 @@ def get_config():
                 questions=192,
                 samples=4,
                 shard=96,
-                kept_share=0.5,
+                kept_fraction=0.5,
                 sampling=sampling,
                 steps=40,
                 batch=8,

@@ -29,7 +29,7 @@ from vilasr_jax.config import (
 def get_config():
     """The job's configuration."""
     muon = OptimizerSection(
-        name="muon", learning_rate=4e-3, schedule="cosine", warmup_share=0.1, final_share=0.1
+        name="muon", learning_rate=4e-3, schedule="cosine", warmup_fraction=0.1, final_fraction=0.1
     )
     tiny = SceneSection(level="tiny")
     return to_config_dict(
@@ -54,7 +54,7 @@ def get_config():
                 insert_tokens=(96,),
                 insert_images=(4,),
                 decode_steps=48,
-                stop_share=0.9,
+                stop_fraction=0.9,
             ),
             cold_start=ColdStartSection(
                 loss="token_mean",
@@ -62,7 +62,7 @@ def get_config():
                 perception_batch=4,
                 perception_optimizer=muon,
                 traces=16_000,
-                slip_share=0.2,
+                slip_fraction=0.2,
                 steps=1900,
                 validate_every=500,
                 batch=4,

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A run on a TPU slice under GKE. Needs kubectl, pointed at a cluster with a TPU node pool and JobSet.
 #   bash launch/gke.sh [--dry-run] apply --name=NAME --topology=v5e:8x8 --image=IMAGE --bucket=BUCKET [--spot]
-#       [--service-account=NAME] [--restarts=N] -- train --config=configs/sft_7b.py:v5e-64 --workdir=gs://BUCKET/RUN
+#       [--service-account=NAME] [--restarts=N] -- train --config=configs/vilasr.py:7b,v5e-64
+#       --workdir=gs://BUCKET/RUN
 #       --config.model.init_from=gs://BUCKET/Qwen2.5-VL-7B-Instruct --config.data.root=gs://BUCKET/data
 #   bash launch/gke.sh [--dry-run] tail|delete --name=NAME
 # --dry-run prints the manifest, or the command. Build the image with launch/Dockerfile.
@@ -55,18 +56,9 @@ json_list() {
 }
 
 manifest() {
-    local chips=1 side text name
-    case "${topology%%:*}" in
-        v5e) ACCELERATOR=tpu-v5-lite-podslice ;;
-        v5p) ACCELERATOR=tpu-v5p-slice ;;
-        v6e) ACCELERATOR=tpu-v6e-slice ;;
-        *) fail "--topology=$topology: give a chip and its grid, such as v5e:8x8" ;;
-    esac
-    TOPOLOGY="${topology#*:}"
-    for side in ${TOPOLOGY//x/ }; do
-        chips=$((chips * side))
-    done
-    HOSTS=$((chips / 4)) # four chips a host
+    local text name slice
+    slice="$(PYTHONPATH=.. python3 -m vilasr_jax.slices gke "$topology")" || exit 2
+    read -r ACCELERATOR TOPOLOGY HOSTS <<<"$slice"
     ARGS="$(json_list "${command[@]}")"
     text="$(<gke_jobset.yaml)"
     for name in NAME IMAGE BUCKET SPOT SERVICE_ACCOUNT RESTARTS ACCELERATOR TOPOLOGY HOSTS ARGS; do

@@ -2,7 +2,7 @@
 # The entry point of every host, on a Cloud TPU VM, in a GKE pod or under SkyPilot alike:
 #   bash launch/host.sh [--dry-run] COMMAND --config=configs/X.py --workdir=gs://BUCKET/RUN [--config.key=value ...]
 # It mounts the bucket (gcsfuse), so that the workdir is one folder for all hosts and outlives them, keeps compiled
-# programs there too, runs `vilasr`, and starts it again when it fails: a run goes on from its last checkpoint.
+# programs there too, runs `vilasr`, and starts it again when it fails: a run resumes from its last checkpoint.
 # Settings: VILASR_RESTARTS (default 20), VILASR_PYTHON (default .venv/bin/python),
 # VILASR_MOUNTS (default ~/gcs, where buckets are mounted).
 set -euo pipefail
@@ -84,7 +84,7 @@ for ((attempt = 0; ; attempt++)); do
             fi
             ;;
         130 | 143)
-            echo "host $(hostname): asked to stop; the same command goes on from the last checkpoint" >&2
+            echo "host $(hostname): stop request; the same command resumes from the last checkpoint" >&2
             exit "$code"
             ;;
     esac

@@ -2,9 +2,9 @@
 # Runs a command in N processes on this machine that find each other as the hosts of a pod do:
 #   bash launch/local_pod.sh [--dry-run] N COMMAND...
 #   bash launch/local_pod.sh 4 vilasr train --config=configs/maze_tiny.py --workdir=runs/pod
-# Each process sees its own share of the devices and of the rows. Lines are printed with the process number in
+# Each process sees its own part of the devices and of the rows. Lines are printed with the process number in
 # front. A process that dies or hangs is missed by the others within 30 seconds; what still runs VILASR_GRACE seconds
-# (default 25) after the first one ended is ended too; run the same command again to go on from the last checkpoint.
+# (default 25) after the first one ended is ended too; run the same command again to resume from the last checkpoint.
 set -euo pipefail
 
 usage() {
@@ -37,7 +37,7 @@ reason() {
     case "$1" in
         134) echo "aborted: another process was missed" ;;
         137) echo "killed, or out of memory" ;;
-        143) echo "asked to stop" ;;
+        143) echo "stop request" ;;
         *) echo "see its last lines above" ;;
     esac
 }
@@ -80,6 +80,6 @@ while ((left > 0)); do
     sleep 0.2
 done
 if [[ -n "$failed" ]]; then
-    echo "local_pod: stopped; run the same command again to go on from the last checkpoint" >&2
+    echo "local_pod: stopped; run the same command again to resume from the last checkpoint" >&2
     exit "$failed"
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a clone to a trained model and its report, on one CPU:
 #   bash launch/quickstart.sh [WORKDIR] [--config.key=value ...]
-# Run it again to go on where it was stopped.
+# Run it again to resume where it was stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/venv.sh

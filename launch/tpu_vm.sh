@@ -2,7 +2,7 @@
 # Cloud TPU VMs from a queued resource to a finished run. Needs the gcloud command, logged in.
 #   bash launch/tpu_vm.sh VERB --name=NAME --zone=ZONE [--project=PROJECT] [--dry-run] [...]
 # Verbs:
-#   create  --type=v5litepod-64 [--spot] [--version=RUNTIME]   ask for the machines, and wait for them
+#   create  --type=v5litepod-64 [--spot] [--version=RUNTIME]   request the machines, and wait for them
 #   install                                                    this checkout and its packages, on every worker
 #   run     -- train --config=... --workdir=gs://BUCKET/RUN    start the run on every worker, in the background
 #   tail    [--worker=0]                                       follow a worker's log
@@ -12,7 +12,7 @@
 #   delete                                                     give the machines back
 # Example:
 #   bash launch/tpu_vm.sh keep --name=sft7b --zone=us-west4-a --type=v5litepod-64 --spot -- \
-#       train --config=configs/sft_7b.py:v5e-64 --workdir=gs://my-bucket/sft7b
+#       train --config=configs/vilasr.py:7b,v5e-64 --workdir=gs://my-bucket/sft7b
 #       --config.model.init_from=gs://my-bucket/Qwen2.5-VL-7B-Instruct --config.data.root=gs://my-bucket/data
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -79,12 +79,10 @@ resource_state() {
 }
 
 runtime() {
-    case "$type" in
-        v5litepod-*) echo v2-alpha-tpuv5-lite ;;
-        v5p-*) echo v2-alpha-tpuv5 ;;
-        v6e-*) echo v2-alpha-tpuv6e ;;
-        *) fail "no runtime known for --type=$type; give --version=RUNTIME" ;;
-    esac
+    local found
+    found="$(python3 -m vilasr_jax.slices runtime "$type")"
+    [[ -n "$found" ]] || fail "no runtime known for --type=$type; give --version=RUNTIME"
+    echo "$found"
 }
 
 create() {
@@ -127,7 +125,7 @@ delete() {
     act gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
 }
 
-exit_code() { # empty while the run goes on
+exit_code() { # empty during the run
     gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=0 \
         --command='cat vilasr.exit 2>/dev/null || true' 2>/dev/null || true
 }
@@ -156,7 +154,7 @@ keep() {
             delete
             exit "$code"
         fi
-        [[ "$(resource_state)" == ACTIVE ]] || echo "tpu_vm: $name was taken back; asking again, the run goes on from its checkpoint"
+        [[ "$(resource_state)" == ACTIVE ]] || echo "tpu_vm: $name was taken back; requesting another, the run resumes from its checkpoint"
     done
 }
 

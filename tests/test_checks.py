@@ -1,4 +1,4 @@
-"""What a stage will need is asked for before anything runs."""
+"""What a stage needs is checked before anything runs."""
 
 import dataclasses
 
@@ -71,8 +71,8 @@ def test_questions_given_as_traces_are_refused(tmp_path):
 def test_reflect_and_rl_never_ask_the_same_unless_told(tmp_path):
     folder, rl = (str(write_rows(tmp_path / "q", 3)),), dataclasses.replace(JOB.rl, validate_every=0)
     data = DataSection(questions=folder, reflect_questions=folder)
-    refused(tmp_path, "would ask the same questions", tasks=(), stages=("rl",), data=data, rl=rl)
-    shared = dataclasses.replace(data, share_questions=True)
+    refused(tmp_path, "would use the same questions", tasks=(), stages=("rl",), data=data, rl=rl)
+    shared = dataclasses.replace(data, allow_same_questions=True)
     accepted(tmp_path, tasks=(), stages=("rl",), data=shared, rl=rl)
 
 

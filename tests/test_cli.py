@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 from vilasr_jax import cli
 from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.commands import COMMANDS, find_command
 from vilasr_jax.config import JobConfig, from_config_dict, to_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.workdir import open_workdir
@@ -27,19 +27,12 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_use_devices", lambda job: None)  # they are chosen already
 
     def call(*words):
-        for name in ("workdir", "json", "question", "checkpoint", "out", "images", "answers", "benchmark"):
-            flags.FLAGS[name].unparse()
-        flags.FLAGS["config"].unparse()
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        monkeypatch.setattr(sys, "argv", ["vilasr", *map(str, words)])  # config_flags looks for keys there
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            cli.main(["vilasr", *map(str, words)])
         out, err = capsys.readouterr()
         return stop.value.code, out, err
 
-    yield call
-    flags.FLAGS.unparse_flags()
+    return call
 
 
 def refused(result, *parts):
@@ -60,6 +53,8 @@ def test_help(run):
     assert run("help")[0] == 0 and "vilasr train" in run("--help")[1]
     code, out, _ = run("train", "--help")
     assert code == 0 and out.startswith("vilasr train --config=FILE") and "--workdir" in out
+    code, out, _ = run("data", "--help")
+    assert code == 0 and all(f"vilasr data {name} " in out for name in ("make", "show", "import"))
     code, out, _ = run()
     assert code == 2 and "COMMAND" in out
 
@@ -73,9 +68,22 @@ def test_help(run):
         (["train", CONFIG, "--workdir=W", "extra"], ["extra"]),
         (["train", "--config=configs/nothing.py", "--workdir=W"], ["configs/nothing.py"]),
         (["train", "--config=configs/nothing.py:v5e-64", "--workdir=W"], ["configs/nothing.py", "no such"]),
-        (["train", "--config=configs/sft_7b.py:v5e-7", "--workdir=W"], ["v5e-7"]),
-        (["train", "--config=configs/sft_7b.py:v5e-64", "--workdir=W"], ["config.mesh", "fsdp=32, model=2"]),
+        (["train", "--config=configs/vilasr.py:7b,v5e-7", "--workdir=W"], ["v5e-7"]),
+        (
+            ["train", "--config=configs/vilasr.py:7b,v5e-64,cold_start", "--workdir=W"],
+            ["config.mesh", "fsdp=32, model=2"],
+        ),
+        (["sft", "--config=configs/sft_7b.py:v5e-64"], ["--config=configs/vilasr.py:7b,v5e-64,cold_start"]),
         (["train", CONFIG, "--workdir=W", "--nothing=1"], ["nothing"]),
+        (["train", CONFIG, "--workdir=W", "--sweep"], ["--sweep is no flag of vilasr train", "plan"]),
+        (["train", CONFIG, "--workdir=W", "--nosweep"], ["--nosweep is no flag of vilasr train", "plan"]),
+        (["solve", "a.png", "--config.rl.steps=1"], ["--config.rl.steps is no flag of vilasr solve"]),
+        (["serve", "W", "--slots=0"], ["--slots=0"]),
+        (["plan", CONFIG], ["--topology"]),
+        (
+            ["train", CONFIG, "--workdir=W", "--config.cold_start.slip_share=0.1"],
+            ["--config.cold_start.slip_share", "it is now --config.cold_start.slip_fraction"],
+        ),
         (["train", CONFIG, "--workdir=W", "--config.rl.stepz=1"], ["stepz"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.steps=many"], ["steps", "many"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.steps=0"], ["config.rl.steps"]),
@@ -85,7 +93,10 @@ def test_help(run):
         (["train", CONFIG, "--workdir=W", "--config.rl.sampling.top_p=0.9"], ["rl.sampling", "top_p=0.9"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.sampling.top_k=5"], ["rl.sampling", "top_k=5"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.sampling.temperature=0.0"], ["temperature=0"]),
-        (["train", CONFIG, "--workdir=W", "--config.engine.own_sampling=True"], ["own_sampling"]),
+        (
+            ["train", CONFIG, "--workdir=W", "--config.engine.per_request_sampling=True"],
+            ["per_request_sampling"],
+        ),
         (["train", CONFIG, "--workdir=W", "--config.drawing.max_images=99"], ["max_images=99", "buckets"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.recovery=0.5"], ["rl.recovery=0.5", "ends at 96"]),
         (["train", CONFIG, "--workdir=W", "--config.cold_start.batch=3"], ["cold_start.batch=3"]),
@@ -223,24 +234,24 @@ def test_config_values_are_read_strictly():
 def test_solve_with_bad_files(run, tmp_path):
     picture = tmp_path / "picture.png"
     picture.write_text("no picture")
-    ask = ["--question=where?", f"--checkpoint={tmp_path}", f"--out={tmp_path / 'out'}"]
-    refused(run("solve", picture, *ask), "picture.png")
-    refused(run("solve", tmp_path / "none.png", *ask), "none.png")
+    flags = ["--question=where?", f"--checkpoint={tmp_path}", f"--out={tmp_path / 'out'}"]
+    refused(run("solve", picture, *flags), "picture.png")
+    refused(run("solve", tmp_path / "none.png", *flags), "none.png")
     from PIL import Image
 
     Image.new("RGB", (56, 56)).save(picture)
-    refused(run("solve", picture, *ask), str(tmp_path))
+    refused(run("solve", picture, *flags), str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    refused(run("solve", picture, *ask), str(tmp_path))
+    refused(run("solve", picture, *flags), str(tmp_path))
     (tmp_path / "tokenizer").mkdir()
-    refused(run("solve", picture, *ask), str(tmp_path))
+    refused(run("solve", picture, *flags), str(tmp_path))
     assert not (tmp_path / "out").exists()
 
 
 def test_data_import(run, tmp_path):
     source, out = "tests/tasks/published/ViLaSR-eval", tmp_path / "rows"
-    code, told, _ = run("data", "import", "vsi_bench", source, out, f"--json={tmp_path / 'index.json'}")
-    assert code == 0 and f"2 rows with 32 images are in {out}" in told
+    code, printed, _ = run("data", "import", "vsi_bench", source, out, f"--json={tmp_path / 'index.json'}")
+    assert code == 0 and f"2 rows with 32 images are in {out}" in printed
     assert json.loads((tmp_path / "index.json").read_text())["rows"] == 2
     broken = tmp_path / "broken" / "rl.jsonl"
     broken.parent.mkdir()
@@ -257,8 +268,8 @@ def test_data_import(run, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (56, 56)).save(broken.parent / "p.png")
-    code, told, _ = run("data", "import", "rl", broken, tmp_path / "some")
-    assert code == 0 and f"{broken}:2: is no valid JSON" in told and "1 rows were left out" in told
+    code, printed, _ = run("data", "import", "rl", broken, tmp_path / "some")
+    assert code == 0 and f"{broken}:2: is no valid JSON" in printed and "1 rows were left out" in printed
 
 
 def test_eval_answers(run, tmp_path):
@@ -278,17 +289,17 @@ def test_eval_answers(run, tmp_path):
         return tmp_path / name
 
     one, two = written("one.jsonl", "AABB"), written("two.jsonl", "AAAB")
-    code, told, _ = run("eval", f"--answers={one}", "--benchmark=mmsi_bench", f"--json={tmp_path / 's.json'}")
-    assert code == 0 and "MSR" in told and "50.0" in told
+    code, out, _ = run("eval", f"--answers={one}", "--benchmark=mmsi_bench", f"--json={tmp_path / 's.json'}")
+    assert code == 0 and "MSR" in out and "50.0" in out
     assert json.loads((tmp_path / "s.json").read_text())[str(one)]["overall"]["mean"] == 0.5
-    code, told, _ = run("eval", f"--answers={one},{two}", f"--json={tmp_path / 's.json'}")
+    code, out, _ = run("eval", f"--answers={one},{two}", f"--json={tmp_path / 's.json'}")
     compared = json.loads((tmp_path / "s.json").read_text())["comparison"]
     assert code == 0 and compared["n"] == 4 and compared["rows"][-1]["means"] == [0.5, 0.75]
-    assert "+25.0" in told
+    assert "+25.0" in out
 
 
 def test_in_a_process_of_its_own(tmp_path):
-    """The exit code of the real command; loading takes no model."""
+    """The exit code of the real command; no model is loaded."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     words = ["train", CONFIG, f"--workdir={tmp_path / 'W'}", "--config.nothing=1"]
     done = subprocess.run(
@@ -304,3 +315,16 @@ def test_config_prints_what_would_run_and_the_defaults(run, tmp_path):
     lines = out.splitlines()
     assert "rl.steps = 7  # default: 1000" in lines and "seed = 0" in lines
     assert json.loads((tmp_path / "c.json").read_text())["rl.steps"] == {"value": 7, "default": 1000}
+
+
+def test_flags_may_stand_before_and_after_words():
+    found, rest = find_command(["data", "--count=3", "show", "rows", f"{CONFIG}", "--config.seed", "4"])
+    words, flags = found.parse(rest)
+    assert (found.name, words, flags.count, flags.config.seed) == ("data show", ["rows"], 3, 4)
+    found, rest = find_command(["plan", CONFIG, "--topology", "v5e-8", "--nosweep", "--steps=sft,vision"])
+    words, flags = found.parse(rest)
+    assert (words, flags.sweep, flags.steps) == ([], False, ["sft", "vision"])
+    words, flags = COMMANDS["serve"].parse(["--allow-host", "a,b", "runs/x", "--port=0"])
+    assert (words, flags["allow-host"].value, flags.port) == (["runs/x"], ["a", "b"], 0)
+    words, flags = COMMANDS["solve"].parse(["a.png", "-Q", "where?", "b.png", "--checkpoint=c"])
+    assert (words, flags.question, flags.options) == (["a.png", "b.png"], "where?", [])

@@ -32,7 +32,7 @@ def test_data_that_a_stage_has_used_is_not_exchanged(tmp_path):
         open_workdir(with_data(traces=("t",)), tmp_path)
 
 
-def test_a_workdir_of_an_earlier_version_goes_on_as_it_was(tmp_path):
+def test_a_workdir_of_an_earlier_version_resumes(tmp_path):
     open_workdir(JobConfig(), tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     for section, key in (("cold_start", "loss"), ("reflect", "loss"), ("rl", "epochs")):
@@ -58,7 +58,7 @@ def test_the_quickstarts_losses_are_those_of_its_figures():
     assert (job.cold_start.loss, job.reflect.loss, job.rl.old_logprobs) == ("token_mean",) * 2 + ("rollout",)
 
 
-def test_a_stage_takes_its_own_data_or_what_was_named_before(tmp_path):
+def test_a_stage_uses_its_own_data_or_what_was_named_before(tmp_path):
     """Clearing one key of a stage while giving another is a choice, not something left out."""
     open_workdir(with_data(reflect_traces=("rrs",)), tmp_path)
     mine = resolve_job(with_data(reflect_questions=("q",)), tmp_path).data

@@ -149,7 +149,7 @@ GREEDY = SamplingSection(temperature=0.0, max_turn_tokens=7, max_tokens=90)
 def engine(slots: int = 6, lanes: int = 2, devices: int = 1, sampling: SamplingSection = SAMPLING) -> Engine:
     """A compiled engine; tests that ask for the same one share it."""
     section = EngineSection(
-        slots=slots, lanes=lanes, decode_steps=5, stop_share=0.5, prompt_tokens=(40,), insert_tokens=(32,)
+        slots=slots, lanes=lanes, decode_steps=5, stop_fraction=0.5, prompt_tokens=(40,), insert_tokens=(32,)
     )
     return Engine(config(), graphdef(), tokenizer(), suppressed(), section, sampling, PATCHES, mesh(devices))
 

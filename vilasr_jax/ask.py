@@ -128,7 +128,7 @@ def open_engine(
         insert_tokens=tuple(sorted({round_up(96 + tokens), round_up(256 + images * tokens)})),
         prompt_images=counts,
         insert_images=counts,
-        own_sampling=True,
+        per_request_sampling=True,
     )
     suppressed = suppressed_tokens(model.tokenizer, model.config.vocab_size)
     buckets = tuple(sorted({4 * -(-patches // (4 * share)) for share in (16, 4, 1)}))

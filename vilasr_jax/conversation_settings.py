@@ -1,8 +1,8 @@
-"""How a model's conversations are held: taken from its job, and written into what leaves the job.
+"""Settings of a model's conversations: read from its job, and exported with its weights.
 
-An exported folder carries `vilasr_config.json` beside config.json: the part of the job's configuration that
+An exported folder holds `vilasr_config.json`: the part of the job's configuration that
 a conversation depends on (prompt, style, tools, limits, sampling, compute dtype, tasks). An image's limits
-stand in `preprocessor_config.json` alone, where other programs read them too.
+are in `preprocessor_config.json` alone, where other programs read them as well.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def drawing_settings(
 
 
 def exported_settings(job: JobConfig, prompts: PromptSet) -> dict[str, dict[str, Any]]:
-    """The JSON files that say how an exported model is asked, by name.
+    """The JSON files with the settings of an exported model, by name.
 
     `vilasr_config.json` holds nested keys and values of the job's configuration; `prompt.json` the words of
-    the prompt, where they are no set of ours.
+    the prompt, unless they are one of `PROMPTS`.
     """
     values: dict[str, Any] = {}
     for key in _KEYS:
@@ -80,7 +80,7 @@ def exported_settings(job: JobConfig, prompts: PromptSet) -> dict[str, dict[str,
 
 
 def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
-    """The configuration under which the model in a Hugging Face folder is asked, and the prompt.
+    """The configuration and the prompt for the model in a Hugging Face folder.
 
     Without `vilasr_config.json` it is the published one: no task of ours, the style as released, images no
     larger than the released limit. A prompt file in the folder (`prompt.json`) is used; without one the words
@@ -114,8 +114,8 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
 
 def _warn_of_our_words(folder: Path) -> None:
     logging.warning(
-        "%s holds no %s: the model is asked in our own words; `vilasr data import` of the traces it was "
-        "trained on writes theirs",
+        "%s holds no %s: the model is asked in our own words; `vilasr data import` of the traces that it "
+        "was trained on writes theirs",
         folder,
         FILE,
     )

@@ -1,14 +1,14 @@
 """Typed exceptions of every room.
 
-A `UserError` is the user's to mend: the command line prints its one line and exits with code 2.
-Anything else that escapes is a fault of ours and exits with code 1.
+The command line prints one line for a `UserError` and exits with code 2.
+Any other exception is our fault and exits with code 1.
 """
 
-STOPPED = 143  # the exit code of a run that SIGTERM stopped: 128 + 15, as a shell tells it
+STOPPED = 143  # the exit code of a run that SIGTERM stopped: 128 + 15, as in a shell
 
 
 class Stopped(Exception):
-    """The run was asked to stop (SIGTERM), and has saved what it did."""
+    """The run got a stop request (SIGTERM) and has saved its state."""
 
 
 class UserError(Exception):
@@ -24,7 +24,7 @@ class DataError(UserError):
 
 
 class ImageError(DataError):
-    """An image that can't be read, or has a size the model does not take."""
+    """An image that can't be read, or has a size that the model does not accept."""
 
 
 class TokenizerError(UserError):
@@ -36,4 +36,4 @@ class CheckpointError(UserError):
 
 
 class TrainingError(UserError):
-    """Training that can't go on with these settings."""
+    """Training that can't continue with these settings."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written completely or not at all."""
 
 import glob
 import json
@@ -18,7 +18,7 @@ class _LiteralPath(PosixGPath):
 
 
 def literal_path(path: epath.PathLike) -> epath.Path:
-    """A path whose `glob` takes the path itself as it is written: brackets in a folder's name are no pattern.
+    """A path whose `glob` reads the path itself literally: brackets in a folder's name are no pattern.
 
     Orbax, too, looks for files with `glob`. A path in a bucket stays as it is.
     """
@@ -26,7 +26,7 @@ def literal_path(path: epath.PathLike) -> epath.Path:
 
 
 def mistaken_for(head: bytes) -> str:
-    """What a file really is that is no data of its kind, from its first bytes; "" where that can't be said.
+    """What a file that can't be read is instead, by its first bytes; "" if unknown.
 
     Known are what downloads leave in place of a file: a git-lfs pointer, and a web page.
     """
@@ -66,7 +66,7 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 def split_lines(text: str) -> list[str]:
     r"""The lines of a file of JSON lines: split at line feeds alone, without empty ones.
 
-    `str.splitlines` also splits at U+2028, U+2029, U+0085 and others, which may stand inside a JSON string.
+    `str.splitlines` also splits at U+2028, U+2029, U+0085 and others, which may occur inside a JSON string.
 
     >>> split_lines('["x\u2028y"]\n\n{}\n')
     ['["x\u2028y"]', '{}']

@@ -1,4 +1,4 @@
-"""The config that a workdir belongs to: written when a run begins, compared with every later command's."""
+"""The config of a workdir: written when a run begins, compared with that of every later command."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict
+from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict, with_new_keys
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import is_writer
 from vilasr_jax.training.wording import keep_prompts, same_prompt
 
-# What to do now, and how it is laid out over devices: not what the run is.
-FREE = (
+# Keys that later commands may change: what to do now, and its layout over devices.
+MAY_CHANGE = (
     "stages",
     "data.root",
     "data.benchmarks",
@@ -28,32 +28,32 @@ FREE = (
     "reflect.accumulate",
     "rl.micro_batch",
 )
-# Keys of the data that belong together, and the folder of the workdir that exists once they were used. Until
-# then they may change; a later command that gives none of them need not repeat them.
+# Groups of data keys, each with the folder of the workdir that exists once they were used. Until then they
+# may change; a later command that gives none of a group uses the earlier values.
 DATA_GROUPS = (
-    ("cold_start", ("data.traces", "data.traces_share", "data.traces_pixels")),
+    ("cold_start", ("data.traces", "data.traces_fraction", "data.traces_pixels")),
     ("reflect", ("data.reflect_traces", "data.reflect_questions")),
     ("rl", ("data.questions",)),
     ("reflect", ("data.questions_pixels",)),
-    ("reflect", ("data.share_questions",)),
+    ("reflect", ("data.allow_same_questions",)),
     ("traces", ("data.synthesis_questions",)),
     ("eval", ("data.benchmarks_pixels",)),
 )
 DATA = tuple(key for _, keys in DATA_GROUPS for key in keys)
-# What runs did before a key existed, where that is not the key's default.
+# What a run did before a key existed, where that is not the key's default.
 EARLIER = {"cold_start.loss": "token_mean", "reflect.loss": "token_mean"}
-# Keys whose values are keys of the user's own.
+# Sections whose keys users add.
 _OPEN = ("rl.rewards.",)
 
 
 def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
-    """The job to run in `workdir`: as given, with the data that earlier commands named there.
+    """The job to run in `workdir`: the given one, with the data that earlier commands named.
 
-    Keys that don't say what the run is (`FREE`) may differ from the workdir's; those in `DATA` until the
-    stage that uses them begins.
+    Keys in `MAY_CHANGE` may differ from the workdir's config; those in `DATA` until the stage that uses them
+    begins.
 
     Raises:
-      ConfigError: the workdir belongs to another config, or is none.
+      ConfigError: the workdir belongs to another config, or is a file.
     """
     path = workdir / "config.json"
     if workdir.exists() and not workdir.is_dir():
@@ -74,7 +74,7 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
             before |= {key: now[key] for key in keys}
     changed = []
     for key in before.keys() & now.keys():
-        if before[key] != now[key] and not f"{key}.".startswith(tuple(f"{free}." for free in FREE)):
+        if before[key] != now[key] and not f"{key}.".startswith(tuple(f"{one}." for one in MAY_CHANGE)):
             changed.append(f"{key}: {before[key]!r} there, {now[key]!r} now")
     if unlike := sorted(before.keys() ^ now.keys()):
         changed.append(f"its keys are of another version: {', '.join(unlike[:3])}")
@@ -89,7 +89,7 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
 
 
 def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
-    """`resolve_job`; also writes the config of a new workdir, and data that is new to it."""
+    """Like `resolve_job`; also writes the config of a new workdir, and data that was not named before."""
     job, path = resolve_job(job, workdir), workdir / "config.json"
     if not is_writer():
         return job
@@ -106,10 +106,10 @@ def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
 
 
 def read_job(workdir: Path) -> JobConfig:
-    """The job that `workdir` was made with.
+    """The job of a workdir.
 
     Raises:
-      ConfigError: it holds no config of a run.
+      ConfigError: there is no config of a run.
     """
     return from_config_dict(_read(workdir / "config.json"))
 
@@ -123,6 +123,6 @@ def _read(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
         if not isinstance(values, dict):
             raise ValueError("it holds no keys")
-        return values
+        return with_new_keys(values)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is no config of a run ({error}); choose another --workdir") from None

@@ -31,10 +31,10 @@ def test_each_process_knows_its_number_and_the_coordinator():
 
 
 def test_dry_run_prints_the_commands_and_starts_nothing(tmp_path):
-    done = pod("--dry-run", "2", "touch", str(tmp_path / "made"), VILASR_PORT="1234")
-    assert done.returncode == 0 and not (tmp_path / "made").exists()
+    done = pod("--dry-run", "2", "touch", str(tmp_path / "new"), VILASR_PORT="1234")
+    assert done.returncode == 0 and not (tmp_path / "new").exists()
     assert done.stdout.splitlines()[1] == (
-        f"VILASR_COORDINATOR=localhost:1234 VILASR_NUM_PROCESSES=2 VILASR_PROCESS_ID=1 touch {tmp_path}/made"
+        f"VILASR_COORDINATOR=localhost:1234 VILASR_NUM_PROCESSES=2 VILASR_PROCESS_ID=1 touch {tmp_path}/new"
     )
 
 

@@ -46,8 +46,8 @@ def metrics(workdir):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_a_restart_resumes(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run = start(whole)
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    run = start(unbroken)
     _, err = run.communicate(timeout=1500)
     assert run.returncode == 0, err[-3000:]
 
@@ -64,4 +64,4 @@ def test_a_killed_process_ends_the_run_and_a_restart_resumes(tmp_path):
     run = start(broken)
     _, err = run.communicate(timeout=1500)
     assert run.returncode == 0, err[-3000:]
-    assert metrics(broken) == metrics(whole)
+    assert metrics(broken) == metrics(unbroken)

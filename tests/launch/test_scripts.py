@@ -78,7 +78,7 @@ def test_tpu_vm_refuses_what_it_cannot_do(words, says):
 
 
 def test_keep_asks_again_after_a_preemption(tmp_path):
-    """A queued resource that is SUSPENDED is deleted, made anew, and the run goes on to its end."""
+    """A queued resource that is SUSPENDED is deleted, created again, and the run continues to its end."""
     stub(
         tmp_path,
         "gcloud",
@@ -177,6 +177,6 @@ def test_the_sky_task_runs_the_hosts_entry_point(tmp_path):
     env = {**os.environ, **task["envs"], "VILASR_MOUNTS": str(tmp_path)}
     done = subprocess.run(["bash", "-c", run], cwd=ROOT, env=env, capture_output=True, text=True)
     bucket = f"{tmp_path}/my-bucket"
-    assert f"train --config=configs/sft_7b.py:v5e-64 --workdir={bucket}/sft7b" in done.stdout
+    assert f"train --config=configs/vilasr.py:7b,v5e-64 --workdir={bucket}/sft7b" in done.stdout
     assert f"--config.model.init_from={bucket}/Qwen2.5-VL-7B-Instruct" in done.stdout
     assert f"--config.data.root={bucket}/data" in done.stdout

@@ -18,7 +18,7 @@ def test_a_sharded_step_compiles_and_is_accounted_for():
     job = with_keys(
         JOB, {"mesh.fsdp": 2, "mesh.model": 2, "model.attention": "splash", "model.dtype": "bfloat16"}
     )
-    result = plan(job, "v5e:2x2", ["sft", "decode"], tell=lambda line: None)
+    result = plan(job, "v5e:2x2", ["sft", "decode"], report=lambda line: None)
     for answer in result["steps"]:
         assert answer["fits"], answer
         assert answer["cycles"] > 0 and answer["loops"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from vilasr_jax.plan.chips import parse_topology
 from vilasr_jax.plan.cost import group_size, step_cost
 from vilasr_jax.plan.predict import predict
+from vilasr_jax.slices import parse_topology
 
 SCAN = (Path(__file__).parent / "scan.hlo").read_text()
 LAYERS, ROWS, WIDTH, CHIPS = 6, 1024, 256, 4

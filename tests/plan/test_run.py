@@ -1,5 +1,5 @@
 """`vilasr plan` around the compiler: tables, refusals, the nearest that fits, sweeps. The compiler is a
-stand-in here; tests/plan/test_compile.py asks the real one, where libtpu is installed."""
+stand-in here; tests/plan/test_compile.py runs the real one, where libtpu is installed."""
 
 import importlib.util
 
@@ -61,7 +61,7 @@ def small(**keys):
 
 
 def test_every_step_of_the_jobs_stages_is_compiled(compiler):
-    result = plan(small(), "v5e:2x2", tell=lambda line: None)
+    result = plan(small(), "v5e:2x2", report=lambda line: None)
     steps = [step for step, _ in compiler]
     assert steps == ["sft", "prefill", "insert", "decode", "logprobs", "grpo_grad", "grpo_apply", "vision"]
     assert result["fits"] is True
@@ -73,7 +73,7 @@ def test_every_step_of_the_jobs_stages_is_compiled(compiler):
 
 
 def test_what_does_not_fit_is_refused_with_its_tensors_and_the_nearest_that_does(compiler):
-    result = plan(small(**{"rl.micro_batch": 12}), "v5e:2x2", ["grpo_grad"], tell=lambda line: None)
+    result = plan(small(**{"rl.micro_batch": 12}), "v5e:2x2", ["grpo_grad"], report=lambda line: None)
     with pytest.raises(ConfigError) as refused:
         refuse(result)
     said = str(refused.value)
@@ -84,12 +84,12 @@ def test_what_does_not_fit_is_refused_with_its_tensors_and_the_nearest_that_does
 
 def test_smaller_batches_are_tried_before_larger_slices(compiler):
     job = small(**{"rl.micro_batch": 40, "model.remat": "full"})
-    result = plan(job, "v5e:2x2", ["grpo_grad"], tell=lambda line: None)
+    result = plan(job, "v5e:2x2", ["grpo_grad"], report=lambda line: None)
     assert "--config.rl.micro_batch=10" in result["nearest"]
 
 
 def test_a_sweep_recommends_the_fastest_that_fits(compiler):
-    result = sweep(small(), "v5e:2x2", tell=lambda line: None)
+    result = sweep(small(), "v5e:2x2", report=lambda line: None)
     assert result["step"] == "grpo_grad" and result["untried"] == 0
     assert "--config.rl.micro_batch=8 " not in result["recommended"]
     best = next(one for one in result["tried"] if one["label"] == result["recommended"])
@@ -111,7 +111,7 @@ def test_without_libtpu_a_plan_says_what_is_missing(monkeypatch):
         plan(small(), "v5e:2x2")
 
 
-def test_time_over_is_told_and_nothing_hangs(monkeypatch):
+def test_a_plan_over_time_ends_and_says_so(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    result = plan(small(), "v5e:2x2", ["sft"], minutes=0, tell=lambda line: None)
+    result = plan(small(), "v5e:2x2", ["sft"], minutes=0, report=lambda line: None)
     assert result["fits"] is None and "--max-minutes" in printed(print_plan, result)

@@ -25,7 +25,7 @@ def engine():
     never = tiny.suppressed().copy()
     never[[special.im_end, special.endoftext]] = True
     section = EngineSection(
-        slots=16, lanes=2, decode_steps=16, stop_share=0.13, prompt_tokens=(40,), insert_tokens=(32,)
+        slots=16, lanes=2, decode_steps=16, stop_fraction=0.13, prompt_tokens=(40,), insert_tokens=(32,)
     )
     sampling = SamplingSection(max_turn_tokens=60, max_tokens=250)
     return TenfoldEngine(

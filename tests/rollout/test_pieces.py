@@ -70,7 +70,7 @@ def album_engine(insert_tokens: tuple[int, ...], insert_images: tuple[int, ...])
     section = EngineSection(
         slots=6,
         decode_steps=5,
-        stop_share=0.5,
+        stop_fraction=0.5,
         prompt_tokens=(40,),
         insert_tokens=insert_tokens,
         insert_images=insert_images,

@@ -22,7 +22,7 @@ IMAGE = Picture(data_url(Image.new("RGB", (56, 28), (200, 30, 60))), "here", Lim
 @pytest.fixture(scope="module")
 def worker():
     section = EngineSection(
-        slots=3, lanes=1, decode_steps=3, prompt_tokens=(320,), insert_tokens=(64,), own_sampling=True
+        slots=3, lanes=1, decode_steps=3, prompt_tokens=(320,), insert_tokens=(64,), per_request_sampling=True
     )
     sampling = dataclasses.replace(tiny.SAMPLING, max_tokens=400)
     engine = Engine(

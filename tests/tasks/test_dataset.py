@@ -75,7 +75,7 @@ def test_built_traces_are_training_examples(made):
     tokenizer = train_tiny_tokenizer(["look"], ["look"], 300)
     rows = MadeRows(made, "maze", "train")
     for form in ("drawing", "text", "direct"):
-        source = MadeTraces(rows, SETTINGS, tokenizer, 5, slip_share=0.5, format=form)
+        source = MadeTraces(rows, SETTINGS, tokenizer, 5, slip_fraction=0.5, format=form)
         assert len(source) == 5
         one = source[2]
         assert one.loss_mask.any() and (len(one.images) > 1) == (form == "drawing")

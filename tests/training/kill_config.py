@@ -37,7 +37,7 @@ def get_config():
                 perception_batch=2,
                 perception_optimizer=muon,
                 traces=30,
-                slip_share=0.5,
+                slip_fraction=0.5,
                 steps=12,
                 batch=2,
                 optimizer=muon,
@@ -46,7 +46,7 @@ def get_config():
             reflect=ReflectSection(
                 questions=12,
                 samples=2,
-                kept_share=0.6,
+                kept_fraction=0.6,
                 shard=3,
                 steps=9,
                 batch=2,

@@ -15,11 +15,10 @@ from PIL import Image
 from tests import tiny
 from tests.training.test_resume import JOB, ScriptedContext, bits
 from vilasr_jax import job as jobs
-from vilasr_jax.config import DataSection, ImageSection, JobConfig
+from vilasr_jax.config import DataSection, ImageSection, JobConfig, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.processing import Buckets, Encoded, collate, join
-from vilasr_jax.recipes import published_7b
 from vilasr_jax.rollout import Request, Trajectory
 from vilasr_jax.rollout.conversation import Conversation, make_prompt
 from vilasr_jax.training.context import Context
@@ -134,5 +133,5 @@ def test_fault_12_each_stage_starts_from_the_one_before(tmp_path):
         with jobs._STAGE[before](context).store as store:
             store.save(getattr(JOB, before).steps, {"params": learnt})
         assert bits(jobs._start(context, after)) == bits(learnt)
-    published = published_7b(("reflect",)).reflect
-    assert (published.questions, published.kept_share) == (16_000, 1.0)
+    published = read_config("configs/vilasr.py:7b,v5e-32").reflect
+    assert (published.questions, published.kept_fraction) == (16_000, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vilasr_jax.checks import check_rl
+from vilasr_jax.checks import check_rewards
 from vilasr_jax.config import JobConfig, RLSection, SamplingSection, from_config_dict, to_config_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.rollout import Request, Trajectory
@@ -173,4 +173,4 @@ def test_rewards_are_composed_in_the_config(tmp_path):
     assert (total(published, [], must_draw=True), total(published, [2], must_draw=True)) == (0.0, 1.0)
     assert from_config_dict(to_config_dict(JobConfig(rl=RLSection(rewards=bonus)))).rl.rewards == bonus
     with pytest.raises(ConfigError, match="no reward named 'beauty'"):
-        check_rl(RLSection(rewards={"beauty": 1.0}))
+        check_rewards(RLSection(rewards={"beauty": 1.0}))

@@ -172,7 +172,7 @@ def conversations(arms) -> tuple:
 
 def learn(steps: int = 25, **options) -> float:
     """The probability of the rewarded arm after training."""
-    adam = OptimizerSection(learning_rate=0.03, schedule="constant", warmup_share=0, clip_norm=0)
+    adam = OptimizerSection(learning_rate=0.03, schedule="constant", warmup_fraction=0, clip_norm=0)
     section = RLSection(optimizer=adam, **options)
     graphdef, params = bandit_model()
     params = jax.tree.map(jnp.copy, params)  # the first update donates them
@@ -206,7 +206,7 @@ def learn(steps: int = 25, **options) -> float:
 
 def test_ratios_are_to_the_log_probabilities_that_are_asked_for():
     """old_logprobs="trained": the first update has ratio 1, however far the engine's own rounding is off."""
-    adam = OptimizerSection(learning_rate=0.03, schedule="constant", warmup_share=0, clip_norm=0)
+    adam = OptimizerSection(learning_rate=0.03, schedule="constant", warmup_fraction=0, clip_norm=0)
     graphdef, params = bandit_model()
     optimizer, batch = make_optimizer(adam, 1), conversations([0, 1])
     current = np.asarray(make_logprobs(graphdef, tiny.suppressed(2), 1.0)(params, batch))

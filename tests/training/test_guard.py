@@ -61,7 +61,7 @@ def test_spikes_are_skipped_once_the_mean_is_known():
 
 def test_each_group_has_its_own_rate():
     section = OptimizerSection(
-        learning_rate=1.0, schedule="constant", warmup_share=0, vision_rate=0.1, merger_rate=0.0
+        learning_rate=1.0, schedule="constant", warmup_fraction=0, vision_rate=0.1, merger_rate=0.0
     )
     params = {
         "visual": {"blocks": {"w": jnp.ones(3)}, "merger": {"w": jnp.ones(3)}},

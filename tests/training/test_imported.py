@@ -135,7 +135,7 @@ def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported
         whole = encode_conversation(context.tokenizer, stored.conversation(784, 1280 * 784))
         assert np.array_equal(example.ids, whole.ids) and example.loss_mask.any()
         assert len(example.images) == 2
-    mixed = context_of(tmp_path, dataclasses.replace(context.job.data, traces_share=0.25))
+    mixed = context_of(tmp_path, dataclasses.replace(context.job.data, traces_fraction=0.25))
     mixed = Context(dataclasses.replace(mixed.job, tasks=("maze",)), tmp_path, tiny.mesh())
     assert trace_sources(mixed)[1] == [0.25, 0.75]
     wrong = context_of(tmp_path, DataSection(traces=(str(imported / "rl"),)))

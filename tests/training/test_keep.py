@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vilasr_jax.errors import ConfigError
 from vilasr_jax.rollout import Trajectory
-from vilasr_jax.training.keep import check_rule, on_centres, sift
+from vilasr_jax.training.keep import on_centres, sift
 
 
 def line(x1, y1, x2, y2) -> dict:
@@ -109,8 +108,3 @@ def test_the_reflective_rule_needs_a_correction_and_the_format():
     funnel, kept = sift([plain, corrected, formed], "reflective")
     assert kept == [formed]
     assert funnel == {"sampled": 3, "parsed": 3, "right": 3, "reflective": 2, "kept": 1}
-
-
-def test_unknown_rule():
-    with pytest.raises(ConfigError, match=r"synthesis\.rule='best': choose one of reflective, cold_st"):
-        check_rule("best", "config.synthesis.rule")

@@ -16,7 +16,7 @@ from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_sft_step
 
 SECTION = OptimizerSection(
-    learning_rate=1e-2, schedule="constant", warmup_share=0, lora_rank=3, lora_alpha=6.0
+    learning_rate=1e-2, schedule="constant", warmup_fraction=0, lora_rank=3, lora_alpha=6.0
 )
 
 

@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 from tests import tiny
-from vilasr_jax.checks import check_rl
-from vilasr_jax.config import MeshSection, read_config
+from vilasr_jax.config import MeshSection, check_section, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.parallel import batch_axis, make_mesh
@@ -21,24 +20,27 @@ from vilasr_jax.rollout import Request
 from vilasr_jax.rollout.batch import Incoming
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.training.optimizers import make_optimizer
-from vilasr_jax.training.state import check_groups, new_state, state_shardings
+from vilasr_jax.training.state import new_state, state_shardings
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMES = ("sft_7b", "reflect_7b", "rl_7b", "sft_3b", "rl_3b")
+NAMES = (
+    "vilasr.py:7b,v5e-32,cold_start",
+    "vilasr.py:7b,v5e-32",
+    "vilasr.py:3b,v5e-8,cold_start",
+    "vilasr.py:3b,v5e-8",
+)
 
 
 def read(name):
-    return read_config(CONFIGS / f"{name}.py")
+    return read_config(CONFIGS / name)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_configs_parse_and_fit_together(name):
     job = read(name)
-    check_rl(job.rl)
-    for section in (job.cold_start, job.reflect, job.rl):
-        check_groups(section.optimizer.freeze)
-    shards = {"7b": 8, "3b": 4}[job.name]  # 32 and 8 chips
+    check_section(job)
+    shards = job.mesh.fsdp
     assert job.cold_start.batch % (shards * job.cold_start.accumulate) == 0
     assert job.rl.micro_batch % shards == 0 and job.engine.slots % (2 * shards) == 0
     assert job.rl.sampling.max_tokens <= job.buckets.tokens[-1]
@@ -49,14 +51,14 @@ def test_configs_parse_and_fit_together(name):
 
 
 def test_the_published_values():
-    job = read("rl_7b")
+    job = read("vilasr.py:7b,v5e-32,rl")
     assert (job.stages, job.rl.group, job.rl.prompts, job.rl.updates) == (("rl",), 8, 32, 2)
     assert (job.rl.clip_low, job.rl.clip_high, job.rl.dual_clip, job.rl.kl_weight) == (0.2, 0.3, 3.0, 0.0)
     assert job.rl.optimizer.learning_rate == 1e-6 and job.rl.optimizer.freeze == ()
     assert job.rl.sampling.max_tokens == 5120 + 13312 and job.rl.sampling.max_turn_tokens == 1024
     sft = job.cold_start
     assert (sft.batch, sft.epochs, sft.optimizer.learning_rate) == (32, 3.0, 1e-5)
-    assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_share == 0.1
+    assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_fraction == 0.1
     assert (sft.loss, job.reflect.loss) == ("conversation_mean",) * 2
     assert (job.drawing.max_turns, job.drawing.maze_turns, job.drawing.style) == (10, 20, "published")
     assert (job.rl.old_logprobs, job.rl.importance_cap, job.rl.epochs) == ("trained", 0.0, 1.0)
@@ -67,7 +69,7 @@ def test_the_published_values():
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_two_frames_boxed_in_one_turn_go_on(path):
-    job = read(path.stem)
+    job = read(path.name)
     side = 28 * int((job.image.max_pixels / 28**2) ** 0.5)
     frames = [Image.new("RGB", (side, side), "white") for _ in range(2)]
     session = DrawingSession(frames, "?", settings=DrawingSettings(style=job.drawing.style))
@@ -84,10 +86,10 @@ def test_two_frames_boxed_in_one_turn_go_on(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sft_7b", "rl_7b", "sft_3b", "rl_3b"])
+@pytest.mark.parametrize("name", NAMES)
 def test_steps_lower_at_full_size(name):
     job = read(name)
-    section = job.rl if name.startswith("rl") else job.cold_start
+    section = job.rl if "rl" in job.stages else job.cold_start
     mesh = make_mesh(MeshSection(data=1, fsdp=-1, model=job.mesh.model))
     config = preset(
         job.model.preset,
@@ -110,11 +112,11 @@ def test_steps_lower_at_full_size(name):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_axis(mesh, axis))
 
     extras = {}
-    if name.startswith("rl"):
+    if "rl" in job.stages:
         extras = {"logprobs": np.float32, "advantages": np.float32, "old_logprobs": np.float32}
     host = jax.eval_shape(lambda: jax.tree.map(np.asarray, empty_batch(rows, tokens, 2, 1024, extras)))
     batch = jax.tree.map(spec, host)._replace(positions=spec(host.positions, 1))
-    if name.startswith("rl"):
+    if "rl" in job.stages:
         zero, grad, apply = make_grpo_steps(
             graphdef, optimizer, section, np.zeros(config.vocab_size, bool), mesh
         )

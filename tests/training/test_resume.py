@@ -36,7 +36,7 @@ from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import TIMED, Stage
 from vilasr_jax.training.state import init_state
 
-ADAM = OptimizerSection(learning_rate=3e-3, warmup_share=0.5)
+ADAM = OptimizerSection(learning_rate=3e-3, warmup_fraction=0.5)
 SAMPLING = SamplingSection(max_turn_tokens=7, max_tokens=150)
 JOB = JobConfig(
     seed=5,

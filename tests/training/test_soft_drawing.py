@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from vilasr_jax.config import OptimizerSection, SoftDrawingSection
+from vilasr_jax.config import OptimizerSection, SoftDrawingSection, check_section
 from vilasr_jax.errors import ConfigError, TokenizerError
 from vilasr_jax.processing import Buckets, collate, encode_conversation, join, train_tiny_tokenizer
-from vilasr_jax.training.soft_drawing import Numbers, SoftDrawing, check_soft_drawing
+from vilasr_jax.training.soft_drawing import Numbers, SoftDrawing
 from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_sft_step
 
@@ -169,7 +169,7 @@ def test_a_vocabulary_without_digits_is_told():
 
 
 def test_settings_that_make_no_picture_are_told():
-    check_soft_drawing(SoftDrawingSection())
+    check_section(SoftDrawingSection(), "config.soft_drawing")
     for key, value in (("weight", -0.1), ("canvas", 7), ("softness", 0.0), ("annotations", 0)):
         with pytest.raises(ConfigError, match=f"soft_drawing.{key}={value}"):
-            check_soft_drawing(dataclasses.replace(SECTION, **{key: value}))
+            check_section(dataclasses.replace(SECTION, **{key: value}), "config.soft_drawing")

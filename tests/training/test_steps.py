@@ -86,7 +86,8 @@ def test_muon_takes_the_layers_kernels_only():
 
 def test_muon_makes_each_layers_update_orthogonal():
     optimizer = make_optimizer(
-        OptimizerSection(name="muon", learning_rate=1.0, schedule="constant", warmup_share=0, clip_norm=0), 5
+        OptimizerSection(name="muon", learning_rate=1.0, schedule="constant", warmup_fraction=0, clip_norm=0),
+        5,
     )
     params = tiny.params()
     rng = np.random.default_rng(0)
@@ -102,12 +103,14 @@ def test_muon_makes_each_layers_update_orthogonal():
 
 
 def test_schedules():
-    cosine = make_schedule(OptimizerSection(learning_rate=2.0, warmup_share=0.1, final_share=0.25), 100)
+    cosine = make_schedule(OptimizerSection(learning_rate=2.0, warmup_fraction=0.1, final_fraction=0.25), 100)
     got = [float(cosine(step)) for step in (0, 5, 10, 55, 100, 200)]
     np.testing.assert_allclose(got, [0, 1, 2, 1.25, 0.5, 0.5], rtol=1e-6)
-    constant = make_schedule(OptimizerSection(learning_rate=2.0, schedule="constant", warmup_share=0.1), 100)
+    constant = make_schedule(
+        OptimizerSection(learning_rate=2.0, schedule="constant", warmup_fraction=0.1), 100
+    )
     assert [float(constant(step)) for step in (0, 5, 10, 99)] == [0, 1, 2, 2]
-    bare = make_schedule(OptimizerSection(learning_rate=2.0, warmup_share=0.0), 1)
+    bare = make_schedule(OptimizerSection(learning_rate=2.0, warmup_fraction=0.0), 1)
     assert float(bare(0)) == 2.0
     for wrong in (OptimizerSection(name="lion"), OptimizerSection(schedule="step")):
         with pytest.raises(ConfigError, match="choose"):

@@ -103,7 +103,7 @@ def more_sft(job: JobConfig, home: Path) -> Path:
 
 def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
     """The same model, seeing phase and training tokens, on another form of trace."""
-    shorter = dataclasses.replace(job.cold_start, format=form, slip_share=0.0)
+    shorter = dataclasses.replace(job.cold_start, format=form, slip_fraction=0.0)
     steps = stage_steps(workdir.parent / "main" / "cold_start", job.cold_start) or job.cold_start.steps
     if not job.packing.tokens:  # a row is a conversation then, whatever its length
         drawn, short = (

@@ -180,7 +180,7 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
         slots=load.slots,
         lanes=2,
         decode_steps=16,
-        stop_share=0.2,
+        stop_fraction=0.2,
         prompt_tokens=prompts if kind is RereadingEngine else prompts[:1],
         insert_tokens=(_round(insert),),
         prompt_images=tuple(range(1, load.turns + 1)) if kind is RereadingEngine else (1,),

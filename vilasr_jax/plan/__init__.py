@@ -1,4 +1,4 @@
-"""The ahead-of-time plan: a job's steps compiled for a TPU slice that is not there."""
+"""The ahead-of-time plan: a job's steps compiled for a TPU slice on any machine."""
 
 from vilasr_jax.plan.run import plan as plan
 from vilasr_jax.plan.run import refuse as refuse

@@ -26,7 +26,7 @@ class Collective:
     kind: str
     tensor: str  # the array that is exchanged
     op_name: str
-    bytes: float  # that one device takes in, over all executions
+    bytes: float  # that one device receives, over all executions
     group: int  # devices that exchange with each other
     count: int  # executions
     asynchronous: bool
@@ -52,7 +52,7 @@ class Cost:
     loops: dict[str, int]  # trip count by the loop's operation
 
     def bytes(self, *, asynchronous: bool) -> float:
-        """Bytes that one device takes in from others."""
+        """Bytes that one device receives from others."""
         return sum(c.bytes for c in self.collectives if c.asynchronous == asynchronous)
 
     @property
@@ -119,7 +119,7 @@ class _Walk:
             channels = {i.attribute(r"channel_id=(\d+)") for i in found}
             started = "AsyncCollectiveStart" in targets
             if not started and channels <= self.started:
-                return  # goes on, or ends, what was counted where it started
+                return  # continuation or end of an operation that was counted at its start
             if started:
                 self.started |= channels
             scattered = "reduce-scatter" in instruction.name or "all-reduce-scatter" in inner.name
@@ -142,12 +142,12 @@ class _Walk:
             computation.instructions[name].shape for name in one.operands if name in computation.instructions
         ]
         taken = sum(map(shape_bytes, sources))
-        share = (group - 1) / group
+        fraction = (group - 1) / group
         moved = {
             "all-gather": taken * (group - 1),
-            "all-reduce": 2 * taken * share,
-            "reduce-scatter": taken * share,
-            "all-to-all": taken * share,
+            "all-reduce": 2 * taken * fraction,
+            "reduce-scatter": taken * fraction,
+            "all-to-all": taken * fraction,
             "collective-permute": taken,
         }[kind]
         largest = max((array for shape in sources for array in arrays(shape)), key=lambda a: math.prod(a[1]))

@@ -38,7 +38,7 @@ _PASSED_ON = ("copy", "bitcast", "convert", "reshape", "copy-done", "opt-barrier
 
 
 class UnknownTripCountError(ValueError):
-    """A loop whose number of iterations the text does not tell."""
+    """A loop whose number of iterations is not in the text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _closing(text: str, start: int) -> int:
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
     """How often the body of `loop`, a `while` of `computation`, runs; at most, where it may end early.
 
-    The counter, its start and step are read from the loop itself; a condition that also asks for something
+    The counter, its start and step are read from the loop itself; a condition that also depends on something
     else (decoding stops early when enough rows have ended) counts as if it never did. Where the bound itself
     is computed (attention reads as much of a cache as is full), the scope "at_most_N_times" around the loop
     says it.
@@ -179,14 +179,14 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
         if start is not None and step:
             more = compare.attribute(r"direction=(\w+)") in ("LE", "GE")
             return max(0, -(-(bound + more - start) // step))
-    told = re.search(r"at_most_(\d+)_times/while$", loop.op_name)
-    if told:
-        return int(told[1])
+    at_most = re.search(r"at_most_(\d+)_times/while$", loop.op_name)
+    if at_most:
+        return int(at_most[1])
     raise UnknownTripCountError(f"loop {loop.name} ({loop.op_name}): its number of iterations is not known")
 
 
 def _compares(module: Module, condition: Computation):
-    """The comparisons that the condition's root is made of, with the scope that resolves their operands."""
+    """The comparisons of which the condition's root consists, with the scope that resolves their operands."""
     pending = [(condition.root, _Scope(condition, None, None))]
     while pending:
         name, scope = pending.pop()
@@ -218,7 +218,7 @@ class _Scope:
         return found, self
 
     def constant(self, name: str) -> int | None:
-        """The whole number behind a name, if it is one."""
+        """The integer behind a name, if it is one."""
         found, _ = self.resolve(name)
         return int(found.arguments) if found.opcode == "constant" and _is_int(found.arguments) else None
 

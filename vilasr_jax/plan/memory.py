@@ -22,7 +22,7 @@ _NO_ARRAY_OF_ITS_OWN = ("parameter", "tuple", "while", "get-tuple-element", "bit
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """An array: on one device, unless its name says "whole"."""
+    """An array: on one device, unless its name says "unsharded"."""
 
     name: str
     shape: str
@@ -76,7 +76,7 @@ def largest_lowered(text: str, count: int = 5) -> list[Tensor]:
     for dims, kind in set(_LOWERED.findall(text)):
         sizes = [int(size) for size in dims.split("x") if size]
         shape = f"{kind}[{','.join(map(str, sizes))}]"
-        found[shape] = Tensor("whole, before it is split", shape, _LOWERED_BYTES[kind] * math.prod(sizes))
+        found[shape] = Tensor("unsharded, as written", shape, _LOWERED_BYTES[kind] * math.prod(sizes))
     return merged(found.values(), count)
 
 

@@ -3,20 +3,20 @@
 The two ends, for one execution of a step on every chip:
 
 - best: cycles at the inferred clock, kernels at the chip's peak, asynchronous collectives wholly hidden
-  behind them unless they take longer, synchronous ones at the full bandwidth of the links; never less than
+  behind them unless they are slower, synchronous ones at the full bandwidth of the links; never less than
   reading once what every execution reads (decoding: weights and cache), at the memory's full bandwidth;
-- worst: kernels at `KERNEL_SHARE` of the peak, collectives at `LINK_SHARE` of the bandwidth, none hidden.
+- worst: kernels at `KERNEL_FRACTION` of the peak, collectives at `LINK_FRACTION` of the bandwidth, not hidden
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from vilasr_jax.plan.chips import Topology
 from vilasr_jax.plan.cost import Cost
+from vilasr_jax.slices import Topology
 
-KERNEL_SHARE = 0.4
-LINK_SHARE = 0.7
+KERNEL_FRACTION = 0.4
+LINK_FRACTION = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Prediction:
     compute: float  # cycles and kernels alone, at best
     synchronous: float  # collectives that nothing hides, at best
     asynchronous: float  # collectives that compute may hide, at best
-    memory: float  # reading what each execution has to; 0: not asked
+    memory: float  # reading what each execution has to; 0: not computed
     best: float
     worst: float
 
@@ -52,5 +52,5 @@ def predict(cost: Cost, topology: Topology, reads: float = 0.0) -> Prediction:
     synchronous, asynchronous = exchange(False), exchange(True)
     memory = reads / chip.hbm_bandwidth
     best = max(max(cycles + kernels, memory) + synchronous, asynchronous)
-    worst = max(cycles + kernels / KERNEL_SHARE, memory) + (synchronous + asynchronous) / LINK_SHARE
+    worst = max(cycles + kernels / KERNEL_FRACTION, memory) + (synchronous + asynchronous) / LINK_FRACTION
     return Prediction(cycles + kernels, synchronous, asynchronous, memory, best, worst)

@@ -1,4 +1,4 @@
-"""`vilasr plan`: every step of a job compiled for a slice that is not there, each in a process of its own."""
+"""`vilasr plan`: every step of a job compiled for a slice, each in a separate process."""
 
 from __future__ import annotations
 
@@ -14,32 +14,26 @@ from typing import Any
 
 from vilasr_jax.config import JobConfig, to_dict
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.plan.chips import Topology, parse_topology
+from vilasr_jax.slices import SLICES, Topology, parse_topology
 
-# Slices one may rent, small to large, for the nearest one that fits.
-_SLICES = {
-    "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8"),
-}
 _MAIN = ("grpo_grad", "sft", "decode", "vision")  # the step that a search tries, the first that the job has
 
 
 @dataclasses.dataclass
 class Planner:
-    """Compiles steps until the time is over.
+    """Compiles steps within a time limit.
 
     Args:
       topology: the slice.
-      minutes: of all compilations together.
-      tell: called with a line for each thing that begins or ends.
+      minutes: of all compilations.
+      report: called with a line at each start and end.
       layers: of the language model, to look at a cut-down one; 0: all.
       save: folder for the optimised HLO text of each step; empty: none.
     """
 
     topology: Topology
     minutes: float
-    tell: Callable[[str], None] = print
+    report: Callable[[str], None] = print
     layers: int = 0
     save: str = ""
 
@@ -82,7 +76,7 @@ def plan(
     names: Sequence[str] = (),
     *,
     minutes: float = 60.0,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     layers: int = 0,
     save: str = "",
 ) -> dict[str, Any]:
@@ -91,13 +85,13 @@ def plan(
     Raises:
       ConfigError: an unknown step or topology, or libtpu is missing.
     """
-    planner = Planner(parse_topology(topology), minutes, tell, layers, save)
+    planner = Planner(parse_topology(topology), minutes, report, layers, save)
     known = step_names(job)
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"--steps={unknown[0]}: the job's stages have {', '.join(known)}")
     answers = []
     for name in names or known:
-        tell(f"{name}: compiling for {topology} ...")
+        report(f"{name}: compiling for {topology} ...")
         answers.append(planner.compile(job, name))
     fits = [answer.get("fits") for answer in answers]
     result = {"topology": topology, "config": job.name, "layers": layers, "steps": answers}
@@ -108,7 +102,7 @@ def plan(
 
 
 def step_names(job: JobConfig) -> list[str]:
-    """The steps of the job's stages, in the order in which a run meets them."""
+    """The steps of the job's stages, in the order of a run."""
     found = []
     if {"cold_start", "reflect"} & set(job.stages):
         found.append("sft")
@@ -136,7 +130,7 @@ def refuse(result: dict[str, Any]) -> None:
 def nearest(planner: Planner, job: JobConfig, step: str) -> str | None:
     """The first smaller variant of the job, or larger slice, in which `step` fits; None when time is over."""
     for label, variant, topology in _smaller(job, planner.topology):
-        planner.tell(f"{step}: trying {label} ...")
+        planner.report(f"{step}: trying {label} ...")
         answer = planner.compile(variant, step, topology)
         if answer.get("fits"):
             return label
@@ -161,10 +155,8 @@ def _smaller(job: JobConfig, topology: Topology) -> Iterator[tuple[str, JobConfi
             with_keys(job, keys),
             topology,
         )
-    names = _SLICES[topology.chip.name]
-    for sides in names:
-        larger = parse_topology(f"{topology.chip.name}:{sides}")
-        if larger.size > topology.size:
+    for larger in SLICES.values():
+        if larger.chip == topology.chip and larger.size > topology.size:
             yield f"--topology={larger.name}", job, larger
 
 
@@ -183,21 +175,21 @@ def sweep(
     topology: str,
     *,
     minutes: float = 60.0,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     layers: int = 0,
 ) -> dict[str, Any]:
     """Compiles the job's main training step for other meshes, remat policies and batch sizes.
 
     Returns:
-      {"topology", "step", "tried": [...], "recommended": keys or None, "untried": how many time left out}.
+      {"topology", "step", "tried": [...], "recommended": keys or None, "untried": count without time}.
     """
-    planner = Planner(parse_topology(topology), minutes, tell, layers)
+    planner = Planner(parse_topology(topology), minutes, report, layers)
     known = step_names(job)
     step = next(name for name in _MAIN if name in known)
     tried, candidates = [], list(variants(job, planner.topology, step))
     for at, keys in enumerate(candidates):
         label = " ".join(f"--config.{key}={value}" for key, value in keys.items())
-        tell(f"{at + 1} of {len(candidates)}: {label}")
+        report(f"{at + 1} of {len(candidates)}: {label}")
         answer = planner.compile(with_keys(job, keys), step)
         if "max-minutes" in answer.get("error", ""):
             break

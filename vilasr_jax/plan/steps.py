@@ -1,6 +1,6 @@
-"""A job's compiled steps with abstract arguments: the very functions that a run calls, and no values.
+"""A job's compiled steps with abstract arguments: the functions that a run calls, without values.
 
-Which steps there are follows from the job's stages; their shapes are the largest buckets, or the packed rows.
+The job's stages determine the steps; their shapes are the largest buckets, or the packed rows.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class Steps:
         calls = make_grpo_steps(self.graphdef, optimizer, section, self._suppressed(), self.mesh)
         state = self._state(section.optimizer)
         total = jax.eval_shape(calls[0], state)
-        whole = NamedSharding(self.mesh, P())
-        places = (param_shardings(total[0], self.mesh), jax.tree.map(lambda _: whole, total[1]))
+        replicated = NamedSharding(self.mesh, P())
+        places = (param_shardings(total[0], self.mesh), jax.tree.map(lambda _: replicated, total[1]))
         return calls, state, _laid(total, places)
 
     def _grpo_grad(self) -> Step:
@@ -138,12 +138,12 @@ class Steps:
         extras += ["old_logprobs"] if recomputes(section) else []
         extras += ["ref_logprobs"] if section.kl_weight else []
         batch = self._batch(section.micro_batch, extras)
-        share = jax.ShapeDtypeStruct((), jnp.float32)
+        weight = jax.ShapeDtypeStruct((), jnp.float32)
         return Step(
             "grpo_grad",
             calls[1],
-            (state, total, batch, share),
-            ("state", "gradient", "batch", "share"),
+            (state, total, batch, weight),
+            ("state", "gradient", "batch", "weight"),
             self._training_flops(section.micro_batch, section.optimizer),
             section.micro_batch,
         )
@@ -241,7 +241,7 @@ class Steps:
             self._suppressed(),
             (0, 1),
             engine.decode_steps,
-            engine.stop_share,
+            engine.stop_fraction,
             self.mesh,
         )
         slots = -(-engine.slots // (engine.lanes * self.shards)) * self.shards

@@ -1,4 +1,4 @@
-"""A plan as a table for people."""
+"""A plan as a printed table."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vilasr_jax.plan.chips import parse_topology
-from vilasr_jax.plan.predict import KERNEL_SHARE, LINK_SHARE
+from vilasr_jax.plan.predict import KERNEL_FRACTION, LINK_FRACTION
+from vilasr_jax.slices import parse_topology
 
 _GIB = 2**30
 ASSUMPTIONS = (
     "Memory is the compiler's own account. Seconds are UNCALIBRATED: nothing here ran on a TPU. At best: the "
     "compiler's cycle estimates at an inferred clock, attention kernels at the chip's peak, asynchronous "
-    f"collectives hidden. At worst: kernels at {KERNEL_SHARE:.0%} of the peak, links at {LINK_SHARE:.0%} of "
-    "their bandwidth, nothing hidden."
+    f"collectives hidden. At worst: kernels at {KERNEL_FRACTION:.0%} of the peak, links at "
+    f"{LINK_FRACTION:.0%} of their bandwidth, nothing hidden."
 )
 
 
@@ -30,8 +30,8 @@ def _row(answer: dict[str, Any], chips: int, price: float) -> dict[str, str]:
     if "peak_bytes" not in answer:
         return row | {"fits": "?", "note": answer.get("error", "")}
     row["fits"] = "yes" if answer["fits"] else "NO"
-    share = answer["peak_bytes"] / answer["limit_bytes"]
-    row["peak GiB"] = f"{answer['peak_bytes'] / _GIB:.2f} ({share:.0%})"
+    fraction = answer["peak_bytes"] / answer["limit_bytes"]
+    row["peak GiB"] = f"{answer['peak_bytes'] / _GIB:.2f} ({fraction:.0%})"
     held = sorted(answer["arguments"].items(), key=lambda item: -item[1])
     row["held GiB"] = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in held if size > 0.005 * _GIB)
     if "compile_seconds" in answer:

@@ -1,6 +1,6 @@
-"""Compiles one step of a job for a topology and tells what came out, as JSON on the last line of its output.
+"""Compiles one step of a job for a topology; prints the figures as JSON on the last line of its output.
 
-A process of its own for each step: libtpu reads its environment once, and memory is given back. Reads
+Each step has a separate process: libtpu reads its environment once, and memory is freed. Reads
 {"job", "topology", "step", "layers"} from its standard input.
 """
 
@@ -18,12 +18,13 @@ import jax
 
 from vilasr_jax.config import from_config_dict
 from vilasr_jax.errors import UserError
-from vilasr_jax.plan.chips import compile_devices, parse_topology
 from vilasr_jax.plan.cost import step_cost
+from vilasr_jax.plan.devices import compile_devices
 from vilasr_jax.plan.hlo import parse
 from vilasr_jax.plan.memory import Tensor, largest, largest_lowered, merged, refusal
 from vilasr_jax.plan.predict import predict
 from vilasr_jax.plan.steps import Step, Steps, make_mesh
+from vilasr_jax.slices import parse_topology
 
 COMPILER_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
@@ -36,7 +37,7 @@ def main() -> None:
         answer = compile_step(request)
     except UserError as error:
         answer = {"error": str(error)}
-    except Exception as error:  # tracing and the compiler raise many types; other steps go on
+    except Exception as error:  # tracing and the compiler raise many types; other steps continue
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {str(error)[:400]}"}
     answer["host_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -85,7 +86,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
             file.write(text)
     try:
         cost = step_cost(text)
-    except ValueError as error:  # a loop or a group of chips that could not be read: memory is still true
+    except ValueError as error:  # an unreadable loop or group of chips; memory figures stay true
         return answer | {"error": str(error)}
     prediction = predict(cost, topology, step.reads)
     return answer | {

@@ -29,7 +29,7 @@ class Request:
       row: the task row's plain fields (see `Trajectory.row`).
       session: makes a fresh `DrawingSession`, one a sample; making it twice must give equal ones.
       seed: the first of `samples` consecutive random streams.
-      temperature, top_p: read where `EngineSection.own_sampling` is set; else the engine's own count.
+      temperature, top_p: read where `EngineSection.per_request_sampling` is set; else the engine's own count.
       max_new_tokens: sampled tokens of the whole conversation; None: only the engine's limits.
       on_tokens: `(sample, text)`: the piece of text that the model has just written. The pieces of a turn,
         joined, are the turn's text; they come a decode call at a time, never cut inside a character.

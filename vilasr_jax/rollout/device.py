@@ -88,15 +88,15 @@ class Calls:
         suppressed: jax.Array,
         stop_ids: tuple[int, ...],
         decode_steps: int,
-        stop_share: float,
+        stop_fraction: float,
         mesh: Mesh,
-        own_sampling: bool = False,
+        per_request_sampling: bool = False,
     ):
         self.config, self.graphdef, self.sampling = config, graphdef, sampling
         self.family = family_of(config)
-        self.own_sampling = own_sampling
+        self.per_request_sampling = per_request_sampling
         self.suppressed, self.stop_ids = suppressed, stop_ids
-        self.decode_steps, self.stop_share = decode_steps, stop_share
+        self.decode_steps, self.stop_fraction = decode_steps, stop_fraction
         self.mesh = mesh
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
         heads = config.num_kv_heads % mesh.shape["model"] == 0
@@ -189,7 +189,7 @@ class Calls:
 
     def _decode(self, params, state: RolloutState, key) -> RolloutState:
         model, layers = self._model(params)
-        enough = jnp.floor((1 - self.stop_share) * state.active.sum()).astype(jnp.int32)
+        enough = jnp.floor((1 - self.stop_fraction) * state.active.sum()).astype(jnp.int32)
         b = state.token.shape[0]
 
         def going(carry):
@@ -241,7 +241,7 @@ class Calls:
             state.seed, state.count
         )
         logits = model.logits(hidden[:, None])[:, 0]
-        own = (state.temperature, state.top_p) if self.own_sampling else None
+        own = (state.temperature, state.top_p) if self.per_request_sampling else None
         token, logprob = sample(logits, keys, self.suppressed, self.sampling, own)
         b, n = state.turn_tokens.shape
         at = (jnp.arange(b), jnp.where(rows, state.turn_length, n))  # past the end: dropped

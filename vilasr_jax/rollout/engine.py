@@ -98,9 +98,9 @@ class Engine:
             suppressed,
             stop_ids,
             engine.decode_steps,
-            engine.stop_share,
+            engine.stop_fraction,
             mesh,
-            engine.own_sampling,
+            engine.per_request_sampling,
         )
         self.shards = self.calls.shards
         self.shard_slots = -(-engine.slots // (engine.lanes * self.shards))  # of one lane

@@ -24,7 +24,7 @@ class TraceSource:
     settings: DrawingSettings
     tokenizer: Tokenizer
     count: int
-    slip_share: float = 0.0
+    slip_fraction: float = 0.0
     format: str = "drawing"
     first_seed: int = 0
 
@@ -36,7 +36,7 @@ class TraceSource:
         row = self.family.row(self.spec, seed)
         if self.format == "drawing":
             rng = random.Random(f"trace {seed}")
-            trace = self.family.expert_trace(row, rng, slip=rng.random() < self.slip_share)
+            trace = self.family.expert_trace(row, rng, slip=rng.random() < self.slip_fraction)
         else:
             controls = {"text": self.family.text_trace, "direct": self.family.direct_trace}
             trace = controls[self.format](row)

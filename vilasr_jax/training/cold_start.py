@@ -29,16 +29,16 @@ def trace_source(context: Context) -> Sequence[Encoded]:
     """The job's expert traces, the families in turn."""
     section = context.job.cold_start
     each = section.traces // len(context.families)
-    if section.made:
+    if section.dataset:
         from vilasr_jax.tasks.dataset import MadeRows, MadeTraces  # TFDS takes a second to load
 
         return _in_turn(
             MadeTraces(
-                MadeRows(section.made, family.name, "train"),
+                MadeRows(section.dataset, family.name, "train"),
                 context.settings,
                 context.tokenizer,
                 each,
-                section.slip_share,
+                section.slip_fraction,
                 section.format,
             )
             for family in context.families
@@ -50,7 +50,7 @@ def trace_source(context: Context) -> Sequence[Encoded]:
             context.settings,
             context.tokenizer,
             each,
-            section.slip_share,
+            section.slip_fraction,
             section.format,
             first_seed=context.job.seed * section.traces,
         )
@@ -94,7 +94,7 @@ class _Decodable:
 
 def trace_sources(context: Context) -> tuple[list[Sequence[Encoded]], list[float]]:
     """What the cold start trains on, and each source's share of a batch."""
-    share = context.job.data.traces_share if context.job.data.traces else 0.0
+    share = context.job.data.traces_fraction if context.job.data.traces else 0.0
     sources, weights = ([recorded_source(context)], [share]) if share else ([], [])
     if share < 1:
         sources, weights = [*sources, trace_source(context)], [*weights, 1 - share]
@@ -178,11 +178,11 @@ def run_cold_start(context: Context, params: Any, progress: Progress) -> Any:
 def _describe(context: Context, sources: Sequence[Sequence[Encoded]]) -> str:
     """What the cold start trains on, in words; `sources` are those of `trace_sources`."""
     data, section = context.job.data, context.job.cold_start
-    recorded, parts = bool(data.traces and data.traces_share), []
+    recorded, parts = bool(data.traces and data.traces_fraction), []
     if recorded:
         parts.append(f"{len(sources[0]):,} recorded conversations ({', '.join(data.folders('traces'))})")
     if len(sources) > recorded:
-        origin = section.made or f"made here, of {', '.join(context.job.tasks)}"
+        origin = section.dataset or f"made here, of {', '.join(context.job.tasks)}"
         parts.append(f"{len(sources[-1]):,} expert traces ({origin})")
     return " and ".join(parts)
 

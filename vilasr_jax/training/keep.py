@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from vilasr_jax.errors import ConfigError
 from vilasr_jax.rollout import Trajectory
 
 Test = Callable[[Trajectory], bool]
@@ -88,12 +87,6 @@ def sift(trajectories: Sequence[Trajectory], rule: str) -> tuple[dict[str, int],
         left = [trajectory for trajectory in left if test(trajectory)]
         funnel[name] = len(left)
     return funnel, left
-
-
-def check_rule(rule: str, key: str) -> None:
-    """Raises ConfigError for a rule that does not exist."""
-    if rule not in RULES:
-        raise ConfigError(f"{key}={rule!r}: choose one of {', '.join(RULES)}")
 
 
 def _cells(trajectory: Trajectory) -> tuple[tuple[float, float], tuple[float, float], int] | None:

@@ -15,14 +15,14 @@ from vilasr_jax.models.params import group_of, is_layer_matrix
 
 
 def make_schedule(section: OptimizerSection, steps: int) -> optax.Schedule:
-    """Learning rate by optimiser step: linear warm-up, then constant or a cosine to `final_share` of it."""
-    warmup = int(section.warmup_share * steps)
+    """Learning rate by optimiser step: linear warm-up, then constant or a cosine to `final_fraction`."""
+    warmup = int(section.warmup_fraction * steps)
     peak = section.learning_rate
     if section.schedule == "constant":
         return optax.schedules.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
     if section.schedule == "cosine":
         return optax.schedules.warmup_cosine_decay_schedule(
-            0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1), section.final_share * peak
+            0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1), section.final_fraction * peak
         )
     raise ConfigError(f"optimizer.schedule={section.schedule!r}: choose constant or cosine")
 

@@ -84,13 +84,13 @@ def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
     else:
         kept = _sampled_source(context, params, progress)
         what = f"{len(kept):,} kept of {section.questions * section.samples:,} sampled conversations"
-    sources, weights = [kept], [section.kept_share]
-    if section.kept_share < 1:
+    sources, weights = [kept], [section.kept_fraction]
+    if section.kept_fraction < 1:
         others, shares = trace_sources(context)
         sources += others
-        weights += [(1 - section.kept_share) * share for share in shares]
+        weights += [(1 - section.kept_fraction) * share for share in shares]
     rate = section.batch * conversations_per_row(sources, weights, context.packing)
-    folder, rate = stage.directory, rate * section.kept_share
+    folder, rate = stage.directory, rate * section.kept_fraction
     stage.steps = plan_steps(folder, section, stage.title, what, len(kept), rate, stage.begun)
     sources = [context.marked(source) for source in sources]
     data = context.batches(sources, weights, seed=job.seed + 2, batch=section.batch)
@@ -113,8 +113,9 @@ def _sampled_source(context: Context, params: Any, progress: Progress) -> Mapped
     paths = sample_traces(context, params, progress)
     if not paths:
         raise DataError(
-            f"reflect: none of {section.questions} x {section.samples} sampled conversations was right, well "
-            "formed and corrected itself; train the cold start longer, or raise config.cold_start.slip_share"
+            f"reflect: none of {section.questions} x {section.samples} sampled conversations was right, "
+            "well formed and corrected itself; train the cold start longer, or raise "
+            "config.cold_start.slip_fraction"
         )
     stored = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
     return MappedSource(stored, lambda data: encode_trajectory(context, data))

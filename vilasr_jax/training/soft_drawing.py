@@ -41,7 +41,7 @@ import numpy as np
 
 from vilasr_jax.config import SoftDrawingSection
 from vilasr_jax.drawing.soft import expected_number, soft_iou, soft_shape
-from vilasr_jax.errors import ConfigError, TokenizerError
+from vilasr_jax.errors import TokenizerError
 from vilasr_jax.processing import Batch, Encoded, Tokenizer
 
 _ITEM = re.compile(r"\{[^{}]{1,400}\}")
@@ -49,15 +49,6 @@ _INDEX = re.compile(r'"index"\s*:\s*([0-9]{1,4})\b')
 _N = r"\s*(-?[0-9]{1,6}(?:\.[0-9]{1,4})?)\s*"
 _BOX = re.compile(rf'"bbox_2d"\s*:\s*\[{_N},{_N},{_N},{_N}\]')
 _ENDS = [re.compile(rf'"{key}_point_2d"\s*:\s*\[{_N},{_N}\]') for key in ("start", "end")]
-
-
-def check_soft_drawing(section: SoftDrawingSection) -> None:
-    """Raises ConfigError for settings that make no picture."""
-    for key, least in (("weight", 0), ("canvas", 8), ("line_width", 1), ("annotations", 1)):
-        if getattr(section, key) < least:
-            raise ConfigError(f"config.soft_drawing.{key}={getattr(section, key)} must be at least {least}")
-    if section.softness <= 0:
-        raise ConfigError(f"config.soft_drawing.softness={section.softness} must be more than 0")
 
 
 class Numbers(NamedTuple):

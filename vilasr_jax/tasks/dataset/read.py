@@ -87,7 +87,7 @@ class MadeTraces(Sequence):
     settings: DrawingSettings
     tokenizer: Tokenizer
     count: int
-    slip_share: float = 0.0
+    slip_fraction: float = 0.0
     format: str = "drawing"
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class MadeTraces(Sequence):
         made = self.rows[int(index)]
         name = self.format
         if name == "drawing":
-            slip = random.Random(f"slip {made.row.id}").random() < self.slip_share
+            slip = random.Random(f"slip {made.row.id}").random() < self.slip_fraction
             name = "slip" if slip else "expert"
         settings = replace(self.settings, draw=self.format == "drawing")
         return encode_conversation(self.tokenizer, replay(made.trace(name), settings))

@@ -1,0 +1,67 @@
+"""The model, its inputs and its devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vilasr_jax.config.fields import setting
+from vilasr_jax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Which backbone, and where its first weights come from."""
+
+    preset: str = "tiny"  # tiny, 3b, 7b, 32b, 72b, or a module that holds a CONFIG (my_package.my_size)
+    init_from: str = ""  # a Hugging Face folder; empty: random weights from the job's seed
+    random_weights: bool = False  # a published size without init_from is meant, not forgotten
+    dtype: str = "float32"  # compute
+    param_dtype: str = "float32"  # masters
+    remat: str = "none"  # what the backward pass computes again: none, dots, attention, full
+    attention: str = "xla"  # xla; splash on TPUs: never holds the [t, t] scores
+
+
+@dataclass(frozen=True)
+class ImageSection:
+    """Limits of an image's area in pixels, after both sides are rounded to multiples of 28."""
+
+    min_pixels: int = 28 * 28
+    max_pixels: int = 1280 * 28 * 28
+
+    def check(self, path: str) -> None:
+        """Raises ConfigError for limits that no image can meet."""
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise ConfigError(
+                f"{path}: min_pixels={self.min_pixels} must be more than 0 and no more than "
+                f"max_pixels={self.max_pixels}"
+            )
+
+
+@dataclass(frozen=True)
+class BucketSection:
+    """Static shapes: every length is rounded up to one of these."""
+
+    tokens: tuple[int, ...] = (128, 256, 384, 512)  # of a conversation
+    images: tuple[int, ...] = (1, 8)  # images per conversation
+    patches: tuple[int, ...] = (100,)  # 14-px patches per image
+
+
+@dataclass(frozen=True)
+class PackingSection:
+    """Several conversations in one training row. A stage's batch and micro_batch then count rows."""
+
+    tokens: int = 0  # of a row; 0: off, one conversation per row
+    vision_rows: int = 8  # of patches, in a row
+    patches: int = 1024  # of a vision row; the largest image must fit
+    lookahead: int = 16  # conversations among which each row is packed
+
+
+@dataclass(frozen=True)
+class MeshSection:
+    """Devices along each axis; -1: all that are left."""
+
+    data: int = setting(-1, at_least=None)
+    fsdp: int = setting(1, at_least=None)
+    model: int = setting(1, at_least=None)
+    context_parallel: bool = False  # training: the model axis splits the tokens of a row, not widths
+    cpu_devices: int = setting(1, at_least=None)  # virtual devices on a machine without accelerators
