@@ -17,15 +17,15 @@ from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
 from vilasr_jax.tasks.sources import FORMATS
 from vilasr_jax.training.advantages import ADVANTAGES
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.groups import OVERLONG
-from vilasr_jax.training.keep import check_rule
 from vilasr_jax.training.losses import POLICY_LOSSES, SFT_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.rejection_sampling import check_rule
+from vilasr_jax.training.run import Run
 from vilasr_jax.training.soft_drawing import check_soft_drawing
+from vilasr_jax.training.stages import TRAINED
 from vilasr_jax.training.state import check_groups
 
-TRAINED = ("cold_start", "reflect", "rl")
 OTHERS = ("synthesize", "eval", "export", "report")
 OLD_LOGPROBS = ("rollout", "trained")
 _MAY_BE_NEGATIVE = ("mesh.", "rl.rewards.")
@@ -51,31 +51,31 @@ _AT_LEAST_1 = (
 )
 
 
-def check(context: Context, stages: Sequence[str] | None = None) -> None:
+def check(run: Run, stages: Sequence[str] | None = None) -> None:
     """Raises a UserError for what the unfinished `stages` of a job (by default all of its) can't do."""
-    job = context.job
+    job = run.job
     stages = job.stages if stages is None else stages
     unknown = [name for name in job.stages if name not in (*TRAINED, *OTHERS)]
     if unknown:
         raise ConfigError(f"config.stages: no stage {unknown[0]!r}")
-    check_model(context)
-    DrawingSession([], "", settings=context.settings)
+    check_model(run)
+    DrawingSession([], "", settings=run.model.settings)
     check_soft_drawing(job.soft_drawing)
     for split in ("train", "rl", "val", "test"):
-        context.specs(split)
-    for family in context.families:
-        family.ood(context.section(family))
+        run.tasks.specs(split)
+    for family in run.tasks.families:
+        family.ood(run.tasks.section(family))
     check_choices(job)
     check_rl(job.rl)
-    check_layout(context)
+    check_layout(run)
     check_lengths(job)
-    check_data(context, stages)
-    check_coordinates(context, stages)
+    check_data(run, stages)
+    check_coordinates(run, stages)
 
 
-def check_model(context: Context) -> None:
+def check_model(run: Run) -> None:
     """The first weights and the tokenizer are there, unless the workdir holds what they were needed for."""
-    job, model = context.job, context.job.model
+    job, model = run.job, run.job.model
     if not model.init_from:
         preset(model.preset, remat=model.remat, attention=model.attention)
         if model.preset in published_sizes() and not model.random_weights:
@@ -83,9 +83,9 @@ def check_model(context: Context) -> None:
                 f"config.model.preset={model.preset!r} starts from published weights: name their "
                 "Hugging Face folder with config.model.init_from, or say config.model.random_weights=True"
             )
-    elif not context.has_first_weights:
+    elif not run.stages.first_is_saved:
         open_hf(model.init_from)
-    if job.tokenizer and not context.has_tokenizer:
+    if job.tokenizer and not run.model.has_tokenizer:
         Tokenizer.from_dir(job.tokenizer)
 
 
@@ -134,10 +134,10 @@ def check_numbers(job: JobConfig) -> None:
         )
 
 
-def check_layout(context: Context) -> None:
+def check_layout(run: Run) -> None:
     """Batches divide over the mesh, and questions over the hosts."""
-    _ = context.buckets, context.packing  # which refuse sizes that can't be
-    job, shards = context.job, context.mesh.shape["data"] * context.mesh.shape["fsdp"]
+    _ = run.batching.buckets, run.batching.packing  # which refuse sizes that can't be
+    job, shards = run.job, run.mesh.shape["data"] * run.mesh.shape["fsdp"]
     batches = {
         "cold_start.perception_batch": job.cold_start.perception_batch,
         "cold_start.batch": job.cold_start.batch,
@@ -151,13 +151,13 @@ def check_layout(context: Context) -> None:
                 f"config.{name}.accumulate={section.accumulate}: {name}.batch={section.batch} does not make "
                 f"so many parts for {shards} data shards"
             )
-    if dict(context.mesh.local_mesh.shape)["model"] != context.mesh.shape["model"]:
+    if dict(run.mesh.local_mesh.shape)["model"] != run.mesh.shape["model"]:
         raise ConfigError(
-            f"config.mesh.model={context.mesh.shape['model']} reaches over several hosts; sampling needs it "
+            f"config.mesh.model={run.mesh.shape['model']} reaches over several hosts; sampling needs it "
             "within one: make it no more than a host's devices"
         )
-    if job.rl.prompts % context.host[1]:
-        hosts = context.host[1]
+    if job.rl.prompts % run.batching.host[1]:
+        hosts = run.batching.host[1]
         raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {hosts} hosts")
     for key, size in batches.items():
         if key.split(".")[0] in job.stages and (size < 1 or size % shards):
@@ -192,9 +192,9 @@ def check_lengths(job: JobConfig) -> None:
         )
 
 
-def check_data(context: Context, stages: Sequence[str]) -> None:
+def check_data(run: Run, stages: Sequence[str]) -> None:
     """Every stage to run has something to learn from, to ask and to be validated on, and it can be read."""
-    job, data, made = context.job, context.job.data, bool(context.families)
+    job, data, made = run.job, run.job.data, bool(run.tasks.families)
     wanted: dict[str, str] = {}  # key of config.data -> the stage that can't do without
 
     def traces(stage: str) -> None:
@@ -241,11 +241,11 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
     if "eval" in stages:
         needs("benchmarks", "eval")
     for use, stage in wanted.items():
-        context.imported.check(use, stage)
+        run.tasks.imported.check(use, stage)
     if {"rl", "reflect"} & set(stages) and not data.share_questions:
-        seen = [(f, context.imported.origins(f)) for f in data.folders("questions")]
+        seen = [(f, run.tasks.imported.origins(f)) for f in data.folders("questions")]
         for folder in data.folders("reflect_questions"):
-            mine = context.imported.origins(folder)
+            mine = run.tasks.imported.origins(folder)
             if same := [other for other, theirs in seen if mine & theirs]:
                 raise ConfigError(
                     f"config.data.reflect_questions and config.data.questions: {folder} and {same[0]} hold "
@@ -254,9 +254,9 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
                 )
 
 
-def check_coordinates(context: Context, stages: Sequence[str]) -> None:
+def check_coordinates(run: Run, stages: Sequence[str]) -> None:
     """Raises ConfigError for what is written in pixels alone, where the model's coordinates are others."""
-    job, family = context.job, context.model_family
+    job, family = run.job, run.model.family
     if family.coordinates is None:
         return
     section = job.cold_start

@@ -19,7 +19,7 @@ from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.tasks import get_family
 from vilasr_jax.tasks.replay import replay
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_commands_are_understood(words, flag_values, plugins, tmp_path):
     assert words[0] in cli.COMMANDS
     flag_values(words)
     if flags.FLAGS.config is not None:
-        check(Context(from_config_dict(flags.FLAGS.config), tmp_path))
+        check(open_run(from_config_dict(flags.FLAGS.config), tmp_path))
 
 
 def test_every_command_is_listed_and_explained(capsys):
@@ -143,4 +143,4 @@ def test_the_question_shown_is_one_the_model_was_trained_for():
         (moves, rest), (_, right) = (" ".join(q.split()).split(". ", 1) for q in (question, worded))
         assert rest == right and moves.startswith("Moves from the green start: ")
         assert job.maze.min_moves <= moves.count(",") + 1 <= job.maze.max_moves
-    assert "asker.rows(" in readme.modules()["ask_here"]
+    assert "sampler.rows(" in readme.modules()["ask_here"]

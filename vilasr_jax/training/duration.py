@@ -9,19 +9,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from vilasr_jax.config import ColdStartSection, ReflectSection, RLSection
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
-from vilasr_jax.processing import Budget, Encoded, pack
 
 FILE = "steps.json"
-SAMPLE = 64  # conversations that are packed to see how many a row holds
 
 StageSection = ColdStartSection | ReflectSection | RLSection
 
@@ -77,20 +72,3 @@ def plan_steps(
     if is_writer():
         print(line, file=sys.stderr)
     return note["steps"]
-
-
-def conversations_per_row(
-    sources: Sequence[Sequence[Encoded]], weights: Sequence[float], budget: Budget | None
-) -> float:
-    """Conversations that a training row holds on average: 1 without packing, else measured on a sample."""
-    if budget is None:
-        return 1.0
-    found: list[Encoded] = []
-    for source, weight in zip(sources, np.asarray(weights) / np.sum(weights), strict=True):
-        for i in np.unique(np.linspace(0, len(source) - 1, max(1, round(SAMPLE * weight)), dtype=int)):
-            try:
-                pack([example := source[int(i)]], budget)
-                found.append(example)
-            except DataError:  # one that no row can hold is left out
-                continue
-    return len(found) / len(pack(found, budget)) if found else 1.0

@@ -43,6 +43,8 @@ from vilasr_jax.config import SoftDrawingSection
 from vilasr_jax.drawing.soft import expected_number, soft_iou, soft_shape
 from vilasr_jax.errors import ConfigError, TokenizerError
 from vilasr_jax.processing import Batch, Encoded, Tokenizer
+from vilasr_jax.tasks.sources import MappedSource
+from vilasr_jax.training.job_model import JobModel
 
 _ITEM = re.compile(r"\{[^{}]{1,400}\}")
 _INDEX = re.compile(r'"index"\s*:\s*([0-9]{1,4})\b')
@@ -178,6 +180,16 @@ class SoftDrawing:
             return jnp.where(line, soft_shape("line", corners, size, width, softness), box)
 
         return jax.vmap(jax.vmap(one))(corners, is_line)
+
+
+def open_soft_drawing(section: SoftDrawingSection, model: JobModel) -> SoftDrawing | None:
+    """The loss term for a model's vocabulary; None where its weight is 0 or the job does not draw."""
+    return SoftDrawing(section, model.tokenizer) if section.weight and model.settings.draw else None
+
+
+def mark(sources: Sequence[Sequence[Encoded]], soft: SoftDrawing | None) -> Sequence[Sequence[Encoded]]:
+    """Sources of training examples, marked for `soft` (see `SoftDrawing.mark`) unless it is None."""
+    return [MappedSource(source, soft.mark) for source in sources] if soft else sources
 
 
 def _turns(mask: np.ndarray) -> Iterator[tuple[int, int]]:

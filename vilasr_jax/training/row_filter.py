@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -24,11 +24,22 @@ from vilasr_jax.files import write_json
 from vilasr_jax.parallel import gather, is_writer
 from vilasr_jax.processing import Encoded
 
+T = TypeVar("T")
 FOLDER = "left_out"  # in a workdir: a file for each key of config.data
 TRIES = 1000  # examples in a row that may be unusable before a stage gives up
 LOGGED = 5  # of those left out
 SAMPLE = 32  # examples of a source that are looked at before a stage begins
 MOST_UNUSABLE = 0.1  # of them
+
+
+def usable(rows: Sequence[T], number: int, check: Callable[[T], None]) -> T | DataError:
+    """A row or example that can be read and passes `check`, else the DataError that says why not."""
+    try:
+        row = rows[number]
+        check(row)
+        return row
+    except DataError as error:
+        return error
 
 
 def usable_rows(
@@ -85,11 +96,8 @@ def usable_rows(
 
 def _refusal(rows: Sequence, number: int, check: Callable[[Any], None]) -> dict[str, Any] | None:
     row = rows[number]
-    try:
-        check(row)
-    except DataError as error:
-        return {"number": number, "id": row.id, "reason": str(error)}
-    return None
+    error = usable([row], 0, check)
+    return {"number": number, "id": row.id, "reason": str(error)} if isinstance(error, DataError) else None
 
 
 def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -102,23 +110,23 @@ def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
     return notes
 
 
-def check_some(source: Sequence[Encoded], check: Callable[[Encoded], None]) -> None:
-    """Looks at some examples of a large source, the same ones each time, before a stage takes its first step.
+def sample_numbers(source: Sequence[Encoded]) -> list[int]:
+    """The numbers of some examples of a source, the same at each call; none of a small source."""
+    count = SAMPLE if len(source) >= SAMPLE else 0
+    return sorted(np.random.default_rng(0).choice(len(source), count, replace=False).tolist())
+
+
+def check_sample(sample: Mapping[int, Encoded | DataError]) -> None:
+    """Checks a sample of a source's examples, by number, before a stage's first step.
 
     Raises:
-      DataError: more than one in ten can't be made or is too long: what would be trained on is not what was
-        asked for.
+      DataError: more than one in ten can't be created or is too long; the source is not what was configured.
     """
-    count = SAMPLE if len(source) >= SAMPLE else 0
-    numbers = np.random.default_rng(0).choice(len(source), count, replace=False)
-    reasons = []
-    for number in sorted(numbers):
-        try:
-            check(source[int(number)])
-        except DataError as error:
-            reasons.append(f"example {number}: {error}")
-    if len(reasons) > count * MOST_UNUSABLE:
-        raise DataError(f"{len(reasons)} of {count} examples looked at can't be trained on; {reasons[0]}")
+    reasons = [f"example {n}: {error}" for n, error in sample.items() if isinstance(error, DataError)]
+    if len(reasons) > len(sample) * MOST_UNUSABLE:
+        raise DataError(
+            f"{len(reasons)} of {len(sample)} examples looked at can't be trained on; {reasons[0]}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +138,7 @@ class Fitting(Sequence):
 
     source: Sequence[Encoded]
     check: Callable[[Encoded], None]
-    _told: set[int] = dataclasses.field(default_factory=set)
+    _logged: set[int] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -138,13 +146,12 @@ class Fitting(Sequence):
     def __getitem__(self, index: int) -> Encoded:
         tries = min(len(self), TRIES)
         for number in range(int(index), int(index) + tries):
-            try:
-                example = self.source[number % len(self)]
-                self.check(example)
+            place = number % len(self)
+            example = usable(self.source, place, self.check)
+            if not isinstance(example, DataError):
                 return example
-            except DataError as error:
-                reason = error
-                if number % len(self) not in self._told and len(self._told) < LOGGED:
-                    self._told.add(number % len(self))
-                    logging.warning("left out: example %d: %s", number % len(self), error)
+            reason = example
+            if place not in self._logged and len(self._logged) < LOGGED:
+                self._logged.add(place)
+                logging.warning("left out: example %d: %s", place, reason)
         raise DataError(f"none of {tries} examples can be trained on; the last: {reason}")
