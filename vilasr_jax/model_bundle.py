@@ -46,7 +46,7 @@ class ModelBundle:
 
     @cached_property
     def _abstract(self) -> tuple[nnx.GraphDef, Any]:
-        return abstract(self.config)
+        return abstract(self.config)  # the config is read before tracing: hosts wait for the tokenizer
 
     @property
     def graphdef(self) -> nnx.GraphDef:
