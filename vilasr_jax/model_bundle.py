@@ -90,7 +90,7 @@ def make_engine(
       mesh: this process's devices.
 
     Raises:
-      ConfigError: sizes that do not fit together.
+      ConfigError: sizes that contradict each other.
     """
     return Engine(
         model.config, model.graphdef, model.tokenizer, model.suppressed, engine, sampling, patches, mesh

@@ -62,7 +62,7 @@ class Sampler:
           options: of a multiple-choice question.
           samples: number of conversations.
           temperature, top_p: of sampling; greedy at temperature 0.
-          seed: of the first conversation; the others follow it.
+          seed: of the first conversation; the next have the next seeds.
 
         Raises:
           ImageError: an image can't be read.

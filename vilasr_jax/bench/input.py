@@ -1,7 +1,7 @@
-"""Does the input keep up? Rows a second that the pipeline makes, beside those that the training step takes.
+"""Input throughput: rows per second of the data pipeline, compared with those of the training step.
 
-Rows are made with one and with two encoding threads, and nothing beside; the step is timed on ready batches;
-then both run together, and what the step waits for its next batch is measured. A row is a conversation,
+The pipeline is timed alone, with one and with two encoding threads; the step is timed on ready batches;
+then both run at once, and what the step waits for its next batch is measured. A row is a conversation,
 or several of them where the config packs.
 """
 
@@ -71,7 +71,7 @@ def _made(data: Iterator[Batch], rows: int) -> float:
 
 
 def _step(run: Run, data: Iterator[Batch]) -> dict[str, float]:
-    """The step alone on ready batches, then with the pipeline beside it."""
+    """Times the step on ready batches, then with the pipeline running at the same time."""
     section = run.job.cold_start
     transform = make_optimizer(section.optimizer, 1000)
     state = init_state(run.model.initial_params(), transform, run.mesh, section.optimizer)
@@ -97,10 +97,10 @@ def _step(run: Run, data: Iterator[Batch]) -> dict[str, float]:
         batch = next(data)
         waited += time.perf_counter() - before
         state = advance(state, batch)
-    together = time.perf_counter() - began
+    elapsed = time.perf_counter() - began
     return {
         "step_seconds": alone,
         "taken": section.batch / alone,
-        "waiting": waited / together,
-        "step_seconds_together": (together - waited) / BATCHES,
+        "waiting": waited / elapsed,
+        "step_seconds_together": (elapsed - waited) / BATCHES,
     }

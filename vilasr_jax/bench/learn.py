@@ -112,7 +112,7 @@ def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
             for section in (job.cold_start, shorter)
         )
         steps = round(steps * drawn / short)
-    sampling = job.eval.sampling  # the whole answer is one turn here: room for it
+    sampling = job.eval.sampling  # the complete answer is one turn here
     sampling = dataclasses.replace(sampling, max_turn_tokens=4 * sampling.max_turn_tokens)
     job = dataclasses.replace(
         job,

@@ -1,11 +1,11 @@
 """What the soft drawing term does to a cold start: with and without it, over several seeds.
 
-For each seed two workdirs that share the phase of seeing, the traces, their order and the number of steps:
+For each seed two workdirs with the same perception phase, traces, their order and the number of steps:
 
     plain   the config's cold start, the term off
     soft    the same with the term (`soft_drawing.weight`, or 0.5 where the config has it off)
 
-Both answer the same held-out mazes in free-running conversations. What a step costs is told in processor
+Both answer the same held-out mazes in free-running conversations. The cost of a step is in processor
 seconds. Each run is resumed or skipped like any workdir.
 """
 

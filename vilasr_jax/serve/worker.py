@@ -51,7 +51,8 @@ class Stream:
     def __init__(self, chat: Ask):
         self.chat, self.gone = chat, False
         self.running = chat.samples  # conversations that the engine has not ended
-        self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def send(self, kind: str, sample: int, value: Any) -> None:
         """Called in the engine's thread."""
@@ -63,7 +64,7 @@ class Stream:
         """Yields what happens until every sample has ended.
 
         Raises:
-          ApiError: 504 when it takes longer than `seconds`; 503 when the engine fails.
+          ApiError: 504 when it needs longer than `seconds`; 503 when the engine fails.
         """
         left = self.chat.samples
         try:

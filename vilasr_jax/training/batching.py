@@ -47,10 +47,11 @@ class Batching:
     @cached_property
     def buckets(self) -> Buckets:
         """Allowed lengths of padded batches."""
-        sizes = (self.job.buckets.tokens, self.job.buckets.images, self.job.buckets.patches)
+        sizes = self.job.buckets
+        axes = [sizes.tokens, sizes.images, sizes.patches]
         if jax.process_count() > 1:  # hosts do not see each other's lengths: one shape for all
-            sizes = tuple(axis[-1:] for axis in sizes)
-        return Buckets(*sizes, self.model.images)
+            axes = [axis[-1:] for axis in axes]
+        return Buckets(*axes, self.model.images)
 
     @cached_property
     def packing(self) -> Budget | None:

@@ -1,6 +1,6 @@
-"""How many steps a stage takes: as many as the config says, or as passes over the data need.
+"""The number of steps of a stage: given by the config, or computed from epochs over the data.
 
-The number is fixed when a stage begins and kept in its folder's `steps.json`, so that a restarted run ends
+The number is fixed when a stage begins and saved in its folder's `steps.json`, so that a restarted run ends
 with the same step, and a finished stage is known without its data.
 """
 
@@ -22,7 +22,7 @@ StageSection = ColdStartSection | ReflectSection | RLSection
 
 
 def stage_steps(folder: Path, section: StageSection) -> int | None:
-    """The steps of a stage; None while they depend on data that the stage has not counted yet."""
+    """The number of steps of a stage; None while they depend on data that the stage has not counted yet."""
     if not section.epochs:
         return section.steps
     return json.loads((folder / FILE).read_text())["steps"] if (folder / FILE).exists() else None
@@ -45,7 +45,7 @@ def plan_steps(
       title: the stage's name.
       what: what it learns from, for the line that is printed.
       examples: how many there are; 0: new ones without end.
-      rate: of them a step takes, on average.
+      rate: examples per step, on average.
       begun: a step is saved already; the number stays.
 
     Raises:

@@ -207,7 +207,7 @@ class Questions:
         Args:
           rows: the questions.
           samples: conversations about each.
-          seed: of the first sample; the others follow it.
+          seed: of the first sample; the next have the next seeds.
           stop_on_repeat: as in training, a turn that only repeats drawings ends the conversation.
         """
         return [self.request(row, seed + i * samples, samples, stop_on_repeat) for i, row in enumerate(rows)]

@@ -3,7 +3,7 @@
 - reflective (arXiv 2506.09965, section 3): the answer is right, a label was drawn again at a later turn with
   other coordinates, and the format is right;
 - cold_start: the answer is right, every operation was carried out, there are at least 3 rounds, and in a maze
-  every line's end lies within half a cell of a cell's centre.
+  every line's end is within half a cell of a cell's centre.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which stored conversations a stage can train on, decided row by row before its first step.
+"""Filters stored rows and training examples that can't be used.
 
-A row is left out when its pictures can't be decoded, its words can't follow its pictures, or it is longer
-than any training row. That depends on the row and the job's limits alone, so a run that goes on after a stop
-sees the same rows in the same order.
+A row is left out when its images can't be decoded, its text can't be adapted to the resized images, or it is
+longer than any training row. That depends on the row and the job's limits alone, so a resumed run has
+the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def usable_rows(
     purpose: str = "used",
     begun: bool = False,
 ) -> list[int]:
-    """The numbers of the rows for which `check` raises no DataError; a note names the others.
+    """Returns the numbers of the rows for which `check` raises no DataError; a note names the others.
 
-    The note, {"rows", "count", "left_out": [{"number", "id", "reason"}]}, is kept in `folder` and read from
-    there when rows and limits are the same. Every process checks its share; all must call this.
+    The note, {"rows", "count", "left_out": [{"number", "id", "reason"}]}, is saved in `folder` and read from
+    there when rows and limits are the same. Every process checks a part of the rows; all must call this.
 
     Args:
       rows: stored rows, with an `id`.
@@ -64,24 +64,24 @@ def usable_rows(
       folder: the run's; the note goes to `<folder>/left_out/<last part of the name>.json`.
       limits: JSON-able, all else that the answer depends on.
       purpose: what the rows are for, for messages: "asked", "trained on".
-      begun: the stage has taken steps; the note stays, so that it goes on in the same order.
+      begun: the stage is in progress; the note stays, so that it resumes in the same order.
 
     Raises:
       DataError: no row can be used.
     """
     path = folder / FOLDER / f"{name.rpartition('.')[2]}.json"
     key = json.loads(json.dumps({"rows": len(rows), "limits": limits}))
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    same = {k: kept.get(k) for k in key} == key
-    if not same and not (begun and kept.get("rows") == len(rows)):
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    same = {k: saved.get(k) for k in key} == key
+    if not same and not (begun and saved.get("rows") == len(rows)):
         mine = range(jax.process_index(), len(rows), jax.process_count())
         with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
             found = [line for line in pool.map(lambda n: _refusal(rows, n, check), mine) if line]
         found = sorted((line for part in gather(found) for line in part), key=lambda line: line["number"])
-        kept = {**key, "count": len(found), "left_out": found}
+        saved = {**key, "count": len(found), "left_out": found}
         if is_writer():
-            write_json(path, kept)
-    note = {"rows": len(rows), "count": kept["count"], "left_out": kept["left_out"]}
+            write_json(path, saved)
+    note = {"rows": len(rows), "count": saved["count"], "left_out": saved["left_out"]}
     if note["count"]:
         logging.warning("%s: %d of %d rows are left out (%s):", name, note["count"], len(rows), path)
     for line in note["left_out"][:LOGGED]:
@@ -131,7 +131,7 @@ def check_sample(sample: Mapping[int, Encoded | DataError]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Fitting(Sequence):
-    """Training examples, each that can't be made or is too long replaced by the next that can.
+    """Training examples; one that can't be created or is too long is replaced by the next usable one.
 
     Which one that is depends on the examples alone. The first are named in the log.
     """
@@ -143,7 +143,7 @@ class Fitting(Sequence):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Encoded:
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]
         tries = min(len(self), TRIES)
         for number in range(int(index), int(index) + tries):
             place = number % len(self)

@@ -52,14 +52,14 @@ def resume_state(
     """
     abstract = abstract_state(params, transform, mesh, section)
     places = param_shardings(params, mesh)
-    whole = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, places)
+    shapes = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, places)
     lora = isinstance(abstract.frozen, Base)
     state = None
-    if lora or not stage.begun:  # under LoRA the weights beside the factors are not read again
+    if lora or not stage.begun:  # with LoRA the frozen weights are not in the checkpoint
         state = init_state(params, transform, mesh, section)
     else:
         _free(params)
-    done, items = stage.begin({**state_items(abstract, whole), **more})
+    done, items = stage.begin({**state_items(abstract, shapes), **more})
     if done:
         count = items["count"]
         guard = Guard(*count["guard"])
@@ -76,11 +76,11 @@ def _free(params: Any) -> None:
             leaf.delete()
 
 
-def state_items(state: TrainState, whole: Any = None) -> dict[str, Any]:
-    """A state as the items of a checkpoint; the next stage reads "params" alone, which are `whole`."""
+def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
+    """A state as the items of a checkpoint; the next stage reads only "params", which are `params`."""
     count = {"step": state.step, "guard": list(state.guard)}
-    whole = state.whole if whole is None else whole
-    items = {"params": whole, "opt_state": state.opt_state, "count": count}
+    params = state.whole if params is None else params
+    items = {"params": params, "opt_state": state.opt_state, "count": count}
     return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
 
 

@@ -16,7 +16,7 @@ With logits z over the numbers, p = softmax(z) and dc/dz_v = p_v (v - c), so
 
     dL/dz_v = -weight * dJ/dc * p_v (v - c)
 
-A number gains probability in proportion to how far it lies on the side that raises the overlap: near misses
+A number gains probability in proportion to its distance on the side that raises the overlap: near misses
 and far ones pull differently, and a distribution whose mean is right is left to the cross entropy.
 
 Measured on the tiny maze (`vilasr bench soft`, weight 0.5, 300 steps of 8, two seeds): it loses 24 points. A
@@ -214,7 +214,7 @@ def _tokens(text: str, starts: Sequence[int], span: tuple[int, int]) -> list[tup
     """A number's digit tokens and what each is multiplied by; none when a token holds more than digits."""
     sign = -1.0 if text[span[0]] == "-" else 1.0
     point = text.find(".", *span)
-    ones = (point if point >= 0 else span[1]) - 1  # where the ones stand
+    ones = (point if point >= 0 else span[1]) - 1  # index of the ones
     tokens, at = [], int(np.searchsorted(starts, span[0]))
     if starts[at] != span[0]:
         return []

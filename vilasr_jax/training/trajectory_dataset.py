@@ -26,7 +26,7 @@ from vilasr_jax.tasks.stored import shard_note, write_shard
 from vilasr_jax.training.rejection_sampling import RULES, filter_trajectories
 from vilasr_jax.training.run import Run
 
-TIMING = "timing.jsonl"  # beside the shards: the processor seconds of each, which differ from run to run
+TIMING = "timing.jsonl"  # in the shards' folder: processor seconds of each, which differ from run to run
 
 
 def sample_shards(
@@ -64,9 +64,9 @@ def sample_shards(
             key = run.rollouts.key(stage)
             trajectories = run.rollouts.generate(section.sampling, params, requests, key)
             score_all(trajectories, run.reward)
-            note, kept = filter_trajectories(trajectories, rule)
+            note, passed = filter_trajectories(trajectories, rule)
             if is_writer():
-                write_shard(file, map(record, kept), note)
+                write_shard(file, map(record, passed), note)
                 with (file.parent / TIMING).open("a") as timing:
                     spent = round(time.process_time() - began, 2)
                     timing.write(json.dumps({"shard": number, "cpu_seconds": spent}) + "\n")
