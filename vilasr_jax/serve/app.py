@@ -127,7 +127,7 @@ class _Server:
             lines = server_sent(Replies(ask), events)
             return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE)
         ended = await self.all_ended(request, stream, events)
-        return _json(await asyncio.to_thread(Replies(ask).whole, ended))
+        return _json(await asyncio.to_thread(Replies(ask).reply, ended))
 
     async def all_ended(self, request: Request, stream: Stream, events: AsyncIterator[Event]) -> list[Any]:
         """The trajectories in the order of their samples; stops early when the client has gone."""
