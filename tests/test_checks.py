@@ -9,19 +9,19 @@ from tests.tasks.stored_rows import write_rows
 from vilasr_jax.checks import check
 from vilasr_jax.config import DataSection, ModelSection, read_config
 from vilasr_jax.errors import ConfigError, DataError
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import open_run
 
 JOB = read_config("configs/maze_tiny.py", {"mesh.cpu_devices": 1})
 
 
 def refused(tmp_path, match, error=ConfigError, **changes):
     with pytest.raises(error, match=match):
-        check(Context(dataclasses.replace(JOB, **changes), tmp_path / "W", tiny.mesh()))
+        check(open_run(dataclasses.replace(JOB, **changes), tmp_path / "W", tiny.mesh()))
     assert not (tmp_path / "W").exists()
 
 
 def accepted(tmp_path, **changes):
-    check(Context(dataclasses.replace(JOB, **changes), tmp_path / "W", tiny.mesh()))
+    check(open_run(dataclasses.replace(JOB, **changes), tmp_path / "W", tiny.mesh()))
 
 
 @pytest.mark.parametrize("size", ["3b", "7b", "32b", "72b"])

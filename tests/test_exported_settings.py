@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vilasr_jax.ask import Asker, task_rows
 from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf, export_hf
 from vilasr_jax.config import (
     DrawingSection,
@@ -23,12 +22,13 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.drawing.prompts import PROMPTS
 from vilasr_jax.errors import CheckpointError, ConfigError
 from vilasr_jax.job import export, open_workdir
+from vilasr_jax.sampler import Sampler
 from vilasr_jax.serve import Limits
 from vilasr_jax.serve.run import make_worker, samples
-from vilasr_jax.solve import open_model, solve
+from vilasr_jax.solve import solve
 from vilasr_jax.tasks import get_family
-from vilasr_jax.training.cold_start import cold_start_stage
-from vilasr_jax.training.context import Context
+from vilasr_jax.trained_model import open_model
+from vilasr_jax.training.run import open_run
 
 # No value that a conversation depends on is a default.
 WORDS = PROMPTS["short"]
@@ -50,11 +50,11 @@ def workdir(tmp_path_factory):
     """A run whose cold start is over, with random weights, and its export in `hf`."""
     folder = tmp_path_factory.mktemp("run")
     open_workdir(JOB, folder)
-    context = Context(JOB, folder, tiny.mesh())
-    stage = cold_start_stage(context)
-    stage.save(stage.steps, {"params": context.initial_params()})
+    run = open_run(JOB, folder, tiny.mesh())
+    stage = run.stages["cold_start"]
+    stage.save(stage.steps, {"params": run.model.initial_params()})
     stage.close()
-    export(context)
+    export(run)
     return folder
 
 
@@ -72,12 +72,12 @@ def drawing(monkeypatch):
 
 
 def test_an_export_answers_as_its_workdir_does(workdir, drawing):
-    ours, theirs = (Asker(folder, slots=2) for folder in (workdir, workdir / "hf"))
+    ours, theirs = (Sampler(folder, slots=2) for folder in (workdir, workdir / "hf"))
     rows = ours.rows("test", 2)
     assert [row.question for row in theirs.rows("test", 2)] == [row.question for row in rows]
     asked = [
-        lambda asker: asker.answer(rows, temperature=0.7, top_p=0.9, seed=4),
-        lambda asker: asker.ask(rows[0].images[0].resize((200, 130)), "Where does it end?", "ABCD"),
+        lambda sampler: sampler.sample_rows(rows, temperature=0.7, top_p=0.9, seed=4),
+        lambda sampler: sampler.sample(rows[0].images[0].resize((200, 130)), "Where does it end?", "ABCD"),
     ]
     for ask in asked:
         for a, b in zip(ask(ours), ask(theirs), strict=True):
@@ -89,7 +89,7 @@ def test_an_export_answers_as_its_workdir_does(workdir, drawing):
 
 def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
     path = tmp_path / "maze.png"
-    task_rows(open_model(workdir), "test", 1)[0].images[0].resize((300, 300)).save(path)
+    open_model(workdir).rows("test", 1)[0].images[0].resize((300, 300)).save(path)
     solved = [solve([str(path)], "Where?", folder, tmp_path / "out") for folder in (workdir, workdir / "hf")]
     np.testing.assert_array_equal(solved[0].tokens, solved[1].tokens)
     assert solved[0].images[-1].tobytes() == solved[1].images[-1].tobytes()
@@ -103,10 +103,10 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
 
 
 def test_evaluation_and_questions_share_one_setting(workdir):
-    context = Context(JOB, workdir, tiny.mesh())
-    row = task_rows(open_model(workdir), "test", 1)[0]
-    assert context.requests([row])[0].session().settings == drawing_settings(JOB, "maze", WORDS)
-    assert context.settings == drawing_settings(JOB, "vqa", WORDS)
+    run = open_run(JOB, workdir, tiny.mesh())
+    row = open_model(workdir).rows("test", 1)[0]
+    assert run.questions.requests([row])[0].session().settings == drawing_settings(JOB, "maze", WORDS)
+    assert run.model.settings == drawing_settings(JOB, "vqa", WORDS)
     text = dataclasses.replace(JOB, cold_start=dataclasses.replace(JOB.cold_start, format="text"))
     assert not drawing_settings(text, "maze", WORDS).draw and drawing_settings(JOB, "maze", WORDS).draw
 
@@ -150,7 +150,7 @@ def test_a_published_model_is_asked_and_offers_no_mazes(tmp_path):
     export_hf(tiny.params(), tiny.config(), tmp_path, tokenizer=tiny.tokenizer())
     model = open_model(tmp_path)
     assert question_data_type(model.job) == "vqa" and model.job.tasks == ()
-    assert task_rows(model, "test", 3) == [] == list(samples(tmp_path, model))
+    assert model.rows("test", 3) == [] == list(samples(tmp_path, model))
 
 
 def test_an_export_whose_task_is_elsewhere_offers_no_samples(workdir, tmp_path, monkeypatch, caplog):
@@ -163,7 +163,7 @@ def test_an_export_whose_task_is_elsewhere_offers_no_samples(workdir, tmp_path, 
     assert list(samples(tmp_path / "hf", model)) == []
     assert "offers no questions (task 'their_own.task'" in caplog.text
     with pytest.raises(ConfigError, match="their_own"):
-        task_rows(model, "test", 1)
+        model.rows("test", 1)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "task.py").write_text("FAMILY = 1 / 0")
     monkeypatch.syspath_prepend(tmp_path)

@@ -9,31 +9,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.config import TRAINED as TRAINED
 from vilasr_jax.config import RLSection, check_section
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import preset, published_sizes
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import Run
 
 
-def check(context: Context, stages: Sequence[str] | None = None) -> None:
+def check(run: Run, stages: Sequence[str] | None = None) -> None:
     """Raises a UserError for what the unfinished `stages` of a job (by default all of its) can't do."""
-    job = context.job
+    job = run.job
     stages = job.stages if stages is None else stages
     check_section(job)
     check_rewards(job.rl)
-    check_model(context)
-    DrawingSession([], "", settings=context.settings)
+    check_model(run)
+    DrawingSession([], "", settings=run.model.settings)
     for split in ("train", "rl", "val", "test"):
-        context.specs(split)
-    for family in context.families:
-        family.ood(context.section(family))
-    check_layout(context)
-    check_data(context, stages)
-    check_coordinates(context, stages)
+        run.tasks.specs(split)
+    for family in run.tasks.families:
+        family.ood(run.tasks.section(family))
+    check_layout(run)
+    check_data(run, stages)
+    check_coordinates(run, stages)
 
 
 def check_rewards(section: RLSection) -> None:
@@ -42,9 +41,9 @@ def check_rewards(section: RLSection) -> None:
         get_reward(name)
 
 
-def check_model(context: Context) -> None:
+def check_model(run: Run) -> None:
     """The first weights and the tokenizer can be opened, unless the workdir holds checkpoints already."""
-    job, model = context.job, context.job.model
+    job, model = run.job, run.job.model
     if not model.init_from:
         preset(model.preset, remat=model.remat, attention=model.attention)
         if model.preset in published_sizes() and not model.random_weights:
@@ -52,16 +51,16 @@ def check_model(context: Context) -> None:
                 f"config.model.preset={model.preset!r} starts from published weights: name their "
                 "Hugging Face folder with config.model.init_from, or set config.model.random_weights=True"
             )
-    elif not context.has_first_weights:
+    elif not run.stages.first_is_saved:
         open_hf(model.init_from)
-    if job.tokenizer and not context.has_tokenizer:
+    if job.tokenizer and not run.model.has_tokenizer:
         Tokenizer.from_dir(job.tokenizer)
 
 
-def check_layout(context: Context) -> None:
+def check_layout(run: Run) -> None:
     """Batches divide over the mesh, and questions over the hosts."""
-    _ = context.buckets, context.packing  # which raise for impossible sizes
-    job, shards = context.job, context.mesh.shape["data"] * context.mesh.shape["fsdp"]
+    _ = run.batching.buckets, run.batching.packing  # which raise for impossible sizes
+    job, shards = run.job, run.mesh.shape["data"] * run.mesh.shape["fsdp"]
     batches = {
         "cold_start.perception_batch": job.cold_start.perception_batch,
         "cold_start.batch": job.cold_start.batch,
@@ -75,22 +74,22 @@ def check_layout(context: Context) -> None:
                 f"config.{name}.accumulate={section.accumulate}: {name}.batch={section.batch} must be "
                 f"a multiple of that times {shards} data shards"
             )
-    if dict(context.mesh.local_mesh.shape)["model"] != context.mesh.shape["model"]:
+    if dict(run.mesh.local_mesh.shape)["model"] != run.mesh.shape["model"]:
         raise ConfigError(
-            f"config.mesh.model={context.mesh.shape['model']} reaches over several hosts; sampling needs it "
+            f"config.mesh.model={run.mesh.shape['model']} reaches over several hosts; sampling needs it "
             "within one: make it no more than a host's devices"
         )
-    if job.rl.prompts % context.host[1]:
-        hosts = context.host[1]
+    if job.rl.prompts % run.batching.host[1]:
+        hosts = run.batching.host[1]
         raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {hosts} hosts")
     for key, size in batches.items():
         if key.split(".")[0] in job.stages and (size < 1 or size % shards):
             raise ConfigError(f"config.{key}={size} must be a multiple of the mesh's {shards} data shards")
 
 
-def check_data(context: Context, stages: Sequence[str]) -> None:
+def check_data(run: Run, stages: Sequence[str]) -> None:
     """Every stage to run has readable data to train on, to sample from and to validate on."""
-    job, data, generated = context.job, context.job.data, bool(context.families)
+    job, data, generated = run.job, run.job.data, bool(run.tasks.families)
     wanted: dict[str, str] = {}  # key of config.data -> the stage that can't do without
 
     def traces(stage: str) -> None:
@@ -132,11 +131,11 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
     if "eval" in stages:
         needs("benchmarks", "eval")
     for use, stage in wanted.items():
-        context.imported.check(use, stage)
+        run.tasks.imported.check(use, stage)
     if {"rl", "reflect"} & set(stages) and not data.allow_same_questions:
-        seen = [(f, context.imported.origins(f)) for f in data.folders("questions")]
+        seen = [(f, run.tasks.imported.origins(f)) for f in data.folders("questions")]
         for folder in data.folders("reflect_questions"):
-            mine = context.imported.origins(folder)
+            mine = run.tasks.imported.origins(folder)
             if same := [other for other, theirs in seen if mine & theirs]:
                 raise ConfigError(
                     f"config.data.reflect_questions and config.data.questions: {folder} and {same[0]} hold "
@@ -145,9 +144,9 @@ def check_data(context: Context, stages: Sequence[str]) -> None:
                 )
 
 
-def check_coordinates(context: Context, stages: Sequence[str]) -> None:
+def check_coordinates(run: Run, stages: Sequence[str]) -> None:
     """Raises ConfigError for data in pixels where the model's coordinates are not pixels."""
-    job, family = context.job, context.model_family
+    job, family = run.job, run.model.family
     if family.coordinates is None:
         return
     section = job.cold_start

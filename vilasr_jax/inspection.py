@@ -1,4 +1,4 @@
-"""Looking inside a model while it reads a conversation: attention weights, and where it was unsure."""
+"""Inspection of a model on a conversation: attention weights, and its least certain tokens."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flax import nnx
 
 from vilasr_jax.processing import Buckets, Encoded, collate, image_grid, picture_sizes
 from vilasr_jax.rollout import Trajectory
-from vilasr_jax.solve import Model
+from vilasr_jax.trained_model import TrainedModel
 
 
 class TokenLogprob(NamedTuple):
-    """A sampled token, and how likely the model took it to be."""
+    """A sampled token with its log-probability."""
 
     turn: int  # from 1
     text: str
     logprob: float
 
 
-def attention_weights(model: Model, trajectory: Trajectory) -> np.ndarray:
-    """Attention of every layer and head over a whole conversation, [layers, heads, t, t]; rows add up to 1.
+def attention_weights(model: TrainedModel, trajectory: Trajectory) -> np.ndarray:
+    """Attention of every layer and head over a conversation, [layers, heads, t, t]; rows add up to 1.
 
     Memory grows with the square of the length: for single conversations.
     """
@@ -35,24 +35,24 @@ def attention_weights(model: Model, trajectory: Trajectory) -> np.ndarray:
     net = nnx.merge(model.graphdef, model.params)
     x = net.embed(batch.tokens, batch.image_index, net.encode_vision(batch.vision))
     causal = np.tril(np.ones((len(tokens), len(tokens)), bool))
-    kept = []
+    weights_by_layer = []
 
     def attend(q, k, v):
         k, v = (jnp.repeat(part, q.shape[2] // part.shape[2], axis=2) for part in (k, v))
         scores = jnp.einsum("btnh,bsnh->bnts", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), axis=-1)
-        kept.append(np.asarray(weights[0]))
+        weights_by_layer.append(np.asarray(weights[0]))
         return jnp.einsum("bnts,bsnh->btnh", weights.astype(v.dtype), v)
 
     net.apply_layers(x, batch.positions, attend)
-    return np.stack(kept)
+    return np.stack(weights_by_layer)
 
 
-def attention_maps(model: Model, trajectory: Trajectory, turn: int) -> list[np.ndarray]:
+def attention_maps(model: TrainedModel, trajectory: Trajectory, turn: int) -> list[np.ndarray]:
     """Where the tokens of a turn look: for each image before it, [rows, columns] of merged vision tokens.
 
-    Attention is averaged over layers, heads and the turn's tokens; all maps together add up to the share that
-    goes to images.
+    Attention is averaged over layers, heads and the turn's tokens; all maps add up to the fraction
+    that goes to images.
     """
     weights = attention_weights(model, trajectory).mean(axis=(0, 1))
     start, end = turn_spans(trajectory)[turn - 1]
@@ -71,12 +71,12 @@ def attention_maps(model: Model, trajectory: Trajectory, turn: int) -> list[np.n
 
 
 def turn_spans(trajectory: Trajectory) -> list[tuple[int, int]]:
-    """Where each turn's sampled tokens begin and end."""
+    """First and last + 1 index of each turn's sampled tokens."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], trajectory.loss_mask, [0]])))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def token_logprobs(model: Model, trajectory: Trajectory) -> list[TokenLogprob]:
+def token_logprobs(model: TrainedModel, trajectory: Trajectory) -> list[TokenLogprob]:
     """Every sampled token with its log-probability at sampling time."""
     return [
         TokenLogprob(
@@ -87,6 +87,6 @@ def token_logprobs(model: Model, trajectory: Trajectory) -> list[TokenLogprob]:
     ]
 
 
-def least_sure(model: Model, trajectory: Trajectory, count: int = 5) -> Sequence[TokenLogprob]:
+def least_sure(model: TrainedModel, trajectory: Trajectory, count: int = 5) -> Sequence[TokenLogprob]:
     """The `count` tokens that the model was least sure of."""
     return sorted(token_logprobs(model, trajectory), key=lambda token: token.logprob)[:count]

@@ -3,82 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from PIL import Image
 
-from vilasr_jax.checkpoint import import_hf
-from vilasr_jax.config import EngineSection, JobConfig, MeshSection, SamplingSection, from_config_dict
-from vilasr_jax.conversation_settings import drawing_settings, question_data_type, read_exported_settings
-from vilasr_jax.drawing import DrawingSession, DrawingSettings
-from vilasr_jax.drawing.prompts import PromptSet
-from vilasr_jax.errors import CheckpointError
-from vilasr_jax.job import last_stage, load_stage
-from vilasr_jax.models import ImageSpec, ModelConfig, family_of
-from vilasr_jax.models.params import abstract
+from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
+from vilasr_jax.conversation_settings import question_data_type
+from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import make_mesh
-from vilasr_jax.processing import Tokenizer, image_grid, load_image, resize_image
-from vilasr_jax.rollout import Engine, Request, Trajectory, make_prompt, suppressed_tokens
-from vilasr_jax.training.context import Context
+from vilasr_jax.processing import image_grid, load_image, resize_image
+from vilasr_jax.rollout import Request, Trajectory, make_prompt
+from vilasr_jax.tasks.rows import question_record, question_row
+from vilasr_jax.trained_model import open_model
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A trained model with all that a conversation needs."""
-
-    config: ModelConfig
-    graphdef: nnx.GraphDef
-    params: Any
-    tokenizer: Tokenizer
-    job: JobConfig
-    prompts: PromptSet
-
-    @property
-    def images(self) -> ImageSpec:
-        """How the model's pictures are resized and cut."""
-        return family_of(self.config).images
-
-    @property
-    def settings(self) -> DrawingSettings:
-        """How conversations about a user's question are held."""
-        return self.settings_for(question_data_type(self.job))
-
-    def settings_for(self, data_type: str) -> DrawingSettings:
-        """How conversations about rows of a data type (`Row.data_type`) are held."""
-        return drawing_settings(self.job, data_type, self.prompts, family_of(self.config).coordinates)
-
-
-def open_model(checkpoint: Path) -> Model:
-    """Opens a workdir (its last finished stage) or a Hugging Face folder.
-
-    Raises:
-      CheckpointError: the folder is neither.
-    """
-    if (checkpoint / "tokenizer").is_dir() and (checkpoint / "config.json").is_file():
-        values = json.loads((checkpoint / "config.json").read_text())
-        job = from_config_dict(values)
-        context = Context(job, checkpoint)
-        stage = last_stage(context)
-        if stage == "untrained":
-            raise CheckpointError(f"{checkpoint}: no stage is finished yet; run `vilasr train` on it")
-        params = load_stage(context, stage, job.eval.best)
-        return Model(context.model_config, context.graphdef, params, context.tokenizer, job, context.prompts)
-    if not (checkpoint / "config.json").is_file():
-        raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")
-    job, prompts = read_exported_settings(checkpoint)
-    config, params = import_hf(checkpoint, dtype=job.model.dtype)
-    tokenizer = Tokenizer.from_dir(checkpoint, family_of(config))
-    return Model(config, abstract(config)[0], params, tokenizer, job, prompts)
-
-
-class _Teller:
-    """Prints the conversation while it is written, and saves what is drawn."""
+class _Printer:
+    """Prints a conversation while it is sampled, and saves the drawn images."""
 
     def __init__(self, out: Path):
         self.out, self.turn, self.opened = out, 0, False
@@ -103,7 +47,14 @@ class _Teller:
 def solve(
     images: Sequence[str], question: str, checkpoint: Path, out: Path, options: Sequence[str] = ()
 ) -> Trajectory:
-    """Answers `question`, printing the turns; images drawn go to `out`. With `options` it is multiple choice.
+    """Samples one conversation greedily, printing its turns.
+
+    Args:
+      images: paths or URLs of the images.
+      question: what the model is asked.
+      checkpoint: a workdir or a Hugging Face folder.
+      out: the folder for drawn images.
+      options: of a multiple-choice question.
 
     Raises:
       ImageError: an image can't be read.
@@ -115,18 +66,18 @@ def solve(
     pixels = [resize_image(image, size.min_pixels, size.max_pixels, spec) for image in pixels]
     out.mkdir(parents=True, exist_ok=True)
 
-    def session() -> DrawingSession:
-        return DrawingSession(pixels, question, question_type=kind, options=options, settings=model.settings)
+    row = question_row(pixels, question, options, question_data_type(model.job))
 
-    kind = "multiple choice" if options else "free-form"
-    row = {"id": "question", "question": question, "answer": "", "question_type": kind}
+    def session() -> DrawingSession:
+        return row.session(model.settings)
+
     prompt = make_prompt(model.tokenizer, session())
     sampling = _sampling(model.job.eval.sampling, len(prompt.encoded.ids))
     patches = max(int(np.prod(image_grid(image, spec))) for image in pixels)
     engine = EngineSection(
         slots=1,
         lanes=1,
-        decode_steps=8,  # tokens that are told at once
+        decode_steps=8,  # tokens that are printed at once
         prompt_tokens=(round_up(len(prompt.encoded.ids)),),
         insert_tokens=(round_up(len(pixels) * patches // spec.merge_unit + 128),),
         prompt_images=(len(pixels),),
@@ -134,19 +85,10 @@ def solve(
         draw_workers=1,
     )
     mesh = make_mesh(MeshSection(), jax.devices()[:1])
-    runner = Engine(
-        model.config,
-        model.graphdef,
-        model.tokenizer,
-        suppressed_tokens(model.tokenizer, model.config.vocab_size),
-        engine,
-        sampling,
-        (patches,),
-        mesh,
-    )
+    runner = make_engine(model, engine, sampling, (patches,), mesh)
     params = jax.device_put(model.params, jax.devices()[0])
-    teller = _Teller(out)
-    request = Request(row, session, 0, on_tokens=teller.tokens, on_turn=teller.turn_over)
+    printer = _Printer(out)
+    request = Request(question_record(row), session, 0, on_tokens=printer.tokens, on_turn=printer.turn_over)
     trajectory = runner.generate(params, [request], jax.random.key(0))[0]
     answer = trajectory.answer
     print(f"=== {'answer: ' + answer if answer else 'no answer (' + trajectory.stop_reason + ')'}")
@@ -154,11 +96,11 @@ def solve(
 
 
 def _sampling(sampling: SamplingSection, prompt: int) -> SamplingSection:
-    """Greedy, with room for the prompt."""
-    room = max(sampling.max_tokens, round_up(prompt) + 4 * sampling.max_turn_tokens)
-    return dataclasses.replace(sampling, temperature=0.0, max_tokens=room)
+    """Greedy sampling whose token limit covers the prompt."""
+    tokens = max(sampling.max_tokens, round_up(prompt) + 4 * sampling.max_turn_tokens)
+    return dataclasses.replace(sampling, temperature=0.0, max_tokens=tokens)
 
 
 def round_up(tokens: int) -> int:
-    """The next multiple of 32: lengths that share one compiled program."""
+    """The next multiple of 32: a few lengths, so that few programs are compiled."""
     return -(-tokens // 32) * 32

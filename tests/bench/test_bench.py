@@ -65,7 +65,7 @@ def test_soft_shares_the_seeing_phase_and_compares_both_arms(tmp_path, capsys, m
             scored(home / "eval" / name, 60 if name == "soft" else 50, 100)
         return home / "eval" / name
 
-    monkeypatch.setattr(soft, "run", run)
+    monkeypatch.setattr(soft, "run_arm", run)
     for _ in range(2):  # the second time nothing is left to do
         table = soft.bench_soft(JobConfig(), tmp_path, [0, 3])
     assert ran == [(0, 0.0, False), (0, 0.5, True), (3, 0.0, False), (3, 0.5, True)]

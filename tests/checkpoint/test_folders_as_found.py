@@ -18,7 +18,7 @@ from vilasr_jax.errors import CheckpointError, ImageError, TokenizerError
 from vilasr_jax.files import literal_path, mistaken_for
 from vilasr_jax.models.qwen2_5_vl.hf_names import nested_name
 from vilasr_jax.processing import Tokenizer, load_image
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import open_run
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4967215360\n"
 PAGE = "\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
@@ -141,10 +141,10 @@ def test_a_contradictory_tie_is_decided_by_the_weights(tmp_path):
             edit(folder, tie_word_embeddings=root, text_config={**text, "tie_word_embeddings": not root})
             assert import_hf(folder)[0].tie_word_embeddings == tied
             job = JobConfig(model=ModelSection(init_from=str(folder)))
-            kept = Context(job, tmp_path / f"{tied} {root}", tiny.mesh())
-            kept.__dict__["tokenizer"] = tiny.tokenizer()
-            kept.keep_model_config()  # a run's own copy says what was decided
-            assert kept.model_config.tie_word_embeddings == tied
+            kept = open_run(job, tmp_path / f"{tied} {root}", tiny.mesh())
+            kept.model.__dict__["tokenizer"] = tiny.tokenizer()
+            kept.model.save_config()  # a run's own copy says what was decided
+            assert kept.model.config.tie_word_embeddings == tied
 
 
 def test_folders_with_brackets_are_no_patterns(tmp_path):

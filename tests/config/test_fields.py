@@ -13,7 +13,7 @@ from vilasr_jax.tasks.sources import FORMATS
 from vilasr_jax.training import losses
 from vilasr_jax.training.advantages import ADVANTAGES
 from vilasr_jax.training.groups import OVERLONG
-from vilasr_jax.training.keep import RULES
+from vilasr_jax.training.rejection_sampling import RULES
 
 JOB = read_config("configs/maze_tiny.py")
 

@@ -19,7 +19,7 @@ from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.tasks import get_family
 from vilasr_jax.tasks.replay import replay
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_commands_are_understood(words, plugins, tmp_path, monkeypatch):
     found, rest = find_command(words)
     _, flags = found.parse(rest)
     if "config" in flags and flags.config is not None:
-        check(Context(cli.read_job(flags), tmp_path))
+        check(open_run(cli.read_job(flags), tmp_path))
 
 
 def test_the_list_of_commands_is_the_declared_one():

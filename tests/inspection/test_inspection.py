@@ -5,12 +5,12 @@ from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing.prompts import PROMPTS
 from vilasr_jax.inspection import attention_maps, attention_weights, least_sure, token_logprobs, turn_spans
 from vilasr_jax.report.figure import conversation_figure
-from vilasr_jax.solve import Model
+from vilasr_jax.trained_model import TrainedModel
 
 
 def model_and_conversation():
     words = PROMPTS["vilasr_jax"]
-    model = Model(tiny.config(), tiny.graphdef(), tiny.params(), tiny.tokenizer(), JobConfig(), words)
+    model = TrainedModel(JobConfig(), tiny.config(), tiny.tokenizer(), words, tiny.params())
     made = tiny.generate(tiny.engine(), tiny.requests(4))
     return model, max(made, key=lambda trajectory: trajectory.images_read)
 

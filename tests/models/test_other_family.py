@@ -36,11 +36,11 @@ from vilasr_jax.models.params import build
 from vilasr_jax.processing import collate, encode_conversation, patch_layout, patchify, resize_image
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.rewards import RewardSettings, score
-from vilasr_jax.solve import open_model
 from vilasr_jax.tasks.replay import replay
+from vilasr_jax.trained_model import open_model
 from vilasr_jax.training.cold_start import run_cold_start
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.grpo import run_rl
+from vilasr_jax.training.run import open_run
 from vilasr_jax.workdir import open_workdir
 
 ADAM = OptimizerSection(learning_rate=3e-3)
@@ -75,15 +75,15 @@ def a_job(**changes) -> JobConfig:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(context, parameters after the cold start and RL), exported."""
+    """(run, parameters after the cold start and RL), exported."""
     workdir = tmp_path_factory.mktemp("other") / "run"
     open_workdir(a_job(), workdir)
-    context = Context(a_job(), workdir, tiny.mesh())
+    run = open_run(a_job(), workdir, tiny.mesh())
     with progress_bar() as progress:
-        params = run_cold_start(context, context.initial_params(), progress)
-        params = run_rl(context, params, progress)
-    export(context)
-    return context, params
+        params = run_cold_start(run, run.model.initial_params(), progress)
+        params = run_rl(run, params, progress)
+    export(run)
+    return run, params
 
 
 def test_a_preset_finds_its_family():
@@ -116,28 +116,28 @@ def test_pictures_are_cut_as_the_family_says():
 
 
 def test_conversations_and_batches_follow_the_tokenizers_family(run):
-    context, _ = run
+    run, _ = run
     image = Image.new("RGB", (28, 14))
     content = [{"type": "image", "image": image}, {"type": "text", "text": "look"}]
-    encoded = encode_conversation(context.tokenizer, [{"role": "user", "content": content}])
-    special = context.tokenizer.special
+    encoded = encode_conversation(run.model.tokenizer, [{"role": "user", "content": content}])
+    special = run.model.tokenizer.special
     assert (encoded.ids == special.image_pad).sum() == 2  # 2 x 4 patches, four a token
     assert (encoded.ids == special.im_start).sum() == 1  # no system message
-    batch = collate([encoded], buckets=context.buckets)
+    batch = collate([encoded], buckets=run.batching.buckets)
     assert batch.vision.patches.shape == (1, 5, 144, 147)
     assert batch.positions[:, 0, : len(encoded)].tolist() == [list(range(len(encoded)))] * 3
 
 
 def test_coordinates_are_the_models_own_in_both_directions(run):
     """A maze of 84 pixels: the trace's 42 is written as 500, and the model's 500 is drawn at 42."""
-    context, _ = run
-    family, spec = context.specs("train")[0]
+    run, _ = run
+    family, spec = run.tasks.specs("train")[0]
     row = family.row(spec, 0)
     trace = family.expert_trace(row, random.Random(0))
-    messages = replay(trace, context.settings)
+    messages = replay(trace, run.model.settings)
     written = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
     assert len(written) == len(trace.turns) and row.images[0].size == (84, 84)
-    session = row.session(context.settings)
+    session = row.session(run.model.settings)
     for text, ours in zip(written, trace.turns, strict=True):
         session.step(text)
         for theirs, call, noted in zip(
@@ -172,22 +172,22 @@ def test_rewards_compare_drawings_in_pixels():
     ],
 )
 def test_what_is_written_in_pixels_alone_is_refused(tmp_path, changes, key):
-    context = Context(a_job(**changes), tmp_path, tiny.mesh())
+    run = open_run(a_job(**changes), tmp_path, tiny.mesh())
     with pytest.raises(ConfigError, match=rf"config\.{key}: its coordinates are pixels, but other_vl"):
-        check_coordinates(context, context.job.stages)
+        check_coordinates(run, run.job.stages)
 
 
 def test_a_job_trains_samples_and_exports(run):
-    context, params = run
+    run, params = run
     for name, steps in {"cold_start": 2, "rl": 1}.items():
-        assert json.loads((context.workdir / name / "steps.json").read_text())["steps"] == steps
-    assert (context.workdir / "hf" / "chat_template.jinja").read_text() == OTHER.chat_template
-    exported = open_model(context.workdir / "hf")
+        assert json.loads((run.workdir / name / "steps.json").read_text())["steps"] == steps
+    assert (run.workdir / "hf" / "chat_template.jinja").read_text() == OTHER.chat_template
+    exported = open_model(run.workdir / "hf")
     assert family_of(exported.config) is OTHER
-    assert exported.tokenizer.special.family == context.tokenizer.special.family == OTHER
+    assert exported.tokenizer.special.family == run.model.tokenizer.special.family == OTHER
     ours, theirs = named_leaves(params), named_leaves(exported.params)
     assert ours.keys() == theirs.keys() and len(ours) > 10
-    first = named_leaves(context.initial_params())
+    first = named_leaves(run.model.initial_params())
     for name, leaf in ours.items():
         np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
         assert (np.asarray(first[name]) != leaf).any(), f"{name} did not learn"

@@ -20,7 +20,7 @@ from vilasr_jax.tasks.objects import COLORS
 from vilasr_jax.tasks.registry import BUILT_IN
 from vilasr_jax.tasks.splits import SPLITS
 from vilasr_jax.training.cold_start import trace_source
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import open_run
 
 NAMES = (*BUILT_IN, "tests.tasks.count_dots")
 SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20, max_images=64)
@@ -72,14 +72,14 @@ def test_expert_traces_end_right(family):
 
 def test_a_task_takes_one_file(tmp_path):
     tasks = ("maze", "tests.tasks.count_dots")
-    context = Context(JobConfig(tasks=tasks, cold_start=ColdStartSection(traces=10)), tmp_path)
-    rows = context.rows("test", 6)
+    run = open_run(JobConfig(tasks=tasks, cold_start=ColdStartSection(traces=10)), tmp_path)
+    rows = run.tasks.rows("test", 6)
     assert [row.meta["family"] for row in rows] == ["maze", "dots"] * 3
     assert chance(rows[::2]) == 0.25 and len({row.id for row in rows}) == 6
-    source = trace_source(context)
-    texts = [context.tokenizer.decode(source[i].ids) for i in range(len(source))]
+    source = trace_source(run.job, run.tasks, run.model)
+    texts = [run.model.tokenizer.decode(source[i].ids) for i in range(len(source))]
     assert len(texts) == 10 and ["dots" in text for text in texts] == [False, True] * 5
-    assert [row.meta["family"] for row in context.ood_rows(8)] == ["maze"] * 4 + ["dots"] * 4
+    assert [row.meta["family"] for row in run.tasks.ood_rows(8)] == ["maze"] * 4 + ["dots"] * 4
 
 
 @pytest.mark.parametrize("name", ["mazes", "no.such.module", "vilasr_jax.tasks"])

@@ -7,9 +7,10 @@ import jax
 
 jax.config.update("jax_disable_most_optimizations", True)
 
+
 from vilasr_jax import cli  # noqa: E402
-from vilasr_jax.training.context import Context  # noqa: E402
-from vilasr_jax.training.keep import RULES  # noqa: E402
+from vilasr_jax.rewards import JobReward  # noqa: E402
+from vilasr_jax.training.rejection_sampling import RULES  # noqa: E402
 
 
 def reward(self, trajectory):
@@ -24,6 +25,6 @@ def keep(trajectory):
 
 
 if __name__ == "__main__":
-    Context.reward = reward
+    JobReward.__call__ = reward
     RULES.update(reflective={"kept": keep}, cold_start={"kept": keep})
     cli.main()

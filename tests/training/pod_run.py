@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     join()
     from tests import tiny
     from tests.training import samples
-    from tests.training.test_resume import ADAM, JOB, ScriptedContext
+    from tests.training.test_resume import ADAM, JOB, scripted_run
     from vilasr_jax.models.qwen2_5_vl import param_shardings
     from vilasr_jax.tasks.sources import MappedSource
     from vilasr_jax.training.grpo import run_rl
@@ -37,11 +37,11 @@ def main(folder: Path) -> None:
     job = dataclasses.replace(JOB, rl=dataclasses.replace(rl, optimizer=adam))
     params = place(tiny.params(), param_shardings(tiny.params(), mesh))
     for name, some in (("padded", job), ("packed", dataclasses.replace(job, packing=packing))):
-        context = ScriptedContext(some, folder / name, mesh)
-        data = context.batches([MappedSource(range(23), samples.example)], [1], seed=3, batch=4)
+        run = scripted_run(some, folder / name, mesh)
+        data = run.batching.batches([MappedSource(range(23), samples.example)], [1], seed=3, batch=4)
         stage = Stage(folder / name / "sft", 3, 2, "sft")
-        params = train_sft(context, stage, params, data, adam, Progress(disable=True))
-    params = to_host(run_rl(context, params, Progress(disable=True)))
+        params = train_sft(run, stage, params, data, adam, Progress(disable=True))
+    params = to_host(run_rl(run, params, Progress(disable=True)))
     if is_writer():
         np.savez(folder / "params.npz", *[np.asarray(leaf) for leaf in jax.tree.leaves(params)])
 

@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     join()
     from tests import tiny
     from tests.training import samples
-    from tests.training.test_resume import ADAM, JOB, ScriptedContext
+    from tests.training.test_resume import ADAM, JOB, scripted_run
     from vilasr_jax.models.qwen2_5_vl import param_shardings
     from vilasr_jax.parallel import place
     from vilasr_jax.tasks.sources import MappedSource
@@ -34,15 +34,15 @@ def main(folder: Path) -> None:
     interrupt.listen()
     mesh, quiet = make_mesh(MeshSection()), Progress(disable=True)
     rl = dataclasses.replace(JOB.rl, steps=RL_STEPS, save_every=2)
-    context = ScriptedContext(dataclasses.replace(JOB, rl=rl), folder, mesh)
+    run = scripted_run(dataclasses.replace(JOB, rl=rl), folder, mesh)
     stage = Stage(folder / "sft", SFT_STEPS, 3, "sft")
     if stage.done:
-        params = stage.load_params(context.abstract_params)
+        params = stage.load_params(run.model.abstract_params)
     else:
         params = place(tiny.params(), param_shardings(tiny.params(), mesh))
-        data = context.batches([MappedSource(range(23), samples.example)], [1], seed=3, batch=4)
-        params = train_sft(context, stage, params, data, ADAM, quiet)
-    run_rl(context, params, quiet)
+        data = run.batching.batches([MappedSource(range(23), samples.example)], [1], seed=3, batch=4)
+        params = train_sft(run, stage, params, data, ADAM, quiet)
+    run_rl(run, params, quiet)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from vilasr_jax import job as jobs
 from vilasr_jax.config import EvalSection, JobConfig
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import open_run
 from vilasr_jax.training.stage import Stage
 
 
@@ -36,20 +36,20 @@ def test_the_best_step_or_the_last(tmp_path, scores, best):
 @pytest.mark.parametrize("best", [False, True])
 def test_evaluation_and_export_read_the_same_step(tmp_path, monkeypatch, best):
     job = dataclasses.replace(JobConfig(), eval=EvalSection(best=best, rows=2))
-    context, asked = Context(job, tmp_path, tiny.mesh()), []
+    run, asked = open_run(job, tmp_path, tiny.mesh()), []
 
-    def load(context, name, best=False):
+    def load(name, best=False):
         asked.append((name, best))
         return name
 
-    monkeypatch.setattr(jobs, "load_stage", load)
-    monkeypatch.setattr(jobs, "last_stage", lambda context: "rl")
+    monkeypatch.setattr(run.stages, "load_params", load)
+    monkeypatch.setattr(run.stages, "last", lambda: "rl")
     evaluation = jobs.Evaluation(tmp_path / "eval", {"stage": "untrained", "step": 0}, list)
-    monkeypatch.setattr(jobs, "evaluations", lambda context: [evaluation])
+    monkeypatch.setattr(jobs, "evaluations", lambda run: [evaluation])
     monkeypatch.setattr(jobs, "_evaluate", lambda *args: None)
     monkeypatch.setattr(jobs, "to_host", lambda params: params)
     monkeypatch.setattr(jobs, "export_hf", lambda *args, **options: None)
-    context.__dict__ |= {"tokenizer": tiny.tokenizer(), "model_config": tiny.config()}
-    jobs.evaluate_stages(context, None)
-    jobs.export(context)
+    vars(run.model).update(tokenizer=tiny.tokenizer(), config=tiny.config())
+    jobs.evaluate_stages(run, None)
+    jobs.export(run)
     assert asked == [("untrained", best), ("rl", best)]

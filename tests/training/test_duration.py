@@ -1,15 +1,17 @@
 """A stage is as long as its data says, and stays that long."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests import tiny
 from tests.training import samples
-from vilasr_jax.config import ColdStartSection
+from vilasr_jax.config import BucketSection, ColdStartSection, JobConfig, PackingSection
 from vilasr_jax.errors import DataError
-from vilasr_jax.processing import Budget
-from vilasr_jax.training.duration import conversations_per_row, plan_steps, stage_steps
+from vilasr_jax.training.batching import Batching
+from vilasr_jax.training.duration import plan_steps, stage_steps
 
 
 def test_steps_follow_passes_over_the_data(tmp_path, capsys):
@@ -33,8 +35,15 @@ def test_many_passes_are_said(tmp_path, capsys):
 @pytest.mark.parametrize("tokens", [100, 190, 400])
 def test_conversations_per_row_are_measured(tokens):
     source = [samples.example(n) for n in range(40)]
-    got = conversations_per_row([source], [1.0], Budget(tokens, 40, 96))
+
+    def per_row(packing: PackingSection) -> float:
+        job = JobConfig(packing=packing, buckets=BucketSection((400,), (40,), (96,)))
+        model = SimpleNamespace(images=tiny.BUCKETS.spec)
+        return Batching(job, model, tiny.mesh()).examples_per_row([source], [1.0])
+
+    got = per_row(PackingSection(tokens, 40, 96))
     mean = np.mean([len(example) for example in source])
     assert 0.7 * tokens / mean <= got <= tokens / mean
-    assert conversations_per_row([source], [1.0], None) == 1
-    assert conversations_per_row([source], [1.0], Budget(3, 1, 4)) == 1  # none fits: nothing to measure
+    assert per_row(PackingSection()) == 1
+    with pytest.raises(DataError, match="32 of 32 examples looked at can't be trained on"):
+        per_row(PackingSection(3, 1, 96))

@@ -3,7 +3,7 @@
 import json
 
 from vilasr_jax.report.workdir import stage_label
-from vilasr_jax.training.held_out import begin_evaluation, is_evaluated
+from vilasr_jax.training.evaluate import begin_evaluation, is_evaluated
 
 COLD, RL = {"stage": "cold_start", "step": 9}, {"stage": "rl", "step": 4}
 

@@ -13,18 +13,17 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from tests.training.test_resume import JOB, ScriptedContext, bits
-from vilasr_jax import job as jobs
+from tests.training.test_resume import JOB, bits, scripted_run
 from vilasr_jax.config import DataSection, ImageSection, JobConfig, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.processing import Buckets, Encoded, collate, join
 from vilasr_jax.rollout import Request, Trajectory
 from vilasr_jax.rollout.conversation import Conversation, make_prompt
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.held_out import settings_of
+from vilasr_jax.training.evaluate import settings_of
 from vilasr_jax.training.losses import grpo_loss
-from vilasr_jax.training.reflect import encode_trajectory, trajectory_example
+from vilasr_jax.training.run import open_run
+from vilasr_jax.training.trajectory_dataset import trajectory_example
 
 ROOM = Buckets((2048,), (4,), (24,))
 BOX = (
@@ -70,11 +69,9 @@ def test_fault_1_trained_ids_are_the_sampled_ones(spoken, tmp_path):
     again = tiny.tokenizer().encode(trajectory.texts[0])
     assert again != words[0][:-1] and tiny.tokenizer().decode(again) == trajectory.texts[0]
     sampled = np.concatenate(words)
-    context = ScriptedContext(JOB, tmp_path)
-    for example in (
-        trajectory_example(context, trajectory),
-        encode_trajectory(context, trajectory.to_bytes()),
-    ):
+    run = scripted_run(JOB, tmp_path)
+    stored = Trajectory.from_bytes(trajectory.to_bytes())
+    for example in (trajectory_example(trajectory, run.model), trajectory_example(stored, run.model)):
         batch = collate([example], buckets=ROOM)
         np.testing.assert_array_equal(batch.tokens[batch.loss_mask], sampled)
 
@@ -84,7 +81,9 @@ def test_fault_2_every_sampled_token_is_trained_and_no_other(spoken, tmp_path):
     words, trajectory, _ = spoken
     count = len(trajectory.tokens)
     extras = {"logprobs": trajectory.logprobs, "advantages": np.full(count, 0.7, np.float32)}
-    batch = collate([trajectory_example(ScriptedContext(JOB, tmp_path), trajectory, **extras)], buckets=ROOM)
+    batch = collate(
+        [trajectory_example(trajectory, scripted_run(JOB, tmp_path).model, **extras)], buckets=ROOM
+    )
 
     def loss(logprobs):
         old, advantages = batch.extras["logprobs"], batch.extras["advantages"]
@@ -114,24 +113,24 @@ def test_fault_9_only_what_is_new_enters_the_cache(spoken):
 def test_fault_10_one_size_of_pictures_and_one_scorer_that_are_told(tmp_path):
     """SFT, RL and evaluation had resolutions and scorers of their own, and did not say so."""
     job = JobConfig(image=ImageSection(784, 84 * 84))
-    context = Context(job, tmp_path, tiny.mesh())
+    run = open_run(job, tmp_path, tiny.mesh())
     uses = ("traces", "questions", "reflect_questions", "benchmarks")
-    assert {context.imported.pixels(use) for use in uses} == {(784, 84 * 84)}
-    told = settings_of(context, "benchmarks")
+    assert {run.tasks.imported.pixels(use) for use in uses} == {(784, 84 * 84)}
+    told = settings_of(job, run.model.prompts, "benchmarks")
     assert (told["min_pixels"], told["max_pixels"]) == (784, 84 * 84)
     other = dataclasses.replace(job, data=DataSection(benchmarks_pixels=28 * 28))
-    assert settings_of(Context(other, tmp_path, tiny.mesh()), "benchmarks")["max_pixels"] == 28 * 28
+    assert settings_of(other, run.model.prompts, "benchmarks")["max_pixels"] == 28 * 28
 
 
 def test_fault_12_each_stage_starts_from_the_one_before(tmp_path):
     """Stage 2 started from the base model, and learnt from one of its four sets."""
-    context = ScriptedContext(JOB, tmp_path)
+    run = scripted_run(JOB, tmp_path)
     with pytest.raises(ConfigError, match=r"reflect starts from cold_start.* `vilasr sft` first"):
-        jobs._start(context, "reflect")
+        run.stages.start_params("reflect")
     for before, after, seed in (("cold_start", "reflect", 1), ("reflect", "rl", 2)):
         learnt = tiny.place(tiny.params(seed), tiny.mesh())
-        with jobs._STAGE[before](context).store as store:
+        with run.stages[before].store as store:
             store.save(getattr(JOB, before).steps, {"params": learnt})
-        assert bits(jobs._start(context, after)) == bits(learnt)
+        assert bits(run.stages.start_params(after)) == bits(learnt)
     published = read_config("configs/vilasr.py:7b,v5e-32").reflect
     assert (published.questions, published.kept_fraction) == (16_000, 1.0)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from vilasr_jax.config import JobConfig, RLSection, SamplingSection, from_config
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.rollout import Request, Trajectory
 from vilasr_jax.training import groups
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.groups import collect
+from vilasr_jax.training.run import open_run
 
 SECTION = RLSection(prompts=4, group=3, sampling=SamplingSection(max_tokens=20))
 
@@ -38,33 +39,29 @@ def trajectory(name: str, reward: float, tokens: int = 10, stop: str = "answer")
     )
 
 
-class FakeContext:
-    """Answers questions with what `answer(row, sample)` says."""
+def fake_run(section, answer, host=(0, 1)):
+    """A run whose questions are numbers, answered with what `answer(row, sample)` says."""
 
-    RL_SEEDS = 0
-
-    def __init__(self, section, answer, host=(0, 1)):
-        self.job, self.answer, self.host = JobConfig(rl=section, seed=3), answer, host
-        self.asked = []
-
-    def questions(self, stage, count, first=0):
-        return list(range(first, first + count))
-
-    def question(self, stage, source):
-        return source[1]
-
-    def requests(self, rows, *, samples=1, seed=0):
+    def requests(rows, *, samples=1, seed=0):
         return [Request({"id": row}, lambda: None, seed + i * samples, samples) for i, row in enumerate(rows)]
 
-    def key(self, purpose, step=0):
-        return None
+    def sample(sampling, params, requests, key, progress=None):
+        run.asked.extend(request.row["id"] for request in requests)
+        return [answer(r.row["id"], k) for r in requests for k in range(r.samples)]
 
-    def reward(self, done):
-        return done.reward
-
-    def sample(self, sampling, params, requests, key, progress=None):
-        self.asked += [request.row["id"] for request in requests]
-        return [self.answer(r.row["id"], k) for r in requests for k in range(r.samples)]
+    run = SimpleNamespace(
+        job=JobConfig(rl=section, seed=3),
+        asked=[],
+        questions=SimpleNamespace(
+            rows=lambda stage, count, first=0: list(range(first, first + count)),
+            row=lambda stage, source: source[1],
+            requests=requests,
+        ),
+        batching=SimpleNamespace(host=host),
+        rollouts=SimpleNamespace(key=lambda purpose, step=0: None, sample=sample),
+        reward=lambda trajectory: trajectory.reward,
+    )
+    return run
 
 
 def answer(row: int, k: int) -> Trajectory:
@@ -73,24 +70,24 @@ def answer(row: int, k: int) -> Trajectory:
 
 
 def test_groups_of_equal_rewards_stay_unless_refilled():
-    context = FakeContext(SECTION, answer)
-    samples = collect(context, None, 1)
-    assert context.asked == [0, 1, 2, 3] and len(samples.rewards) == 12
+    run = fake_run(SECTION, answer)
+    samples = collect(run, None, 1)
+    assert run.asked == [0, 1, 2, 3] and len(samples.rewards) == 12
     assert not samples.advantages.reshape(4, 3)[::2].any() and samples.advantages.reshape(4, 3)[1::2].all()
     assert samples.metrics["equal_groups"] == (2.0, 4.0)
 
-    context = FakeContext(dataclasses.replace(SECTION, refill=3), answer)
-    samples = collect(context, None, 2)
-    assert context.asked == list(range(16, 24))  # two rounds give four groups: no third
+    run = fake_run(dataclasses.replace(SECTION, refill=3), answer)
+    samples = collect(run, None, 2)
+    assert run.asked == list(range(16, 24))  # two rounds give four groups: no third
     assert len(samples.rewards) == 12 and samples.advantages.all()
     assert [samples.trajectories[i].row["id"].split("/")[0] for i in (0, 3, 6, 9)] == ["17", "19", "21", "23"]
     assert samples.metrics["equal_groups"] == (4.0, 8.0)
 
 
 def test_refilling_has_a_limit():
-    context = FakeContext(dataclasses.replace(SECTION, refill=2), lambda row, k: trajectory("0/0", 1.0))
-    samples = collect(context, None, 1)
-    assert len(context.asked) == 12 and len(samples.rewards) == 0 and not samples.trajectories
+    run = fake_run(dataclasses.replace(SECTION, refill=2), lambda row, k: trajectory("0/0", 1.0))
+    samples = collect(run, None, 1)
+    assert len(run.asked) == 12 and len(samples.rewards) == 0 and not samples.trajectories
 
 
 def test_overlong_conversations_are_masked_or_pay():
@@ -99,19 +96,19 @@ def test_overlong_conversations_are_masked_or_pay():
             f"{row}/{k}", float(k), tokens=[12, 17, 20][k], stop=["answer", "answer", "token_limit"][k]
         )
 
-    assert collect(FakeContext(SECTION, cut), None, 1).counted.all()
-    masked = collect(FakeContext(dataclasses.replace(SECTION, overlong="mask"), cut), None, 1)
+    assert collect(fake_run(SECTION, cut), None, 1).counted.all()
+    masked = collect(fake_run(dataclasses.replace(SECTION, overlong="mask"), cut), None, 1)
     assert masked.counted.reshape(4, 3).tolist() == [[True, True, False]] * 4
     assert masked.metrics["cut_off"] == (4.0, 12.0)
     soft = dataclasses.replace(SECTION, overlong_buffer=6, overlong_penalty=0.5)
-    paid = collect(FakeContext(soft, cut), None, 1).rewards.reshape(4, 3)
+    paid = collect(fake_run(soft, cut), None, 1).rewards.reshape(4, 3)
     np.testing.assert_allclose(paid, [[0, 1 - 0.25, 2 - 0.5]] * 4)
 
 
 def test_hosts_together_are_one_host(monkeypatch):
     """Each samples its own questions; all know of all."""
     section = dataclasses.replace(SECTION, refill=3, recovery=0.5)
-    whole = collect(FakeContext(section, answer), None, 1)
+    whole = collect(fake_run(section, answer), None, 1)
     board, meeting, me = {}, threading.Barrier(2, timeout=20), threading.local()
 
     def gather(value):
@@ -123,10 +120,10 @@ def test_hosts_together_are_one_host(monkeypatch):
 
     def host(number):
         me.number = number
-        return collect(FakeContext(section, answer, host=(number, 2)), None, 1)
+        return collect(fake_run(section, answer, host=(number, 2)), None, 1)
 
     monkeypatch.setattr(groups, "gather", gather)
-    monkeypatch.setattr(groups.interrupt, "asked", lambda: False)
+    monkeypatch.setattr(groups.interrupt, "stop_requested", lambda: False)
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(host, range(2)))
     for part in parts:
@@ -139,20 +136,20 @@ def test_hosts_together_are_one_host(monkeypatch):
 
 def test_some_questions_begin_with_failed_turns(monkeypatch):
     section = dataclasses.replace(SECTION, recovery=0.5)
-    samples = collect(FakeContext(section, lambda row, k: trajectory(f"{row}/{k}", 0.0)), None, 1)
+    samples = collect(fake_run(section, lambda row, k: trajectory(f"{row}/{k}", 0.0)), None, 1)
     assert [(p.source, p.texts) for p in samples.failed] == [(("maze", i), ("a",)) for i in range(4)]
-    context, begun = FakeContext(section, answer), []
+    run, begun = fake_run(section, answer), []
     monkeypatch.setattr(groups, "resumed", lambda request, prefix: begun.append(prefix) or request)
-    collect(context, None, 2, samples.failed)
-    assert context.asked == [0, 3, 6, 7] and begun == [samples.failed[0], samples.failed[3]]  # by chance
-    assert collect(FakeContext(SECTION, answer), None, 1).failed == []
+    collect(run, None, 2, samples.failed)
+    assert run.asked == [0, 3, 6, 7] and begun == [samples.failed[0], samples.failed[3]]  # by chance
+    assert collect(fake_run(SECTION, answer), None, 1).failed == []
 
 
 def test_a_stop_in_the_middle_keeps_nothing(monkeypatch):
-    context = FakeContext(SECTION, answer)
-    monkeypatch.setattr(groups.interrupt, "asked", lambda: True)
+    run = fake_run(SECTION, answer)
+    monkeypatch.setattr(groups.interrupt, "stop_requested", lambda: True)
     with pytest.raises(groups.Stopped):
-        collect(context, None, 1)
+        collect(run, None, 1)
 
 
 def test_rewards_are_composed_in_the_config(tmp_path):
@@ -160,10 +157,10 @@ def test_rewards_are_composed_in_the_config(tmp_path):
 
     def total(rewards, drawn, accuracy_text=said, **options):
         section = dataclasses.replace(SECTION, rewards=rewards, **options)
-        context = Context(JobConfig(rl=section), tmp_path, tiny.mesh())
+        run = open_run(JobConfig(rl=section), tmp_path, tiny.mesh())
         event = {"text": accuracy_text, "calls": [], "error": None, "drawn": drawn, "corrected": 0}
         row = {"id": "r", "answer": "B", "question_type": "multiple choice", "options": [], "meta": {}}
-        return context.reward(dataclasses.replace(trajectory("0", 0), turns=[event], row=row))["total"]
+        return run.reward(dataclasses.replace(trajectory("0", 0), turns=[event], row=row))["total"]
 
     published = RLSection().rewards
     assert total(published, []) == total(published, [2]) == 1.0  # drawing pays nothing by default

@@ -27,11 +27,11 @@ from vilasr_jax.files import write_json
 from vilasr_jax.processing import Encoded, encode_conversation
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRow, StoredRows, write_shard
-from vilasr_jax.training import held_out, synthesis
+from vilasr_jax.training import evaluate, synthesis
 from vilasr_jax.training.cold_start import recorded_source, trace_sources
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.sampled import TIMING
-from vilasr_jax.training.usable import Fitting, read_notes
+from vilasr_jax.training.row_filter import Fitting, read_notes
+from vilasr_jax.training.run import Run, open_run
+from vilasr_jax.training.trajectory_dataset import TIMING
 
 PUBLISHED = Path(__file__).parents[1] / "tasks" / "published"
 
@@ -46,54 +46,54 @@ def imported(tmp_path_factory):
     return out
 
 
-def context_of(workdir: Path, data: DataSection, **changes) -> Context:
+def run_of(workdir: Path, data: DataSection, **changes) -> Run:
     drawing = DrawingSection(prompt="short", max_turns=4, maze_turns=6)
     engine = EngineSection(prompt_tokens=(700,), prompt_images=(4,))
     buckets = BucketSection(tokens=(1024,), images=(8,))
     plain = {"tasks": (), "data": data, "drawing": drawing, "engine": engine, "buckets": buckets}
     job = JobConfig(**{**plain, **changes})
-    return Context(job, workdir, tiny.mesh())
+    return open_run(job, workdir, tiny.mesh())
 
 
 def test_questions_come_in_an_order_of_their_own_each_time_round(tmp_path, imported):
-    context = context_of(tmp_path, DataSection(questions=(str(imported / "rl"),), questions_pixels=28 * 28))
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    asked = [row.id for row in context.questions("rl", 9)]
+    run = run_of(tmp_path, DataSection(questions=(str(imported / "rl"),), questions_pixels=28 * 28))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    asked = [row.id for row in run.questions.rows("rl", 9)]
     assert [sorted(asked[at : at + 3]) for at in (0, 3, 6)] == [[f"vilasr_rl_data-{n}" for n in range(3)]] * 3
-    assert [row.id for row in context.questions("rl", 4, first=5)] == asked[5:]
-    assert all(image.size == (28, 28) for row in context.questions("rl", 2) for image in row.images[:1])
+    assert [row.id for row in run.questions.rows("rl", 4, first=5)] == asked[5:]
+    assert all(image.size == (28, 28) for row in run.questions.rows("rl", 2) for image in row.images[:1])
     with pytest.raises(ConfigError, match=r"config\.data\.reflect_questions"):
-        context.questions("reflect", 1)
+        run.questions.rows("reflect", 1)
 
 
 def test_mazes_have_turns_of_their_own(tmp_path, imported):
-    context = context_of(tmp_path, DataSection(questions=(str(imported / "rl"),)))
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    rows = sorted(context.questions("rl", 3), key=lambda row: row.id)
-    turns = [request.session().settings.max_turns for request in context.requests(rows)]
+    run = run_of(tmp_path, DataSection(questions=(str(imported / "rl"),)))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    rows = sorted(run.questions.rows("rl", 3), key=lambda row: row.id)
+    turns = [request.session().settings.max_turns for request in run.questions.requests(rows)]
     assert turns == [4, 4, 6]
-    assert context.requests(rows)[0].row["meta"]["image_path"] == ["rl/SR/1.png"]
+    assert run.questions.requests(rows)[0].row["meta"]["image_path"] == ["rl/SR/1.png"]
 
 
 def test_rows_too_large_for_the_engine_are_left_out(tmp_path, imported):
     data = DataSection(questions=(str(imported / "rl"),))
-    context = context_of(tmp_path, data, engine=EngineSection(prompt_tokens=(700,), prompt_images=(1,)))
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    asked = {row.id for row in context.questions("rl", 12)}
+    run = run_of(tmp_path, data, engine=EngineSection(prompt_tokens=(700,), prompt_images=(1,)))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    asked = {row.id for row in run.questions.rows("rl", 12)}
     assert asked == {"vilasr_rl_data-0", "vilasr_rl_data-2"}  # the third has two images
-    assert [row.source for row in context.questions("rl", 12)[:2]] == [
-        context.question("rl", row.source).source for row in context.questions("rl", 2)
+    assert [row.source for row in run.questions.rows("rl", 12)[:2]] == [
+        run.questions.row("rl", row.source).source for row in run.questions.rows("rl", 2)
     ]
-    none = context_of(tmp_path, data, engine=EngineSection(prompt_tokens=(8,), prompt_images=(4,)))
-    none.__dict__["tokenizer"] = tiny.tokenizer()
+    none = run_of(tmp_path, data, engine=EngineSection(prompt_tokens=(8,), prompt_images=(4,)))
+    none.model.__dict__["tokenizer"] = tiny.tokenizer()
     with pytest.raises(DataError, match="none of 3 rows can be asked"):
-        none.questions("rl", 1)
+        none.questions.rows("rl", 1)
 
 
 def test_no_question_is_asked_twice_where_others_are_left_out(tmp_path, imported):
     data = DataSection(questions=(str(imported / "rl"),))
-    context = context_of(tmp_path, data)
-    context.__dict__["tokenizer"] = tiny.tokenizer()
+    run = run_of(tmp_path, data)
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
 
     class Engine:
         checked = 0
@@ -103,14 +103,15 @@ def test_no_question_is_asked_twice_where_others_are_left_out(tmp_path, imported
             if request.row["id"] == "vilasr_rl_data-1":
                 raise DataError("too large")
 
-    context.engine = lambda sampling: Engine()
-    asked = [row.id for row in context.questions("rl", 6)]
+    run.rollouts.engine = lambda sampling: Engine()
+    asked = [row.id for row in run.questions.rows("rl", 6)]
     for turn in (asked[:2], asked[2:4], asked[4:]):
         assert sorted(turn) == ["vilasr_rl_data-0", "vilasr_rl_data-2"]
-    assert [row.id for row in context.questions("rl", 3, first=3)] == asked[3:]
-    again = context_of(tmp_path, data)
-    again.__dict__["tokenizer"], again.engine = tiny.tokenizer(), context.engine
-    assert [row.id for row in again.questions("rl", 6)] == asked
+    assert [row.id for row in run.questions.rows("rl", 3, first=3)] == asked[3:]
+    again = run_of(tmp_path, data)
+    again.model.__dict__["tokenizer"] = tiny.tokenizer()
+    again.rollouts.engine = run.rollouts.engine
+    assert [row.id for row in again.questions.rows("rl", 6)] == asked
     assert Engine.checked == 3  # the second time the file says it
     note = json.loads((tmp_path / "left_out" / "questions.json").read_text())
     assert note["left_out"] == [{"number": 1, "id": "vilasr_rl_data-1", "reason": "too large"}]
@@ -122,23 +123,23 @@ def test_a_question_whose_picture_can_not_be_read_is_left_out(tmp_path, imported
     broken = dataclasses.replace(rows[0], images=(b"GIF89a no more",))
     write_shard(folder / "rows-00000.array_record", [r.to_bytes() for r in (broken, *rows[1:])], {})
     write_json(folder / "index.json", {"format": "rl", "rows": 3, "shards": ["rows-00000.array_record"]})
-    context = context_of(tmp_path, DataSection(questions=(str(folder),)))
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    assert {row.id for row in context.questions("rl", 4)} == {rows[1].id, rows[2].id}
+    run = run_of(tmp_path, DataSection(questions=(str(folder),)))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    assert {row.id for row in run.questions.rows("rl", 4)} == {rows[1].id, rows[2].id}
 
 
 def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported):
-    context = context_of(tmp_path, DataSection(traces=(str(imported / "cold_start"),)))
-    (source,), weights = trace_sources(context)
+    run = run_of(tmp_path, DataSection(traces=(str(imported / "cold_start"),)))
+    (source,), weights = trace_sources(run)
     assert weights == [1.0] and len(source) == 3
     for example, stored in zip(source, StoredRows([imported / "cold_start"]), strict=True):
-        whole = encode_conversation(context.tokenizer, stored.conversation(784, 1280 * 784))
+        whole = encode_conversation(run.model.tokenizer, stored.conversation(784, 1280 * 784))
         assert np.array_equal(example.ids, whole.ids) and example.loss_mask.any()
         assert len(example.images) == 2
-    mixed = context_of(tmp_path, dataclasses.replace(context.job.data, traces_fraction=0.25))
-    mixed = Context(dataclasses.replace(mixed.job, tasks=("maze",)), tmp_path, tiny.mesh())
+    mixed = run_of(tmp_path, dataclasses.replace(run.job.data, traces_fraction=0.25))
+    mixed = open_run(dataclasses.replace(mixed.job, tasks=("maze",)), tmp_path, tiny.mesh())
     assert trace_sources(mixed)[1] == [0.25, 0.75]
-    wrong = context_of(tmp_path, DataSection(traces=(str(imported / "rl"),)))
+    wrong = run_of(tmp_path, DataSection(traces=(str(imported / "rl"),)))
     with pytest.raises(DataError, match="without a recorded conversation"):
         recorded_source(wrong)[0]
 
@@ -178,23 +179,23 @@ def test_rows_no_stage_can_train_on_are_named_before_step_1(tmp_path, packing, c
     rows[7] = stored_conversation("row-7", "torn?", torn_jpeg())
     data = DataSection(traces=(written(tmp_path / "rows", rows),))
     changes = {"packing": PACKINGS[packing], "buckets": BucketSection((256,), (1,), (36,))}
-    context = context_of(tmp_path, data, **changes)
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    source = recorded_source(context)
+    run = run_of(tmp_path, data, **changes)
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    source = recorded_source(run)
     assert len(source) == 10
     assert read_notes(tmp_path) == {"traces": {"rows": 12, "count": 2, "first": ["row-3", "row-7"]}}
     told = caplog.text
     assert "2 of 12 rows are left out" in told and "row row-3" in told and "row row-7: 1" in told
     # A run that goes on reads the note, sees the same examples, and never meets those left out.
-    again = context_of(tmp_path, data, **changes)
-    again.__dict__["tokenizer"] = tiny.tokenizer()
-    whole = context.batches([source], [1], seed=0, batch=2)
+    again = run_of(tmp_path, data, **changes)
+    again.model.__dict__["tokenizer"] = tiny.tokenizer()
+    whole = run.batching.batches([source], [1], seed=0, batch=2)
     some = [next(whole) for _ in range(9)]
-    rest = again.batches([recorded_source(again)], [1], seed=0, batch=2)
+    rest = again.batching.batches([recorded_source(again)], [1], seed=0, batch=2)
     for _ in range(4):
         next(rest)
     state = rest.get_state()
-    last = again.batches([recorded_source(again)], [1], seed=0, batch=2)
+    last = again.batching.batches([recorded_source(again)], [1], seed=0, batch=2)
     last.set_state(state)
     for batch in some[4:]:
         assert np.array_equal(next(last).tokens, batch.tokens)
@@ -202,33 +203,33 @@ def test_rows_no_stage_can_train_on_are_named_before_step_1(tmp_path, packing, c
 
 def test_no_usable_conversation_is_an_error_before_step_1(tmp_path):
     data = DataSection(traces=(written(tmp_path / "rows", [stored_conversation("row-0", "long " * 400)]),))
-    context = context_of(tmp_path, data)
-    context.__dict__["tokenizer"] = tiny.tokenizer()
+    run = run_of(tmp_path, data)
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
     with pytest.raises(
         DataError, match=r"config\.data\.traces: none of 1 rows can be used; the first: row row-0"
     ):
-        recorded_source(context)
+        recorded_source(run)
 
 
 def test_an_over_long_example_is_replaced_by_the_next(tmp_path):
     lengths = [5, 900, 6, 7]
     special = tiny.tokenizer().special
     examples = [Encoded(np.full(n, 9, np.int32), np.ones(n, bool), [], special) for n in lengths]
-    context = context_of(tmp_path, DataSection(), buckets=BucketSection((16,), (0,), (4,)))
-    fitting = Fitting(examples, context.check_example)
+    run = run_of(tmp_path, DataSection(), buckets=BucketSection((16,), (0,), (4,)))
+    fitting = Fitting(examples, run.batching.check_example)
     assert [len(fitting[number]) for number in range(4)] == [5, 6, 6, 7]
-    batch = next(context.batches([examples], [1], seed=0, batch=4))
+    batch = next(run.batching.batches([examples], [1], seed=0, batch=4))
     assert sorted(batch.segment_ids.sum(1)) == [5, 6, 6, 7]
     with pytest.raises(DataError, match="none of 1 examples can be trained on"):
-        Fitting(examples[1:2], context.check_example)[0]
+        Fitting(examples[1:2], run.batching.check_example)[0]
 
 
 def test_a_question_that_cannot_be_read_is_never_asked(tmp_path):
     rows = [dataclasses.replace(stored_conversation(f"row-{n}", "?"), messages=()) for n in range(3)]
     rows[1] = dataclasses.replace(rows[1], images=(torn_jpeg(),))
-    context = context_of(tmp_path, DataSection(questions=(written(tmp_path / "rows", rows),)))
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    assert {row.id for row in context.questions("rl", 9)} == {"row-0", "row-2"}
+    run = run_of(tmp_path, DataSection(questions=(written(tmp_path / "rows", rows),)))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    assert {row.id for row in run.questions.rows("rl", 9)} == {"row-0", "row-2"}
 
 
 def test_a_benchmark_row_that_cannot_be_read_counts_as_wrong(tmp_path):
@@ -237,24 +238,24 @@ def test_a_benchmark_row_that_cannot_be_read_counts_as_wrong(tmp_path):
     folder = Path(written(tmp_path / "rows", rows))
     (folder / "index.json").write_text((folder / "index.json").read_text().replace("cold_start", "maze"))
     answers = dict.fromkeys((row.id for row in rows), "A")
-    context = evaluating(tmp_path, tmp_path, answers, data=DataSection(benchmarks=(str(folder),)))
-    held_out.evaluate_benchmark(context, None, folder, tmp_path / "maze", "rl")
+    run = evaluating(tmp_path, tmp_path, answers, data=DataSection(benchmarks=(str(folder),)))
+    evaluate.evaluate_benchmark(run, None, folder, tmp_path / "maze", "rl")
     scores = json.loads((tmp_path / "maze" / "scores.json").read_text())
     assert scores["overall"]["mean"] == 0.75 and scores["n"] == 4
     assert scores["not_asked"] == {"count": 1, "first": ["row-2"]}
-    assert [row for asked in context.engine(None).asked for row in asked] == ["row-0", "row-1", "row-3"]
+    assert [row for asked in run.rollouts.engine(None).asked for row in asked] == ["row-0", "row-1", "row-3"]
 
 
 def test_no_data_and_no_tasks(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.tasks: name at least one"):
-        context_of(tmp_path, DataSection()).families  # noqa: B018
+        run_of(tmp_path, DataSection()).tasks.families  # noqa: B018
 
 
 class Teacher:
     """An engine that answers every question as it is told, after one drawing."""
 
-    def __init__(self, context, answers, stop_at=None):
-        self.context, self.answers, self.stop_at, self.asked = context, answers, stop_at, []
+    def __init__(self, run, answers, stop_at=None):
+        self.run, self.answers, self.stop_at, self.asked = run, answers, stop_at, []
 
     stopped_on_repeat = None  # whether the last conversation would have
 
@@ -295,16 +296,16 @@ def untimed(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in files(folder).items() if not name.endswith(TIMING)}
 
 
-def teaching(workdir: Path, imported: Path, stop_at=None) -> Context:
+def teaching(workdir: Path, imported: Path, stop_at=None) -> Run:
     from vilasr_jax.config import SynthesisSection
 
     data = DataSection(synthesis_questions=(str(imported / "rl"),))
-    context = context_of(workdir, data, synthesis=SynthesisSection(questions=6, shard=2, samples=2))
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    engine = Teacher(context, ANSWERS, stop_at)
-    context.engine = lambda sampling: engine
-    context.generate = lambda sampling, *words: engine.generate(*words)
-    return context
+    run = run_of(workdir, data, synthesis=SynthesisSection(questions=6, shard=2, samples=2))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    engine = Teacher(run, ANSWERS, stop_at)
+    run.rollouts.engine = lambda sampling: engine
+    run.rollouts.generate = lambda sampling, *words: engine.generate(*words)
+    return run
 
 
 def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, imported):
@@ -316,9 +317,9 @@ def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, 
     assert funnel == {"sampled": 12, "parsed": 12, "right": 8, "executed": 8, "rounds": 8, "kept": 8}
     rows = StoredRows([folder])
     assert len(rows) == 8 and {row.answer for row in rows} == {"A", "C"}
-    context = context_of(tmp_path, DataSection(traces=(str(folder),)))
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    example = recorded_source(context)[0]
+    run = run_of(tmp_path, DataSection(traces=(str(folder),)))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    example = recorded_source(run)[0]
     said = tiny.tokenizer().decode(example.ids[example.loss_mask])
     assert said.count("Object Mapper") == 2 and "<answer>" in said and len(example.images) == 4
     for moment in range(3):
@@ -333,27 +334,27 @@ def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, 
 def test_a_teacher_that_is_never_right(tmp_path, imported):
     from tests.training.test_resume import quiet
 
-    context = teaching(tmp_path, imported)
-    context.engine(None).answers = dict.fromkeys(ANSWERS, "Z")
+    run = teaching(tmp_path, imported)
+    run.rollouts.engine(None).answers = dict.fromkeys(ANSWERS, "Z")
     with pytest.raises(DataError, match="none of 12 sampled conversations passed the rule"):
-        synthesis.run_synthesis(context, None, quiet())
+        synthesis.run_synthesis(run, None, quiet())
 
 
-def evaluating(workdir: Path, imported: Path, answers, stop_at=None, data=None) -> Context:
+def evaluating(workdir: Path, imported: Path, answers, stop_at=None, data=None) -> Run:
     section = EvalSection(samples=2, shard=1, gallery=1, sampling=SamplingSection(0.75, 0.9))
     data = data or DataSection(benchmarks=(str(imported / "vsi_bench"),), frames=4)
-    context = context_of(workdir, data, eval=section)
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    engine = Teacher(context, answers, stop_at)
-    context.engine = lambda sampling: engine
-    context.generate = lambda sampling, *words: engine.generate(*words)
-    return context
+    run = run_of(workdir, data, eval=section)
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    engine = Teacher(run, answers, stop_at)
+    run.rollouts.engine = lambda sampling: engine
+    run.rollouts.generate = lambda sampling, *words: engine.generate(*words)
+    return run
 
 
 def test_a_benchmark_is_scored_as_published_with_all_it_depends_on(tmp_path, imported):
     answers = {"vsi_bench-0": "5", "vsi_bench-1": "B"}  # of 4: 25 % off, 0.6; the choice is right
     source = imported / "vsi_bench"
-    held_out.evaluate_benchmark(evaluating(tmp_path, imported, answers), None, source, tmp_path / "vsi", "rl")
+    evaluate.evaluate_benchmark(evaluating(tmp_path, imported, answers), None, source, tmp_path / "vsi", "rl")
     scores = json.loads((tmp_path / "vsi" / "scores.json").read_text())
     assert scores["benchmark"] == "vsi_bench" and scores["overall"]["mean"] == pytest.approx(0.8)
     assert {name: t["mean"] for name, t in scores["types"].items()} == pytest.approx(
@@ -381,15 +382,15 @@ def test_a_benchmark_is_scored_as_published_with_all_it_depends_on(tmp_path, imp
 def test_a_stopped_evaluation_ends_with_the_same_files(tmp_path, imported):
     answers, source = {"vsi_bench-0": "4"}, imported / "vsi_bench"
     whole = evaluating(tmp_path / "whole", imported, answers)
-    held_out.evaluate_benchmark(whole, None, source, tmp_path / "whole", "rl")
+    evaluate.evaluate_benchmark(whole, None, source, tmp_path / "whole", "rl")
     broken = evaluating(tmp_path / "broken", imported, answers, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
-        held_out.evaluate_benchmark(broken, None, source, tmp_path / "broken", "rl")
+        evaluate.evaluate_benchmark(broken, None, source, tmp_path / "broken", "rl")
     with (tmp_path / "broken" / "results.jsonl").open("a") as file:
         file.write('{"half": ')
     rest = evaluating(tmp_path / "broken", imported, answers)
-    held_out.evaluate_benchmark(rest, None, source, tmp_path / "broken", "rl")
-    assert rest.engine(None).asked == [["vsi_bench-1"]]
+    evaluate.evaluate_benchmark(rest, None, source, tmp_path / "broken", "rl")
+    assert rest.rollouts.engine(None).asked == [["vsi_bench-1"]]
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from vilasr_jax.checkpoint import CheckpointStore
 from vilasr_jax.tasks.importers import import_data
-from vilasr_jax.training.sampled import TIMING
 from vilasr_jax.training.stage import TIMED
+from vilasr_jax.training.trajectory_dataset import TIMING
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("cold_start/perception", "cold_start", "reflect", "rl")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vilasr_jax.ask import Asker
 from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.config import (
     BucketSection,
@@ -27,11 +26,12 @@ from vilasr_jax.config import (
 )
 from vilasr_jax.job import train
 from vilasr_jax.rollout import make_prompt
+from vilasr_jax.sampler import Sampler
 from vilasr_jax.solve import solve
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRows, folder_digest
 from vilasr_jax.training.cold_start import recorded_source
-from vilasr_jax.training.context import Context
+from vilasr_jax.training.run import Run, open_run
 
 PUBLISHED = Path(__file__).parents[1] / "tasks" / "published"
 ADAM = OptimizerSection(learning_rate=1e-3)
@@ -83,9 +83,9 @@ def road(tmp_path_factory):
     return job, home / "run", train(job, home / "run")
 
 
-def context_of(road) -> Context:
+def run_of(road) -> Run:
     job, workdir, _ = road
-    return Context(job, workdir, tiny.mesh())
+    return open_run(job, workdir, tiny.mesh())
 
 
 def test_every_stage_ran_as_long_as_its_data_says(road):
@@ -102,31 +102,33 @@ def test_every_stage_ran_as_long_as_its_data_says(road):
 
 
 def test_all_stages_use_one_wording_byte_for_byte(road):
-    context, data = context_of(road), Path(road[0].data.root)
+    run, data = run_of(road), Path(road[0].data.root)
     stored = StoredRows([data / "cold_start"])
-    trained = recorded_source(context)
+    trained = recorded_source(run)
     for number, row in enumerate(stored):
         question = row.question.removeprefix("### Question:\n")
         asked = dataclasses.replace(
-            row.row(*context.imported.pixels("questions")), question=question, question_type="free-form"
+            row.row(*run.tasks.imported.pixels("questions")), question=question, question_type="free-form"
         )
-        prompt = make_prompt(context.tokenizer, context.requests([asked])[0].session()).encoded
+        prompt = make_prompt(run.model.tokenizer, run.questions.requests([asked])[0].session()).encoded
         first = int(np.argmax(trained[number].loss_mask))  # the assistant's first token
         np.testing.assert_array_equal(prompt.ids, trained[number].ids[:first])
     names = {scores["settings"]["prompt"]["sha256"] for scores in road[2]["benchmarks"]["rl"].values()}
-    assert names == {context.prompts.sha256} and context.prompts.name not in ("vilasr_jax", "short")
+    assert names == {run.model.prompts.sha256} and run.model.prompts.name not in ("vilasr_jax", "short")
 
 
 def test_coordinates_follow_the_resized_pictures_in_training(road):
     """84 x 56 pixels become 56 x 28 or so; boxes and lines keep their place in the picture."""
-    context = context_of(road)
+    run = run_of(road)
     found = {}
     for example, stored in zip(
-        recorded_source(context), StoredRows([Path(road[0].data.root) / "cold_start"]), strict=True
+        recorded_source(run), StoredRows([Path(road[0].data.root) / "cold_start"]), strict=True
     ):
         width, height = example.images[0].size
-        assert (width, height) != (84, 56) and f"{width} x {height}" in context.tokenizer.decode(example.ids)
-        said = context.tokenizer.decode(example.ids[example.loss_mask])
+        assert (width, height) != (84, 56) and f"{width} x {height}" in run.model.tokenizer.decode(
+            example.ids
+        )
+        said = run.model.tokenizer.decode(example.ids[example.loss_mask])
         item = json.loads(said.split("```json\n")[1].split("\n```")[0])[0]
         before = json.loads(stored.messages[2]["content"].split("```json\n")[1].split("\n```")[0])[0]
         for key in ("bbox_2d", "start_point_2d", "end_point_2d"):
@@ -147,7 +149,7 @@ def test_the_export_is_asked_as_its_workdir_is(road, tmp_path):
     np.testing.assert_array_equal(solved[0].tokens, solved[1].tokens)
     rows = [StoredRows([workdir.parent / "data" / "rl"])[number].row(784, 56 * 56) for number in range(3)]
     answers = [
-        Asker(folder, slots=2, images=2).answer(rows, temperature=0.8, seed=3)
+        Sampler(folder, slots=2, images=2).sample_rows(rows, temperature=0.8, seed=3)
         for folder in (workdir, workdir / "hf")
     ]
     for ours, theirs in zip(*answers, strict=True):

@@ -13,9 +13,9 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.rollout import Request, Trajectory, make_prompt
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.tasks.maze import MazeSpec, expert_trace, make_maze_row
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.groups import collect
 from vilasr_jax.training.recovery import Prefix, ResumedSession, failed_prefix, read_pool, resumed
+from vilasr_jax.training.run import Run, open_run
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +73,17 @@ def test_a_resumed_conversation_knows_what_was_replayed(maze):
     assert done.texts == [*turns[:2], "lost"]  # the turn that failed is there, after those replayed
 
 
-def two_families(tmp_path) -> Context:
+def two_families(tmp_path) -> Run:
     section = RLSection(prompts=4, group=2, recovery=0.5)
     job = JobConfig(tasks=("maze", "static"), rl=section, drawing=DrawingSection(prompt="short"))
-    context = Context(job, tmp_path, tiny.mesh())
-    context.reward = lambda trajectory: {"accuracy": 0.0, "format": 1.0, "total": 0.0}
-    return context
+    run = open_run(job, tmp_path, tiny.mesh())
+    run.reward = lambda trajectory: {"accuracy": 0.0, "format": 1.0, "total": 0.0}
+    return run
 
 
 def test_turns_are_replayed_on_the_question_they_were_about(tmp_path):
     """Over several steps, with two families, with questions asked in earlier steps among them."""
-    context, asked = two_families(tmp_path), []
+    run, asked = two_families(tmp_path), []
 
     def sample(sampling, params, requests, key, progress=None):
         found = []
@@ -104,11 +104,11 @@ def test_turns_are_replayed_on_the_question_they_were_about(tmp_path):
             ]
         return found
 
-    context.sample = sample
+    run.rollouts.sample = sample
     pool, replayed = [], []
     for step in range(1, 6):
         asked.clear()
-        pool = read_pool([prefix.to_json() for prefix in collect(context, None, step, pool).failed])
+        pool = read_pool([prefix.to_json() for prefix in collect(run, None, step, pool).failed])
         replayed += [(name, texts) for name, texts in asked if texts]
         assert len({name for name, _ in asked}) == 4
     assert len(replayed) == 8
@@ -118,13 +118,13 @@ def test_turns_are_replayed_on_the_question_they_were_about(tmp_path):
 
 
 def test_every_question_is_found_again_by_its_source(tmp_path):
-    context = two_families(tmp_path)
+    run = two_families(tmp_path)
     for stage in ("rl", "reflect", "synthesis"):
-        for row in context.questions(stage, 5, first=3):
-            again = context.question(stage, row.source)
+        for row in run.questions.rows(stage, 5, first=3):
+            again = run.questions.row(stage, row.source)
             assert again == row and again.id == row.id and again.source == row.source
     with pytest.raises(DataError, match="no question comes from 'video'"):
-        context.question("rl", ("video", 3))
+        run.questions.row("rl", ("video", 3))
 
 
 def test_a_pool_of_an_earlier_version_is_left_out():

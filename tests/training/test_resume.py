@@ -29,9 +29,9 @@ from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training import grpo, interrupt, reflect, sft
 from vilasr_jax.training import stage as stage_module
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.keep import sift
 from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.rejection_sampling import filter_trajectories
+from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import TIMED, Stage
 from vilasr_jax.training.state import init_state
@@ -70,26 +70,22 @@ def metrics(folder):
     return [{k: v for k, v in line.items() if k not in TIMED} for line in lines]
 
 
-class ScriptedContext(Context):
+def scripted_run(job, workdir, mesh=None) -> Run:
     """The tiny model, its scripted sessions as questions, and a reward that some answers get."""
+    run = open_run(job, workdir, mesh or tiny.mesh())
+    vars(run.model).update(tokenizer=tiny.tokenizer(), config=tiny.config(), suppressed=tiny.suppressed())
 
-    tokenizer = property(lambda self: tiny.tokenizer())
-    model_config = property(lambda self: tiny.config())
-    suppressed = property(lambda self: tiny.suppressed())
+    def request(row, seed=0, samples=1, stop_on_repeat=True):
+        scripted = tiny.requests(1, first=row % 1000)[0]
+        return dataclasses.replace(scripted, seed=seed, samples=samples)
 
-    def __init__(self, job, workdir, mesh=None):
-        super().__init__(job, workdir, mesh or tiny.mesh())
-
-    def rows(self, split, count, *, first=0):
-        return list(range(first, first + count))
-
-    def _request(self, row, seed, samples, stop_on_repeat=True):
-        request = tiny.requests(1, first=row % 1000)[0]
-        return dataclasses.replace(request, seed=seed, samples=samples)
-
-    def reward(self, trajectory):
+    def reward(trajectory):
         total = float(trajectory.tokens.sum() % 3)
         return {"accuracy": float(total > 0), "format": 1.0, "total": total}
+
+    run.tasks.rows = lambda split, count, *, first=0: list(range(first, first + count))
+    run.questions.request, run.reward = request, reward
+    return run
 
 
 @pytest.fixture
@@ -151,7 +147,7 @@ def test_sft_goes_on_bit_for_bit(tmp_path):
             data = Breaking(data, stop_before, asked)
         stage = Stage(folder, steps, save_every, "test")
         try:
-            return train_sft(ScriptedContext(JOB, folder), stage, tiny.params(), data, ADAM, quiet())
+            return train_sft(scripted_run(JOB, folder), stage, tiny.params(), data, ADAM, quiet())
         finally:
             stage.close()
 
@@ -171,8 +167,8 @@ def test_sft_goes_on_bit_for_bit(tmp_path):
     assert bits(run(tmp_path / "asked")) == bits(whole)
     assert metrics(tmp_path / "asked")[-2:] == metrics(tmp_path / "whole")[-2:]
     stage = Stage(tmp_path / "broken", steps, save_every, "")
-    context = ScriptedContext(JOB, tmp_path)
-    assert stage.done and bits(stage.load_params(context.abstract_params)) == bits(whole)
+    model = scripted_run(JOB, tmp_path).model
+    assert stage.done and bits(stage.load_params(model.abstract_params)) == bits(whole)
 
 
 def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
@@ -180,9 +176,9 @@ def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(stage_module, "peak_flops", lambda: 1e12)
 
     def run(folder, stop_at=None, asked=False):
-        context = ScriptedContext(JOB, folder)
-        context._engines = engines
-        real, calls = context.engine(SAMPLING).generate, []
+        scripted = scripted_run(JOB, folder)
+        scripted.rollouts.engines = engines
+        real, calls = scripted.rollouts.engine(SAMPLING).generate, []
 
         def generate(*args):
             calls.append(0)
@@ -194,7 +190,7 @@ def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
 
         monkeypatch.setattr(engines[SAMPLING], "generate", generate)
         try:
-            return grpo.run_rl(context, tiny.params(), quiet())
+            return grpo.run_rl(scripted, tiny.params(), quiet())
         finally:
             monkeypatch.setattr(engines[SAMPLING], "generate", real)
 
@@ -208,8 +204,8 @@ def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
     for line in lines:
         assert 0 < line["reward"] < 2 and line["grad_norm"] > 0 and np.isfinite(line["loss"])
         assert 0 <= line["kl"] < 1 and line["response_tokens"] > 3
-    context = ScriptedContext(JOB, tmp_path)
-    flops = (6 + 2 * bool(JOB.rl.importance_cap)) * context.matmul_parameters
+    model = scripted_run(JOB, tmp_path).model
+    flops = (6 + 2 * bool(JOB.rl.importance_cap)) * model.matmul_parameters
     for line in map(json.loads, (tmp_path / "whole" / "rl" / "metrics.jsonl").read_text().splitlines()):
         sampled = line["response_tokens"] * JOB.rl.prompts * JOB.rl.group
         assert line["sampled_tokens_per_second"] == pytest.approx(sampled / line["sampling_seconds"])
@@ -225,8 +221,8 @@ def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
 
 def test_a_stage_holds_the_weights_once(tmp_path):
     """What it starts from becomes its own, or is freed where it goes on from a checkpoint."""
-    context = ScriptedContext(JOB, tmp_path)
-    mesh, transform = context.mesh, make_optimizer(ADAM, 3)
+    run = scripted_run(JOB, tmp_path)
+    mesh, transform = run.mesh, make_optimizer(ADAM, 3)
 
     def given():
         return tiny.place(tiny.params(), mesh)
@@ -245,12 +241,12 @@ def test_a_stage_holds_the_weights_once(tmp_path):
         assert where(held) == where(params) and bits(held) == bits(tiny.params())
     stage = Stage(tmp_path / "stage", 2, 1, "")
     params = given()
-    done, state, _ = sft.resume_state(context, stage, params, transform, ADAM)
+    done, state, _ = sft.resume_state(mesh, stage, params, transform, ADAM)
     assert done == 0 and where(state.whole) == where(params)
     stage.save(1, sft.state_items(state), wait=True)
     stage.close()
     params = given()
-    done, state, _ = sft.resume_state(context, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
+    done, state, _ = sft.resume_state(mesh, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
     assert done == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
     assert bits(state.whole) == bits(tiny.params())
 
@@ -273,11 +269,11 @@ class FakeEngine:
         return out
 
 
-def reflecting(folder, engine) -> ScriptedContext:
-    context = ScriptedContext(JOB, folder)
-    context.engine = lambda sampling: engine
-    context.reward = lambda t: {"accuracy": 1.0, "format": 1.0, "total": 1.0}
-    return context
+def reflecting(folder, engine) -> Run:
+    run = scripted_run(JOB, folder)
+    run.rollouts.engine = lambda sampling: engine
+    run.reward = lambda t: {"accuracy": 1.0, "format": 1.0, "total": 1.0}
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -299,17 +295,17 @@ def test_reflect_samples_shard_by_shard_and_goes_on(tmp_path, params, trajectori
     funnel = json.loads((tmp_path / "reflect" / "funnel.json").read_text())
     assert funnel == {"sampled": 10, "parsed": 10, "right": 10, "reflective": 5, "kept": 5}
 
-    context = reflecting(tmp_path, None)  # samples no more
-    learnt = reflect.run_reflect(context, params, quiet())
+    run = reflecting(tmp_path, None)  # samples no more
+    learnt = reflect.run_reflect(run, params, quiet())
     assert bits(learnt) != bits(tiny.params())
-    assert bits(reflect.run_reflect(context, None, quiet())) == bits(learnt)
+    assert bits(reflect.run_reflect(run, None, quiet())) == bits(learnt)
 
 
 def test_reflect_without_anything_kept(tmp_path, params, trajectories):
-    context = reflecting(tmp_path, FakeEngine(trajectories))
-    context.reward = lambda t: {"accuracy": 0.0, "format": 1.0, "total": 0.0}
+    run = reflecting(tmp_path, FakeEngine(trajectories))
+    run.reward = lambda t: {"accuracy": 0.0, "format": 1.0, "total": 0.0}
     with pytest.raises(DataError, match="none of 5 x 2 sampled conversations"):
-        reflect.run_reflect(context, params, quiet())
+        reflect.run_reflect(run, params, quiet())
 
 
 def test_the_rule_and_its_funnel(trajectories):
@@ -327,18 +323,18 @@ def test_the_rule_and_its_funnel(trajectories):
         made(accuracy=0.0),
         made(stop="turn_limit"),
     ]
-    funnel, kept = sift(some, "reflective")
+    funnel, kept = filter_trajectories(some, "reflective")
     assert kept == some[:2]
     assert funnel == {"sampled": 7, "parsed": 6, "right": 4, "reflective": 3, "kept": 2}
 
 
 def test_a_tokenizer_half_written_is_made_again(tmp_path):
-    context = Context(JOB, tmp_path, tiny.mesh())
+    run = open_run(JOB, tmp_path, tiny.mesh())
     draft = tmp_path / "tokenizer.draft"
     draft.mkdir()
     (draft / "tokenizer.json").write_text("{")
-    made = context.tokenizer
+    made = run.model.tokenizer
     assert not draft.exists() and (tmp_path / "tokenizer" / "tokenizer.json").exists()
-    again = Context(JOB, tmp_path, tiny.mesh()).tokenizer
+    again = open_run(JOB, tmp_path, tiny.mesh()).model.tokenizer
     text = "Moves from the green start: 1 up"
     assert again.encode(text) == made.encode(text)

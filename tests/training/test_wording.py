@@ -25,12 +25,12 @@ from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, question_text, 
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.job import export
 from vilasr_jax.processing import encode_conversation
-from vilasr_jax.solve import open_model
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRows
-from vilasr_jax.training.cold_start import cold_start_stage, recorded_source
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.held_out import settings_of
+from vilasr_jax.trained_model import open_model
+from vilasr_jax.training.cold_start import recorded_source
+from vilasr_jax.training.evaluate import settings_of
+from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.workdir import open_workdir
 
 SYSTEM = (
@@ -107,7 +107,7 @@ def data(tmp_path_factory) -> Path:
     return out
 
 
-def context_of(workdir: Path, data: Path, prompt: str = "published", pixels: int = 1280 * 784) -> Context:
+def run_of(workdir: Path, data: Path, prompt: str = "published", pixels: int = 1280 * 784) -> Run:
     job = JobConfig(
         tasks=(),
         data=DataSection(traces=(str(data / "cold_start"),), questions=(str(data / "rl"),)),
@@ -115,9 +115,9 @@ def context_of(workdir: Path, data: Path, prompt: str = "published", pixels: int
         image=ImageSection(max_pixels=pixels),
         buckets=BucketSection(tokens=(4096,), images=(16,), patches=(2048,)),
     )
-    context = Context(job, workdir, tiny.mesh())
-    context.__dict__["tokenizer"] = tiny.tokenizer()
-    return context
+    run = open_run(job, workdir, tiny.mesh())
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    return run
 
 
 def test_import_keeps_the_prompt_of_traces(data):
@@ -137,16 +137,16 @@ def test_import_keeps_the_prompt_of_traces(data):
 
 @pytest.mark.parametrize("pixels", [1280 * 784, 100 * 784], ids=["as stored", "resized"])
 def test_all_stages_use_one_wording_byte_for_byte(tmp_path, data, pixels):
-    context = context_of(tmp_path, data, pixels=pixels)
+    run = run_of(tmp_path, data, pixels=pixels)
     traces, questions = StoredRows([data / "cold_start"]), StoredRows([data / "rl"])
     asked = StoredRows([data / "maze"])  # as a benchmark
-    limits = (context.job.image.min_pixels, pixels)
+    limits = (run.job.image.min_pixels, pixels)
     for number, stored in enumerate(traces):
         recorded = stored.conversation(*limits)
         for rows in (questions, asked):
             row = rows[number].row(*limits)
             row = dataclasses.replace(row, data_type=questions[number].data_type)
-            session = context.requests([row])[0].session()
+            session = run.questions.requests([row])[0].session()
             messages = session.messages
             for said in [m for m in recorded if m["role"] == "assistant"]:
                 messages.append(said)
@@ -159,29 +159,30 @@ def test_all_stages_use_one_wording_byte_for_byte(tmp_path, data, pixels):
 
 
 def test_a_run_keeps_its_prompt_and_each_score_names_it(tmp_path, data):
-    context = context_of(tmp_path, data)
-    open_workdir(context.job, tmp_path)
+    run = run_of(tmp_path, data)
+    open_workdir(run.job, tmp_path)
     words = read_prompts(data / "cold_start")
     assert read_prompts(tmp_path) == words
-    said = settings_of(context)["prompt"]
+    said = settings_of(run.job, run.model.prompts)["prompt"]
     assert said == {"variant": "imported", "sha256": words.sha256, "source": words.source}
     # Later stages need no traces, nor the folder that the words came from.
-    job = dataclasses.replace(context.job, data=DataSection())
-    assert Context(job, tmp_path, tiny.mesh()).settings.prompt == words
-    moved = dataclasses.replace(context.job, drawing=dataclasses.replace(job.drawing, prompt="gone/traces"))
+    job = dataclasses.replace(run.job, data=DataSection())
+    assert open_run(job, tmp_path, tiny.mesh()).model.settings.prompt == words
+    moved = dataclasses.replace(run.job, drawing=dataclasses.replace(job.drawing, prompt="gone/traces"))
     open_workdir(moved, tmp_path)
-    ours = dataclasses.replace(context.job, drawing=dataclasses.replace(job.drawing, prompt="vilasr_jax"))
+    ours = dataclasses.replace(run.job, drawing=dataclasses.replace(job.drawing, prompt="vilasr_jax"))
     with pytest.raises(ConfigError, match="belongs to another config"):
         open_workdir(ours, tmp_path)
-    assert settings_of(context_of(tmp_path / "other", data, "short"))["prompt"]["variant"] == "short"
+    other = run_of(tmp_path / "other", data, "short")
+    assert settings_of(other.job, other.model.prompts)["prompt"]["variant"] == "short"
 
 
 def test_a_prompt_file_or_folder_can_be_named(tmp_path, data):
     words = read_prompts(data / "cold_start")
     for path in (data / "cold_start", data / "cold_start" / FILE):
-        assert context_of(tmp_path, data, str(path)).settings.prompt == words
+        assert run_of(tmp_path, data, str(path)).model.settings.prompt == words
     (tmp_path / "mine.json").write_text(json.dumps({"system": "Draw. {images}", "name": "mine"}))
-    mine = context_of(tmp_path, data, str(tmp_path / "mine.json")).settings.prompt
+    mine = run_of(tmp_path, data, str(tmp_path / "mine.json")).model.settings.prompt
     assert (mine.system, mine.name, mine.drawn) == ("Draw. {images}", "mine", PROMPTS["vilasr_jax"].drawn)
     for text, part in [
         ("{", "is no JSON"),
@@ -193,7 +194,7 @@ def test_a_prompt_file_or_folder_can_be_named(tmp_path, data):
     ]:
         (tmp_path / "mine.json").write_text(text)
         with pytest.raises(ConfigError, match=r"mine\.json: ") as error:
-            context_of(tmp_path, data, str(tmp_path / "mine.json")).settings  # noqa: B018
+            run_of(tmp_path, data, str(tmp_path / "mine.json")).model.settings  # noqa: B018
         assert part in str(error.value)
 
 
@@ -201,7 +202,7 @@ def test_published_without_traces_says_how_to_give_them(tmp_path):
     for prompt, part in (("published", r"vilasr data import cold_start"), ("long", "there is no such file")):
         job = JobConfig(drawing=DrawingSection(prompt=prompt))
         with pytest.raises(ConfigError, match=part):
-            Context(job, tmp_path, tiny.mesh()).settings  # noqa: B018
+            open_run(job, tmp_path, tiny.mesh()).model.settings  # noqa: B018
 
 
 def test_an_older_run_called_our_words_published(tmp_path):
@@ -210,7 +211,7 @@ def test_an_older_run_called_our_words_published(tmp_path):
     for prompt in ("published", "vilasr_jax"):
         job = JobConfig(drawing=DrawingSection(prompt=prompt))
         open_workdir(job, tmp_path)
-        words = Context(job, tmp_path, tiny.mesh()).settings.prompt
+        words = open_run(job, tmp_path, tiny.mesh()).model.settings.prompt
         assert words == PROMPTS["vilasr_jax"]
     assert from_config_dict(old).drawing.prompt == "published"
     with pytest.raises(ConfigError, match="belongs to another config"):
@@ -219,11 +220,11 @@ def test_an_older_run_called_our_words_published(tmp_path):
 
 def test_traces_of_another_wording_are_named(tmp_path, data, caplog):
     with caplog.at_level(logging.WARNING):
-        recorded_source(context_of(tmp_path / "one", data, "published"))
+        recorded_source(run_of(tmp_path / "one", data, "published"))
         assert "was recorded with another prompt" not in caplog.text
         for prompt in ("short", "vilasr_jax"):
             caplog.clear()
-            recorded_source(context_of(tmp_path / "two", data, prompt))
+            recorded_source(run_of(tmp_path / "two", data, prompt))
             assert "cold_start was recorded with another prompt (imported)" in caplog.text
 
 
@@ -237,15 +238,15 @@ def test_parts_that_some_traces_do_not_show_come_from_others(tmp_path, data, cap
     import_data("rrs", source, tmp_path / "rrs")
     assert "final" in json.loads((tmp_path / "rrs" / "index.json").read_text())["prompt"]["own"]
     both = DataSection(traces=(str(tmp_path / "rrs"),), reflect_traces=(str(data / "cold_start"),))
-    job = dataclasses.replace(context_of(tmp_path, data).job, data=both)
-    assert Context(job, tmp_path, tiny.mesh()).settings.prompt == read_prompts(data / "cold_start")
+    job = dataclasses.replace(run_of(tmp_path, data).job, data=both)
+    assert open_run(job, tmp_path, tiny.mesh()).model.settings.prompt == read_prompts(data / "cold_start")
     for row in few:
         row["conversations"][0]["content"] += " Be brief."
     (source / "rrs.json").write_text(json.dumps(few))
     import_data("rrs", source, tmp_path / "other")
     job = dataclasses.replace(job, data=dataclasses.replace(both, traces=(str(tmp_path / "other"),)))
     with pytest.raises(ConfigError, match="have different prompts"):
-        Context(job, tmp_path, tiny.mesh()).settings  # noqa: B018
+        open_run(job, tmp_path, tiny.mesh()).model.settings  # noqa: B018
 
 
 def test_conversations_of_no_one_wording_have_no_prompt(tmp_path):
@@ -260,11 +261,11 @@ def test_conversations_of_no_one_wording_have_no_prompt(tmp_path):
 
 
 def test_words_that_list_their_tools_refuse_others(tmp_path, data):
-    job = context_of(tmp_path, data).job
+    job = run_of(tmp_path, data).job
     job = dataclasses.replace(job, drawing=dataclasses.replace(job.drawing, tools=("object_mapper", "erase")))
-    context = Context(job, tmp_path, tiny.mesh())
+    run = open_run(job, tmp_path, tiny.mesh())
     with pytest.raises(ConfigError, match="describes object_mapper, path_tracer and not erase"):
-        context.requests([StoredRows([data / "rl"])[0].row(784, 784_000)])[0].session()
+        run.questions.requests([StoredRows([data / "rl"])[0].row(784, 784_000)])[0].session()
 
 
 def test_a_hugging_face_folder_brings_its_prompt(tmp_path, data, caplog):
@@ -276,13 +277,13 @@ def test_a_hugging_face_folder_brings_its_prompt(tmp_path, data, caplog):
 
 
 def test_a_run_with_imported_words_is_asked_in_them_exported(tmp_path, data):
-    job = dataclasses.replace(context_of(tmp_path, data).job, tasks=("maze",))
+    job = dataclasses.replace(run_of(tmp_path, data).job, tasks=("maze",))
     open_workdir(job, tmp_path)
-    context = Context(job, tmp_path, tiny.mesh())
-    stage = cold_start_stage(context)
-    stage.save(stage.steps, {"params": context.initial_params()})
+    run = open_run(job, tmp_path, tiny.mesh())
+    stage = run.stages["cold_start"]
+    stage.save(stage.steps, {"params": run.model.initial_params()})
     stage.close()
-    export(context)
+    export(run)
     convert_from_hf(tmp_path / "hf", tmp_path / "orbax")
     convert_to_hf(tmp_path / "orbax", tmp_path / "again")
     for folder in (tmp_path, tmp_path / "hf", tmp_path / "again"):

@@ -1,4 +1,4 @@
-"""How long a conversion takes beside a plain copy of the same bytes, and how much memory it needs.
+"""Duration of a conversion, compared with a plain copy of the same bytes, and its peak memory.
 
 Random weights of a preset's shapes are written as safetensors and converted to Orbax and back; right before
 each conversion `cp` copies its source. A conversion runs in a process of its own, whose peak is its own.
@@ -48,7 +48,7 @@ def bench_convert(size: str, workdir: Path | None = None) -> dict[str, Any]:
         temporary folder.
 
     Raises:
-      DataError: the disk has too little room.
+      DataError: the disk has too little free space.
     """
     config = preset(size, param_dtype="bfloat16")
     total = 2 * sum(math.prod(tensor.shape) for tensor in hf_tensors(config))

@@ -1,7 +1,7 @@
-"""Does the input keep up? Rows a second that the pipeline makes, beside those that the training step takes.
+"""Input throughput: rows per second of the data pipeline, compared with those of the training step.
 
-Rows are made with one and with two encoding threads, and nothing beside; the step is timed on ready batches;
-then both run together, and what the step waits for its next batch is measured. A row is a conversation,
+The pipeline is timed alone, with one and with two encoding threads; the step is timed on ready batches;
+then both run at once, and what the step waits for its next batch is measured. A row is a conversation,
 or several of them where the config packs.
 """
 
@@ -20,8 +20,8 @@ from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import Batch
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.training.cold_start import trace_sources
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_sft_step
 
@@ -33,11 +33,11 @@ BATCHES = 12
 def bench_input(job: JobConfig) -> dict[str, Any]:
     """Measures the config's cold start; prints and returns the figures."""
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(job, Path(folder))
+        run = open_run(job, Path(folder))
         figures: dict[str, Any] = {"rows_a_batch": job.cold_start.batch, "packed": job.packing.tokens > 0}
         for workers in WORKERS:
-            figures[f"made_{workers}"] = _made(_data(context, workers), job.cold_start.batch)
-        figures |= _step(context, _data(context, WORKERS[-1]))
+            figures[f"made_{workers}"] = _made(_data(run, workers), job.cold_start.batch)
+        figures |= _step(run, _data(run, WORKERS[-1]))
     for workers in WORKERS:
         print(f"made, threads {workers}: {figures[f'made_{workers}']:,.1f} rows a second")
     print(f"taken by the step: {figures['taken']:,.1f} rows a second, {figures['step_seconds']:.2f} s a step")
@@ -45,16 +45,16 @@ def bench_input(job: JobConfig) -> dict[str, Any]:
     return figures
 
 
-def _data(context: Context, workers: int) -> Iterator[Batch]:
-    sources, weights = trace_sources(context)
-    job = context.job
+def _data(run: Run, workers: int) -> Iterator[Batch]:
+    sources, weights = trace_sources(run)
+    job = run.job
     return batches(
         sources,
         weights,
         seed=job.seed + 1,
         batch=job.cold_start.batch,
-        buckets=context.buckets,
-        packing=context.packing,
+        buckets=run.batching.buckets,
+        packing=run.batching.packing,
         lookahead=job.packing.lookahead,
         workers=workers,
     )
@@ -70,37 +70,37 @@ def _made(data: Iterator[Batch], rows: int) -> float:
     return BATCHES * rows / (time.perf_counter() - began)
 
 
-def _step(context: Context, data: Iterator[Batch]) -> dict[str, float]:
-    """The step alone on ready batches, then with the pipeline beside it."""
-    section = context.job.cold_start
+def _step(run: Run, data: Iterator[Batch]) -> dict[str, float]:
+    """Times the step on ready batches, then with the pipeline running at the same time."""
+    section = run.job.cold_start
     transform = make_optimizer(section.optimizer, 1000)
-    state = init_state(context.initial_params(), transform, context.mesh, section.optimizer)
+    state = init_state(run.model.initial_params(), transform, run.mesh, section.optimizer)
     step = make_sft_step(
-        context.graphdef, transform, mesh=context.mesh, accumulate=section.accumulate, loss=section.loss
+        run.model.graphdef, transform, mesh=run.mesh, accumulate=section.accumulate, loss=section.loss
     )
     ready = [next(data) for _ in range(4)]
 
-    def run(state, batch):
-        state, metrics = step(state, put_batch(context.mesh, batch))
+    def advance(state, batch):
+        state, metrics = step(state, put_batch(run.mesh, batch))
         jax.block_until_ready(metrics)
         return state
 
     for batch in [*ready, *ready]:  # every shape is compiled
-        state = run(state, batch)
+        state = advance(state, batch)
     began = time.perf_counter()
     for number in range(BATCHES):
-        state = run(state, ready[number % len(ready)])
+        state = advance(state, ready[number % len(ready)])
     alone = (time.perf_counter() - began) / BATCHES
     waited, began = 0.0, time.perf_counter()
     for _ in range(BATCHES):
-        asked = time.perf_counter()
+        before = time.perf_counter()
         batch = next(data)
-        waited += time.perf_counter() - asked
-        state = run(state, batch)
-    together = time.perf_counter() - began
+        waited += time.perf_counter() - before
+        state = advance(state, batch)
+    elapsed = time.perf_counter() - began
     return {
         "step_seconds": alone,
         "taken": section.batch / alone,
-        "waiting": waited / together,
-        "step_seconds_together": (together - waited) / BATCHES,
+        "waiting": waited / elapsed,
+        "step_seconds_together": (elapsed - waited) / BATCHES,
     }

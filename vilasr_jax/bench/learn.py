@@ -27,16 +27,16 @@ from vilasr_jax.config import JobConfig
 from vilasr_jax.evaluation import ResultsFile
 from vilasr_jax.evaluation.intervals import seed_interval
 from vilasr_jax.files import split_lines, write_json
-from vilasr_jax.job import load_stage, train
+from vilasr_jax.job import train
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import print_summary
 from vilasr_jax.training.cold_start import trace_source
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.duration import stage_steps
-from vilasr_jax.training.held_out import evaluate
-from vilasr_jax.training.sampled import TIMING
+from vilasr_jax.training.evaluate import evaluate
+from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage
+from vilasr_jax.training.trajectory_dataset import TIMING
 
 CONTROLS = {"direct": "direct", "text": "text_coordinates"}
 
@@ -85,19 +85,20 @@ def more_sft(job: JobConfig, home: Path) -> Path:
     folder = home / "more_sft" / "eval"
     if (folder / "scores.json").exists():
         return folder
-    context = Context(job, home / "main")
+    run = open_run(job, home / "main")
     spent = sum(_spent(home / "main" / name) for name in ("reflect", "rl"))
     steps = max(1, round(spent / seconds_per_step(home / "main" / "cold_start")))
     stage = Stage(home / "more_sft", steps, job.cold_start.save_every, "control: more SFT")
     with progress_bar() as progress:
         if stage.done:
-            params = stage.load_params(context.abstract_params)
+            params = stage.load_params(run.model.abstract_params)
         else:
-            params = load_stage(context, "cold_start")
+            params = run.stages.load_params("cold_start")
             section = job.cold_start
-            data = context.batches([trace_source(context)], [1], seed=job.seed + 3, batch=section.batch)
-            params = train_sft(context, stage, params, data, section.optimizer, progress, loss=section.loss)
-        _evaluate(context, params, folder, "more_sft", progress)
+            source = trace_source(job, run.tasks, run.model)
+            data = run.batching.batches([source], [1], seed=job.seed + 3, batch=section.batch)
+            params = train_sft(run, stage, params, data, section.optimizer, progress, loss=section.loss)
+        _evaluate(run, params, folder, "more_sft", progress)
     return folder
 
 
@@ -111,7 +112,7 @@ def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
             for section in (job.cold_start, shorter)
         )
         steps = round(steps * drawn / short)
-    sampling = job.eval.sampling  # the whole answer is one turn here: room for it
+    sampling = job.eval.sampling  # the complete answer is one turn here
     sampling = dataclasses.replace(sampling, max_turn_tokens=4 * sampling.max_turn_tokens)
     job = dataclasses.replace(
         job,
@@ -122,22 +123,23 @@ def control(job: JobConfig, workdir: Path, form: str, name: str) -> Path:
     folder = workdir / "eval" / name
     if not (folder / "scores.json").exists():
         train(job, workdir)
-        context = Context(job, workdir)
+        run = open_run(job, workdir)
         with progress_bar() as progress:
-            _evaluate(context, load_stage(context, "cold_start"), folder, name, progress)
+            _evaluate(run, run.stages.load_params("cold_start"), folder, name, progress)
     return folder
 
 
 def _mean_tokens(job: JobConfig, workdir: Path) -> float:
     """Tokens of a training conversation, image tokens included."""
-    source = trace_source(Context(job, workdir))
+    run = open_run(job, workdir)
+    source = trace_source(job, run.tasks, run.model)
     return float(np.mean([len(source[i]) for i in range(min(64, len(source)))]))
 
 
-def _evaluate(context: Context, params: Any, folder: Path, name: str, progress: Progress) -> None:
-    rows = context.rows("test", context.job.eval.rows)
+def _evaluate(run: Run, params: Any, folder: Path, name: str, progress: Progress) -> None:
+    rows = run.tasks.rows("test", run.job.eval.rows)
     bar = progress.add_task(f"evaluation: {name}", total=len(rows), note="")
-    evaluate(context, params, rows, folder, name, lambda n: progress.update(bar, completed=n))
+    evaluate(run, params, rows, folder, name, lambda n: progress.update(bar, completed=n))
 
 
 def _spent(stage: Path) -> float:

@@ -1,9 +1,9 @@
-"""Supervised steps beside transformers + PyTorch: the same weights, conversations, batch and cores.
+"""Supervised steps compared with transformers + PyTorch: the same weights, conversations, batch and cores.
 
 Theirs is the usual recipe: AdamW, conversations padded to the longest of a micro-batch, gradients accumulated
 over the batch. Ours packs the same conversations into rows. Both count useful tokens only: padding earns
-nothing. The two take turns, each in a process of its own, so that a busy machine slows both alike; processor
-seconds stand beside the clock's, as a core that others use counts for neither.
+nothing. The two alternate, each in a process of its own, so that a busy machine slows both alike; processor
+seconds are reported with the clock's, as a core that others use counts for neither.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """What the soft drawing term does to a cold start: with and without it, over several seeds.
 
-For each seed two workdirs that share the phase of seeing, the traces, their order and the number of steps:
+For each seed two workdirs with the same perception phase, traces, their order and the number of steps:
 
     plain   the config's cold start, the term off
     soft    the same with the term (`soft_drawing.weight`, or 0.5 where the config has it off)
 
-Both answer the same held-out mazes in free-running conversations. What a step costs is told in processor
+Both answer the same held-out mazes in free-running conversations. The cost of a step is in processor
 seconds. Each run is resumed or skipped like any workdir.
 """
 
@@ -22,10 +22,10 @@ import numpy as np
 from vilasr_jax.bench.learn import difference, pooled, seconds_per_step
 from vilasr_jax.config import JobConfig
 from vilasr_jax.files import write_json
-from vilasr_jax.job import load_stage, train
+from vilasr_jax.job import train
 from vilasr_jax.progress import progress_bar
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.held_out import evaluate
+from vilasr_jax.training.evaluate import evaluate
+from vilasr_jax.training.run import open_run
 
 WEIGHT = 0.5
 
@@ -44,8 +44,8 @@ def bench_soft(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str,
             )
             home = workdir / f"seed_{seed}" / name
             if folders["plain"] and name == "soft":
-                share_seeing(folders["plain"][-1].parents[1], home)
-            folders[name].append(run(arm, home, name))
+                copy_perception(folders["plain"][-1].parents[1], home)
+            folders[name].append(run_arm(arm, home, name))
         table = {
             "weight": weight,
             "steps": job.cold_start.steps,
@@ -61,7 +61,7 @@ def bench_soft(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str,
     return table
 
 
-def share_seeing(there: Path, here: Path) -> None:
+def copy_perception(there: Path, here: Path) -> None:
     """Copies the tokenizer and the finished phase of seeing, which the term does not touch."""
     for part in ("tokenizer", "cold_start/perception"):
         if not (here / part).exists() and (there / part).exists():
@@ -71,17 +71,17 @@ def share_seeing(there: Path, here: Path) -> None:
             draft.rename(here / part)
 
 
-def run(job: JobConfig, home: Path, name: str) -> Path:
+def run_arm(job: JobConfig, home: Path, name: str) -> Path:
     """Trains and scores one arm; returns the folder of its scores."""
     folder = home / "eval" / name
     if not (folder / "scores.json").exists():
         train(job, home)
-        context = Context(job, home)
-        rows = context.rows("test", job.eval.rows)
+        arm = open_run(job, home)
+        rows = arm.tasks.rows("test", job.eval.rows)
         with progress_bar() as progress:
             bar = progress.add_task(f"evaluation: {name}", total=len(rows), note="")
-            params = load_stage(context, "cold_start")
-            evaluate(context, params, rows, folder, name, lambda n: progress.update(bar, completed=n))
+            params = arm.stages.load_params("cold_start")
+            evaluate(arm, params, rows, folder, name, lambda n: progress.update(bar, completed=n))
     return folder
 
 

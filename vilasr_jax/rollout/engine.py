@@ -57,7 +57,7 @@ class Engine:
       patches: buckets of an image's patches.
       mesh: of this process's devices (`Mesh.local_mesh`): conversations are split over its data and fsdp
         axes, the model over its model axis. Of several processes each runs an engine of its own, at its own
-        pace; `training.context.Context.generate` divides the requests and gathers what all have answered.
+        pace; `training.rollouts.Rollouts.generate` divides the requests and gathers what all have answered.
 
     Attributes:
       counters: since the engine was made: sampled_tokens; prefilled_tokens, and padded_tokens that the calls

@@ -121,13 +121,13 @@ class _Server:
         ask = await asyncio.to_thread(read_ask, body, self.models, self.limits)
         del body
         stream = await self.worker.submit(ask)
-        ask = stream.ask  # without its pictures
+        ask = stream.chat  # without its pictures
         events = stream.events(self.limits.seconds)
         if ask.stream:
             lines = server_sent(Replies(ask), events)
             return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE)
         ended = await self.all_ended(request, stream, events)
-        return _json(await asyncio.to_thread(Replies(ask).whole, ended))
+        return _json(await asyncio.to_thread(Replies(ask).reply, ended))
 
     async def all_ended(self, request: Request, stream: Stream, events: AsyncIterator[Event]) -> list[Any]:
         """The trajectories in the order of their samples; stops early when the client has gone."""
@@ -138,7 +138,7 @@ class _Server:
                     ended[event.sample] = event.value
                 elif await request.is_disconnected():
                     raise ClientDisconnect
-        return [ended[n] for n in range(stream.ask.samples)]
+        return [ended[n] for n in range(stream.chat.samples)]
 
     async def read_body(self, request: Request) -> bytes:
         """The request's body, if it is small enough and comes soon enough."""
@@ -169,7 +169,7 @@ class _Server:
 
 async def server_sent(replies: Replies, events: AsyncIterator[Event]) -> AsyncIterator[str]:
     """A request's events as server-sent chunks; an error after the first one is a chunk of its own."""
-    ask, ended = replies.ask, []
+    ask, ended = replies.chat, []
     turns = [0] * ask.samples  # told so far
     new = [True] * ask.samples  # whether a turn is about to begin
     try:

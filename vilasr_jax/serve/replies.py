@@ -1,7 +1,7 @@
 """Replies in the shape of OpenAI's chat completions.
 
-`content` is what the model writes, turn after turn (of `NAME:answer`, the bare answer). What OpenAI has no
-field for stands beside it: `images`, the drawn pictures as `{"type": "image_url", "image_url": {"url": ...},
+`content` is what the model writes, turn after turn (of `NAME:answer`, the bare answer). Fields
+that OpenAI does not have: `images`, the drawn pictures as `{"type": "image_url", "image_url": {"url": ...},
 "index": k}`, and `turns`, each `{"number", "text", "calls", "error", "images": [k, ...]}`. In a stream the
 deltas carry them at the end of each turn (`turn` and `images`), and the last one carries `answer`.
 """
@@ -20,7 +20,7 @@ from PIL import Image
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.serve.requests import Ask
 
-# The model ended by itself; everything else is a limit it ran into.
+# The model ended by itself; everything else is a limit.
 ENDED = ("answer", "no_action")
 BETWEEN = "\n\n"  # between the turns of a conversation
 
@@ -51,9 +51,9 @@ def turn_record(number: int, turn: dict) -> dict[str, Any]:
 class Replies:
     """Builds the replies to one request, all with one id and time."""
 
-    def __init__(self, ask: Ask):
-        self.ask = ask
-        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": ask.model}
+    def __init__(self, chat: Ask):
+        self.chat = chat
+        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": chat.model}
 
     def chunk(self, sample: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         """One piece of a stream."""
@@ -63,7 +63,7 @@ class Replies:
     def last_chunk(self, sample: int, trajectory: Trajectory) -> dict[str, Any]:
         """The end of one sample in a stream."""
         delta = {"answer": trajectory.answer, "stop_reason": trajectory.stop_reason}
-        if self.ask.answer_only:
+        if self.chat.answer_only:
             delta["content"] = trajectory.answer or ""
         return self.chunk(sample, delta, finish_reason(trajectory))
 
@@ -71,8 +71,8 @@ class Replies:
         """The token counts at the end of a stream that asked for them."""
         return {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage(trajectories)}
 
-    def whole(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-        """The reply to a request that is no stream."""
+    def reply(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+        """The reply to a request without streaming."""
         choices = [self._choice(n, trajectory) for n, trajectory in enumerate(trajectories)]
         return {**self.head, "object": "chat.completion", "choices": choices, "usage": usage(trajectories)}
 
@@ -80,7 +80,7 @@ class Replies:
         text = BETWEEN.join(trajectory.texts)
         message = {
             "role": "assistant",
-            "content": (trajectory.answer or "") if self.ask.answer_only else text,
+            "content": (trajectory.answer or "") if self.chat.answer_only else text,
             "refusal": None,
             "answer": trajectory.answer,
             "stop_reason": trajectory.stop_reason,
@@ -99,7 +99,7 @@ def finish_reason(trajectory: Trajectory) -> str:
 
 
 def usage(trajectories: Sequence[Trajectory]) -> dict[str, int]:
-    """Tokens given (the prompt once, and what each conversation was shown later) and sampled."""
+    """Counts prompt tokens (the prompt once, and each conversation's later insertions) and sampled tokens."""
     sampled = sum(int(t.loss_mask.sum()) for t in trajectories)
     prompts = [int(t.loss_mask.argmax()) if t.loss_mask.any() else len(t.tokens) for t in trajectories]
     given = sum(len(t.tokens) for t in trajectories) - sampled - sum(prompts) + max(prompts, default=0)

@@ -12,18 +12,18 @@ from typing import Any
 import jax
 from absl import logging
 
-from vilasr_jax.ask import open_engine, task_rows
 from vilasr_jax.config import MeshSection
 from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import load_image
+from vilasr_jax.sampler import open_engine
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
 from vilasr_jax.serve.replies import data_url
 from vilasr_jax.serve.worker import Worker
-from vilasr_jax.solve import Model, open_model
+from vilasr_jax.trained_model import TrainedModel, open_model
 
-SAMPLES = 12  # questions the page offers
+SAMPLES = 12  # questions that the page offers
 STAGES = ("rl", "reflect", "cold_start")
 
 
@@ -72,7 +72,7 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """The socket to listen at; taken first, so that a port in use is told at once."""
+    """Opens the socket; done first, so that a port in use is reported at once."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
@@ -99,27 +99,27 @@ def host_names(host: str, allow_hosts: Sequence[str] = ()) -> tuple[str, ...]:
     return ("localhost", "127.0.0.1", "::1", host, *allow_hosts)
 
 
-def make_worker(model: Model, limits: Limits) -> Worker:
+def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     """An engine for any questions and images within `limits`, not yet started."""
     mesh = make_mesh(MeshSection(), jax.devices()[:1])
     image = model.job.image
-    # few steps a call: how often a client hears something
+    # few steps a call: how often a client gets text
     engine = open_engine(model, mesh, slots=limits.slots, images=limits.images, decode_steps=8)
     params = jax.device_put(model.params, replicated(mesh))
     pixels = (image.min_pixels, image.max_pixels, model.images)
     return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
 
 
-def samples(checkpoint: Path, model: Model) -> Iterator[dict[str, Any]]:
-    """Questions to try: those of the run's own evaluation, else new ones of its task, if it is here."""
+def samples(checkpoint: Path, model: TrainedModel) -> Iterator[dict[str, Any]]:
+    """Example questions: those of the run's evaluation, else new ones of its task."""
     for stage in STAGES:
         folder = checkpoint / "eval" / stage
-        found = list(_kept(folder)) if (folder / "results.jsonl").is_file() else []
+        found = list(_evaluated(folder)) if (folder / "results.jsonl").is_file() else []
         if found:
             yield from found
             return
     try:
-        rows = task_rows(model, "test", SAMPLES)
+        rows = model.rows("test", SAMPLES)
     except Exception as error:  # a task of the user's own can raise anything, and is no reason not to serve
         logging.warning("the page offers no questions (%s)", " ".join(str(error).split()))
         return
@@ -134,7 +134,7 @@ def samples(checkpoint: Path, model: Model) -> Iterator[dict[str, Any]]:
             }
 
 
-def _kept(folder: Path) -> Iterator[dict[str, Any]]:
+def _evaluated(folder: Path) -> Iterator[dict[str, Any]]:
     count = 0
     with (folder / "results.jsonl").open(encoding="utf-8") as lines:
         for line in lines:

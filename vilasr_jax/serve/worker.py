@@ -1,4 +1,4 @@
-"""The engine in a thread of its own, and what the server hears from it."""
+"""The engine in a thread of its own, and the streams of events that the server reads from it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from vilasr_jax.processing import resize_image
 from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.serve.limits import ApiError, Limits
 from vilasr_jax.serve.requests import Ask
+from vilasr_jax.tasks.rows import question_record, question_row
 
 _LINE = (
     "<think> a line </think> Action: Path Tracer\n```json\n"
@@ -32,7 +33,7 @@ RESTART_SECONDS = 0.5  # between a failure of the engine and its next start
 
 
 class Event(NamedTuple):
-    """Something that happened in one sample: "tokens" (a text), "turn" (the turn, its new images), "end" (the
+    """An event of one sample: "tokens" (a text), "turn" (the turn, its new images), "end" (the
     trajectory) or "fault" (an ApiError)."""
 
     kind: str
@@ -41,18 +42,19 @@ class Event(NamedTuple):
 
 
 class Cancelled(Exception):
-    """Raised in a hook when nobody listens any more."""
+    """Raised in a hook when the client has disconnected."""
 
 
 class Stream:
-    """The events of one request; leaving it stops the request's conversations."""
+    """The events of one request; when its iterator is closed, the conversations stop."""
 
-    def __init__(self, ask: Ask):
-        self.ask, self.gone = ask, False
-        self.running = ask.samples  # conversations that the engine has not ended
-        self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
+    def __init__(self, chat: Ask):
+        self.chat, self.gone = chat, False
+        self.running = chat.samples  # conversations that the engine has not ended
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
 
-    def tell(self, kind: str, sample: int, value: Any) -> None:
+    def send(self, kind: str, sample: int, value: Any) -> None:
         """Called in the engine's thread."""
         if self.gone:
             raise Cancelled("the client is gone")
@@ -62,9 +64,9 @@ class Stream:
         """Yields what happens until every sample has ended.
 
         Raises:
-          ApiError: 504 when it takes longer than `seconds`; 503 when the engine fails.
+          ApiError: 504 when it needs longer than `seconds`; 503 when the engine fails.
         """
-        left = self.ask.samples
+        left = self.chat.samples
         try:
             async with asyncio.timeout(seconds):
                 while left:
@@ -94,9 +96,9 @@ class Worker:
       engine: see `serving_engine`.
       params: the model's parameters.
       settings: how the model draws.
-      pixels: least and most pixels of an image, and how the model's family cuts it.
+      pixels: smallest and largest number of pixels of an image, and how the model's family cuts it.
       sampling: the temperature and top-p of requests that name none.
-      limits: how many may be at work or wait.
+      limits: the most conversations running or waiting.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Worker:
     ):
         self.engine, self.params, self.settings = engine, params, settings
         self.pixels, self.sampling, self.limits = pixels, sampling, limits
-        self.busy = 0  # conversations asked for and not ended
+        self.busy = 0  # conversations running or waiting
         self._inbox: queue.Queue[Request | None] = queue.Queue()
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
@@ -121,7 +123,7 @@ class Worker:
         self._thread.start()
 
     def warm_up(self) -> None:
-        """Holds a drawn conversation, then two at once, before the start: clients wait for no compiling."""
+        """Samples a drawn conversation, then two at once, so that no client waits for compilation."""
         side = math.isqrt(self.pixels[1])
         image = resize_image(Image.new("RGB", (side, side), "white"), *self.pixels)
         most = self.engine.sampling.max_turn_tokens + 1
@@ -135,30 +137,30 @@ class Worker:
             self.engine.generate(self.params, requests, jax.random.key(0))
 
     def stop(self) -> None:
-        """Lets the engine finish what it has begun, and waits for it."""
+        """Cancels the running conversations and waits for the engine's thread."""
         for stream in list(self._streams):
             stream.gone = True
         self._inbox.put(None)
         self._thread.join()
 
-    async def submit(self, ask: Ask) -> Stream:
+    async def submit(self, chat: Ask) -> Stream:
         """Hands a request to the engine.
 
         Raises:
           ApiError: 429 when too many are waiting, before a picture is decoded; 400 when one can't be read, or
             the prompt is larger than the engine's buckets.
         """
-        stream = Stream(ask)
-        self._admit(ask.samples)
+        stream = Stream(chat)
+        self._admit(chat.samples)
         try:
-            request = await asyncio.to_thread(self._request, ask, stream)
+            request = await asyncio.to_thread(self._request, chat, stream)
         except UserError as error:
-            self._release(ask.samples)
+            self._release(chat.samples)
             raise ApiError(400, str(error), param="messages", code="too_long") from None
         except BaseException:
-            self._release(ask.samples)
+            self._release(chat.samples)
             raise
-        stream.ask = dataclasses.replace(ask, pictures=())  # what was sent is large, and no longer needed
+        stream.chat = dataclasses.replace(chat, pictures=())  # what was sent is large, and no longer needed
         with self._lock:
             self._streams.add(stream)
         self._inbox.put(request)
@@ -176,18 +178,18 @@ class Worker:
         with self._lock:
             self.busy -= samples
 
-    def _request(self, ask: Ask, stream: Stream) -> Request:
-        kind = "multiple choice" if ask.options else "free-form"
-        images = [resize_image(picture.read(), *self.pixels) for picture in ask.pictures]
+    def _request(self, chat: Ask, stream: Stream) -> Request:
+        images = [resize_image(picture.read(), *self.pixels) for picture in chat.pictures]
+        row = question_row(images, chat.question, chat.options, "vqa", id="request")
 
         def session() -> DrawingSession:
             return DrawingSession(
                 images,
-                ask.question,
-                question_type=kind,
-                options=ask.options,
+                chat.question,
+                question_type=row.question_type,
+                options=chat.options,
                 settings=self.settings,
-                captions=ask.captions,
+                captions=chat.captions,
             )
 
         def end(sample: int, trajectory: Any) -> None:
@@ -196,25 +198,25 @@ class Worker:
                 stream.running -= 1
                 if not stream.running:
                     self._streams.discard(stream)
-            stream.tell("end", sample, trajectory)
+            stream.send("end", sample, trajectory)
 
         request = Request(
-            {"id": "request", "question": ask.question, "answer": "", "question_type": kind},
+            question_record(row),
             session,
-            ask.seed,
-            ask.samples,
-            temperature=self.sampling.temperature if ask.temperature is None else ask.temperature,
-            top_p=self.sampling.top_p if ask.top_p is None else ask.top_p,
-            max_new_tokens=ask.max_tokens,
-            on_tokens=lambda sample, text: stream.tell("tokens", sample, text),
-            on_turn=lambda sample, turn, drawn: stream.tell("turn", sample, (turn, drawn)),
+            chat.seed,
+            chat.samples,
+            temperature=self.sampling.temperature if chat.temperature is None else chat.temperature,
+            top_p=self.sampling.top_p if chat.top_p is None else chat.top_p,
+            max_new_tokens=chat.max_tokens,
+            on_tokens=lambda sample, text: stream.send("tokens", sample, text),
+            on_turn=lambda sample, turn, drawn: stream.send("turn", sample, (turn, drawn)),
             on_end=end,
         )
         self.engine.check(request)
         return request
 
     def _run(self) -> None:
-        """Runs the engine; when it fails, tells those who wait and starts it again."""
+        """Runs the engine; when it fails, reports that to the waiting clients and restarts it."""
         while True:
             try:
                 return self.engine.serve(self.params, self._inbox, jax.random.key(0))
@@ -232,4 +234,4 @@ class Worker:
                 break
         for stream in streams:
             if not stream.gone:
-                stream.tell("fault", 0, ApiError(503, "the model failed; try again", code="engine_failed"))
+                stream.send("fault", 0, ApiError(503, "the model failed; try again", code="engine_failed"))

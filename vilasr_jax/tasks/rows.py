@@ -40,6 +40,42 @@ class Row:
         )
 
 
+def question_row(
+    images: Sequence[Image.Image], question: str, options: Sequence[str], data_type: str, id: str = "question"
+) -> Row:
+    """A user's question as a row without an answer; with `options` it is multiple choice."""
+    kind = "multiple choice" if options else "free-form"
+    return Row(id, question, "", kind, tuple(options), tuple(images), data_type)
+
+
+def question_record(row: Row, truth: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The plain, JSON-able record of a question, in this shape in requests, trajectories and their scores.
+
+    Args:
+      row: the question; its images and scene are not in the record, and of `meta` only plain values.
+      truth: the right boxes and lines, where the task knows them.
+
+    Returns:
+      id, question, answer, question_type, options, data_type, meta, truth and source (see `Row`).
+    """
+    return {
+        "id": row.id,
+        "question": row.question,
+        "answer": row.answer,
+        "question_type": row.question_type,
+        "options": list(row.options),
+        "data_type": row.data_type,
+        "meta": {key: value for key, value in row.meta.items() if _is_plain(value)},
+        "truth": list(truth),
+        "source": None if row.source is None else list(row.source),
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(item, (str, int, float, bool)) for item in items)
+
+
 @dataclass(frozen=True)
 class Trace:
     """The assistant's texts of one conversation about a row, the answer turn last.

@@ -1,6 +1,6 @@
-"""How many steps a stage takes: as many as the config says, or as passes over the data need.
+"""The number of steps of a stage: given by the config, or computed from epochs over the data.
 
-The number is fixed when a stage begins and kept in its folder's `steps.json`, so that a restarted run ends
+The number is fixed when a stage begins and saved in its folder's `steps.json`, so that a restarted run ends
 with the same step, and a finished stage is known without its data.
 """
 
@@ -9,25 +9,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from vilasr_jax.config import ColdStartSection, ReflectSection, RLSection
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
-from vilasr_jax.processing import Budget, Encoded, pack
 
 FILE = "steps.json"
-SAMPLE = 64  # conversations that are packed to see how many a row holds
 
 StageSection = ColdStartSection | ReflectSection | RLSection
 
 
 def stage_steps(folder: Path, section: StageSection) -> int | None:
-    """The steps of a stage; None while they depend on data that the stage has not counted yet."""
+    """The number of steps of a stage; None while they depend on data that the stage has not counted yet."""
     if not section.epochs:
         return section.steps
     return json.loads((folder / FILE).read_text())["steps"] if (folder / FILE).exists() else None
@@ -50,7 +45,7 @@ def plan_steps(
       title: the stage's name.
       what: what it learns from, for the line that is printed.
       examples: how many there are; 0: new ones without end.
-      rate: of them a step takes, on average.
+      rate: examples per step, on average.
       begun: a step is saved already; the number stays.
 
     Raises:
@@ -77,20 +72,3 @@ def plan_steps(
     if is_writer():
         print(line, file=sys.stderr)
     return note["steps"]
-
-
-def conversations_per_row(
-    sources: Sequence[Sequence[Encoded]], weights: Sequence[float], budget: Budget | None
-) -> float:
-    """Conversations that a training row holds on average: 1 without packing, else measured on a sample."""
-    if budget is None:
-        return 1.0
-    found: list[Encoded] = []
-    for source, weight in zip(sources, np.asarray(weights) / np.sum(weights), strict=True):
-        for i in np.unique(np.linspace(0, len(source) - 1, max(1, round(SAMPLE * weight)), dtype=int)):
-            try:
-                pack([example := source[int(i)]], budget)
-                found.append(example)
-            except DataError:  # one that no row can hold is left out
-                continue
-    return len(found) / len(pack(found, budget)) if found else 1.0

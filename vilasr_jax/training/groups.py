@@ -1,7 +1,7 @@
-"""A step's conversations for reinforcement learning: groups of samples of one question, scored and compared.
+"""The conversations of a reinforcement learning step: groups of samples of one question, with advantages.
 
-On several hosts each samples its own questions; what an update needs to know of all conversations (rewards,
-lengths) is a few numbers, which every host gets.
+On several hosts each samples its own questions; the rewards and lengths of all conversations, which an update
+needs, are gathered on every host.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from vilasr_jax.parallel import gather
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.advantages import group_advantages
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.recovery import Prefix, failed_prefix, resumed
+from vilasr_jax.training.run import Run
 
 OVERLONG = ("keep", "mask")
-CUT_OFF = ("token_limit", "truncated", "insert_limit")  # stop reasons of a conversation that ran out of room
+CUT_OFF = ("token_limit", "truncated", "insert_limit")  # stop reasons: a length limit was reached
 
 
 @dataclass
@@ -35,9 +35,9 @@ class Samples:
       trajectories: this host's, by number.
       rewards, advantages: [n] float32, of all.
       tokens: [n] int, sampled tokens of each.
-      counted: [n] bool, those that take part in the loss.
+      counted: [n] bool, those in the loss.
       failed: beginnings of failed conversations, for the next step's recovery.
-      metrics: name -> (sum, count) over all that was sampled.
+      metrics: name -> (sum, count) over all sampled conversations.
     """
 
     trajectories: dict[int, Trajectory]
@@ -50,8 +50,8 @@ class Samples:
 
 
 def overlong_penalty(tokens: int, section: RLSection) -> float:
-    """What a conversation's length takes off its reward: 0 up to the buffer, rising to `overlong_penalty` at
-    its end (DAPO's soft overlong punishment, arXiv 2503.14476, equation 13).
+    """How much a conversation's length reduces its reward: 0 up to the buffer, rising linearly to
+    `overlong_penalty` at its end (DAPO's soft overlong punishment, arXiv 2503.14476, equation 13).
 
     >>> section = RLSection(overlong_buffer=100, overlong_penalty=0.5)
     >>> [overlong_penalty(n, section) for n in (18332, 18382, 18432)]
@@ -63,98 +63,100 @@ def overlong_penalty(tokens: int, section: RLSection) -> float:
     return section.overlong_penalty * min(max(over / section.overlong_buffer, 0.0), 1.0)
 
 
-def collect(context: Context, params: Any, step: int, pool: Sequence[Prefix] = ()) -> Samples:
-    """Samples and scores the conversations of step `step`; the same on any number of hosts.
+def collect(run: Run, params: Any, step: int, pool: Sequence[Prefix] = ()) -> Samples:
+    """Samples and scores the conversations of a step; the same ones on any number of hosts.
 
-    With `refill`, groups whose rewards are all equal are left out and more questions are asked in their place
-    (DAPO's dynamic sampling), at most `refill` times; whatever is there by then is the step.
+    With `refill`, groups whose rewards are all equal are dropped and replaced by more questions (DAPO's
+    dynamic sampling), in at most `refill` further rounds; the step is the groups found by then.
 
     Args:
-      context: the job.
+      run: the job and its parts.
       params: the policy, in the training layout.
-      step: from 1.
-      pool: beginnings of failed conversations, which some questions take the place of (see `recovery`).
+      step: the step's number, from 1.
+      pool: beginnings of failed conversations; some replace a question (see `recovery`).
 
     Raises:
-      Stopped: SIGTERM came; nothing of the step is kept.
+      Stopped: after a stop request; the step is discarded.
     """
-    section = context.job.rl
+    section = run.job.rl
     mine: dict[tuple[int, int], list[Trajectory]] = {}
     known: dict[tuple[int, int], list[list[float]]] = {}
     sampled: list[Trajectory] = []
     for round in range(section.refill + 1):
-        found = _ask(context, params, step, round, () if round else pool)
+        found = _sample_round(run, params, step, round, () if round else pool)
         sampled += [t for group in found.values() for t in group]
-        lines = [[*key, [_facts(t) for t in group]] for key, group in found.items()]
+        lines = [[*key, [_reward_tokens_cut(t) for t in group]] for key, group in found.items()]
         for part in gather(lines):
-            for turn, number, facts in part:
-                if not section.refill or len({fact[0] for fact in facts}) > 1:
-                    known[turn, number] = facts
+            for turn, number, values in part:
+                if not section.refill or len({value[0] for value in values}) > 1:
+                    known[turn, number] = values
         mine |= found
         if len(known) >= section.prompts:
             break
     order = sorted(known)[: section.prompts]
-    facts = np.array([fact for key in order for fact in known[key]], np.float32).reshape(-1, 3)
+    values = np.array([value for key in order for value in known[key]], np.float32).reshape(-1, 3)
     trajectories = {
         place * section.group + k: trajectory
         for place, key in enumerate(order)
         for k, trajectory in enumerate(mine.get(key, ()))
     }
-    rewards = facts[:, 0]
+    rewards = values[:, 0]
     return Samples(
         trajectories=trajectories,
         rewards=rewards,
         advantages=group_advantages(rewards, section.group, section.advantage),
-        tokens=facts[:, 1].astype(np.int64),
-        counted=np.ones(len(facts), bool) if section.overlong == "keep" else facts[:, 2] == 0,
-        failed=_failed(context, step, mine) if section.recovery else [],
-        metrics=_together(rollout_metrics(sampled, section.group)),
+        tokens=values[:, 1].astype(np.int64),
+        counted=np.ones(len(values), bool) if section.overlong == "keep" else values[:, 2] == 0,
+        failed=_failed(run.job.seed, step, mine) if section.recovery else [],
+        metrics=_sum_over_hosts(rollout_metrics(sampled, section.group)),
     )
 
 
-def _failed(context: Context, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[Prefix]:
+def _failed(seed: int, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[Prefix]:
     """A beginning of a failed conversation about each question where there is one, over all hosts."""
     found = []
     for (round, number), group in mine.items():
-        rng = np.random.default_rng([context.job.seed, step, round, number])
+        rng = np.random.default_rng([seed, step, round, number])
         prefixes = [failed_prefix(trajectory, rng) for trajectory in group]
         found += [[round, number, prefix.to_json()] for prefix in prefixes if prefix][:1]
-    together = sorted(line for part in gather(found) for line in part)
-    return [Prefix.from_json(value) for *_, value in together]
+    everyones = sorted(line for part in gather(found) for line in part)
+    return [Prefix.from_json(value) for *_, value in everyones]
 
 
 def first_row(section: RLSection, step: int, round: int) -> int:
-    """The number of the first question that a round of a step asks."""
+    """The number of the first question of a step's round."""
     return ((step - 1) * (section.refill + 1) + round) * section.prompts
 
 
-def _ask(
-    context: Context, params: Any, step: int, round: int, pool: Sequence[Prefix]
+def _sample_round(
+    run: Run, params: Any, step: int, round: int, pool: Sequence[Prefix]
 ) -> dict[tuple[int, int], list[Trajectory]]:
     """This host's groups of one round, by (round, number of the question)."""
-    section = context.job.rl
-    rows = context.questions("rl", section.prompts, first_row(section, step, round))
-    chosen = np.random.default_rng([context.job.seed, step, round]).permutation(len(pool))
+    section = run.job.rl
+    rows = run.questions.rows("rl", section.prompts, first_row(section, step, round))
+    chosen = np.random.default_rng([run.job.seed, step, round]).permutation(len(pool))
     replayed = [pool[i] for i in chosen[: int(section.recovery * section.prompts)]]
     for i, prefix in enumerate(replayed):
-        rows[i] = context.question("rl", prefix.source)
-    requests = context.requests(rows, samples=section.group, seed=round * section.prompts * section.group)
+        rows[i] = run.questions.row("rl", prefix.source)
+    first = round * section.prompts * section.group
+    requests = run.questions.requests(rows, samples=section.group, seed=first)
     for i, prefix in enumerate(replayed):
         requests[i] = resumed(requests[i], prefix)
-    number, count = context.host
+    number, count = run.batching.host
 
-    def look_up(_: int) -> None:
-        if interrupt.asked_here():
+    def check_stop(_: int) -> None:
+        if interrupt.stop_requested_here():
             raise Stopped
 
     try:
         mine = requests[number::count]
-        found = context.sample(section.sampling, params, mine, context.key("rl", step), look_up)
+        key = run.rollouts.key("rl", step)
+        found = run.rollouts.sample(section.sampling, params, mine, key, check_stop)
     except Stopped:
         found = []
-    if interrupt.asked():
+    if interrupt.stop_requested():
         raise Stopped
-    score_all(found, context.reward)
+    score_all(found, run.reward)
     for trajectory in found:
         if penalty := overlong_penalty(len(trajectory.tokens), section):
             trajectory.reward["overlong"] = -penalty
@@ -163,13 +165,14 @@ def _ask(
     return {(round, int(i)): found[k * section.group :][: section.group] for k, i in enumerate(groups)}
 
 
-def _facts(trajectory: Trajectory) -> list[float]:
+def _reward_tokens_cut(trajectory: Trajectory) -> list[float]:
+    """What all hosts need of a conversation: reward, sampled tokens, and whether a limit cut it off."""
     cut_off = trajectory.stop_reason in CUT_OFF
     return [np.float32(trajectory.reward["total"]), trajectory.loss_mask.sum(), cut_off]
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory], group: int) -> dict[str, tuple[float, float]]:
-    """What the sampled conversations were like, as (sum, count) pairs."""
+    """Metrics of sampled conversations as (sum, count) pairs."""
 
     def over(value) -> tuple[float, float]:
         return float(sum(value(t) for t in trajectories)), float(len(trajectories))
@@ -191,8 +194,8 @@ def rollout_metrics(trajectories: Sequence[Trajectory], group: int) -> dict[str,
     }
 
 
-def _together(pairs: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Pairs of all hosts, added up."""
+def _sum_over_hosts(pairs: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """(sum, count) pairs, each added up over all hosts."""
     total: dict[str, tuple[float, float]] = {}
     for part in gather(pairs):
         for name, (amount, count) in part.items():

@@ -1,4 +1,4 @@
-"""The imported rows that a job lives on, by the key of `config.data` that names their folders."""
+"""The imported rows of a job, by the key of `config.data` that names their folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PIXELS = {use: f"{use.rpartition('_')[2]}_pixels" for use in USES}
 
 
 class _Opened(Mapping):
-    """The rows of every key that names some, opened when they are first asked for."""
+    """The rows of every key that names some, opened at first use."""
 
     def __init__(self, job: JobConfig):
         self._folders = {use: job.data.folders(use) for use in USES if getattr(job.data, use)}
@@ -78,7 +78,7 @@ class Imported:
 
     @staticmethod
     def origins(folder: str) -> set[str]:
-        """What says that two folders hold the same rows: where they were imported from, and their content."""
+        """Import source and content digest: two folders with one in common hold the same rows."""
         path = Path(folder)
         try:
             index = read_index(path)
@@ -97,7 +97,7 @@ class Imported:
         return DecodedRows(rows, *self.pixels(use), self.job.data.frames)
 
     def row(self, use: str, number: int, usable: np.ndarray | None = None) -> Row:
-        """The row whose turn it is, of all or those `usable`, in an order of its own each time round."""
+        """A row of all rows or the `usable` ones; each pass has another random order."""
         count = len(self.stored[use]) if usable is None else len(usable)
         turn, place = divmod(number, count)
         if (use, count, turn) not in self._orders:

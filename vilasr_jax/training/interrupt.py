@@ -1,4 +1,4 @@
-"""SIGTERM (a preempted machine, `kill`): the run saves where it is, and ends."""
+"""Stop requests: on SIGTERM (a preempted machine, `kill`) the run saves its state and ends."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import threading
 
 from vilasr_jax.parallel import any_host
 
-_asked = threading.Event()
+_requested = threading.Event()
 
 
 def listen() -> None:
-    """From now on SIGTERM asks the run to stop. Main thread only."""
-    _asked.clear()
-    signal.signal(signal.SIGTERM, lambda *_: _asked.set())
+    """Makes SIGTERM a stop request. Main thread only."""
+    _requested.clear()
+    signal.signal(signal.SIGTERM, lambda *_: _requested.set())
 
 
-def asked_here() -> bool:
-    """Whether this process was asked to stop."""
-    return _asked.is_set()
+def stop_requested_here() -> bool:
+    """Whether this process got a stop request."""
+    return _requested.is_set()
 
 
-def asked() -> bool:
-    """Whether any host was asked to stop; all hosts must call it at the same place."""
-    return any_host(_asked.is_set())
+def stop_requested() -> bool:
+    """Whether any host got a stop request; all hosts must call it at the same place."""
+    return any_host(_requested.is_set())

@@ -1,6 +1,6 @@
 """Recovery training: some questions of an RL step begin in the middle of a conversation that went wrong.
 
-The turns of a failed conversation up to some point are replayed, and the model goes on from there (VRRL,
+The turns of a failed conversation up to some point are replayed, and the model continues from there (VRRL,
 arXiv 2607.02490). The replayed turns are part of the prompt, so they are masked: the model is rewarded for
 getting out of the mistake, not for making it.
 """
@@ -49,7 +49,7 @@ def read_pool(values: Iterable[Sequence[Any]]) -> list[Prefix]:
 
 
 class ResumedSession:
-    """A drawing session that has already heard some turns; `messages` holds them."""
+    """A drawing session whose first turns are replayed; `messages` holds them."""
 
     def __init__(self, session: Any, texts: Sequence[str]):
         self.session, self.messages = session, list(session.messages)
@@ -71,7 +71,7 @@ def resumed(request: Request, prefix: Prefix) -> Request:
 def failed_prefix(trajectory: Trajectory, rng: np.random.Generator) -> Prefix | None:
     """A random number of the first turns of a conversation without a right answer.
 
-    None when it was right, when not even its first turn drew something and kept to the format (what breaks
+    None when it was right, when not even its first turn drew something and had the right format (what breaks
     the format can't earn a reward any more), or when its row does not say how to find the question again.
     """
     source = trajectory.row.get("source")

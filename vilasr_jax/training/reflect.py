@@ -1,6 +1,6 @@
 """Stage 2, reflective rejection sampling: the model learns from its own self-corrected conversations.
 
-Which sampled conversations are kept is the rule "reflective" of `keep`.
+The rule "reflective" of `rejection_sampling` says which conversations it is trained on.
 """
 
 from __future__ import annotations
@@ -9,37 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import grain
-import numpy as np
 from rich.progress import Progress
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training.cold_start import recorded_source, trace_sources
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.duration import conversations_per_row, plan_steps, stage_steps
-from vilasr_jax.training.sampled import sample_shards, write_funnel
+from vilasr_jax.training.duration import plan_steps
+from vilasr_jax.training.run import Run
 from vilasr_jax.training.sft import train_sft
-from vilasr_jax.training.stage import Stage
+from vilasr_jax.training.soft_drawing import mark, open_soft_drawing
+from vilasr_jax.training.trajectory_dataset import sample_shards, trajectory_example, write_funnel
 
 
-def reflect_stage(context: Context) -> Stage:
-    """The fine-tuning on what was kept."""
-    section, folder = context.job.reflect, context.workdir / "reflect"
-    steps = stage_steps(folder, section)
-    return Stage(folder, steps, section.save_every, "reflect: learning", context.profile)
-
-
-def sample_traces(context: Context, params: Any, progress: Progress) -> list[Path]:
-    """Samples the stage's questions and writes the kept conversations; returns the shard files."""
-    folder = context.workdir / "reflect"
+def sample_traces(run: Run, params: Any, progress: Progress) -> list[Path]:
+    """Samples the stage's questions and saves what passes the rule; returns the shard files."""
+    folder = run.workdir / "reflect"
     paths, funnel = sample_shards(
-        context,
+        run,
         params,
         progress,
         stage="reflect",
-        section=context.job.reflect,
+        section=run.job.reflect,
         rule="reflective",
         path=lambda number, count: folder / "samples" / f"{number:05d}-of-{count:05d}.array_record",
         record=Trajectory.to_bytes,
@@ -48,69 +39,61 @@ def sample_traces(context: Context, params: Any, progress: Progress) -> list[Pat
     return paths
 
 
-def encode_trajectory(context: Context, data: bytes) -> Encoded:
-    """A stored conversation as a training example: the sampled ids, and the mask that says which they are."""
-    trajectory = Trajectory.from_bytes(data)
-    return trajectory_example(context, trajectory)
-
-
-def trajectory_example(context: Context, trajectory: Trajectory, **extras: np.ndarray) -> Encoded:
-    """A conversation as a training example; `extras` are per-token arrays."""
-    return Encoded(
-        trajectory.tokens,
-        trajectory.loss_mask,
-        trajectory.images_in_tokens,
-        context.tokenizer.special,
-        extras,
-    )
-
-
-def run_reflect(context: Context, params: Any, progress: Progress) -> Any:
-    """Fine-tunes `params` on their own corrected conversations, or on recorded ones; returns the parameters.
+def run_reflect(run: Run, params: Any, progress: Progress) -> Any:
+    """Fine-tunes a model on its own corrected conversations, or on recorded ones; returns the parameters.
 
     Recorded ones are those of `config.data.reflect_traces`; where it names none, `params` answer questions,
-    and the rule says which conversations are kept.
+    and the rule "reflective" filters the conversations.
+
+    Args:
+      run: the job and its parts.
+      params: to sample with and to start from; the stage consumes them (see `resume_state`).
+      progress: where bars are shown.
 
     Raises:
-      DataError: no sampled conversation was kept.
+      DataError: no sampled conversation passed the rule.
     """
-    job, section = context.job, context.job.reflect
-    stage = reflect_stage(context)
+    job, section, batching = run.job, run.job.reflect, run.batching
+    stage = run.stages["reflect"]
     if stage.done:
-        return stage.load_params(context.abstract_params)
+        return stage.load_params(run.model.abstract_params)
+
+    # ------------------------------------------------ corrected conversations
     if job.data.reflect_traces:
-        kept = recorded_source(context, "reflect_traces")
-        what = f"{len(kept):,} recorded conversations ({', '.join(job.data.folders('reflect_traces'))})"
+        corrected = recorded_source(run, "reflect_traces")
+        what = f"{len(corrected):,} recorded conversations ({', '.join(job.data.folders('reflect_traces'))})"
     else:
-        kept = _sampled_source(context, params, progress)
-        what = f"{len(kept):,} kept of {section.questions * section.samples:,} sampled conversations"
-    sources, weights = [kept], [section.kept_fraction]
+        corrected = _sampled_source(run, params, progress)
+        what = f"{len(corrected):,} kept of {section.questions * section.samples:,} sampled conversations"
+
+    # ------------------------------------------------ mixed with those of the cold start
+    sources, weights = [corrected], [section.kept_fraction]
     if section.kept_fraction < 1:
-        others, shares = trace_sources(context)
+        others, fractions = trace_sources(run)
         sources += others
-        weights += [(1 - section.kept_fraction) * share for share in shares]
-    rate = section.batch * conversations_per_row(sources, weights, context.packing)
-    folder, rate = stage.directory, rate * section.kept_fraction
-    stage.steps = plan_steps(folder, section, stage.title, what, len(kept), rate, stage.begun)
-    sources = [context.marked(source) for source in sources]
-    data = context.batches(sources, weights, seed=job.seed + 2, batch=section.batch)
+        weights += [(1 - section.kept_fraction) * fraction for fraction in fractions]
+    rate = section.batch * batching.examples_per_row(sources, weights) * section.kept_fraction
+    stage.steps = plan_steps(stage.directory, section, stage.title, what, len(corrected), rate, stage.begun)
+
+    # ------------------------------------------------ train
+    soft = open_soft_drawing(job.soft_drawing, run.model)
     return train_sft(
-        context,
+        run,
         stage,
         params,
-        data,
+        batching.batches(mark(sources, soft), weights, seed=job.seed + 2, batch=section.batch),
         section.optimizer,
         progress,
-        soft=context.soft_drawing,
+        soft=soft,
         accumulate=section.accumulate,
         loss=section.loss,
     )
 
 
-def _sampled_source(context: Context, params: Any, progress: Progress) -> MappedSource:
-    """What `params` are asked and answer, and the rule keeps, as training examples."""
-    section = context.job.reflect
-    paths = sample_traces(context, params, progress)
+def _sampled_source(run: Run, params: Any, progress: Progress) -> MappedSource:
+    """The conversations of `params` that pass the rule, as training examples."""
+    section = run.job.reflect
+    paths = sample_traces(run, params, progress)
     if not paths:
         raise DataError(
             f"reflect: none of {section.questions} x {section.samples} sampled conversations was right, "
@@ -118,4 +101,4 @@ def _sampled_source(context: Context, params: Any, progress: Progress) -> Mapped
             "config.cold_start.slip_fraction"
         )
     stored = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
-    return MappedSource(stored, lambda data: encode_trajectory(context, data))
+    return MappedSource(stored, lambda data: trajectory_example(Trajectory.from_bytes(data), run.model))

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the loop that cold start and reflection share."""
+"""Supervised fine-tuning: the training loop of cold start and reflection."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
@@ -16,41 +17,49 @@ from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import Batch
 from vilasr_jax.training import interrupt
-from vilasr_jax.training.context import Context
 from vilasr_jax.training.lora import Base
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
+from vilasr_jax.training.row_filter import read_notes
+from vilasr_jax.training.run import Run
 from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.state import Guard, TrainState, abstract_state, init_state, split_frozen
 from vilasr_jax.training.steps import make_sft_step
-from vilasr_jax.training.usable import read_notes
 
 LOG_EVERY = 10
 
 
 def resume_state(
-    context: Context,
+    mesh: Mesh,
     stage: Stage,
     params: Any,
     transform: optax.GradientTransformation,
     section: OptimizerSection,
     **more: Any,
 ) -> tuple[int, TrainState, dict[str, Any]]:
-    """Returns (steps done, state, items): a fresh state around `params`, or what the stage saved last.
+    """Returns (steps done, state, items): a new state around `params`, or what the stage saved last.
 
-    The stage takes `params` over: the first step donates them, and where it goes on from a checkpoint they
-    are freed before that is read. So the weights are held once; copy what is to be kept.
+    The stage consumes `params`: the first step donates them, and where it resumes from a checkpoint they are
+    freed before that is read. So the weights are held once; copy what you still need.
+
+    Args:
+      mesh: over which the state is sharded.
+      stage: whose newest checkpoint is read.
+      params: the parameters, or only their shapes where the stage resumes.
+      transform: the optimiser.
+      section: its config; says what is frozen.
+      more: further items of the checkpoint, with their values before the first step.
     """
-    abstract = abstract_state(params, transform, context.mesh, section)
-    places = param_shardings(params, context.mesh)
-    whole = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, places)
+    abstract = abstract_state(params, transform, mesh, section)
+    places = param_shardings(params, mesh)
+    shapes = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, places)
     lora = isinstance(abstract.frozen, Base)
     state = None
-    if lora or not stage.begun:  # under LoRA the weights beside the factors are not read again
-        state = init_state(params, transform, context.mesh, section)
+    if lora or not stage.begun:  # with LoRA the frozen weights are not in the checkpoint
+        state = init_state(params, transform, mesh, section)
     else:
         _free(params)
-    done, items = stage.begin({**state_items(abstract, whole), **more})
+    done, items = stage.begin({**state_items(abstract, shapes), **more})
     if done:
         count = items["count"]
         guard = Guard(*count["guard"])
@@ -67,11 +76,11 @@ def _free(params: Any) -> None:
             leaf.delete()
 
 
-def state_items(state: TrainState, whole: Any = None) -> dict[str, Any]:
-    """A state as the items of a checkpoint; the next stage reads "params" alone, which are `whole`."""
+def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
+    """A state as the items of a checkpoint; the next stage reads only "params", which are `params`."""
     count = {"step": state.step, "guard": list(state.guard)}
-    whole = state.whole if whole is None else whole
-    items = {"params": whole, "opt_state": state.opt_state, "count": count}
+    params = state.whole if params is None else params
+    items = {"params": params, "opt_state": state.opt_state, "count": count}
     return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
 
 
@@ -87,7 +96,7 @@ def check_guard(state: TrainState, section: OptimizerSection) -> None:
 
 
 def train_sft(
-    context: Context,
+    run: Run,
     stage: Stage,
     params: Any,
     data: Iterator[Batch],
@@ -102,37 +111,37 @@ def train_sft(
     """Trains for `stage.steps` steps, from its newest checkpoint if there is one; returns the parameters.
 
     Args:
-      context: the job.
+      run: the model, the mesh and the workdir.
       stage: where checkpoints and metrics go.
-      params: to start from when nothing is saved yet; the stage takes them over (see `resume_state`).
+      params: to start from when nothing is saved yet; the stage consumes them (see `resume_state`).
       data: an endless iterator of batches; its state is saved and restored with the parameters.
       optimizer: the Optax optimiser.
       progress: where the bar is shown.
-      validate_every, validate: every so many steps `validate(params)` adds its figures to the metrics.
+      validate_every, validate: `validate(params)` adds its figures to the metrics every that many steps.
       soft: a term added to the loss; the examples are then marked for it.
       accumulate: parts that a batch goes through the model in.
-      loss: how tokens are weighed, see `losses.sft_weights`.
+      loss: how tokens are weighted, see `losses.sft_weights`.
 
     Raises:
       TrainingError: too many updates in a row had to be skipped.
-      Stopped: SIGTERM came; the last step is saved.
+      Stopped: after a stop request; the last step is saved.
     """
     transform = make_optimizer(optimizer, stage.steps)
     schedule = make_schedule(optimizer, stage.steps)
-    done, state, items = resume_state(context, stage, params, transform, optimizer, data_iter={})
+    done, state, items = resume_state(run.mesh, stage, params, transform, optimizer, data_iter={})
     if done:
         data.set_state(json.loads(items["data_iter"]["state"]))
     step_fn = make_sft_step(
-        context.graphdef,
+        run.model.graphdef,
         transform,
-        mesh=context.mesh,
+        mesh=run.mesh,
         accumulate=accumulate,
         spike=optimizer.spike,
         soft=soft,
         loss=loss,
     )
-    stage.constants = {f"left_out_{use}": note["count"] for use, note in read_notes(context.workdir).items()}
-    stage.flops_per_token = 6.0 * context.matmul_parameters
+    stage.constants = {f"left_out_{use}": note["count"] for use, note in read_notes(run.workdir).items()}
+    stage.flops_per_token = 6.0 * run.model.matmul_parameters
     bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
 
     def save(step: int, **options: Any) -> None:
@@ -141,7 +150,7 @@ def train_sft(
 
     for step in range(done + 1, stage.steps + 1):
         stage.trace(step, done + 1)
-        state, metrics = step_fn(state, put_batch(context.mesh, next(data)))
+        state, metrics = step_fn(state, put_batch(run.mesh, next(data)))
         stage.note(metrics)
         extra = {}
         if validate and validate_every and step % validate_every == 0:
@@ -153,7 +162,7 @@ def train_sft(
         if stage.save_due(step):
             save(step, score=extra.get("val_accuracy"))
         progress.update(bar, completed=step)
-        if interrupt.asked() and step < stage.steps:
+        if interrupt.stop_requested() and step < stage.steps:
             if not stage.save_due(step):
                 stage.log(step, learning_rate=float(schedule(step - 1)))
                 save(step, wait=True)

@@ -16,7 +16,7 @@ With logits z over the numbers, p = softmax(z) and dc/dz_v = p_v (v - c), so
 
     dL/dz_v = -weight * dJ/dc * p_v (v - c)
 
-A number gains probability in proportion to how far it lies on the side that raises the overlap: near misses
+A number gains probability in proportion to its distance on the side that raises the overlap: near misses
 and far ones pull differently, and a distribution whose mean is right is left to the cross entropy.
 
 Measured on the tiny maze (`vilasr bench soft`, weight 0.5, 300 steps of 8, two seeds): it loses 24 points. A
@@ -43,6 +43,8 @@ from vilasr_jax.config import SoftDrawingSection
 from vilasr_jax.drawing.soft import expected_number, soft_iou, soft_shape
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.processing import Batch, Encoded, Tokenizer
+from vilasr_jax.tasks.sources import MappedSource
+from vilasr_jax.training.job_model import JobModel
 
 _ITEM = re.compile(r"\{[^{}]{1,400}\}")
 _INDEX = re.compile(r'"index"\s*:\s*([0-9]{1,4})\b')
@@ -171,6 +173,16 @@ class SoftDrawing:
         return jax.vmap(jax.vmap(one))(corners, is_line)
 
 
+def open_soft_drawing(section: SoftDrawingSection, model: JobModel) -> SoftDrawing | None:
+    """The loss term for a model's vocabulary; None where its weight is 0 or the job does not draw."""
+    return SoftDrawing(section, model.tokenizer) if section.weight and model.settings.draw else None
+
+
+def mark(sources: Sequence[Sequence[Encoded]], soft: SoftDrawing | None) -> Sequence[Sequence[Encoded]]:
+    """Sources of training examples, marked for `soft` (see `SoftDrawing.mark`) unless it is None."""
+    return [MappedSource(source, soft.mark) for source in sources] if soft else sources
+
+
 def _turns(mask: np.ndarray) -> Iterator[tuple[int, int]]:
     """First and last + 1 token of each stretch of trained tokens."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(mask, np.int8), [0]])))
@@ -193,7 +205,7 @@ def _tokens(text: str, starts: Sequence[int], span: tuple[int, int]) -> list[tup
     """A number's digit tokens and what each is multiplied by; none when a token holds more than digits."""
     sign = -1.0 if text[span[0]] == "-" else 1.0
     point = text.find(".", *span)
-    ones = (point if point >= 0 else span[1]) - 1  # where the ones stand
+    ones = (point if point >= 0 else span[1]) - 1  # index of the ones
     tokens, at = [], int(np.searchsorted(starts, span[0]))
     if starts[at] != span[0]:
         return []

@@ -1,4 +1,4 @@
-"""One stage's folder: checkpoints, metrics, and where to go on after a stop."""
+"""One stage's folder: checkpoints and metrics, and resuming from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorboardX import SummaryWriter
 from vilasr_jax.checkpoint import CheckpointStore
 from vilasr_jax.parallel import is_writer, peak_flops
 
-Pair = tuple[Any, Any]  # a sum and the count it is over: means of unequal parts are not biased
+Pair = tuple[Any, Any]  # (sum, count): means of unequal parts are not biased
 JSON_ITEMS = ("data_iter", "recovery")
 SAMPLING, UPDATING = "sampling_seconds", "update_seconds"  # of a step that does both
 # Figures that differ from run to run.
@@ -22,12 +22,18 @@ TIMED = ("time", "cpu_seconds", "tokens_per_second", "mfu", SAMPLING, UPDATING, 
 
 
 class Stage:
-    """Steps of training in a folder of their own.
+    """Training steps in a folder.
 
-    Checkpoints lie in `<directory>/checkpoints/<step>`; a line a logged step goes to `metrics.jsonl` and
-    TensorBoard. A stage is over when its last step is saved. After a stop, `begin` goes back to the newest
-    saved step and drops the metrics that came after it, so that the rest runs as it would have without the
-    stop.
+    Checkpoints are in `<directory>/checkpoints/<step>`; each logged step is a line of `metrics.jsonl` and an
+    entry of TensorBoard. A stage is done when its last step is saved. To resume, `begin` restores the newest
+    saved step and deletes later metrics; the run then ends as it would have without the stop.
+
+    Args:
+      directory: of the stage.
+      steps: number of steps; None while it is not known.
+      save_every: steps between checkpoints; 0: only the last one.
+      title: for bars and messages.
+      profile: steps that the JAX profiler traces, from the second on.
     """
 
     def __init__(self, directory: Path, steps: int | None, save_every: int, title: str, profile: int = 0):
@@ -101,15 +107,15 @@ class Stage:
             self._tracing = False
 
     def note(self, metrics: Mapping[str, Pair]) -> None:
-        """Keeps a step's (sum, count) pairs (still on the device) for the next `log`."""
+        """Adds a step's (sum, count) pairs (still on the device) to the next `log`."""
         self.window.append(metrics)
 
     def log(self, step: int, **more: float) -> dict[str, float]:
-        """Writes the means of what was noted since the last time, and `more` as it is.
+        """Writes the means of the metrics noted since the last call, and `more` unchanged; returns them.
 
         Where steps were noted with their "useful_tokens", `tokens_per_second` is the rate of training: over
-        all the time since, or over the updates' share of it where that was noted. So is `mfu`, where the
-        device is known.
+        all the time since, or over the time of the updates where that was noted. `mfu` is too, where
+        the device is known.
         """
         window = jax.device_get(self.window)
         self.window = []
@@ -150,7 +156,7 @@ class Stage:
     def save(
         self, step: int, items: dict[str, Any], *, score: float | None = None, wait: bool = False
     ) -> None:
-        """Saves in the background; the last step is waited for. The step of the best score is kept, too."""
+        """Saves in the background, the last step before returning; the best score's step stays, too."""
         wait = wait or step == self.steps
         self.store.save(step, items, metadata={"title": self.title}, score=score, wait=wait)
 

@@ -29,7 +29,7 @@ from vilasr_jax.training.state import Guard, TrainState, join, state_shardings
 
 GUARD_AFTER = 20  # updates before the running mean of the gradient norm is trusted
 GUARD_MEMORY = 0.95  # of the running mean
-# What the calls of a GRPO update add up, beside the loss's own sums.
+# What the gradient calls of a GRPO update sum up, in addition to the loss's own sums.
 STEP_SUMS = ("entropy", "loss", "importance", "rollout_kl", "useful_tokens", "all_tokens")
 
 
@@ -67,14 +67,14 @@ def _jit(function: Callable, mesh: Mesh | None, **options: Any) -> Callable:
 
 
 def _placed(state: TrainState, mesh: Mesh | None) -> TrainState:
-    """The new state where the old one lay, so that its buffers serve again and nothing compiles anew."""
+    """The new state in the layout of the old one, so that buffers are reused and nothing recompiles."""
     if mesh is None:
         return state
     return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
 
 
 def _split_as_params(grads: Any, state: TrainState, mesh: Mesh | None) -> Any:
-    """Gradients where their weights lie: summed straight into the parts that the devices keep."""
+    """Gradients in the layout of their weights, reduced straight into each device's shard."""
     if mesh is None:
         return grads
     return jax.lax.with_sharding_constraint(grads, state_shardings(state, mesh).params)
@@ -95,16 +95,17 @@ def make_sft_step(
     Args:
       graphdef: the model's structure.
       optimizer: the Optax optimiser.
-      mesh: where the state lies; None for a single device.
-      accumulate: the batch's rows go through the model in so many parts, one after the other; the gradient
-        is that of the whole batch.
-      spike: skip an update whose gradient norm is so many times the running mean; 0: only those not finite.
+      mesh: over which the state is sharded; None for a single device.
+      accumulate: number of parts in which the batch goes through the model, one after the other; the
+        gradient is that of the full batch.
+      spike: skip an update whose gradient norm is more than this times the running mean; 0: only
+        non-finite ones.
       soft: a term added to the cross entropy (the mean over the parts); batches then carry the extras of
         `soft.mark`.
-      loss: how tokens are weighed, see `sft_weights`.
+      loss: how tokens are weighted, see `sft_weights`.
     """
 
-    def gradient(state: TrainState, batch: Batch, share: jax.Array):
+    def gradient(state: TrainState, batch: Batch, scale: jax.Array):
         """Gradient, loss and other figures of some of a batch's rows; those of all rows add up."""
 
         def figures(logits, ids):
@@ -112,7 +113,7 @@ def make_sft_step(
 
         def loss_of(params):
             logprobs, read = map_head(nnx.merge(graphdef, join(params, state.frozen)), batch, figures)
-            total, more = sft_loss(logprobs, batch, loss) * share, {}
+            total, more = sft_loss(logprobs, batch, loss) * scale, {}
             if soft:
                 term, more = jax.tree.map(lambda x: x / accumulate, soft.loss(read, batch))
                 total += term
@@ -123,7 +124,7 @@ def make_sft_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         weight = sft_weights(batch, loss).sum()  # of the batch: its conversations, or its assistant tokens
-        call = partial(gradient, state, share=1 / jnp.maximum(weight, 1))
+        call = partial(gradient, state, scale=1 / jnp.maximum(weight, 1))
         if accumulate == 1:
             grads, (mean, more) = call(batch)
         else:
@@ -145,7 +146,7 @@ def make_sft_step(
 
 
 def split_batch(batch: Batch, parts: int) -> Batch:
-    """The rows of a batch in `parts` equal parts (a new leading axis); each device keeps its own rows."""
+    """The rows of a batch in `parts` equal parts (a new leading axis); no row moves between devices."""
 
     def cut(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
@@ -166,13 +167,13 @@ def make_grpo_steps(
     suppressed: jax.Array,
     mesh: Mesh | None = None,
 ):
-    """Returns jitted `zero(state) -> total`, `grad(state, total, batch, share) -> total` and
+    """Returns jitted `zero(state) -> total`, `grad(state, total, batch, scale) -> total` and
     `apply(state, total) -> (state, sums)`.
 
     A batch carries `extras`: "logprobs" [b, t] of the sampling policy and "advantages" [b, t] (the
     trajectory's own at every token); where the section asks for it, "old_logprobs" [b, t] of the trained
     policy before the step's first update, and "ref_logprobs" [b, t] of the reference policy. `total` is
-    (gradient sum, metric sums); `share` is 1 / the update's trajectories (its sampled tokens for
+    (gradient sum, metric sums); `scale` is 1 / the update's trajectories (its sampled tokens for
     "token_mean"), so that several calls add up to one mean.
     """
 
@@ -180,7 +181,7 @@ def make_grpo_steps(
         sums = {name: jnp.zeros(()) for name in (*GRPO_SUMS, *STEP_SUMS)}
         return _split_as_params(jax.tree.map(jnp.zeros_like, state.params), state, mesh), sums
 
-    def grad(state: TrainState, total, batch: Batch, share: jax.Array):
+    def grad(state: TrainState, total, batch: Batch, scale: jax.Array):
         mask, rollout = jnp.asarray(batch.loss_mask, jnp.float32), batch.extras["logprobs"]
 
         def loss_of(params):
@@ -211,7 +212,7 @@ def make_grpo_steps(
                 entropy=entropy,
                 entropy_weight=section.entropy_weight,
             )
-            loss = (loss * share).sum()
+            loss = (loss * scale).sum()
             log_ratio = (trained - rollout) * mask
             sums |= {
                 "entropy": (entropy * mask).sum(),

@@ -1,7 +1,7 @@
-"""Trace synthesis: a teacher answers questions by drawing, and a published rule says which traces are kept.
+"""Trace synthesis: a teacher answers questions by drawing, and a published rule filters its traces.
 
-The teacher is the run's last finished stage, or `config.model.init_from` where nothing is trained. What it
-writes has the layout of imported conversations, so that `config.data.traces` of another run takes the folder.
+The teacher is the run's last finished stage, or `config.model.init_from` where nothing is trained. Its traces
+have the layout of imported conversations, so that `config.data.traces` of another run can name the folder.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from typing import Any
 from PIL import Image
 from rich.progress import Progress
 
-from vilasr_jax.drawing.prompts import FILE, get_prompts
+from vilasr_jax.drawing.prompts import FILE
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rollout import Trajectory, joined, messages_of
 from vilasr_jax.tasks.stored import IMAGE_MARK, INDEX, StoredRow
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.sampled import sample_shards, write_funnel
+from vilasr_jax.training.run import Run
+from vilasr_jax.training.trajectory_dataset import sample_shards, write_funnel
 
 
-def run_synthesis(context: Context, params: Any, progress: Progress) -> Path:
-    """Writes the traces of the teacher `params` into `<workdir>/traces`; returns that folder.
+def run_synthesis(run: Run, params: Any, progress: Progress) -> Path:
+    """Samples the traces of the teacher `params` into `<workdir>/traces`; returns that folder.
 
     Raises:
-      DataError: none was kept.
+      DataError: no trace passed the rule.
     """
-    section, folder = context.job.synthesis, context.workdir / "traces"
+    section, folder = run.job.synthesis, run.workdir / "traces"
     if (folder / INDEX).exists():
         return folder
     paths, funnel = sample_shards(
-        context,
+        run,
         params,
         progress,
         stage="synthesis",
         section=section,
         rule=section.rule,
         path=lambda number, _: folder / f"rows-{number:05d}.array_record",
-        record=lambda trajectory: stored_row(context, trajectory).to_bytes(),
+        record=lambda trajectory: stored_row(trajectory, run.model.tokenizer).to_bytes(),
     )
     write_funnel(folder, funnel)
     if not paths:
@@ -52,18 +53,18 @@ def run_synthesis(context: Context, params: Any, progress: Progress) -> Path:
     shards = [path.name for path in paths]
     if is_writer():
         index = {"format": "traces", "rows": funnel["kept"], "shards": shards, **funnel}
-        write_json(folder / FILE, dataclasses.asdict(get_prompts(context.settings.prompt)))
+        write_json(folder / FILE, dataclasses.asdict(run.model.prompts))
         write_json(folder / INDEX, index)
     barrier("traces")
     return folder
 
 
-def stored_row(context: Context, trajectory: Trajectory) -> StoredRow:
+def stored_row(trajectory: Trajectory, tokenizer: Tokenizer) -> StoredRow:
     """A sampled conversation in the layout of an imported one, its pictures as PNG."""
     row = trajectory.row
     messages = [
         {"role": message["role"], "content": joined(message, IMAGE_MARK)}
-        for message in messages_of(trajectory, context.tokenizer)
+        for message in messages_of(trajectory, tokenizer)
     ]
     return StoredRow(
         id=trajectory.id,

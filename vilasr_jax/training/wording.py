@@ -1,7 +1,7 @@
-"""Which prompt a run's conversations are held with: `config.drawing.prompt`, and what its workdir keeps.
+"""The prompt of a run's conversations: `config.drawing.prompt`, and the copy in its workdir.
 
-The words of a prompt that is no name of ours are copied into the workdir when the run begins, and read from
-there ever after, so that all stages, and whoever asks the model later, use one wording.
+A prompt that is no built-in one is copied into the workdir when the run begins, and read from there later, so
+that all stages, and later uses of the model, have the same wording.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vilasr_jax.rollout import Trajectory
-from vilasr_jax.training.keep import on_centres, sift
+from vilasr_jax.training.rejection_sampling import filter_trajectories, on_centres
 
 
 def line(x1, y1, x2, y2) -> dict:
@@ -59,10 +59,10 @@ def test_the_cold_start_rule():
         made(turn(line(0, 0, 42, 14)), GOOD, turn(), **OURS),  # a corner is 20 px from the centre
         made(turn(line(0, 0, 42, 14)), GOOD, turn(), data_type="vqa"),  # no maze: lines are free
     ]
-    funnel, kept = sift(some, "cold_start")
+    funnel, kept = filter_trajectories(some, "cold_start")
     assert kept == [some[0], some[6]]
     assert funnel == {"sampled": 7, "parsed": 6, "right": 5, "executed": 4, "rounds": 3, "kept": 2}
-    assert sift([], "cold_start")[0]["kept"] == 0
+    assert filter_trajectories([], "cold_start")[0]["kept"] == 0
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,6 @@ def test_the_reflective_rule_needs_a_correction_and_the_format():
     plain = made(GOOD, GOOD, turn(), **OURS)
     corrected = dataclasses.replace(plain, turns=[{**GOOD, "corrected": 1}, turn()])
     formed = dataclasses.replace(corrected, reward={**corrected.reward, "format": 1.0})
-    funnel, kept = sift([plain, corrected, formed], "reflective")
+    funnel, kept = filter_trajectories([plain, corrected, formed], "reflective")
     assert kept == [formed]
     assert funnel == {"sampled": 3, "parsed": 3, "right": 3, "reflective": 2, "kept": 1}

@@ -8,7 +8,7 @@ import pytest
 from tests.tasks.stored_rows import write_rows
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.stored import folder_digest
-from vilasr_jax.training.usable import check_some, usable_rows
+from vilasr_jax.training.row_filter import check_sample, sample_numbers, usable, usable_rows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def test_a_folders_digest_follows_its_content(tmp_path):
 @pytest.mark.parametrize("bad, refused", [(0, False), (1, False), (20, True)])
 def test_a_source_of_many_unusable_examples_is_refused(bad, refused):
     source = [Item(str(n), good=n >= bad) for n in range(40)]
+    sample = {number: usable(source, number, check) for number in sample_numbers(source)}
+    assert len(sample) == 32
     if not refused:
-        return check_some(source, check)
+        return check_sample(sample)
     with pytest.raises(DataError, match=r"examples looked at can't be trained on; example .*too long"):
-        check_some(source, check)
+        check_sample(sample)

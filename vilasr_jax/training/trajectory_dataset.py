@@ -1,7 +1,7 @@
-"""Samples conversations, sifts them by a rule, and writes those kept shard by shard.
+"""Sampled conversations that pass a rule, saved shard by shard, and read as training examples.
 
-A stopped run goes on with the first shard that is missing: every question is asked once, and the files are
-those of a run that was never stopped.
+A stopped run resumes with the first missing shard: every question is sampled once, and the files are those of
+a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.progress import Progress
 
 from vilasr_jax.config import ReflectSection, SynthesisSection
 from vilasr_jax.evaluation import score_all
 from vilasr_jax.files import write_json
+from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks.stored import shard_note, write_shard
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.keep import RULES, sift
+from vilasr_jax.training.rejection_sampling import RULES, filter_trajectories
+from vilasr_jax.training.run import Run
 
-TIMING = "timing.jsonl"  # beside the shards: the processor seconds of each, which differ from run to run
+TIMING = "timing.jsonl"  # in the shards' folder: processor seconds of each, which differ from run to run
 
 
 def sample_shards(
-    context: Context,
+    run: Run,
     params: Any,
     progress: Progress,
     *,
@@ -37,15 +40,15 @@ def sample_shards(
     path: Callable[[int, int], Path],
     record: Callable[[Trajectory], bytes],
 ) -> tuple[list[Path], dict[str, int]]:
-    """Asks the stage's questions; returns the shards that hold something, and the funnel's counts.
+    """Samples answers to the stage's questions; returns the shards with records, and the funnel's counts.
 
     Args:
-      context, params, progress: the job, the model's parameters, and where the bar is shown.
+      run, params, progress: the job, the model's parameters, and where the bar is shown.
       stage: "reflect" or "synthesis": which questions, and the random stream.
       section: questions, samples a question, questions a shard, and sampling.
-      rule: the name in `RULES` of what is kept.
-      path: the file of a shard, by its number and how many there are.
-      record: a kept conversation as the bytes of a record.
+      rule: a name in `RULES`; conversations that pass it are saved.
+      path: the file of a shard, by its number and the number of shards.
+      record: serialises a conversation.
     """
     count = -(-section.questions // section.shard)
     bar = progress.add_task(f"{stage}: sampling", total=section.questions, note="")
@@ -55,14 +58,15 @@ def sample_shards(
         note = shard_note(file)
         if note is None:
             first = number * section.shard
-            rows = context.questions(stage, min(section.shard, section.questions - first), first)
-            requests = context.requests(rows, samples=section.samples, seed=first * section.samples)
+            rows = run.questions.rows(stage, min(section.shard, section.questions - first), first)
+            requests = run.questions.requests(rows, samples=section.samples, seed=first * section.samples)
             began = time.process_time()
-            trajectories = context.generate(section.sampling, params, requests, context.key(stage))
-            score_all(trajectories, context.reward)
-            note, kept = sift(trajectories, rule)
+            key = run.rollouts.key(stage)
+            trajectories = run.rollouts.generate(section.sampling, params, requests, key)
+            score_all(trajectories, run.reward)
+            note, passed = filter_trajectories(trajectories, rule)
             if is_writer():
-                write_shard(file, map(record, kept), note)
+                write_shard(file, map(record, passed), note)
                 with (file.parent / TIMING).open("a") as timing:
                     spent = round(time.process_time() - began, 2)
                     timing.write(json.dumps({"shard": number, "cpu_seconds": spent}) + "\n")
@@ -77,7 +81,20 @@ def sample_shards(
     return paths, totals
 
 
+def trajectory_example(trajectory: Trajectory, model: ModelBundle, **extras: np.ndarray) -> Encoded:
+    """A conversation as a training example: the sampled ids, and the mask that says which they are.
+
+    Args:
+      trajectory: the conversation.
+      model: whose tokenizer it was sampled with.
+      extras: [t] arrays, a value a token.
+    """
+    return Encoded(
+        trajectory.tokens, trajectory.loss_mask, trajectory.images_in_tokens, model.tokenizer.special, extras
+    )
+
+
 def write_funnel(folder: Path, funnel: dict[str, int]) -> None:
-    """Writes the counts to `funnel.json`."""
+    """Writes how many conversations passed each test to `funnel.json`."""
     if is_writer():
         write_json(folder / "funnel.json", funnel)

@@ -1,8 +1,8 @@
-"""Which stored conversations a stage can train on, decided row by row before its first step.
+"""Filters stored rows and training examples that can't be used.
 
-A row is left out when its pictures can't be decoded, its words can't follow its pictures, or it is longer
-than any training row. That depends on the row and the job's limits alone, so a run that goes on after a stop
-sees the same rows in the same order.
+A row is left out when its images can't be decoded, its text can't be adapted to the resized images, or it is
+longer than any training row. That depends on the row and the job's limits alone, so a resumed run has
+the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -24,11 +24,22 @@ from vilasr_jax.files import write_json
 from vilasr_jax.parallel import gather, is_writer
 from vilasr_jax.processing import Encoded
 
+T = TypeVar("T")
 FOLDER = "left_out"  # in a workdir: a file for each key of config.data
 TRIES = 1000  # examples in a row that may be unusable before a stage gives up
 LOGGED = 5  # of those left out
 SAMPLE = 32  # examples of a source that are looked at before a stage begins
 MOST_UNUSABLE = 0.1  # of them
+
+
+def usable(rows: Sequence[T], number: int, check: Callable[[T], None]) -> T | DataError:
+    """A row or example that can be read and passes `check`, else the DataError that says why not."""
+    try:
+        row = rows[number]
+        check(row)
+        return row
+    except DataError as error:
+        return error
 
 
 def usable_rows(
@@ -41,10 +52,10 @@ def usable_rows(
     purpose: str = "used",
     begun: bool = False,
 ) -> list[int]:
-    """The numbers of the rows for which `check` raises no DataError; a note names the others.
+    """Returns the numbers of the rows for which `check` raises no DataError; a note names the others.
 
-    The note, {"rows", "count", "left_out": [{"number", "id", "reason"}]}, is kept in `folder` and read from
-    there when rows and limits are the same. Every process checks its share; all must call this.
+    The note, {"rows", "count", "left_out": [{"number", "id", "reason"}]}, is saved in `folder` and read from
+    there when rows and limits are the same. Every process checks a part of the rows; all must call this.
 
     Args:
       rows: stored rows, with an `id`.
@@ -53,24 +64,24 @@ def usable_rows(
       folder: the run's; the note goes to `<folder>/left_out/<last part of the name>.json`.
       limits: JSON-able, all else that the answer depends on.
       purpose: what the rows are for, for messages: "asked", "trained on".
-      begun: the stage has taken steps; the note stays, so that it goes on in the same order.
+      begun: the stage is in progress; the note stays, so that it resumes in the same order.
 
     Raises:
       DataError: no row can be used.
     """
     path = folder / FOLDER / f"{name.rpartition('.')[2]}.json"
     key = json.loads(json.dumps({"rows": len(rows), "limits": limits}))
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    same = {k: kept.get(k) for k in key} == key
-    if not same and not (begun and kept.get("rows") == len(rows)):
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    same = {k: saved.get(k) for k in key} == key
+    if not same and not (begun and saved.get("rows") == len(rows)):
         mine = range(jax.process_index(), len(rows), jax.process_count())
         with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
             found = [line for line in pool.map(lambda n: _refusal(rows, n, check), mine) if line]
         found = sorted((line for part in gather(found) for line in part), key=lambda line: line["number"])
-        kept = {**key, "count": len(found), "left_out": found}
+        saved = {**key, "count": len(found), "left_out": found}
         if is_writer():
-            write_json(path, kept)
-    note = {"rows": len(rows), "count": kept["count"], "left_out": kept["left_out"]}
+            write_json(path, saved)
+    note = {"rows": len(rows), "count": saved["count"], "left_out": saved["left_out"]}
     if note["count"]:
         logging.warning("%s: %d of %d rows are left out (%s):", name, note["count"], len(rows), path)
     for line in note["left_out"][:LOGGED]:
@@ -85,11 +96,8 @@ def usable_rows(
 
 def _refusal(rows: Sequence, number: int, check: Callable[[Any], None]) -> dict[str, Any] | None:
     row = rows[number]
-    try:
-        check(row)
-    except DataError as error:
-        return {"number": number, "id": row.id, "reason": str(error)}
-    return None
+    error = usable([row], 0, check)
+    return {"number": number, "id": row.id, "reason": str(error)} if isinstance(error, DataError) else None
 
 
 def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -102,49 +110,48 @@ def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
     return notes
 
 
-def check_some(source: Sequence[Encoded], check: Callable[[Encoded], None]) -> None:
-    """Looks at some examples of a large source, the same ones each time, before a stage takes its first step.
+def sample_numbers(source: Sequence[Encoded]) -> list[int]:
+    """The numbers of some examples of a source, the same at each call; none of a small source."""
+    count = SAMPLE if len(source) >= SAMPLE else 0
+    return sorted(np.random.default_rng(0).choice(len(source), count, replace=False).tolist())
+
+
+def check_sample(sample: Mapping[int, Encoded | DataError]) -> None:
+    """Checks a sample of a source's examples, by number, before a stage's first step.
 
     Raises:
-      DataError: more than one in ten can't be made or is too long: what would be trained on is not what was
-        asked for.
+      DataError: more than one in ten can't be created or is too long; the source is not what was configured.
     """
-    count = SAMPLE if len(source) >= SAMPLE else 0
-    numbers = np.random.default_rng(0).choice(len(source), count, replace=False)
-    reasons = []
-    for number in sorted(numbers):
-        try:
-            check(source[int(number)])
-        except DataError as error:
-            reasons.append(f"example {number}: {error}")
-    if len(reasons) > count * MOST_UNUSABLE:
-        raise DataError(f"{len(reasons)} of {count} examples looked at can't be trained on; {reasons[0]}")
+    reasons = [f"example {n}: {error}" for n, error in sample.items() if isinstance(error, DataError)]
+    if len(reasons) > len(sample) * MOST_UNUSABLE:
+        raise DataError(
+            f"{len(reasons)} of {len(sample)} examples looked at can't be trained on; {reasons[0]}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitting(Sequence):
-    """Training examples, each that can't be made or is too long replaced by the next that can.
+    """Training examples; one that can't be created or is too long is replaced by the next usable one.
 
     Which one that is depends on the examples alone. The first are named in the log.
     """
 
     source: Sequence[Encoded]
     check: Callable[[Encoded], None]
-    _told: set[int] = dataclasses.field(default_factory=set)
+    _logged: set[int] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Encoded:
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]
         tries = min(len(self), TRIES)
         for number in range(int(index), int(index) + tries):
-            try:
-                example = self.source[number % len(self)]
-                self.check(example)
+            place = number % len(self)
+            example = usable(self.source, place, self.check)
+            if not isinstance(example, DataError):
                 return example
-            except DataError as error:
-                reason = error
-                if number % len(self) not in self._told and len(self._told) < LOGGED:
-                    self._told.add(number % len(self))
-                    logging.warning("left out: example %d: %s", number % len(self), error)
+            reason = example
+            if place not in self._logged and len(self._logged) < LOGGED:
+                self._logged.add(place)
+                logging.warning("left out: example %d: %s", place, reason)
         raise DataError(f"none of {tries} examples can be trained on; the last: {reason}")

@@ -1,6 +1,6 @@
-"""Held-out questions, answered in full free-running conversations, and the benchmarks among them.
+"""Evaluation: free-running conversations about held-out questions and benchmarks, saved and scored.
 
-Everything a score depends on (prompt, limits, pixels, frames, sampling, scorers) is written beside it.
+Everything that a score depends on (prompt, limits, pixels, frames, sampling, scorers) is saved with it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from vilasr_jax.config import to_dict
-from vilasr_jax.drawing.prompts import get_prompts
+from vilasr_jax.config import JobConfig, SamplingSection, to_dict
+from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
 from vilasr_jax.evaluation.answers import NOT_ASKED
@@ -26,8 +26,10 @@ from vilasr_jax.parallel import barrier, is_writer
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks import Row, chance
 from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index
-from vilasr_jax.training.context import Context
-from vilasr_jax.training.usable import LOGGED
+from vilasr_jax.training.imported import Imported
+from vilasr_jax.training.questions import Questions
+from vilasr_jax.training.row_filter import LOGGED, usable
+from vilasr_jax.training.run import Run
 
 SCORES, MODEL, PICTURES = "scores.json", "model.json", "images"
 
@@ -35,8 +37,8 @@ SCORES, MODEL, PICTURES = "scores.json", "model.json", "images"
 def is_evaluated(folder: Path, of: dict[str, Any], last_step: int | None = None) -> bool:
     """Whether `folder` holds the finished scores of the model `of` ({"stage", "step"}).
 
-    Earlier versions did not note the model: what they wrote in a folder called like the stage is of its
-    `last_step`. Their benchmark scores are made again, as they were read leniently.
+    Earlier versions did not note the model: their results in a folder named like the stage are of its
+    `last_step`. Their benchmark scores are computed again, as they were read leniently.
     """
     if not (folder / SCORES).exists():
         return False
@@ -60,18 +62,24 @@ def begin_evaluation(folder: Path, of: dict[str, Any]) -> None:
 
 
 def evaluate(
-    context: Context,
+    run: Run,
     params: Any,
     rows: Sequence[Row],
     folder: Path,
     name: str,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Free-running conversations about `rows`; writes results and scores into `folder`.
+    """Samples conversations about `rows`; writes results and scores into `folder`.
 
-    `progress` is called with the number of conversations that are finished.
+    Args:
+      run: the job and its parts.
+      params: of the model to evaluate.
+      rows: the questions.
+      folder: for `results.jsonl`, `scores.json` and images; a stopped evaluation resumes there.
+      name: the stage in the results.
+      progress: called with the number of finished conversations.
     """
-    lines = _answer(context, params, rows, folder, name, progress)
+    lines = _answer(run, params, rows, folder, name, progress)
     scores = summarize(lines)
     scores["chance"] = chance(rows)
     for name_of_part, key in (("families", "family"), ("kinds", "kind"), ("parts", "unlike")):
@@ -79,37 +87,38 @@ def evaluate(
         if len(values) > 1 or key == "unlike":
             scores[name_of_part] = {value: _part(rows, lines, key, value) for value in values}
     scores |= _left_out(lines)
-    scores["sampling"] = to_dict(context.job.eval.sampling)
-    scores["settings"] = settings_of(context)
+    scores["sampling"] = to_dict(run.job.eval.sampling)
+    scores["settings"] = settings_of(run.job, run.model.prompts)
     _write_scores(folder, scores)
 
 
 def evaluate_benchmark(
-    context: Context,
+    run: Run,
     params: Any,
     source: Path,
     folder: Path,
     name: str,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """The imported benchmark in `source`, scored as published: the table and all that it depends on.
+    """Samples conversations about the imported benchmark in `source`, and scores them as published.
 
-    As in the published evaluation, a conversation that draws the same again goes on.
+    As in the published evaluation, a conversation that repeats a drawing is not ended. See `evaluate` for the
+    arguments.
     """
     index = read_index(source)
-    rows = context.imported.decoded("benchmarks", StoredRows([source]))
-    lines = _answer(context, params, rows, folder, name, progress, stop_on_repeat=False)
-    run = score_lines(lines, index["format"])
+    rows = run.tasks.imported.decoded("benchmarks", StoredRows([source]))
+    lines = _answer(run, params, rows, folder, name, progress, stop_on_repeat=False)
+    scored = score_lines(lines, index["format"])
     data = {"format": index["format"], "source": index.get("source"), "rows": index["rows"]}
     if index.get("broken"):
         data["left_out_at_import"] = index["broken"]
         lost = index["broken"]
         logging.warning("%s: %d questions were left out at import and are in no score", source, lost)
     scores = {
-        **run.to_dict(),
+        **scored.to_dict(),
         **{key: value for key, value in summarize(lines).items() if key != "pass_at_k"},
         **_left_out(lines),
-        "settings": {**settings_of(context, "benchmarks"), "data": data},
+        "settings": {**settings_of(run.job, run.model.prompts, "benchmarks"), "data": data},
     }
     _write_scores(folder, scores)
 
@@ -120,19 +129,24 @@ def _write_scores(folder: Path, scores: dict[str, Any]) -> None:
         write_json(folder / SCORES, {**scores, **model})
 
 
-def settings_of(context: Context, use: str = "") -> dict[str, Any]:
-    """What a score depends on beside the model: prompts, limits, pixels, frames, sampling."""
-    job = context.job
-    words = get_prompts(context.settings.prompt)
-    least, most = context.imported.pixels(use) if use else (job.image.min_pixels, job.image.max_pixels)
+def settings_of(job: JobConfig, prompts: PromptSet, use: str = "") -> dict[str, Any]:
+    """The settings that a score depends on: prompts, limits, pixels, frames, sampling.
+
+    Args:
+      job: the configuration.
+      prompts: the run's.
+      use: the key of `config.data` whose rows are evaluated; "" for rows of the tasks.
+    """
+    image = job.image
+    least, most = Imported(job).pixels(use) if use else (image.min_pixels, image.max_pixels)
     return {
-        "prompt": {"variant": words.name, "sha256": words.sha256, "source": words.source},
+        "prompt": {"variant": prompts.name, "sha256": prompts.sha256, "source": prompts.source},
         "style": job.drawing.style,
-        "tools": list(context.settings.tools) if context.settings.draw else [],
+        "tools": list(job.drawing.tools) if job.cold_start.format == "drawing" else [],
         "max_turns": job.drawing.max_turns,
         "maze_turns": job.drawing.maze_turns or job.drawing.max_turns,
         "max_images": job.drawing.max_images,
-        "stop_on_repeat": not use,  # benchmarks are asked as published
+        "stop_on_repeat": not use,  # benchmarks run as published
         "min_pixels": least,
         "max_pixels": most,
         "frames": job.data.frames,
@@ -144,7 +158,7 @@ def settings_of(context: Context, use: str = "") -> dict[str, Any]:
 
 
 def _answer(
-    context: Context,
+    run: Run,
     params: Any,
     rows: Sequence[Row],
     folder: Path,
@@ -152,8 +166,8 @@ def _answer(
     progress: Callable[[int], None] | None,
     stop_on_repeat: bool = True,
 ) -> list[dict[str, Any]]:
-    """Every question's conversations as lines of `results.jsonl`, those already there kept."""
-    section = context.job.eval
+    """Conversations about every question as lines of `results.jsonl`; lines already in the file stay."""
+    section = run.job.eval
     samples = section.samples
     results = ResultsFile(folder, section.shard * samples)
     if is_writer():
@@ -162,40 +176,38 @@ def _answer(
     done = min(len(results) // samples, len(rows))
     for first in range(done, len(rows), section.shard):
         numbers = range(first, min(first + section.shard, len(rows)))
-        some = [_askable(context, rows, number) for number in numbers]
-        asked = [row for row in some if isinstance(row, Row)]
-        if not asked and len(rows) == len(some):
+        some = [_usable(run.questions, rows, number, section.sampling) for number in numbers]
+        if not any(isinstance(row, Row) for row in some) and len(rows) == len(some):
             raise DataError(f"{folder}: none of {len(rows)} questions can be asked; the first: {some[0]}")
-        seeds = [(first + place) * samples for place, row in enumerate(some) if isinstance(row, Row)]
         requests = [
-            request
-            for row, seed in zip(asked, seeds, strict=True)
-            for request in context.requests([row], samples=samples, seed=seed, stop_on_repeat=stop_on_repeat)
+            run.questions.request(row, number * samples, samples, stop_on_repeat)
+            for row, number in zip(some, numbers, strict=True)
+            if isinstance(row, Row)
         ]
         answered = iter(
-            context.generate(
+            run.rollouts.generate(
                 section.sampling,
                 params,
                 requests,
-                context.key("eval"),
+                run.rollouts.key("eval"),
                 progress and (lambda n, before=first * samples: progress(before + n)),
             )
             if requests
             else ()
         )
         trajectories = [
-            next(answered) if isinstance(row, Row) else _unasked(context, rows, number, sample)
+            next(answered) if isinstance(row, Row) else _empty(run.questions, rows, number, sample)
             for row, number in zip(some, numbers, strict=True)
             for sample in range(samples)
         ]
-        score_all(trajectories, context.reward)
+        score_all(trajectories, run.reward)
         if is_writer():
             results.append(
                 result_line(
                     trajectory,
-                    context.tokenizer,
+                    run.model.tokenizer,
                     stage=name,
-                    model_id=f"{context.job.name}/{name}",
+                    model_id=f"{run.job.name}/{name}",
                     pictures=folder / PICTURES if first * samples + number < section.gallery else None,
                 )
                 for number, trajectory in enumerate(trajectories)
@@ -204,25 +216,24 @@ def _answer(
     return results.read()
 
 
-def _askable(context: Context, rows: Sequence[Row], number: int) -> Row | DataError:
-    """The row, or what keeps it from being asked."""
-    try:
-        row = rows[number]
-        context.engine(context.job.eval.sampling).check(context.requests([row])[0])
-        return row
-    except DataError as error:
-        logging.warning("not asked, counts as wrong: %s", error)
-        return error
+def _usable(
+    questions: Questions, rows: Sequence[Row], number: int, sampling: SamplingSection
+) -> Row | DataError:
+    """The row, or the error for which it can't be asked."""
+    row = usable(rows, number, lambda row: questions.check_request(row, sampling))
+    if isinstance(row, DataError):
+        logging.warning("not asked, counts as wrong: %s", row)
+    return row
 
 
-def _unasked(context: Context, rows: Sequence[Row], number: int, sample: int) -> Trajectory:
+def _empty(questions: Questions, rows: Sequence[Row], number: int, sample: int) -> Trajectory:
     """The empty conversation of a row that can't be asked."""
     row = rows.stored[number].words() if isinstance(rows, DecodedRows) else rows[number]
     none = np.zeros(0)
     tokens, mask = none.astype(np.int32), none.astype(bool)
-    plain = context.requests([row])[0].row
+    record = questions.request(row).row
     return Trajectory(
-        f"{row.id}/{sample}", tokens, mask, none.astype(np.float32), [], [], NOT_ASKED, 0, 0, plain
+        f"{row.id}/{sample}", tokens, mask, none.astype(np.float32), [], [], NOT_ASKED, 0, 0, record
     )
 
 
@@ -239,5 +250,5 @@ def _part(rows: Sequence[Row], lines: Sequence[dict[str, Any]], key: str, value:
 
 
 def blank(row: Row) -> Row:
-    """The row with white images: what can be answered without looking."""
+    """The row with white images, which shows how many answers need no image."""
     return dataclasses.replace(row, images=tuple(Image.new("RGB", i.size, "white") for i in row.images))

@@ -1,4 +1,4 @@
-"""A model ready to be asked, from Python: `Asker("runs/quickstart").ask(image, question)`."""
+"""Sampling from a trained model in Python: `Sampler("runs/quickstart").sample(image, question)`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from PIL import Image
 from vilasr_jax.config import EngineSection, MeshSection
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import load_image, resize_image
-from vilasr_jax.rollout import Engine, Request, Trajectory, suppressed_tokens
-from vilasr_jax.solve import Model, open_model, round_up
-from vilasr_jax.tasks import Row, get_family
+from vilasr_jax.rollout import Engine, Request, Trajectory
+from vilasr_jax.solve import round_up
+from vilasr_jax.tasks import Row
+from vilasr_jax.tasks.rows import question_record, question_row
+from vilasr_jax.trained_model import TrainedModel, open_model
 
 Picture = str | Path | bytes | Image.Image
 
 
-class Asker:
-    """Answers questions in drawn conversations; compiled at the first one.
+class Sampler:
+    """Samples conversations in which a model answers by drawing; compiles at the first one.
 
     Args:
       checkpoint: a workdir (its last finished stage) or a Hugging Face folder.
-      slots: conversations at once.
-      images: most images of a question.
+      slots: the most conversations at once.
+      images: the most images of a question.
 
     Raises:
       CheckpointError: `checkpoint` is no model.
@@ -40,7 +43,7 @@ class Asker:
         self.engine = open_engine(self.model, mesh, slots=slots, images=images)
         self.params = jax.device_put(self.model.params, replicated(mesh))
 
-    def ask(
+    def sample(
         self,
         images: Picture | Sequence[Picture],
         question: str,
@@ -51,22 +54,28 @@ class Asker:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[Trajectory]:
-        """`samples` conversations about one question; greedy at temperature 0.
+        """Samples conversations about one question.
+
+        Args:
+          images: PIL images, paths, URLs or bytes.
+          question: what the model is asked.
+          options: of a multiple-choice question.
+          samples: number of conversations.
+          temperature, top_p: of sampling; greedy at temperature 0.
+          seed: of the first conversation; the next have the next seeds.
 
         Raises:
           ImageError: an image can't be read.
-          DataError: more images or a longer question than there is room for.
+          DataError: more images than `images` of the sampler, or a question that is too long.
         """
         images = [images] if isinstance(images, Picture) else list(images)
         limits = self.model.job.image
         sizes = (limits.min_pixels, limits.max_pixels, self.model.images)
         pixels = [resize_image(load_image(image), *sizes) for image in images]
-        kind = "multiple choice" if options else "free-form"
-        data_type = question_data_type(self.model.job)
-        row = Row("question", question, "", kind, tuple(options), tuple(pixels), data_type)
-        return self.answer([row], samples=samples, temperature=temperature, top_p=top_p, seed=seed)
+        row = question_row(pixels, question, options, question_data_type(self.model.job))
+        return self.sample_rows([row], samples=samples, temperature=temperature, top_p=top_p, seed=seed)
 
-    def answer(
+    def sample_rows(
         self,
         rows: Sequence[Row],
         *,
@@ -75,40 +84,36 @@ class Asker:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[Trajectory]:
-        """Conversations about task rows, `samples` of each."""
+        """Samples conversations about task rows, `samples` of each; see `sample`."""
 
         def request(number: int, row: Row) -> Request:
-            plain = {f.name: getattr(row, f.name) for f in dataclasses.fields(row) if f.name != "images"}
-            plain["options"] = list(row.options)
-
             def session() -> DrawingSession:
                 return row.session(self.model.settings_for(row.data_type))
 
             first = seed + number * samples
-            return Request(plain, session, first, samples, temperature=temperature, top_p=top_p)
+            record = question_record(row)
+            return Request(record, session, first, samples, temperature=temperature, top_p=top_p)
 
         requests = [request(number, row) for number, row in enumerate(rows)]
         return self.engine.generate(self.params, requests, jax.random.key(0))
 
     def rows(self, split: str, count: int) -> list[Row]:
-        """`count` questions of the job's own tasks: "train", "rl", "val", "test" or "ood"."""
-        return list(task_rows(self.model, split, count))
-
-
-def task_rows(model: Model, split: str, count: int) -> list[Row]:
-    """`count` rows of the first task that the model was trained on; none without a task."""
-    job = model.job
-    if not job.tasks:
-        return []
-    family = get_family(job.tasks[0])
-    spec = family.spec(getattr(job, family.name, None), split)
-    return list(family.rows(spec, count))
+        """`count` questions of the job's first task; `split` is "train", "rl", "val" or "test"."""
+        return self.model.rows(split, count)
 
 
 def open_engine(
-    model: Model, mesh: Mesh, *, slots: int, images: int, decode_steps: int = 32, lanes: int = 1
+    model: TrainedModel, mesh: Mesh, *, slots: int, images: int, decode_steps: int = 32, lanes: int = 1
 ) -> Engine:
-    """An engine for questions that are not known yet: room for `images` of the largest size and a long text.
+    """An engine for any questions with a long text and `images` of the largest size.
+
+    Args:
+      model: the trained model.
+      mesh: the devices.
+      slots: the most conversations at once.
+      images: the most images of a question.
+      decode_steps: tokens sampled between two updates of a stream.
+      lanes: see `rollout.engine`.
 
     Requests bring their own temperature and top-p.
     """
@@ -130,6 +135,5 @@ def open_engine(
         insert_images=counts,
         per_request_sampling=True,
     )
-    suppressed = suppressed_tokens(model.tokenizer, model.config.vocab_size)
-    buckets = tuple(sorted({4 * -(-patches // (4 * share)) for share in (16, 4, 1)}))
-    return Engine(model.config, model.graphdef, model.tokenizer, suppressed, section, sampling, buckets, mesh)
+    buckets = tuple(sorted({4 * -(-patches // (4 * parts)) for parts in (16, 4, 1)}))
+    return make_engine(model, section, sampling, buckets, mesh)

@@ -1,9 +1,9 @@
-"""Which sampled conversations become training data: the published rules, each a row of tests.
+"""Rejection sampling: the published rules by which sampled conversations become training data.
 
 - reflective (arXiv 2506.09965, section 3): the answer is right, a label was drawn again at a later turn with
   other coordinates, and the format is right;
 - cold_start: the answer is right, every operation was carried out, there are at least 3 rounds, and in a maze
-  every line's end lies within half a cell of a cell's centre.
+  every line's end is within half a cell of a cell's centre.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def reflective(trajectory: Trajectory) -> bool:
 
 
 def well_formed(trajectory: Trajectory) -> bool:
-    """Whether every turn keeps to the published form."""
+    """Whether every turn has the published format."""
     return trajectory.reward["format"] == 1
 
 
@@ -67,7 +67,7 @@ def on_centres(trajectory: Trajectory) -> bool:
     return True
 
 
-# A rule's tests in order; the last one's survivors are kept.
+# A rule's tests, in order.
 RULES: dict[str, dict[str, Test]] = {
     "reflective": {"parsed": answered, "right": right, "reflective": reflective, "kept": well_formed},
     "cold_start": {
@@ -80,7 +80,9 @@ RULES: dict[str, dict[str, Test]] = {
 }
 
 
-def sift(trajectories: Sequence[Trajectory], rule: str) -> tuple[dict[str, int], list[Trajectory]]:
+def filter_trajectories(
+    trajectories: Sequence[Trajectory], rule: str
+) -> tuple[dict[str, int], list[Trajectory]]:
     """How many conversations pass each test after the ones before it, and those that pass all."""
     funnel, left = {"sampled": len(trajectories)}, list(trajectories)
     for name, test in RULES[rule].items():
@@ -92,7 +94,7 @@ def sift(trajectories: Sequence[Trajectory], rule: str) -> tuple[dict[str, int],
 def _cells(trajectory: Trajectory) -> tuple[tuple[float, float], tuple[float, float], int] | None:
     """A maze's corner, cell size and cells a side, in pixels; None for a row that is no maze.
 
-    Our mazes fill the picture. The published ones are Matplotlib figures, whose margins are shares of it.
+    Our mazes fill the picture. The published ones are Matplotlib figures, whose margins are fractions of it.
     """
     row, meta = trajectory.row, trajectory.row["meta"]
     grid = meta.get("grid_size")

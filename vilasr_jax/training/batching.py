@@ -1,0 +1,141 @@
+"""The static shapes of a job's training batches, and the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vilasr_jax.config import JobConfig
+from vilasr_jax.errors import DataError
+from vilasr_jax.model_bundle import ModelBundle
+from vilasr_jax.parallel import gather, host_rows
+from vilasr_jax.processing import (
+    Batch,
+    Buckets,
+    Budget,
+    Encoded,
+    PackedRow,
+    check_fits,
+    collate,
+    collate_packed,
+    empty_batch,
+    pack,
+    picture_sizes,
+)
+from vilasr_jax.tasks.pipeline import batches
+from vilasr_jax.training.row_filter import Fitting, check_sample, sample_numbers, usable
+
+MEASURED = 64  # examples that are packed to measure how many a row holds
+
+
+class Batching:
+    """Buckets or packed rows of a job, and the batches in them.
+
+    Args:
+      job: the configuration.
+      model: whose family cuts the images.
+      mesh: over which a batch's rows are divided.
+    """
+
+    def __init__(self, job: JobConfig, model: ModelBundle, mesh: Mesh):
+        self.job, self.model, self.mesh = job, model, mesh
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """Allowed lengths of padded batches."""
+        sizes = self.job.buckets
+        axes = [sizes.tokens, sizes.images, sizes.patches]
+        if jax.process_count() > 1:  # hosts do not see each other's lengths: one shape for all
+            axes = [axis[-1:] for axis in axes]
+        return Buckets(*axes, self.model.images)
+
+    @cached_property
+    def packing(self) -> Budget | None:
+        """What a packed row holds; None where rows are padded."""
+        packing = self.job.packing
+        if not packing.tokens:
+            return None
+        return Budget(packing.tokens, packing.vision_rows, packing.patches, self.model.images)
+
+    @cached_property
+    def host(self) -> tuple[int, int]:
+        """(number, count): this host feeds the number-th of count equal parts of a batch."""
+        return host_rows(self.mesh)
+
+    def check_example(self, example: Encoded, what: str = "an example") -> None:
+        """Raises DataError, naming the example, when no training row can hold it."""
+        if self.packing:
+            return check_fits(example, self.packing, what)
+        pictures = picture_sizes(example)
+        for axis, length in (
+            ("tokens", len(example.ids)),
+            ("images", len(pictures)),
+            ("patches", max(pictures, default=0)),
+        ):
+            try:
+                self.buckets.fit(axis, length)
+            except DataError as error:
+                raise DataError(f"{what}: {error}") from None
+
+    def examples_per_row(self, sources: Sequence[Sequence[Encoded]], weights: Sequence[float]) -> float:
+        """Examples that a training row holds on average: 1 without packing, else measured on a sample.
+
+        Each example of the sample is encoded once; it also says whether the sources can be trained on.
+
+        Args:
+          sources: random-access collections of examples.
+          weights: each source's fraction of the examples.
+
+        Raises:
+          DataError: too many examples of a source can't be created or are too long.
+        """
+        found: list[Encoded] = []
+        for source, weight in zip(sources, np.asarray(weights) / np.sum(weights), strict=True):
+            checked, measured = sample_numbers(source), set[int]()
+            if self.packing is not None:
+                count = max(1, round(MEASURED * weight))
+                measured = set(np.linspace(0, len(source) - 1, count, dtype=int).tolist())
+            examples = {
+                number: usable(source, number, self.check_example) for number in sorted({*checked, *measured})
+            }
+            check_sample({number: examples[number] for number in checked})
+            found += [example for n in sorted(measured) if not isinstance(example := examples[n], DataError)]
+        return len(found) / len(pack(found, self.packing)) if self.packing is not None and found else 1.0
+
+    def batches(
+        self, sources: Sequence, weights: Sequence[float], *, seed: int, batch: int
+    ) -> Iterator[Batch]:
+        """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`.
+
+        An example that can't be created or is too long is replaced by the next, and named in the log.
+        """
+        return batches(
+            [Fitting(source, self.check_example) for source in sources],
+            weights,
+            seed=seed,
+            batch=batch,
+            buckets=self.buckets,
+            packing=self.packing,
+            lookahead=self.job.packing.lookahead,
+            share=self.host,
+            gather=gather,
+        )
+
+    def fill(self, examples: Sequence[Encoded]) -> Sequence[Encoded | PackedRow]:
+        """Examples as training rows: packed when the job says so."""
+        return examples if self.packing is None else pack(examples, self.packing)
+
+    def collate(
+        self, rows: Sequence[Encoded | PackedRow], count: int, extras: Mapping[str, np.dtype]
+    ) -> Batch:
+        """A batch of `count` rows, the last of them padding; `extras` are the dtypes of per-token arrays."""
+        if self.packing is not None:
+            return collate_packed(rows, self.packing, rows=count, extras=extras)
+        if rows:
+            return collate(rows, buckets=self.buckets, rows=count)
+        largest = (self.buckets.tokens[-1], self.buckets.images[-1], self.buckets.patches[-1])
+        return empty_batch(count, *largest, extras, self.buckets.spec)
