@@ -13,6 +13,7 @@ from vilasr_jax.config import JobConfig, RLSection, flatten, to_dict
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import preset, published_sizes
+from vilasr_jax.models.attention_backends import require_backend
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
 from vilasr_jax.tasks.sources import FORMATS
@@ -76,6 +77,12 @@ def check(context: Context, stages: Sequence[str] | None = None) -> None:
 def check_model(context: Context) -> None:
     """The first weights and the tokenizer are there, unless the workdir holds what they were needed for."""
     job, model = context.job, context.job.model
+    require_backend(
+        model.attention,
+        context.mesh.devices.flat[0].platform,
+        context_parallel=job.mesh.context_parallel,
+        packed_segments=job.packing.tokens > 0,
+    )
     if not model.init_from:
         preset(model.preset, remat=model.remat, attention=model.attention)
         if model.preset in published_sizes() and not model.random_weights:

@@ -30,7 +30,7 @@ class ModelSection:
     dtype: str = "float32"  # compute
     param_dtype: str = "float32"  # masters
     remat: str = "none"  # what the backward pass computes again: none, dots, attention, full
-    attention: str = "xla"  # xla; splash on TPUs: never holds the [t, t] scores
+    attention: str = "xla"  # a backend of models/attention_backends: xla; splash on TPUs
 
 
 @dataclass(frozen=True)

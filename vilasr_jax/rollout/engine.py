@@ -34,6 +34,7 @@ from vilasr_jax.config import EngineSection, SamplingSection
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import ModelConfig, family_of
+from vilasr_jax.models.attention_backends import require_backend
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.batch import Incoming, NewTurn, Shape, empty_turn, new_turn, shapes, split
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
@@ -79,6 +80,7 @@ class Engine:
         patches: tuple[int, ...],
         mesh: Mesh,
     ):
+        require_backend(config.attention, mesh.devices.flat[0].platform)
         self.tokenizer, self.engine, self.sampling = tokenizer, engine, sampling
         spec = family_of(config).images
         self.prompt_buckets = Buckets(engine.prompt_tokens, engine.prompt_images, patches, spec)

@@ -4,10 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.images import ImageSpec
 
 REMAT_POLICIES = ("none", "dots", "attention", "full")
-ATTENTION_BACKENDS = ("xla", "splash", "splash_interpret")
 IMAGES = ImageSpec(
     patch_size=14,
     merge_size=2,
@@ -89,7 +89,7 @@ class ModelConfig:
     # What the backward pass of the language model computes again: none, dots (all but matmuls and attention),
     # attention (all but attention and what it reads), full.
     remat: str = "none"
-    attention: str = "xla"  # attention backend
+    attention: str = "xla"  # name of an attention backend
     context_parallel: bool = False  # training: the mesh's model axis splits the tokens of a row, not widths
     scan_unroll: int = 1  # layers unrolled in each scan step; small models on CPU like them all
 
@@ -107,11 +107,11 @@ class ModelConfig:
             (v.head_dim % 4 == 0, "vision.hidden_size / vision.num_heads must be a multiple of 4"),
             (v.out_hidden_size == self.hidden_size, "vision.out_hidden_size must equal hidden_size"),
             (self.remat in REMAT_POLICIES, f"remat must be one of {REMAT_POLICIES}"),
-            (self.attention in ATTENTION_BACKENDS, f"attention must be one of {ATTENTION_BACKENDS}"),
         )
         for ok, message in checks:
             if not ok:
                 raise ConfigError(f"model config: {message} (got {self})")
+        attention_backend(self.attention)  # raises for an unknown name
 
     def replace(self, **changes) -> "ModelConfig":
         """A copy with some fields changed; unknown names are errors."""

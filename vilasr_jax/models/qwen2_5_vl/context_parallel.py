@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from vilasr_jax.models.qwen2_5_vl.layers import LANES
+from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.sharding import constrain, fitted, layout, partition_specs
 
 AXIS = "model"
@@ -47,7 +47,7 @@ class Split:
 
     def __init__(self, t: int, n: int, backend: str):
         self.t, self.n = t, n
-        self.padding = -t % (2 * n * (1 if backend == "xla" else LANES))
+        self.padding = -t % (2 * n * attention_backend(backend).token_multiple)
         self.order = balanced(t + self.padding, n)
 
     def divide(self, x: jax.Array, fill: int = 0) -> jax.Array:
