@@ -8,7 +8,8 @@ import pytest
 
 from tests import tiny
 from vilasr_jax.config import SamplingSection
-from vilasr_jax.processing import Encoded, collate, image_grid, mrope_positions
+from vilasr_jax.models import default_family
+from vilasr_jax.processing import Encoded, collate, image_grid
 from vilasr_jax.training.steps import make_logprobs
 
 WARM = SamplingSection(temperature=0.7, top_p=0.9, max_turn_tokens=7, max_tokens=150)
@@ -109,7 +110,7 @@ def test_positions_equal_those_from_scratch(monkeypatch):
     trajectories = tiny.generate(runner, tiny.requests(12, first=40))
     for number, t in enumerate(trajectories):
         grids = [image_grid(image) for image in t.images_in_tokens]
-        positions, _ = mrope_positions(t.tokens, grids, tiny.tokenizer().special)
+        positions, _ = default_family().positions(t.tokens, grids, tiny.tokenizer().special)
         runs = np.flatnonzero(np.diff(np.r_[False, t.loss_mask, False].astype(int))).reshape(-1, 2)
         calls = seen[40 + number]
         assert len(calls) == len(runs)

@@ -35,6 +35,7 @@ class Encoded:
       images: the pictures whose pad tokens stand in `ids`, in order.
       special: the tokenizer's special tokens and model family; `collate` finds the pictures' places by them.
       extras: per-token arrays [t] (advantages, logprobs ...), padded with zeros by `collate`.
+      grids: frames, patch rows and patch columns of each image; computed here where they are not given.
     """
 
     ids: np.ndarray
@@ -42,14 +43,15 @@ class Encoded:
     images: list[Image.Image]
     special: SpecialTokens
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    grids: Sequence[Grid] = ()
+
+    def __post_init__(self):
+        if len(self.grids) != len(self.images):
+            spec = self.special.family.images
+            object.__setattr__(self, "grids", [image_grid(image, spec) for image in self.images])
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def grids(self) -> list[Grid]:
-        """Frames, patch rows and patch columns of each picture."""
-        return [image_grid(image, self.special.family.images) for image in self.images]
 
 
 def join(pieces: Sequence[Encoded]) -> Encoded:
@@ -61,6 +63,7 @@ def join(pieces: Sequence[Encoded]) -> Encoded:
         [image for piece in pieces for image in piece.images],
         pieces[0].special,
         extras,
+        [grid for piece in pieces for grid in piece.grids],
     )
 
 
@@ -72,6 +75,7 @@ class _Writer:
         self.ids: list[int] = []
         self.sampled: list[bool] = []
         self.images: list[Image.Image] = []
+        self.grids: list[Grid] = []
         self.pending = ""
 
     def token(self, *ids: int, sampled: bool = False) -> None:
@@ -91,17 +95,24 @@ class _Writer:
                 self.pending += part["text"]
             elif part.get("type") == "image":
                 spec = self.special.family.images
-                _, rows, columns = image_grid(part["image"], spec)
+                grid = image_grid(part["image"], spec)
                 self.token(self.special.vision_start)
-                self.token(*[self.special.image_pad] * (rows * columns // spec.merge_unit))
+                self.token(*[self.special.image_pad] * (grid[1] * grid[2] // spec.merge_unit))
                 self.token(self.special.vision_end)
                 self.images.append(part["image"])
+                self.grids.append(grid)
             else:
                 raise DataError(f"{where}: a content part is text or image, not {part.get('type')!r}")
 
     def done(self) -> Encoded:
         self.flush()
-        return Encoded(np.array(self.ids, np.int32), np.array(self.sampled, bool), self.images, self.special)
+        return Encoded(
+            np.array(self.ids, np.int32),
+            np.array(self.sampled, bool),
+            self.images,
+            self.special,
+            grids=self.grids,
+        )
 
 
 def encode_conversation(

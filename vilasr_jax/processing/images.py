@@ -272,13 +272,29 @@ def patchify(
       y, x) with the frame repeated; and the grid (1, rows, columns), p = rows * columns.
     """
     grid = image_grid(image, spec)
+    count = grid[1] * grid[2]
+    if out is None:
+        out = np.empty((count, spec.patch_dim), np.float32)
+    write_patches(image, grid, out[:count], spec)
+    return out[:count], grid
+
+
+def write_patches(image: Image.Image, grid: Grid, patches: np.ndarray, spec: ImageSpec = DEFAULT) -> None:
+    """Writes the normalised patches of an already resized RGB image, in the order of `patchify`.
+
+    Args:
+      image: RGB, resized.
+      grid: its `image_grid`.
+      patches: C-contiguous [p, d] float32, p = rows * columns; changed in place.
+      spec: patch sizes and pixel statistics.
+
+    Raises:
+      ImageError: it is not RGB.
+    """
     if image.mode != "RGB":
         raise ImageError(f"an image of mode {image.mode} can't be cut into patches; load_image makes it RGB")
     _, rows, columns = grid
     count = rows * columns
-    if out is None:
-        out = np.empty((count, spec.patch_dim), np.float32)
-    patches = out[:count]
     size, merge = spec.patch_size, spec.merge_size
     pixels = np.asarray(image).reshape(rows // merge, merge, size, columns // merge, merge, size, 3)
     pixels = np.ascontiguousarray(
@@ -288,7 +304,6 @@ def patchify(
     by_frame = patches.reshape(count, 3, spec.temporal_patch_size, size * size)
     for channel, table in enumerate(_pixel_table(spec)):
         by_frame[:, channel] = table[pixels[channel]][:, None]
-    return patches, grid
 
 
 @functools.lru_cache(maxsize=512)

@@ -15,11 +15,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from vilasr_jax.errors import DataError
 from vilasr_jax.models import ImageSpec, VisionInput
-from vilasr_jax.processing import Buckets, Encoded, mrope_positions, patch_layout, patchify
+from vilasr_jax.models.family import Grid
+from vilasr_jax.processing import Buckets, Encoded, patch_counts
 from vilasr_jax.processing.images import DEFAULT
+from vilasr_jax.processing.vision_rows import empty_vision, first_fit, image_token_index, write_image
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Incoming:
     encoded: Encoded
     start: int
 
-    @cached_property
-    def grids(self) -> list[tuple[int, int, int]]:
+    @property
+    def grids(self) -> Sequence[Grid]:
         """Frames, patch rows and patch columns of each image."""
         return self.encoded.grids
 
@@ -46,7 +49,9 @@ class Incoming:
 
     @cached_property
     def _positions(self) -> tuple[np.ndarray, int]:
-        return mrope_positions(self.encoded.ids, self.grids, self.encoded.special, start=self.start)
+        encoded = self.encoded
+        rule = encoded.special.family.positions
+        return rule(encoded.ids, encoded.grids, encoded.special, start=self.start)
 
     def pieces(self, buckets: Buckets) -> list[Incoming]:
         """Consecutive pieces that each fit the largest buckets; entering one after another they are the same.
@@ -57,15 +62,16 @@ class Incoming:
           DataError: an image alone is larger than the largest bucket of tokens or patches.
         """
         encoded, pieces, start = self.encoded, [], self.start
-        images = iter(zip(encoded.images, self.grids, strict=True))
+        upcoming = iter(zip(encoded.images, self.grids, strict=True))
         begin = end = 0  # of the piece being filled
-        held: list = []  # its images
+        held: list[tuple[Image.Image, Grid]] = []  # its images
 
         def close() -> None:
             nonlocal begin, held, start
             if end > begin:
                 cut = slice(begin, end)
-                part = Encoded(encoded.ids[cut], encoded.loss_mask[cut], held, encoded.special)
+                images, grids = [image for image, _ in held], [grid for _, grid in held]
+                part = Encoded(encoded.ids[cut], encoded.loss_mask[cut], images, encoded.special, grids=grids)
                 pieces.append(Incoming(part, start))
                 begin, held, start = end, [], pieces[-1].next_position
 
@@ -76,13 +82,14 @@ class Incoming:
                     close()
                 end += 1
                 continue
-            image, (_, rows, columns) = next(images)
-            tokens = rows * columns // buckets.spec.merge_unit
-            if tokens > most or rows * columns > buckets.patches[-1] or not buckets.images[-1]:
-                raise DataError(f"an image of {rows * columns} patches is larger than the largest bucket")
+            image, grid = next(upcoming)
+            patches = grid[1] * grid[2]
+            tokens = patches // buckets.spec.merge_unit
+            if tokens > most or patches > buckets.patches[-1] or not buckets.images[-1]:
+                raise DataError(f"an image of {patches} patches is larger than the largest bucket")
             if end - begin + tokens > most or len(held) == buckets.images[-1]:
                 close()
-            held.append(image)
+            held.append((image, grid))
             end += tokens
         close()
         return pieces
@@ -145,11 +152,15 @@ def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTu
     """The arrays of one call with so many rows a shard, in the smallest buckets that hold all."""
     every = [new for shard in shards for new in shard]
     tokens = buckets.fit("tokens", max(len(new.encoded.ids) for new in every))
-    counts = [[grid[1] * grid[2] for new in shard for grid in new.grids] for shard in shards]
+    counts = [patch_counts([grid for new in shard for grid in new.grids]) for shard in shards]
     largest = max((count for own in counts for count in own), default=0)
     patches = buckets.fit("patches", largest) if largest else 0
-    places = [_pack(own, patches) for own in counts]
-    most = max((row + 1 for own in places for row, _ in own), default=0)
+    places, most = [], 0
+    for own in counts:
+        placed = first_fit(own, [], patches)
+        assert placed is not None, "no image is larger than the bucket"
+        places.append(placed[0])
+        most = max(most, len(placed[1]))
     images = next(size for size in vision_rows(rows, buckets) if size >= most)
     turn = empty_turn(Shape(rows, tokens, images, patches), len(shards), buckets.spec)
     for number, (shard, own) in enumerate(zip(shards, places, strict=True)):
@@ -158,23 +169,20 @@ def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTu
             length = len(new.encoded.ids)
             turn.tokens[row, :length], turn.length[row] = new.encoded.ids, length
             turn.positions[:, row, :length] = new.positions
-            images = new.encoded.images
-            index = [_fill(turn.vision, number, *next(place), image, buckets.spec) for image in images]
-            if index:
-                where = new.encoded.ids == new.encoded.special.image_pad
-                turn.image_index[row, :length][where] = np.concatenate(index)
+            written = [
+                write_image(turn.vision, number, next(place), image, grid, buckets.spec)
+                for image, grid in zip(new.encoded.images, new.grids, strict=True)
+            ]
+            if written:
+                pads = new.encoded.ids == new.encoded.special.image_pad
+                turn.image_index[row, :length][pads] = image_token_index(written)
     return turn
 
 
 def empty_turn(shape: Shape, shards: int, spec: ImageSpec = DEFAULT) -> NewTurn:
     """A call with nothing but padding."""
     b, t, n, p = shards * shape.rows, *shape[1:]
-    vision = VisionInput(
-        np.zeros((shards, n, p, spec.patch_dim), np.float32),
-        np.zeros((shards, n, p, 2), np.int32),
-        np.zeros((shards, n, p), np.int32),
-        np.zeros((shards, n, p), np.int32),
-    )
+    vision = empty_vision(shards, n, p, spec)
     return NewTurn(
         np.zeros((b, t), np.int32),
         np.zeros((3, b, t), np.int32),
@@ -182,28 +190,3 @@ def empty_turn(shape: Shape, shards: int, spec: ImageSpec = DEFAULT) -> NewTurn:
         np.full((b, t), -1, np.int32),
         vision if n else None,
     )
-
-
-def _pack(counts: Sequence[int], patches: int) -> list[tuple[int, int]]:
-    """The vision row and first patch of each image: the first row with room for it."""
-    used: list[int] = []
-    places = []
-    for count in counts:
-        row = next((row for row, taken in enumerate(used) if taken + count <= patches), len(used))
-        if row == len(used):
-            used.append(0)
-        places.append((row, used[row]))
-        used[row] += count
-    return places
-
-
-def _fill(vision: VisionInput, shard: int, row: int, begin: int, image, spec: ImageSpec) -> np.ndarray:
-    """Writes an image's patches; returns the places of its merged tokens in the shard's vision rows."""
-    _, grid = patchify(image, vision.patches[shard, row, begin:], spec)
-    end = begin + grid[1] * grid[2]
-    pos_hw, window_ids, image_ids = patch_layout(grid, spec)
-    vision.pos_hw[shard, row, begin:end] = pos_hw
-    for ids, own in ((vision.window_ids, window_ids), (vision.image_ids, image_ids)):
-        ids[shard, row, begin:end] = own + ids[shard, row, :begin].max(initial=0)
-    first = (row * vision.patches.shape[2] + begin) // spec.merge_unit
-    return first + np.arange((end - begin) // spec.merge_unit)

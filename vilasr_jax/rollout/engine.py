@@ -41,7 +41,7 @@ from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt,
 from vilasr_jax.rollout.device import Calls, Rows
 from vilasr_jax.rollout.lane import Lane, Prompt, Queue
 from vilasr_jax.rollout.memory import plan_memory
-from vilasr_jax.rollout.params import Placement
+from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.rollout.pool import DrawingPool, Job
 from vilasr_jax.rollout.trajectory import Trajectory
 
@@ -90,7 +90,7 @@ class Engine:
                 f"engine.prompt_tokens={engine.prompt_tokens} are more than sampling.max_tokens="
                 f"{sampling.max_tokens}, which a whole conversation may have"
             )
-        self._place = Placement(config, mesh)
+        self.layout = SamplingLayout(config, mesh)
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
         self.calls = Calls(
@@ -172,7 +172,7 @@ class Engine:
           params: the model's parameters (nnx state), or others of the same layout.
           progress: called with the calls done and their number.
         """
-        params, key = self._place(params), jax.random.key(0)
+        params, key = self.layout(params), jax.random.key(0)
         self._check_memory(params)
         state = self.calls.init_state(self.lane_slots, self.sampling.max_tokens)
         prompts = self.prompt_shapes()
@@ -220,7 +220,7 @@ class Engine:
 
     def _run(self, params, key, source, finished) -> None:
         """Answers what `source(wait)` gives until it gives None when nothing else is left to do."""
-        params = self._place(params)
+        params = self.layout(params)
         self._check_memory(params)
         lanes = [
             Lane(self.calls.init_state(self.lane_slots, self.sampling.max_tokens))

@@ -40,7 +40,6 @@ from vilasr_jax.parallel import (
     is_writer,
     make_mesh,
     place,
-    to_rollout,
 )
 from vilasr_jax.processing import (
     Batch,
@@ -49,7 +48,7 @@ from vilasr_jax.processing import (
     Encoded,
     Tokenizer,
     check_fits,
-    picture_sizes,
+    patch_counts,
     train_tiny_tokenizer,
 )
 from vilasr_jax.rewards import RewardSettings, score
@@ -290,7 +289,7 @@ class Context:
         """Raises DataError, naming it, for an example that no training row can hold."""
         if self.packing:
             return check_fits(example, self.packing, what)
-        pictures = picture_sizes(example)
+        pictures = patch_counts(example.grids)
         for axis, length in (
             ("tokens", len(example.ids)),
             ("images", len(pictures)),
@@ -332,7 +331,6 @@ class Context:
         progress: Callable[[int], None] | None = None,
     ) -> list[Trajectory]:
         """Answers `requests` on this host's devices; `params` in the training layout."""
-        params = to_rollout(params, self.mesh, self.model_config.dtype)
         return self.engine(sampling).generate(params, requests, key, progress)
 
     def generate(
