@@ -3,6 +3,7 @@
 Nothing here loads JAX; a model's weights and layouts are in `params` and `sharding`.
 """
 
+from vilasr_jax.models.chat import ChatFormat as ChatFormat
 from vilasr_jax.models.family import Model as Model
 from vilasr_jax.models.family import ModelConfig as ModelConfig
 from vilasr_jax.models.family import ModelFamily as ModelFamily

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from vilasr_jax.models.chat import ChatFormat
 from vilasr_jax.models.images import ImageSpec
 from vilasr_jax.models.inputs import VisionInput
 
@@ -87,6 +88,7 @@ class ModelFamily:
       images: how pictures are resized, cut and normalised.
       coordinates: None where the model reads and writes pixels of the resized picture; else the number that
         a picture's whole side has (1000).
+      chat: special tokens and the text around messages.
       default_system: the system message of a conversation that has none; None: no system message.
       chat_template: the Jinja template that an exported tokenizer carries.
       head_key: published name of the output head's weight.
@@ -100,6 +102,7 @@ class ModelFamily:
     published_sizes: ClassVar[tuple[str, ...]] = ()
     images: ClassVar[ImageSpec]
     coordinates: ClassVar[int | None] = None
+    chat: ClassVar[ChatFormat]
     default_system: ClassVar[str | None] = None
     chat_template: ClassVar[str]
     head_key: ClassVar[str] = "lm_head.weight"

@@ -22,8 +22,6 @@ from vilasr_jax.models.family import Grid
 from vilasr_jax.processing.images import image_grid
 from vilasr_jax.processing.tokenizer import SpecialTokens, Tokenizer
 
-ROLES = ("system", "user", "assistant")
-
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -72,6 +70,7 @@ class _Writer:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer, self.special = tokenizer, tokenizer.special
+        self.chat = tokenizer.special.family.chat
         self.ids: list[int] = []
         self.sampled: list[bool] = []
         self.images: list[Image.Image] = []
@@ -104,6 +103,11 @@ class _Writer:
             else:
                 raise DataError(f"{where}: a content part is text or image, not {part.get('type')!r}")
 
+    def open(self, role: str) -> None:
+        """The start of a message, up to its text."""
+        self.token(self.special.im_start)
+        self.pending += self.chat.header(role)
+
     def done(self) -> Encoded:
         self.flush()
         return Encoded(
@@ -135,10 +139,9 @@ def encode_conversation(
         messages = [{"role": "system", "content": default}, *messages]
     for number, message in enumerate(messages):
         role, where = message["role"], f"message {number}"
-        if role not in ROLES:
-            raise DataError(f"{where}: the role is one of {', '.join(ROLES)}, not {role!r}")
-        writer.token(special.im_start)
-        writer.pending += f"{role}\n"
+        if role not in writer.chat.roles:
+            raise DataError(f"{where}: the role is one of {', '.join(writer.chat.roles)}, not {role!r}")
+        writer.open(role)
         if role == "assistant":
             writer.flush()
             writer.token(
@@ -147,10 +150,9 @@ def encode_conversation(
         else:
             writer.body(message["content"], where)
             writer.token(special.im_end)
-        writer.pending += "\n"
+        writer.pending += writer.chat.after_message
     if add_generation_prompt:
-        writer.token(special.im_start)
-        writer.pending += "assistant\n"
+        writer.open("assistant")
     return writer.done()
 
 
@@ -171,14 +173,12 @@ def encode_turn(tokenizer: Tokenizer, message: Mapping, *, closed: bool) -> Enco
     special = tokenizer.special
     if not closed:
         writer.token(special.im_end)
-    writer.pending += "\n"
-    writer.token(special.im_start)
-    writer.pending += "user\n"
+    writer.pending += writer.chat.after_message
+    writer.open("user")
     writer.body(message["content"], "the user message")
     writer.token(special.im_end)
-    writer.pending += "\n"
-    writer.token(special.im_start)
-    writer.pending += "assistant\n"
+    writer.pending += writer.chat.after_message
+    writer.open("assistant")
     return writer.done()
 
 

@@ -22,7 +22,7 @@ def messages_of(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, 
         piece = tokens[start + 1 : end]
         stops = np.flatnonzero(piece == special.im_end)
         parts = _parts(piece[: stops[0]] if len(stops) else piece, tokenizer)
-        role, _, rest = parts[0]["text"].partition("\n")
+        role, _, rest = parts[0]["text"].partition(special.family.chat.after_role)
         messages.append({"role": role, "content": [p for p in [_text(rest), *parts[1:]] if p != _text("")]})
     return messages
 
