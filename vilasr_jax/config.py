@@ -18,6 +18,9 @@ from typing import Any
 import ml_collections
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models import default_family
+
+_IMAGES = default_family().images
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class ImageSection:
-    """Size limits of an image, in pixels of area after rounding both sides to multiples of 28."""
+    """Size limits of an image, in pixels of area after both sides are rounded for the model."""
 
-    min_pixels: int = 28 * 28
-    max_pixels: int = 1280 * 28 * 28
+    min_pixels: int = _IMAGES.factor**2
+    max_pixels: int = _IMAGES.max_pixels
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class BucketSection:
 
     tokens: tuple[int, ...] = (128, 256, 384, 512)  # a whole conversation
     images: tuple[int, ...] = (1, 8)  # images a conversation
-    patches: tuple[int, ...] = (100,)  # 14-px patches an image
+    patches: tuple[int, ...] = (100,)  # patches an image
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Model:
 
     def settings_for(self, data_type: str) -> DrawingSettings:
         """How conversations about rows of a data type (`Row.data_type`) are held."""
-        return drawing_settings(self.job, data_type, self.prompts, family_of(self.config).coordinates)
+        return drawing_settings(self.job, data_type, self.prompts, family_of(self.config))
 
 
 def open_model(checkpoint: Path) -> Model:

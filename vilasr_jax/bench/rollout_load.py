@@ -18,7 +18,7 @@ from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
-from vilasr_jax.models import ModelConfig, preset
+from vilasr_jax.models import ModelConfig, family_of, preset
 from vilasr_jax.models.params import build
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import Encoded, Tokenizer, encode_turn, train_tiny_tokenizer
@@ -195,7 +195,7 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
         ruled_out(subject),
         section,
         sampling,
-        ((load.side // 14) ** 2,),
+        ((load.side // family_of(subject.config).images.patch_size) ** 2,),
         make_mesh(MeshSection()),
     )
 

@@ -15,7 +15,7 @@ class VisionInput(NamedTuple):
     multiple of four, and padding is at the end of a row, zeros with id 0.
 
     Attributes:
-      patches: [b, n, p, 1176] float32.
+      patches: [b, n, p, patch_dim] float32.
       pos_hw: [b, n, p, 2] int32, patch row and column.
       window_ids: [b, n, p] int32, patches of one attention window share a number, unique in the vision row.
       image_ids: [b, n, p] int32, patches of one picture and frame share a number, unique in the vision row.

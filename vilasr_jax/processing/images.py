@@ -2,8 +2,8 @@
 
 Host side, NumPy and Pillow only. A picture becomes RGB (`load_image`), is resized so that both sides are
 multiples of the model's factor (`resize_image`), and is cut into patches in merge-block order (`patchify`).
-Sizes and pixel statistics are those of a model family (`models.ImageSpec`), by default Qwen2.5-VL's:
-patches of 14 px, 2 x 2 of which make a token, so that sides are multiples of 28 px.
+Sizes and pixel statistics are those of a model family (`models.ImageSpec`), those of the default family
+where none is named.
 """
 
 import functools

@@ -103,7 +103,7 @@ class Context:
     @cached_property
     def settings(self) -> DrawingSettings:
         """How conversations are held, but for limits of one data type (see `drawing_settings`)."""
-        return drawing_settings(self.job, "vqa", self.prompts, self.model_family.coordinates)
+        return drawing_settings(self.job, "vqa", self.prompts, self.model_family)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -514,7 +514,7 @@ class Context:
             "truth": family.truth(row) if family else [],
             "source": None if row.source is None else list(row.source),
         }
-        settings = drawing_settings(self.job, row.data_type, self.prompts, self.model_family.coordinates)
+        settings = drawing_settings(self.job, row.data_type, self.prompts, self.model_family)
         settings = dataclasses.replace(settings, stop_on_repeat=stop_on_repeat)
         return Request(plain, lambda: row.session(settings), seed, samples)
 
