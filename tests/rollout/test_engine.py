@@ -83,7 +83,7 @@ def test_mask_is_exactly_what_was_sampled(plain):
 
 def test_positions_equal_those_from_scratch(monkeypatch):
     runner, seen = tiny.engine(), {}
-    real_start, real_insert, real_prefill = runner.calls.start, runner.calls.insert, runner.calls.prefill
+    real_start, real_insert, real_prefill = runner.steps.start, runner.steps.insert, runner.steps.prefill
     read = {}
 
     def note(turn, rows, sources):
@@ -106,7 +106,7 @@ def test_positions_equal_those_from_scratch(monkeypatch):
         return real_insert(params, state, key, turn, rows)
 
     for name, call in (("prefill", prefill), ("start", start), ("insert", insert)):
-        monkeypatch.setattr(runner.calls, name, call)
+        monkeypatch.setattr(runner.steps, name, call)
     trajectories = tiny.generate(runner, tiny.requests(12, first=40))
     for number, t in enumerate(trajectories):
         grids = [image_grid(image) for image in t.images_in_tokens]
@@ -160,7 +160,7 @@ def test_other_keys_and_orders(plain):
 
 def test_nothing_compiles_after_the_warm_up():
     runner = tiny.engine()
-    runner.warm_up(tiny.place(tiny.params(), runner.calls.mesh))
+    runner.warm_up(tiny.place(tiny.params(), runner.steps.mesh))
     compiled = []
 
     def listen(event, duration, **_):

@@ -40,7 +40,7 @@ def test_tensor_parallel_equals_one_device():
     mesh = make_mesh(MeshSection(data=2, fsdp=2, model=2), jax.devices()[:8])
     one, split = engine(tiny.mesh()), engine(mesh)
     trained = jax.device_put(params(), param_shardings(params(), mesh))
-    state = split.calls.init_state(split.lane_slots, 150)
+    state = split.steps.init_state(split.lane_slots, 150)
     assert state.cache.k[0].sharding.shard_shape(state.cache.k[0].shape) == (1, 1, 150, 14)
     want = one.generate(tiny.place(params(), tiny.mesh()), tiny.requests(8), jax.random.key(0))
     got = split.generate(trained, tiny.requests(8), jax.random.key(0))

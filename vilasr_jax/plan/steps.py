@@ -27,7 +27,7 @@ from vilasr_jax.parallel.mesh import AXES, batch_axis, mesh_sizes
 from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout.batch import NewTurn
-from vilasr_jax.rollout.device import Calls, Rows
+from vilasr_jax.rollout.device import CompiledSteps, TurnStarts
 from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
@@ -232,9 +232,9 @@ class Steps:
     # rollout: weights in the compute dtype, split over the model axis alone
     # --------------------------------------------------------------------------------------------------------
 
-    def _rollout(self) -> tuple[Calls, Any, Any, int]:
+    def _rollout(self) -> tuple[CompiledSteps, Any, Any, int]:
         engine, sampling = self.job.engine, self._sampling()
-        calls = Calls(
+        calls = CompiledSteps(
             self.config,
             self.graphdef,
             sampling,
@@ -271,7 +271,7 @@ class Steps:
     def _insert(self) -> Step:
         calls, params, state, slots = self._rollout()
         tokens, images = self.job.engine.insert_tokens[-1], self.job.engine.insert_images[-1]
-        rows = Rows(*(self._rows_of((slots,), jnp.int32) for _ in Rows._fields))
+        rows = TurnStarts(*(self._rows_of((slots,), jnp.int32) for _ in TurnStarts._fields))
         arguments = (params, state, _key(), self._turn(slots, tokens, images), rows)
         parts = ("params", "cache", "key", "turns", "rows")
         return Step("insert", calls.insert, arguments, parts, self._turn_flops(slots, tokens, images), 0)

@@ -54,8 +54,8 @@ class Request:
 class Conversation:
     """Accumulates a trajectory, turn by turn.
 
-    A turn goes `take` (in the engine's thread), then the function it returned (in a drawing thread), then
-    `follow` (in the engine's thread again).
+    A turn goes `add_turn` (in the engine's thread), then the function it returned (in a drawing thread), then
+    `add_reply` (in the engine's thread again).
     """
 
     key: tuple[int, int]  # number of the request, and of the sample
@@ -75,7 +75,7 @@ class Conversation:
     lost_turn: dict | None = None  # a turn that the session failed on
     replayed: int = 0  # turns of the prompt, before the model's own
     base_images: int = 0  # of the question
-    told: str = ""  # of the turn being written, to `on_tokens`
+    streamed: str = ""  # of the turn being written, to `on_tokens`
 
     def __post_init__(self):
         self._add(self.prompt.encoded.ids, None)
@@ -91,34 +91,34 @@ class Conversation:
         return self.request.seed + self.key[1]
 
     @property
-    def room(self) -> int:
+    def tokens_left(self) -> int:
         """Tokens that may still be sampled."""
         room, most = self.max_tokens - self.length, self.request.max_new_tokens
         return room if most is None else min(room, most - self.sampled)
 
-    def hear(self, tokenizer: Tokenizer, ids: np.ndarray, over: bool) -> None:
+    def stream_text(self, tokenizer: Tokenizer, ids: np.ndarray, over: bool) -> None:
         """Passes on what is new in the turn's tokens so far; cancels the conversation if the hook raises."""
         if self.request.on_tokens is None:
             return
         text = tokenizer.decode(_words(ids, tokenizer))
         if not over:
             text = text.rstrip("\ufffd")  # perhaps the first bytes of a character
-        if len(text) > len(self.told) and text.startswith(self.told):
-            new, self.told = text[len(self.told) :], text
+        if len(text) > len(self.streamed) and text.startswith(self.streamed):
+            new, self.streamed = text[len(self.streamed) :], text
             self._call(self.request.on_tokens, new)
 
-    def take(
+    def add_turn(
         self, tokenizer: Tokenizer, ids: np.ndarray, logprobs: np.ndarray
     ) -> Callable[[], tuple[Reply, Encoded | None]]:
         """Takes the model's turn; returns the work of a drawing thread: the reply, and its tokens."""
         self._add(ids, logprobs)
         self.position += len(ids) - 1  # now that of the last token, which is not in the cache yet
-        self.told = ""
+        self.streamed = ""
         closed = int(ids[-1]) == tokenizer.special.im_end
         self.said.append({"text": tokenizer.decode(_words(ids, tokenizer)), "truncated": not closed})
         return partial(_reply, self.session, tokenizer, closed, self.said[-1])
 
-    def retake(
+    def replay_turn(
         self, tokenizer: Tokenizer, error: BaseException
     ) -> Callable[[], tuple[Any, Reply, Encoded | None]]:
         """After a failure: a fresh session hears the same, and is told why nothing is drawn this time."""
@@ -126,7 +126,7 @@ class Conversation:
         self.said[-1]["lost"] = f"the drawing failed ({_line(error)})"
         return partial(_replay, self.request.session, tokenizer, closed, list(self.said))
 
-    def follow(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> list[Incoming]:
+    def add_reply(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> list[Incoming]:
         """Takes the session's reply; returns what enters the cache next, in pieces that fit `buckets`.
 
         The last sampled token is not in the cache yet, so it leads the new tokens. Empty: the conversation is
@@ -146,7 +146,7 @@ class Conversation:
         except DataError:
             self.stop_reason = "insert_limit"
             return []
-        if self.max_tokens - self.length <= len(turn.ids) or self.room < 1:
+        if self.max_tokens - self.length <= len(turn.ids) or self.tokens_left < 1:
             self.stop_reason = "token_limit"
             return []
         self._add(turn.ids, None)

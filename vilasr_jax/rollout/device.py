@@ -65,7 +65,7 @@ class Prefix(NamedTuple):
     hidden: jax.Array  # [m, d], at the last token of each
 
 
-class Rows(NamedTuple):
+class TurnStarts(NamedTuple):
     """Which slots start a turn, and what they start it with."""
 
     slots: jax.Array  # [m] int32, in the shard; one past its last: padding
@@ -77,7 +77,7 @@ class Rows(NamedTuple):
     top_p: jax.Array  # [m] float32 (used by start)
 
 
-class Calls:
+class CompiledSteps:
     """The four compiled functions for one model and sampling setting."""
 
     def __init__(
@@ -152,24 +152,26 @@ class Calls:
         hidden, cache = self._forward(model, layers, turn, empty)
         return Prefix(self._laid_out(cache), hidden)
 
-    def _start(self, params, state: RolloutState, key, prefix: Prefix, rows: Rows) -> RolloutState:
-        cache = state.cache.copy_rows(prefix.cache, rows.slots, rows.source)
+    def _start(self, params, state: RolloutState, key, prefix: Prefix, starts: TurnStarts) -> RolloutState:
+        cache = state.cache.copy_rows(prefix.cache, starts.slots, starts.source)
         state = state._replace(
             cache=self._laid_out(cache),
-            seed=state.seed.at[rows.slots].set(rows.seed, mode="drop"),
-            count=state.count.at[rows.slots].set(0, mode="drop"),
-            temperature=state.temperature.at[rows.slots].set(rows.temperature, mode="drop"),
-            top_p=state.top_p.at[rows.slots].set(rows.top_p, mode="drop"),
+            seed=state.seed.at[starts.slots].set(starts.seed, mode="drop"),
+            count=state.count.at[starts.slots].set(0, mode="drop"),
+            temperature=state.temperature.at[starts.slots].set(starts.temperature, mode="drop"),
+            top_p=state.top_p.at[starts.slots].set(starts.top_p, mode="drop"),
         )
         model, _ = self._model(params)
-        return self._first_token(model, state, key, prefix.hidden[rows.source], rows)
+        return self._first_token(model, state, key, prefix.hidden[starts.source], starts)
 
-    def _insert(self, params, state: RolloutState, key, turn: NewTurn, rows: Rows) -> RolloutState:
+    def _insert(self, params, state: RolloutState, key, turn: NewTurn, starts: TurnStarts) -> RolloutState:
         model, layers = self._model(params)
-        part = jax.tree.map(lambda x: x.at[rows.slots].get(mode="clip"), state.cache)
+        part = jax.tree.map(lambda x: x.at[starts.slots].get(mode="clip"), state.cache)
         hidden, part = self._forward(model, layers, turn, part)
-        cache = jax.tree.map(lambda whole, new: whole.at[rows.slots].set(new, mode="drop"), state.cache, part)
-        return self._first_token(model, state._replace(cache=self._laid_out(cache)), key, hidden, rows)
+        cache = jax.tree.map(
+            lambda whole, new: whole.at[starts.slots].set(new, mode="drop"), state.cache, part
+        )
+        return self._first_token(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
 
     def _model(self, params: SamplingParams) -> tuple[Any, list[Any]]:
         """The model, and its decoder layers as modules of their own."""
@@ -222,17 +224,19 @@ class Calls:
         last = jnp.maximum(turn.length - 1, 0)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache
 
-    def _first_token(self, model, state: RolloutState, key, hidden: jax.Array, rows: Rows) -> RolloutState:
-        """Opens a turn in `rows.slots`, whose last hidden states are `hidden` [m, d]."""
+    def _first_token(
+        self, model, state: RolloutState, key, hidden: jax.Array, starts: TurnStarts
+    ) -> RolloutState:
+        """Opens a turn in `starts.slots`, whose last hidden states are `hidden` [m, d]."""
         b = state.token.shape[0]
-        opened = jnp.zeros(b, bool).at[rows.slots].set(rows.turn_limit > 0, mode="drop")
+        opened = jnp.zeros(b, bool).at[starts.slots].set(starts.turn_limit > 0, mode="drop")
         state = state._replace(
-            position=state.position.at[rows.slots].set(rows.position, mode="drop"),
-            turn_limit=state.turn_limit.at[rows.slots].set(rows.turn_limit, mode="drop"),
+            position=state.position.at[starts.slots].set(starts.position, mode="drop"),
+            turn_limit=state.turn_limit.at[starts.slots].set(starts.turn_limit, mode="drop"),
             turn_length=jnp.where(opened, 0, state.turn_length),
             active=state.active | opened,
         )
-        whole = jnp.zeros((b, hidden.shape[-1]), hidden.dtype).at[rows.slots].set(hidden, mode="drop")
+        whole = jnp.zeros((b, hidden.shape[-1]), hidden.dtype).at[starts.slots].set(hidden, mode="drop")
         return self._write(model, state, key, whole, opened)
 
     def _write(self, model, state: RolloutState, key, hidden: jax.Array, rows: jax.Array) -> RolloutState:

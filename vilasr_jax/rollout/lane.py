@@ -54,7 +54,7 @@ class Queue:
             self.number, self.request = given
         return True
 
-    def take(self) -> tuple[Conversation, Prompt]:
+    def begin(self) -> tuple[Conversation, Prompt]:
         """Begins it."""
         session = self.request.session()
         if self.prompt is None:
