@@ -247,7 +247,7 @@ def export(context: Context) -> Path:
             min_pixels=image.min_pixels,
             max_pixels=image.max_pixels,
             overwrite=True,
-            beside={**exported_settings(context.job, context.prompts), MODEL: of},
+            extra_files={**exported_settings(context.job, context.prompts), MODEL: of},
         )
     return folder
 

@@ -100,8 +100,8 @@ def check_same(run, name, freeze, **changes):
     losses, state, program = run(name, freeze, **changes)
     expected, whole, _ = run("one", freeze)
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
-    paths = jax.tree_util.tree_leaves_with_path(whole.whole)
-    for (path, one), other in zip(paths, jax.tree.leaves(state.whole), strict=True):
+    paths = jax.tree_util.tree_leaves_with_path(whole.all_params)
+    for (path, one), other in zip(paths, jax.tree.leaves(state.all_params), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5, err_msg=jax.tree_util.keystr(path))
     before = jax.tree.leaves(split_frozen(model()[1], freeze)[1])
     for frozen, start in zip(jax.tree.leaves(state.frozen), before, strict=True):
@@ -118,9 +118,9 @@ def check_layout(state, name):
             jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(places), strict=True
         ):
             assert leaf.sharding.is_equivalent_to(place_, leaf.ndim), jax.tree_util.keystr(path)
-    kernel = state.whole["language_model"]["layers"]["q_proj"]["kernel"][...]
+    kernel = state.all_params["language_model"]["layers"]["q_proj"]["kernel"][...]
     assert kernel.addressable_shards[0].data.shape == (3, 44 // mesh.fsdp, 56 // mesh.model)
-    head = state.whole["lm_head"]["kernel"][...]
+    head = state.all_params["lm_head"]["kernel"][...]
     assert head.addressable_shards[0].data.size * mesh.fsdp * mesh.model == head.size
 
 

@@ -1,4 +1,4 @@
-"""Model families, one folder each, and what the rest of the program knows of them: `family` and `registry`.
+"""Model families, one folder each, their protocol (`family`) and their registry (`registry`).
 
 Nothing here loads JAX; a model's weights and layouts are in `params` and `sharding`.
 """

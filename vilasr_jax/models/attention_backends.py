@@ -1,6 +1,6 @@
 """Attention backends and what each of them can do.
 
-Code asks a backend for a capability and never compares its name; a new kernel is one more entry here.
+Code reads the capabilities of a backend and never compares its name; a new kernel is one more entry here.
 Nothing in this module loads JAX.
 """
 

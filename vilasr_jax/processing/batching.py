@@ -1,43 +1,44 @@
 """Conversations to one padded batch of static shape.
 
-Every length is rounded up to a bucket, so that a compiled step meets few shapes. A vision row holds one
+Every length is rounded up to a bucket, so that a step is compiled for few shapes. A vision row holds one
 picture: row k of an example is its k-th picture, its patches left-aligned.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.models import ImageSpec, VisionInput
+from vilasr_jax.models.inputs import Array
 from vilasr_jax.processing.chat import Encoded
 from vilasr_jax.processing.images import DEFAULT
 from vilasr_jax.processing.vision_rows import empty_vision, image_token_index, patch_counts, write_image
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Array]):
     """Conversations of a step, right-padded.
 
     Attributes:
       tokens: [b, t] int32, padded with 0.
       positions: [3, b, t] int32.
       segment_ids: [b, t] int32, the number of the conversation in its row, from 1; 0 for padding.
-      image_index: [b, t] int32, which of the example's own merged vision tokens (row * p / 4 + place) stands
-        here; -1 for text.
+      image_index: [b, t] int32, index of the example's merged vision token (row * p / 4 + place) at this
+        position; -1 for text.
       vision: the pictures, or None when the bucket for pictures is 0.
       loss_mask: [b, t] bool, True where this token is a target that counts.
       extras: per-token arrays [b, t].
     """
 
-    tokens: np.ndarray
-    positions: np.ndarray
-    segment_ids: np.ndarray
-    image_index: np.ndarray
-    vision: VisionInput | None
-    loss_mask: np.ndarray
-    extras: dict[str, np.ndarray]
+    tokens: Array
+    positions: Array
+    segment_ids: Array
+    image_index: Array
+    vision: VisionInput[Array] | None
+    loss_mask: Array
+    extras: dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Buckets:
     `spec` says how the model cuts pictures.
 
     Raises:
-      ConfigError: an axis is empty, not ascending, or has a patch bucket that does not make whole tokens.
+      ConfigError: an axis is empty, not ascending, or has a patch bucket that is no multiple of `merge_unit`.
     """
 
     tokens: tuple[int, ...]
@@ -85,7 +86,7 @@ class Buckets:
 
 def collate(
     examples: Sequence[Encoded], *, buckets: Buckets, rows: int | None = None, tokens_per_second: float = 2
-) -> Batch:
+) -> Batch[np.ndarray]:
     """One batch of the examples, padded on the right to the smallest buckets that hold all of them.
 
     Args:
@@ -106,6 +107,8 @@ def collate(
     p = _fit(buckets, "patches", [max(patch_counts(e.grids), default=0) for e in examples])
     extras = {name: np.asarray(value).dtype for name, value in examples[0].extras.items()}
     batch = empty_batch(b, t, n, p, extras, spec)
+    vision = batch.vision
+    assert vision is not None, "an empty batch has vision rows"
     for i, example in enumerate(examples):
         length = len(example.ids)
         batch.tokens[i, :length] = example.ids
@@ -118,7 +121,7 @@ def collate(
         except DataError as error:
             raise DataError(f"example {i}: {error}") from None
         written = [
-            write_image(batch.vision, i, (k, 0), image, grid, spec)
+            write_image(vision, i, (k, 0), image, grid, spec)
             for k, (image, grid) in enumerate(zip(example.images, example.grids, strict=True))
         ]
         pads = np.asarray(example.ids) == example.special.image_pad
@@ -132,7 +135,7 @@ def collate(
 
 def empty_batch(
     b: int, t: int, n: int, p: int, extras: Mapping[str, np.dtype], spec: ImageSpec = DEFAULT
-) -> Batch:
+) -> Batch[np.ndarray]:
     """b rows of t tokens, and n vision rows of p patches each, all of it padding."""
     return Batch(
         tokens=np.zeros((b, t), np.int32),

@@ -30,7 +30,7 @@ class Encoded:
     Attributes:
       ids: [t] int32.
       loss_mask: [t] bool, True where the assistant wrote this token (its `<|im_end|>` included).
-      images: the pictures whose pad tokens stand in `ids`, in order.
+      images: the pictures of the pad tokens in `ids`, in order.
       special: the tokenizer's special tokens and model family; `collate` finds the pictures' places by them.
       extras: per-token arrays [t] (advantages, logprobs ...), padded with zeros by `collate`.
       grids: frames, patch rows and patch columns of each image; computed here where they are not given.
@@ -89,7 +89,10 @@ class _Writer:
 
     def body(self, content: str | Sequence[Mapping], where: str) -> None:
         """Text and pictures of a system or user message."""
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        parts: Sequence[Mapping] = (
+            [{"type": "text", "text": content}] if isinstance(content, str) else content
+        )
+        for part in parts:
             if part.get("type") == "text":
                 self.pending += part["text"]
             elif part.get("type") == "image":
@@ -122,12 +125,12 @@ class _Writer:
 def encode_conversation(
     tokenizer: Tokenizer, messages: Sequence[Mapping], *, add_generation_prompt: bool = False
 ) -> Encoded:
-    """Ids of a whole conversation; the family's default system message stands first if there is none.
+    """Encodes a conversation; the family's default system message is added where there is none.
 
     Args:
       tokenizer: the model's.
       messages: as in the module's description.
-      add_generation_prompt: end with `<|im_start|>assistant\\n`, for the model to go on.
+      add_generation_prompt: end with `<|im_start|>assistant\\n`, for the model to continue.
 
     Raises:
       DataError: an unknown role or content part, or a picture in an assistant message.
@@ -157,7 +160,7 @@ def encode_conversation(
 
 
 def encode_turn(tokenizer: Tokenizer, message: Mapping, *, closed: bool) -> Encoded:
-    """What stands between two assistant turns: the end of one, a user message, the start of the next.
+    """Encodes what is between two assistant turns: the end of one, a user message, the start of the next.
 
     Args:
       tokenizer: the model's.

@@ -2,7 +2,7 @@
 
     tokens      a a a a b b b b b c c . .      segment ids 1 1 1 1 2 2 2 2 2 3 3 0 0, positions restart
     vision row  A A A A B B B B B B B B .      image ids   1 1 1 1 2 2 2 2 ...
-    vision row  C C C C C C B B B B . . .      a picture stands whole in the first vision row with room for it
+    vision row  C C C C C C B B B B . . .      an image is in the first vision row with enough free patches
 
 The shape is the same for every step, so nothing recompiles, and little of it is padding.
 """
@@ -35,7 +35,7 @@ class Budget:
     Attributes:
       tokens: of all its conversations.
       vision_rows: rows of patches.
-      patches: of a vision row; whole tokens, no smaller than the largest picture.
+      patches: of a vision row; a multiple of a token's, no smaller than the largest picture.
       spec: how the model cuts pictures.
     """
 
@@ -64,12 +64,12 @@ class PackedRow:
         self._budget = budget
 
     @property
-    def room(self) -> int:
+    def tokens_left(self) -> int:
         """Tokens that are still free."""
         return self._tokens
 
     def add(self, example: Encoded) -> bool:
-        """Takes a conversation if all of it fits; else nothing changes."""
+        """Adds a conversation if all of it fits, and returns whether it does; else nothing changes."""
         if len(example.ids) > self._tokens:
             return False
         placed = first_fit(
@@ -105,7 +105,7 @@ def pack(examples: Sequence[Encoded], budget: Budget) -> list[PackedRow]:
     rows: list[PackedRow] = []
     for number in sorted(range(len(examples)), key=lambda i: -len(examples[i].ids)):
         example = examples[number]
-        if not any(row.add(example) for row in sorted(rows, key=lambda row: row.room)):
+        if not any(row.add(example) for row in sorted(rows, key=lambda row: row.tokens_left)):
             check_fits(example, budget, f"example {number}")
             rows.append(PackedRow(budget))
             rows[-1].add(example)
@@ -119,7 +119,7 @@ def collate_packed(
     rows: int | None = None,
     extras: dict[str, np.dtype] | None = None,
     tokens_per_second: float = 2,
-) -> Batch:
+) -> Batch[np.ndarray]:
     """The batch of packed rows; the model and the losses read it as any other.
 
     Args:
@@ -144,7 +144,7 @@ def collate_packed(
 
 
 def _write(
-    batch: Batch,
+    batch: Batch[np.ndarray],
     i: int,
     at: slice,
     segment: int,
@@ -162,6 +162,7 @@ def _write(
     )
     for name, array in batch.extras.items():
         array[i, at] = example.extras[name]
+    assert batch.vision is not None, "an empty batch has vision rows"
     written = [
         write_image(batch.vision, i, place, image, grid, budget.spec)
         for image, grid, place in zip(example.images, example.grids, places, strict=True)

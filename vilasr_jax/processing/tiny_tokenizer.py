@@ -1,4 +1,4 @@
-"""A small tokenizer made for one task, so that a tiny model reads and writes few tokens."""
+"""A small tokenizer trained for one task, so that a tiny model reads and writes few tokens."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ def train_tiny_tokenizer(
 ) -> Tokenizer:
     """A small byte-level tokenizer for one task, the same for the same input.
 
-    Text is split into the given phrases (the longest that fits; not ending inside a word or number), whole
+    Text is split into the given phrases (the longest that fits; not ending inside a word or number),
     integers, words with the space before them, and single other characters. A piece in the vocabulary is one
     token (BPE with `ignore_merges` and no merges); any other piece is written byte by byte. The vocabulary
     holds the 256 bytes, every phrase, the role lines of the chat template, every integer of the corpus, the
@@ -62,14 +62,14 @@ def train_tiny_tokenizer(
         add("".join(piece for piece, _ in to_bytes.pre_tokenize_str(phrase)))
     for number in sorted((p for p in counts if _is_integer(p)), key=lambda p: (int(p), p)):
         add(number)
-    room = vocab_size - len(special_tokens)
-    if len(pieces) > room:
+    most = vocab_size - len(special_tokens)
+    if len(pieces) > most:
         needed = len(pieces) + len(special_tokens)
         raise TokenizerError(
-            f"vocab_size={vocab_size} is too small: bytes, phrases and integers take {needed}"
+            f"vocab_size={vocab_size} is too small: bytes, phrases and integers need {needed}"
         )
     for piece in sorted(counts, key=lambda p: (-counts[p], p)):
-        if len(pieces) == room:
+        if len(pieces) == most:
             break
         add(piece)
     vocab = {piece: i for i, piece in enumerate(pieces)}
@@ -87,7 +87,7 @@ def _is_integer(piece: str) -> bool:
 def _tiny_split(phrases: Sequence[str]) -> str:
     """The splitting regular expression (Oniguruma).
 
-    A phrase does not end inside a word or number, and a word does not take a space that a phrase comes after.
+    A phrase does not end inside a word or number, and a word does not include the space before a phrase.
     """
 
     def quote(phrase: str) -> str:

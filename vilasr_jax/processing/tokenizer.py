@@ -48,6 +48,12 @@ class SpecialTokens:
         """The tokens themselves, in the order of the ids."""
         return [chat.marks[field.name] for field in dataclasses.fields(cls) if field.name != "family"]
 
+    @classmethod
+    def of(cls, family: ModelFamily, ids: Sequence[int]) -> "SpecialTokens":
+        """The special tokens of a family from the ids of its `texts`."""
+        names = (field.name for field in dataclasses.fields(cls) if field.name != "family")
+        return cls(**dict(zip(names, ids, strict=True)), family=family)
+
     def __iter__(self) -> Iterator[int]:
         return iter(dataclasses.astuple(self)[:-1])
 
@@ -82,13 +88,16 @@ class Tokenizer:
     ):
         """Wraps `backend`; `config` and `template` are the folder's own, written back by `save`.
 
-        `family` is that of the model whose conversations are encoded, by default Qwen2.5-VL.
+        `family` is that of the model whose conversations are encoded, by default the default family's.
         """
         family = family or DEFAULT_FAMILY
         needed = SpecialTokens.texts(family.chat)
-        missing = [token for token in needed if backend.token_to_id(token) is None]
+        ids = [backend.token_to_id(token) for token in needed]
+        missing = [token for token, number in zip(needed, ids, strict=True) if number is None]
         if missing:
-            raise TokenizerError(f"the tokenizer lacks {', '.join(missing)}; Qwen2.5-VL's is needed")
+            raise TokenizerError(
+                f"the tokenizer lacks {', '.join(missing)}; that of {family.model_type} is needed"
+            )
         backend.add_special_tokens(needed)  # also where a file lists them as text
         backend.encode_special_tokens = True  # special tokens inside text are text
         backend.no_padding()
@@ -96,7 +105,7 @@ class Tokenizer:
         self._backend = backend
         self._config = config
         self._template = template
-        self.special = SpecialTokens(*map(backend.token_to_id, needed), family)
+        self.special = SpecialTokens.of(family, [number for number in ids if number is not None])
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         special_ids = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
         self.suppressed_ids = np.array(sorted(special_ids - {self.special.im_end}), np.int32)
@@ -106,36 +115,36 @@ class Tokenizer:
         """Reads a Hugging Face folder: `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
         Added tokens and the chat template are read from all the files that may hold them. `family` is the
-        model's, by default Qwen2.5-VL.
+        model's, by default the default family.
 
         Raises:
           TokenizerError: files are missing or broken, or lack the special tokens of the family.
         """
-        path, chat = epath.Path(path), (family or DEFAULT_FAMILY).chat
-        config = read_json(path / "tokenizer_config.json")
+        folder, chat = epath.Path(path), (family or DEFAULT_FAMILY).chat
+        config = read_json(folder / "tokenizer_config.json")
         try:
-            special = special_tokens(path, config or {})
-            added = listed_tokens(path, config or {}, special, chat)
-            if (path / "tokenizer.json").exists():
-                backend = with_tokens(read_json(path / "tokenizer.json"), added, special)
-            elif (path / "vocab.json").exists() and (path / "merges.txt").exists():
-                backend = _from_vocab(path, added, chat)
+            special = special_tokens(folder, config or {})
+            added = listed_tokens(folder, config or {}, special, chat)
+            if (folder / "tokenizer.json").exists():
+                backend = with_tokens(read_json(folder / "tokenizer.json"), added, special)
+            elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+                backend = _from_vocab(folder, added, chat)
             else:
-                raise TokenizerError(f"{path}: holds neither tokenizer.json nor vocab.json with merges.txt")
-            template = read_template(path, config or {})
+                raise TokenizerError(f"{folder}: holds neither tokenizer.json nor vocab.json with merges.txt")
+            template = read_template(folder, config or {})
             return cls(backend, config=config, template=template, family=family)
         except TokenizerError as error:
-            raise TokenizerError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+            raise TokenizerError(f"{folder}: {str(error).removeprefix(f'{folder}: ')}") from None
         except Exception as error:  # the Rust library raises plain Exception
             raise TokenizerError(
-                f"{path}: can't be read as a tokenizer ({' '.join(str(error).split())})"
+                f"{folder}: can't be read as a tokenizer ({' '.join(str(error).split())})"
             ) from error
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `tokenizer.json`, its config and the chat template, for transformers' AutoTokenizer too."""
-        path = epath.Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
+        folder = epath.Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
         chat = self.special.family.chat
         named = {"eos_token": chat.marks["im_end"], "pad_token": chat.marks["endoftext"]}
         config = self._config or {
@@ -145,10 +154,10 @@ class Tokenizer:
             **named,
         }
         extra = [token for token in chat.special_tokens if self._backend.token_to_id(token) is not None]
-        write_json(path / "tokenizer_config.json", config)
-        write_json(path / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
+        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
         template = self._template or self.special.family.chat_template
-        (path / "chat_template.jinja").write_text(template, encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; never a special id, whatever the text says. A lone surrogate becomes U+FFFD."""

@@ -21,7 +21,7 @@ from vilasr_jax.processing.images import DEFAULT, patch_layout, write_patches
 ImagePlace = tuple[int, int]  # vision row, first patch
 
 
-def empty_vision(b: int, n: int, p: int, spec: ImageSpec = DEFAULT) -> VisionInput:
+def empty_vision(b: int, n: int, p: int, spec: ImageSpec = DEFAULT) -> VisionInput[np.ndarray]:
     """Padding: b examples (or shards) of n vision rows of p patches."""
     return VisionInput(
         np.zeros((b, n, p, spec.patch_dim), np.float32),
@@ -66,7 +66,12 @@ def first_fit(
 
 
 def write_image(
-    vision: VisionInput, example: int, place: ImagePlace, image: Image.Image, grid: Grid, spec: ImageSpec
+    vision: VisionInput[np.ndarray],
+    example: int,
+    place: ImagePlace,
+    image: Image.Image,
+    grid: Grid,
+    spec: ImageSpec,
 ) -> np.ndarray:
     """Writes an image into a vision row whose patches from there on are still padding.
 

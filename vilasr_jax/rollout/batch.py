@@ -22,7 +22,13 @@ from vilasr_jax.models import ImageSpec, VisionInput
 from vilasr_jax.models.family import Grid
 from vilasr_jax.processing import Buckets, Encoded, patch_counts
 from vilasr_jax.processing.images import DEFAULT
-from vilasr_jax.processing.vision_rows import empty_vision, first_fit, image_token_index, write_image
+from vilasr_jax.processing.vision_rows import (
+    ImagePlace,
+    empty_vision,
+    first_fit,
+    image_token_index,
+    write_image,
+)
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,16 @@ class Incoming:
         encoded, pieces, start = self.encoded, [], self.start
         upcoming = iter(zip(encoded.images, self.grids, strict=True))
         begin = end = 0  # of the piece being filled
-        held: list[tuple[Image.Image, Grid]] = []  # its images
+        pictures: list[tuple[Image.Image, Grid]] = []  # its images
 
         def close() -> None:
-            nonlocal begin, held, start
+            nonlocal begin, pictures, start
             if end > begin:
                 cut = slice(begin, end)
-                images, grids = [image for image, _ in held], [grid for _, grid in held]
+                images, grids = [image for image, _ in pictures], [grid for _, grid in pictures]
                 part = Encoded(encoded.ids[cut], encoded.loss_mask[cut], images, encoded.special, grids=grids)
                 pieces.append(Incoming(part, start))
-                begin, held, start = end, [], pieces[-1].next_position
+                begin, pictures, start = end, [], pieces[-1].next_position
 
         most = buckets.tokens[-1]
         while end < len(encoded.ids):
@@ -87,9 +93,9 @@ class Incoming:
             tokens = patches // buckets.spec.merge_unit
             if tokens > most or patches > buckets.patches[-1] or not buckets.images[-1]:
                 raise DataError(f"an image of {patches} patches is larger than the largest bucket")
-            if end - begin + tokens > most or len(held) == buckets.images[-1]:
+            if end - begin + tokens > most or len(pictures) == buckets.images[-1]:
                 close()
-            held.append((image, grid))
+            pictures.append((image, grid))
             end += tokens
         close()
         return pieces
@@ -102,7 +108,7 @@ class NewTurn(NamedTuple):
     positions: np.ndarray  # [3, m, t] int32
     length: np.ndarray  # [m] int32; 0: padding
     image_index: np.ndarray  # [m, t] int32, a merged token of the shard's vision rows; -1 for text
-    vision: VisionInput | None  # a shard: [1, n, p, ...]; None where there is no image
+    vision: VisionInput[np.ndarray] | None  # a shard: [1, n, p, ...]; None where there is no image
 
 
 class Shape(NamedTuple):
@@ -115,10 +121,10 @@ class Shape(NamedTuple):
 
 
 def vision_rows(rows: int, buckets: Buckets) -> list[int]:
-    """Ascending numbers of vision rows that a call of so many rows may have.
+    """Ascending numbers of vision rows that a call of `rows` rows may have.
 
-    None, as many as its rows have at each bucket of images, and halves of the most, for images that share a
-    vision row or turns that have none.
+    None, as many as its rows have at each bucket of images, and halves of the most, for several images in
+    one vision row or turns that have none.
     """
     most = rows * buckets.images[-1]
     halves = {most >> shift for shift in range(most.bit_length())}
@@ -135,9 +141,9 @@ def shapes(row_buckets: Sequence[int], buckets: Buckets) -> Iterator[Shape]:
 
 
 def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, list[slice]]]:
-    """Divides so many rows of each shard over calls: rows m of a call, and each shard's part.
+    """Divides `counts` rows of each shard over calls: rows m of a call, and each shard's part.
 
-    Small calls waste less padding, a big one has less overhead: it is taken when it would be more than half
+    Small calls waste less padding, a big one has less overhead: it is chosen when it would be more than half
     full.
     """
     small, big = row_buckets[0], row_buckets[-1]
@@ -149,31 +155,32 @@ def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, 
 
 
 def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTurn:
-    """The arrays of one call with so many rows a shard, in the smallest buckets that hold all."""
+    """The arrays of one call with `rows` rows a shard, in the smallest buckets that hold all."""
     every = [new for shard in shards for new in shard]
     tokens = buckets.fit("tokens", max(len(new.encoded.ids) for new in every))
     counts = [patch_counts([grid for new in shard for grid in new.grids]) for shard in shards]
-    largest = max((count for own in counts for count in own), default=0)
+    largest = max((count for of_shard in counts for count in of_shard), default=0)
     patches = buckets.fit("patches", largest) if largest else 0
-    places, most = [], 0
-    for own in counts:
-        placed = first_fit(own, [], patches)
+    places: list[list[ImagePlace]] = []
+    most = 0
+    for of_shard in counts:
+        placed = first_fit(of_shard, [], patches)
         assert placed is not None, "no image is larger than the bucket"
         places.append(placed[0])
         most = max(most, len(placed[1]))
     images = next(size for size in vision_rows(rows, buckets) if size >= most)
     turn = empty_turn(Shape(rows, tokens, images, patches), len(shards), buckets.spec)
     for number, (shard, own) in enumerate(zip(shards, places, strict=True)):
-        place = iter(own)
+        upcoming = iter(own)
         for row, new in enumerate(shard, number * rows):
             length = len(new.encoded.ids)
             turn.tokens[row, :length], turn.length[row] = new.encoded.ids, length
             turn.positions[:, row, :length] = new.positions
-            written = [
-                write_image(turn.vision, number, next(place), image, grid, buckets.spec)
-                for image, grid in zip(new.encoded.images, new.grids, strict=True)
-            ]
-            if written:
+            if turn.vision is not None and new.grids:
+                written = [
+                    write_image(turn.vision, number, next(upcoming), image, grid, buckets.spec)
+                    for image, grid in zip(new.encoded.images, new.grids, strict=True)
+                ]
                 pads = new.encoded.ids == new.encoded.special.image_pad
                 turn.image_index[row, :length][pads] = image_token_index(written)
     return turn

@@ -10,7 +10,7 @@ lane's finished turns, draws, and prepares what goes into its caches next:
     lane 1   | host: draw | device: insert, decode | host: draw | ...
 
 A slot is refilled from the queue as soon as its conversation ends, and a row that waits for its drawing stops
-no other. While no drawing takes longer than `engine.draw_wait` the rhythm depends on nothing but the tokens,
+no other. While no drawing takes longer than `engine.draw_wait` the schedule depends on the tokens alone,
 so a run repeats bit by bit.
 """
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import queue
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -37,7 +36,7 @@ from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
 from vilasr_jax.rollout.device import CompiledSteps
-from vilasr_jax.rollout.lane import Lane, Prompt, Queue
+from vilasr_jax.rollout.lane import Counters, Lane, Prompt, Queue
 from vilasr_jax.rollout.memory import plan_memory
 from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.rollout.pool import DrawingPool
@@ -61,12 +60,12 @@ class Engine:
         pace; `training.context.Context.generate` divides the requests and gathers what all have answered.
 
     Attributes:
-      counters: since the engine was made: sampled_tokens; prefilled_tokens, and padded_tokens that the calls
-        computed for them; images encoded; calls; decode_steps, slot_steps (each step's slots) and row_steps
+      counters: since the engine was created: sampled_tokens; prefilled_tokens, and padded_tokens computed
+        for them; images encoded; calls; decode_steps, slot_steps (each step's slots) and row_steps
         (those that sampled); waited (seconds for drawings) and drawn (seconds that the threads were busy).
 
     Raises:
-      ConfigError: sizes that do not fit together, or an attention backend that these devices do not run.
+      ConfigError: inconsistent sizes, or an attention backend that these devices do not run.
     """
 
     writer_class: ClassVar[type[CacheWriter]] = CacheWriter
@@ -90,7 +89,7 @@ class Engine:
         if engine.prompt_tokens[-1] > sampling.max_tokens:
             raise ConfigError(
                 f"engine.prompt_tokens={engine.prompt_tokens} are more than sampling.max_tokens="
-                f"{sampling.max_tokens}, which a whole conversation may have"
+                f"{sampling.max_tokens}, the limit of a conversation"
             )
         self.layout = SamplingLayout(config, mesh)
         special = tokenizer.special
@@ -109,7 +108,7 @@ class Engine:
         self.shards = self.steps.shards
         self.shard_slots = -(-engine.slots // (engine.lanes * self.shards))  # of one lane
         self.lane_slots = self.shard_slots * self.shards
-        self.counters: Counter[str] = Counter()
+        self.counters = Counters(int)
         self.writer = self.writer_class(
             self.steps,
             self.shard_slots,
@@ -133,7 +132,7 @@ class Engine:
 
         Args:
           params: the model's parameters (nnx state).
-          requests: questions; the samples of one share their prompt's cache. Their hooks follow along.
+          requests: questions; a prompt is computed once for its samples. Their hooks are called.
           key: a trajectory's tokens depend on this, its own seed and the parameters, not on its neighbours.
           progress: called with the number of conversations finished so far.
 
@@ -152,9 +151,9 @@ class Engine:
         return [results[i, n] for i, request in enumerate(requests) for n in range(request.samples)]
 
     def serve(self, params: Any, inbox: queue.Queue[Request | None], key: jax.Array) -> None:
-        """Answers requests as they come, many at once, until it takes None from the inbox; then finishes.
+        """Answers requests as they come, many at once, until None comes from the inbox; then finishes.
 
-        Run it in a thread of its own. What was answered is told by the requests' hooks alone.
+        Run it in a thread of its own. Answers are passed to the requests' hooks alone.
 
         Args:
           params: the model's parameters (nnx state).
@@ -171,8 +170,10 @@ class Engine:
                 request = inbox.get(block=wait)
             except queue.Empty:
                 return None
-            closed = request is None
-            return None if closed else (next(numbers), request)
+            if request is None:
+                closed = True
+                return None
+            return next(numbers), request
 
         self._run(params, key, source, Conversation.finish)
 
@@ -220,7 +221,7 @@ class Engine:
         return list(shapes(self.row_buckets, self.prompt_buckets))
 
     def check(self, request: Request) -> None:
-        """Raises DataError, naming the row, for a prompt that the engine has no room for."""
+        """Raises DataError, naming the row, for a prompt that does not fit the engine's buckets."""
         self.prompt(request, request.session())
 
     def prompt(self, request: Request, session: DrawingSession) -> Incoming:
@@ -259,7 +260,8 @@ class Engine:
                     break
         for lane in lanes:
             steps, rows = np.sum(jax.device_get(lane.state.work), axis=0)
-            self.counters.update(decode_steps=int(steps), slot_steps=int(steps) * self.shard_slots)
+            self.counters["decode_steps"] += int(steps)
+            self.counters["slot_steps"] += int(steps) * self.shard_slots
             self.counters["row_steps"] += int(rows)
         self.counters["drawn"] += pool.worked
 

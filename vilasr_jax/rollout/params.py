@@ -24,7 +24,7 @@ class SamplingLayout:
     """Reshards weights from any layout to the one of sampling, on the devices, in one compiled call.
 
     Sampling reads every weight at each token: matrices are cast to the compute dtype (norms are used in
-    float32 and keep theirs), gathered over data and fsdp, split over model alone, and unstacked by layers.
+    float32 and not cast), gathered over data and fsdp, split over model alone, and unstacked by layers.
 
     Args:
       config: of the model.
@@ -65,6 +65,7 @@ class SamplingLayout:
 
     def _local(self, leaf: jax.Array) -> jax.Array:
         """This process's view of an array that is not split between processes; nothing is copied."""
+        assert isinstance(leaf.sharding, NamedSharding)
         sharding = NamedSharding(self.mesh, leaf.sharding.spec)
         return jax.make_array_from_single_device_arrays(
             leaf.shape, sharding, [shard.data for shard in leaf.addressable_shards]

@@ -5,7 +5,6 @@ Host arrays are built here for the compiled steps of `device`. All of this runs 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -16,7 +15,7 @@ from vilasr_jax.processing import Buckets
 from vilasr_jax.rollout.batch import Incoming, NewTurn, new_turn, split
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.rollout.device import CompiledSteps, TurnStarts
-from vilasr_jax.rollout.lane import Lane, Prompt
+from vilasr_jax.rollout.lane import Counters, Lane, Prompt
 
 
 class CacheWriter:
@@ -37,7 +36,7 @@ class CacheWriter:
         prompt_buckets: Buckets,
         insert_buckets: Buckets,
         turn_limit: Callable[[Conversation], int],
-        counters: Counter[str],
+        counters: Counters,
     ):
         self.steps, self.shard_slots, self.shards = steps, shard_slots, steps.shards
         self.prompt_buckets, self.insert_buckets = prompt_buckets, insert_buckets

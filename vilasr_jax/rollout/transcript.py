@@ -28,7 +28,7 @@ def messages_of(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, 
 
 
 def joined(message: dict[str, Any], mark: str) -> str:
-    """A message's text with `mark` where a picture stands; words that look like the mark are taken apart."""
+    """A message's text with `mark` in place of a picture; words that look like the mark are split."""
     texts = [
         mark if part["type"] == "image" else part["text"].replace(mark, mark[:1] + " " + mark[1:])
         for part in message["content"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 import jax
 
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.conversation import Conversation
-from vilasr_jax.rollout.lane import Lane
+from vilasr_jax.rollout.lane import Counters, Lane
 from vilasr_jax.rollout.pool import DrawingPool, Job
 
 
@@ -25,9 +24,7 @@ class TurnReader:
       counters: see `Engine.counters`.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, insert_buckets: Buckets, draw_wait: float, counters: Counter[str]
-    ):
+    def __init__(self, tokenizer: Tokenizer, insert_buckets: Buckets, draw_wait: float, counters: Counters):
         self.tokenizer, self.insert_buckets = tokenizer, insert_buckets
         self.draw_wait, self.counters = draw_wait, counters
 
@@ -70,15 +67,16 @@ class TurnReader:
                 lane.failed[slot] = error
                 lane.drawing[slot] = pool.submit(conversation.replay_turn(self.tokenizer, error))
             return
-        reply = job.result()
         if lane.failed.pop(slot, None):
-            conversation.session, *reply = reply
-        if pieces := conversation.add_reply(*reply, self.insert_buckets):
+            conversation.session, reply, turn = job.result()
+        else:
+            reply, turn = job.result()
+        if pieces := conversation.add_reply(reply, turn, self.insert_buckets):
             lane.pending[slot] = pieces
 
 
 @contextlib.contextmanager
-def timed(counters: Counter[str], name: str) -> Iterator[None]:
+def timed(counters: Counters, name: str) -> Iterator[None]:
     """Adds the seconds of the block to `counters[name]`."""
     began = time.monotonic()
     yield

@@ -1,4 +1,4 @@
-"""Attention, in one place: who may look at whom is said with segment ids or cache lengths, not with masks.
+"""Attention, in one place: segment ids or cache lengths say which tokens see which, not masks.
 
 segment ids of a packed row      1 1 1 2 2 0      0 is padding
 query 4 (segment 2), causal      . . . x x .
@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
 
 from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.qwen2_5_vl.context_parallel import AXIS, balanced, gather_tokens
@@ -24,16 +25,16 @@ _MAX_BLOCKS = 16
 
 
 def self_attention(
-    q,
-    k,
-    v,
-    segment_ids,
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b t k h"],
+    v: Float[Array, "b t k h"],
+    segment_ids: Int[Array, "b t"],
     *,
     causal: bool,
     backend: str = "xla",
     by_rows: bool = False,
     width: int | None = None,
-):
+) -> Float[Array, "b t n h"]:
     """softmax(q k^T / sqrt(h)) v among the tokens of one segment.
 
     Args:
@@ -70,7 +71,14 @@ def self_attention(
     return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
 
-def context_attention(q, k, v, segment_ids, *, backend: str = "xla"):
+def context_attention(
+    q: Float[Array, "b own n h"],
+    k: Float[Array, "b own k h"],
+    v: Float[Array, "b own k h"],
+    segment_ids: Int[Array, "b own"],
+    *,
+    backend: str = "xla",
+) -> Float[Array, "b own n h"]:
     """Causal `self_attention` by a device that holds a part of each row's tokens (see `context_parallel`).
 
     Args:
@@ -91,10 +99,16 @@ def context_attention(q, k, v, segment_ids, *, backend: str = "xla"):
     return _plain(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
 
 
-def banded_attention(q, k, v, segment_ids, longest: int):
-    """`self_attention` (not causal) where the tokens of a segment follow one another, at most `longest`.
+def banded_attention(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b t k h"],
+    v: Float[Array, "b t k h"],
+    segment_ids: Int[Array, "b t"],
+    longest: int,
+) -> Float[Array, "b t n h"]:
+    """`self_attention` (not causal) where the tokens of a segment are contiguous, at most `longest`.
 
-    A block of `longest` queries then needs no more than its own keys and those of the blocks beside it.
+    A block of `longest` queries then needs no more than its own keys and those of its two neighbours.
 
     Args:
       q: [b, t, n, h]; k, v: [b, t, kv, h].
@@ -126,7 +140,14 @@ def banded_attention(q, k, v, segment_ids, longest: int):
     return out.reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
 
-def cached_attention(q, k, v, visible, *, backend: str = "xla"):
+def cached_attention(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b k s h"],
+    v: Float[Array, "b k s h"],
+    visible: Int[Array, "b t"],
+    *,
+    backend: str = "xla",
+) -> Float[Array, "b t n h"]:
     """Attention into a cache: query j of row i sees slots 0 .. visible[i, j] - 1.
 
     Slots are read a block at a time, up to the last that any query of the row (of the batch, when a row has
@@ -134,7 +155,7 @@ def cached_attention(q, k, v, visible, *, backend: str = "xla"):
     differentiable.
 
     Args:
-      q: [b, t, n, h]; k, v: [b, kv, s, h], as the cache keeps them.
+      q: [b, t, n, h]; k, v: [b, kv, s, h], as in the cache.
       visible: int [b, t], at least 1.
       backend: name of the model's backend, which says how many slots are read at once.
 
@@ -142,9 +163,9 @@ def cached_attention(q, k, v, visible, *, backend: str = "xla"):
       [b, t, n, h] in q's dtype.
     """
     able = attention_backend(backend)
-    if q.shape[1] == 1 and able.decode_block is None:
-        return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[..., None])
     if q.shape[1] == 1:
+        if able.decode_block is None:
+            return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[..., None])
         return _blockwise(q, k, v, visible, able.decode_block)
 
     def row(arguments):

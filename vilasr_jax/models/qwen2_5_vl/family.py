@@ -1,4 +1,4 @@
-"""Qwen2.5-VL (arXiv 2502.13923) as the rest of the program knows it."""
+"""Qwen2.5-VL (arXiv 2502.13923) as other packages use it."""
 
 from typing import ClassVar
 

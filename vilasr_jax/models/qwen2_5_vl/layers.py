@@ -1,4 +1,4 @@
-"""The building blocks both towers share: linear maps, RMSNorm, SwiGLU, the token table.
+"""Building blocks of both towers: linear maps, RMSNorm, SwiGLU, the token table.
 
 Weights of repeated layers are stacked: built with `layers=n`, every weight has a leading axis of n, and a
 layer is applied through a module whose weights are one slice of it (see `stack.py`).
@@ -68,6 +68,7 @@ class Heads:
             return jnp.split(y, parts, axis=2)
         x = x.astype(linear.dtype)
         kernels = jnp.split(self._wide(linear.kernel[...].astype(x.dtype), 1), parts, axis=1)
+        assert linear.bias is not None, "projections into heads have biases"
         biases = jnp.split(self._wide(linear.bias[...].astype(x.dtype), 0), parts)
         precision = matmul_precision(x.dtype)
         return [

@@ -1,6 +1,6 @@
 """Splash attention: TPU kernels that never hold the [t, t] scores, neither forward nor backward.
 
-The kernels take lengths and head widths that are multiples of 128; others are padded here, with segment 0 and
+The kernels read lengths and head widths that are multiples of 128; others are padded here, with segment 0 and
 with zeros, which change no result.
 """
 
