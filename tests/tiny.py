@@ -156,4 +156,4 @@ def engine(slots: int = 6, lanes: int = 2, devices: int = 1, sampling: SamplingS
 
 def generate(runner: Engine, asked: list[Request], *, seed: int = 0, key: int = 0) -> list[Trajectory]:
     """Runs an engine with the random weights of `seed`."""
-    return runner.generate(place(params(seed), runner.calls.mesh), asked, jax.random.key(key))
+    return runner.generate(place(params(seed), runner.steps.mesh), asked, jax.random.key(key))

@@ -13,6 +13,7 @@ from vilasr_jax.config import RLSection, check_section
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import preset, published_sizes
+from vilasr_jax.models.attention_backends import require_backend
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
 from vilasr_jax.training.run import Run
@@ -44,6 +45,12 @@ def check_rewards(section: RLSection) -> None:
 def check_model(run: Run) -> None:
     """The first weights and the tokenizer can be opened, unless the workdir holds checkpoints already."""
     job, model = run.job, run.job.model
+    require_backend(
+        model.attention,
+        run.mesh.devices.flat[0].platform,
+        context_parallel=job.mesh.context_parallel,
+        packed_segments=job.packing.tokens > 0,
+    )
     if not model.init_from:
         preset(model.preset, remat=model.remat, attention=model.attention)
         if model.preset in published_sizes() and not model.random_weights:

@@ -18,6 +18,7 @@ from vilasr_jax.config import DrawingSection, ImageSection, JobConfig, ModelSect
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, read_prompts
 from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.models import ModelFamily, default_family
 
 SETTINGS_FILE = "vilasr_config.json"
 # Keys of a job's configuration that its conversations depend on.
@@ -43,13 +44,14 @@ def question_data_type(job: JobConfig) -> str:
 
 
 def drawing_settings(
-    job: JobConfig, data_type: str, prompts: PromptSet, coordinates: int | None = None
+    job: JobConfig, data_type: str, prompts: PromptSet, family: ModelFamily | None = None
 ) -> DrawingSettings:
     """The drawing settings of a job's conversations about rows of a data type (`Row.data_type`).
 
-    `coordinates` are those of the model's family (`models.ModelFamily`).
+    `family` is that of the model, by default the default one: it says which coordinates and image sizes the
+    model reads.
     """
-    drawing = job.drawing
+    drawing, family = job.drawing, family or default_family()
     return DrawingSettings(
         style=drawing.style,
         prompt=prompts,
@@ -57,7 +59,8 @@ def drawing_settings(
         max_turns=(data_type == "maze" and drawing.maze_turns) or drawing.max_turns,
         max_images=drawing.max_images,
         draw=job.cold_start.format == "drawing",
-        coordinates=coordinates,
+        image_unit=family.images.factor,
+        coordinates=family.coordinates,
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vilasr_jax.processing import Buckets, Encoded, collate, image_grid, picture_sizes
+from vilasr_jax.processing import Buckets, Encoded, collate, image_grid, patch_counts
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.trained_model import TrainedModel
 
@@ -30,7 +30,7 @@ def attention_weights(model: TrainedModel, trajectory: Trajectory) -> np.ndarray
     """
     tokens, images = trajectory.tokens, trajectory.images_in_tokens
     example = Encoded(tokens, trajectory.loss_mask, images, model.tokenizer.special)
-    patches = max(picture_sizes(example))
+    patches = max(patch_counts(example.grids))
     batch = collate([example], buckets=Buckets((len(tokens),), (len(images),), (patches,), model.images))
     net = nnx.merge(model.graphdef, model.params)
     x = net.embed(batch.tokens, batch.image_index, net.encode_vision(batch.vision))

@@ -229,7 +229,7 @@ def export(run: Run) -> Path:
             min_pixels=image.min_pixels,
             max_pixels=image.max_pixels,
             overwrite=True,
-            beside={**exported_settings(run.job, run.model.prompts), MODEL: of},
+            extra_files={**exported_settings(run.job, run.model.prompts), MODEL: of},
         )
     return folder
 

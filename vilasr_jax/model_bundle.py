@@ -75,7 +75,7 @@ class ModelBundle:
 
     def settings_for(self, data_type: str) -> DrawingSettings:
         """Drawing settings of conversations about rows of a data type (`Row.data_type`)."""
-        return drawing_settings(self.job, data_type, self.prompts, self.family.coordinates)
+        return drawing_settings(self.job, data_type, self.prompts, self.family)
 
 
 def make_engine(

@@ -21,7 +21,7 @@ def turn(action: str, item: str) -> str:
 
 def session(**changes) -> DrawingSession:
     image = Image.effect_noise((112, 84), 40).convert("RGB")
-    settings = DrawingSettings(tools=ALL, style="clear", **changes)
+    settings = DrawingSettings(tools=ALL, style="clear", image_unit=28, **changes)
     return DrawingSession([image], "Where?", settings=settings)
 
 
@@ -84,7 +84,7 @@ def test_a_zoomed_region_has_no_more_pixels_than_its_image(columns, rows, data):
     width, height = 28 * columns, 28 * rows
     wide, high = data.draw(st.integers(14, width)), data.draw(st.integers(14, height))
     left, top = data.draw(st.integers(0, width - wide)), data.draw(st.integers(0, height - high))
-    zoomed = enlarge(Image.new("RGB", (width, height)), (left, top, left + wide, top + high))
+    zoomed = enlarge(Image.new("RGB", (width, height)), (left, top, left + wide, top + high), 28)
     assert zoomed.width % 28 == zoomed.height % 28 == 0
     assert 28 * 28 <= zoomed.width * zoomed.height <= width * height
 

@@ -2,7 +2,7 @@
 
 Patches of 7 pixels and single frames, no windows, other pixel statistics; a vision tower of other modules;
 positions that count tokens alone; coordinates from 0 to 1000; no default system message; weight names and a
-config.json of its own.
+config.json of its own; other special tokens and text around messages.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from vilasr_jax.errors import CheckpointError
-from vilasr_jax.models import ImageSpec, ModelFamily
+from vilasr_jax.models import ChatFormat, ImageSpec, ModelFamily
 from vilasr_jax.models.hf_tensors import HFTensor
 from vilasr_jax.models.qwen2_5_vl.cache import init_cache
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig, VisionConfig, override
@@ -27,6 +27,24 @@ IMAGES = ImageSpec(
     std=(0.5, 0.5, 0.5),
     min_pixels=14 * 14,
     max_pixels=140 * 140,
+)
+
+CHAT = ChatFormat(
+    marks={
+        "im_start": "[BEGIN]",
+        "im_end": "[END]",
+        "endoftext": "[EOT]",
+        "vision_start": "[IMAGE]",
+        "vision_end": "[/IMAGE]",
+        "image_pad": "[PATCH]",
+        "video_pad": "[FRAME]",
+    },
+    special_tokens=("[EOT]", "[BEGIN]", "[END]", "[IMAGE]", "[/IMAGE]", "[PATCH]", "[FRAME]"),
+    text_tokens=(),
+    split=r"\s+|\S+",
+    special_prefix="[",
+    after_role=":\n",
+    after_message="",
 )
 
 
@@ -97,6 +115,7 @@ class OtherFamily(ModelFamily):
     presets = {"other_tiny": TINY}  # noqa: RUF012
     images = IMAGES
     coordinates = 1000
+    chat = CHAT
     chat_template = "{{ messages }}"
     head_key = table_key = "words"
     kernels = {  # noqa: RUF012

@@ -1,5 +1,6 @@
 """What the rest of the program knows of a model family is the protocol in `models`."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import vilasr_jax
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import by_model_type, default_family, family_of, model_types, preset
 from vilasr_jax.models.params import GROUPS, group_of
+from vilasr_jax.processing.images import DEFAULT
 
 PACKAGE = Path(vilasr_jax.__file__).parent
 
@@ -30,6 +32,67 @@ def test_patch_sizes_are_written_once_outside_models():
     for path in PACKAGE.rglob("*.py"):
         if "models" not in path.relative_to(PACKAGE).parts:
             assert not [name for name in names if name in path.read_text()], path
+
+
+def outside_models() -> list[Path]:
+    """Modules that are not of `models`."""
+    paths = PACKAGE.rglob("*.py")
+    return [path for path in paths if "models" not in path.relative_to(PACKAGE).parts]
+
+
+def strings_and_numbers(path: Path) -> tuple[list[str], list[ast.AST]]:
+    """String constants of a module that are no docstrings, and its syntax nodes."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    said = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = [
+        n.value
+        for n in nodes
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in said
+    ]
+    return texts, nodes
+
+
+def test_special_tokens_are_written_in_the_family_alone():
+    """But for published results, and for what a model may write in place of an end."""
+    allowed = {"evaluation/results.py", "drawing/actions.py"}
+    chat = default_family().chat
+    tokens = [*chat.special_tokens, *chat.text_tokens, *map(chat.header, chat.roles), chat.split]
+    for path in outside_models():
+        name = str(path.relative_to(PACKAGE))
+        texts = strings_and_numbers(path)[0] if name not in allowed else []
+        assert not [(name, text, token) for text in texts for token in tokens if token in text]
+
+
+def test_weights_are_found_by_the_family_alone():
+    """No module outside `models` names a part of the tree of weights."""
+    parts = {"language_model", "visual", "embed_tokens", "lm_head", "merger_norm", "kernel", "embedding"}
+    for path in outside_models():
+        named = parts & {part for text in strings_and_numbers(path)[0] for part in text.split("/")}
+        assert not named, path
+
+
+def test_image_units_are_asked_of_the_family():
+    """No area is written as a product of token sides, and no constant holds the side of a token."""
+    units = {DEFAULT.factor, DEFAULT.patch_size, DEFAULT.factor**2}
+
+    def unit(node: ast.AST) -> bool:
+        return isinstance(node, ast.Constant) and type(node.value) is int and node.value in units
+
+    # A task's own cells and scenes; sizes that texts state; settings of the published model.
+    own = {"tasks", "drawing/sizes.py", "recipes.py"}
+    for path in outside_models():
+        name = path.relative_to(PACKAGE)
+        if str(name) in own or name.parts[0] in own:
+            continue
+        for node in strings_and_numbers(path)[1]:
+            if isinstance(node, ast.BinOp) and isinstance(
+                node.op, ast.Mult | ast.Pow | ast.FloorDiv | ast.Mod
+            ):
+                assert not (unit(node.left) or unit(node.right)), f"{name}:{node.lineno}"
+            if isinstance(node, ast.Assign) and any(
+                getattr(t, "id", "") in ("UNIT", "ROUNDING") for t in node.targets
+            ):
+                assert not unit(node.value), f"{name}:{node.lineno}"
 
 
 def test_a_config_finds_its_family():

@@ -4,8 +4,9 @@ import zlib
 
 import numpy as np
 
+from vilasr_jax.models import default_family
 from vilasr_jax.models.qwen2_5_vl import VisionInput, preset
-from vilasr_jax.processing import SpecialTokens, mrope_positions, patch_layout
+from vilasr_jax.processing import SpecialTokens, patch_layout
 
 VOCAB, IMAGE, VIDEO, START, END = 211, 200, 201, 202, 203
 SPECIAL = SpecialTokens(
@@ -67,7 +68,7 @@ class Sample:
         self.ids = np.array(ids, np.int32)
         self.patches = [rng.normal(size=(t * h * w, 1176)).astype(np.float32) for t, h, w in self.grids]
         self.seconds = [seconds] * sum(self.is_video) if seconds is not None else None
-        self.positions, _ = mrope_positions(
+        self.positions, _ = default_family().positions(
             self.ids, self.grids, SPECIAL, second_per_grid_ts=self.seconds, tokens_per_second=2
         )
 

@@ -13,13 +13,13 @@ transformers = pytest.importorskip("transformers")
 
 from vilasr_jax.checkpoint.hf_config import preprocessor_config  # noqa: E402
 from vilasr_jax.errors import ImageError  # noqa: E402
+from vilasr_jax.models import default_family  # noqa: E402
 from vilasr_jax.models.qwen2_5_vl import preset  # noqa: E402
 from vilasr_jax.processing import (  # noqa: E402
     Tokenizer,
     encode_conversation,
     encode_turn,
     load_image,
-    mrope_positions,
     patch_layout,
     patchify,
     resize_image,
@@ -158,7 +158,9 @@ def test_positions_of_1000_conversations(model):
             torch.tensor(of_kind[1]) if of_kind[1] else None,
             torch.tensor(seconds) if seconds else None,
         )
-        ours, _ = mrope_positions(ids, grids, special, second_per_grid_ts=seconds, tokens_per_second=2)
+        ours, _ = default_family().positions(
+            ids, grids, special, second_per_grid_ts=seconds, tokens_per_second=2
+        )
         np.testing.assert_array_equal(ours, theirs[:, 0].numpy(), err_msg=str(number))
 
 

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vilasr_jax.errors import ConfigError, DataError
-from vilasr_jax.processing import (
-    Buckets,
-    collate,
-    encode_conversation,
-    mrope_positions,
-    patch_layout,
-    patchify,
-)
+from vilasr_jax.processing import Buckets, collate, encode_conversation, patch_layout, patchify
 
 BUCKETS = Buckets(tokens=(64, 128, 256), images=(0, 1, 2, 4), patches=(16, 64))
 
@@ -51,7 +44,7 @@ def test_everything_is_where_it_belongs(tokenizer, all_sizes, more_rows):
         np.testing.assert_array_equal(batch.segment_ids[i], np.arange(t) < length)
         assert not batch.loss_mask[i, length:].any() and (batch.image_index[i, length:] == -1).all()
         grids = [patchify(image)[1] for image in one.images]
-        positions, _ = mrope_positions(one.ids, grids, one.special)
+        positions, _ = one.special.family.positions(one.ids, grids, one.special)
         np.testing.assert_array_equal(batch.positions[:, i, :length], positions)
         pads = one.ids == one.special.image_pad
         np.testing.assert_array_equal(batch.image_index[i, :length] >= 0, pads)

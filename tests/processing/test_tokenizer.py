@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vilasr_jax.errors import TokenizerError
+from vilasr_jax.models import default_family
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
-from vilasr_jax.processing.tokenizer import QWEN_ADDED_TOKENS, QWEN_SPECIAL_TOKENS
 
+CHAT = default_family().chat
 PHRASES = (
     "<think>",
     "</think>\nAction: Path Tracer\n",
@@ -31,7 +32,7 @@ CORPUS = (
 )
 
 pieces = st.lists(
-    st.one_of(st.text(), st.sampled_from([*PHRASES, *QWEN_SPECIAL_TOKENS, "14", "-7", " ", "\n", "user\n"]))
+    st.one_of(st.text(), st.sampled_from([*PHRASES, *CHAT.special_tokens, "14", "-7", " ", "\n", "user\n"]))
 )
 
 
@@ -78,7 +79,7 @@ def test_size_and_special_ids(tokenizer):
     small = train_tiny_tokenizer(CORPUS, PHRASES, tokenizer.vocab_size - 3)
     assert small.vocab_size == tokenizer.vocab_size - 3
     specials = tokenizer.suppressed_ids.tolist()
-    assert len(specials) == len(QWEN_SPECIAL_TOKENS) - 1 and tokenizer.special.im_end not in specials
+    assert len(specials) == len(CHAT.special_tokens) - 1 and tokenizer.special.im_end not in specials
     assert tokenizer.decode([tokenizer.special.im_end]) == "<|im_end|>"
     assert tokenizer.decode([tokenizer.special.im_end], skip_special=True) == ""
     assert tokenizer.decode([0, 10**6]) == tokenizer.decode([0])
@@ -103,7 +104,7 @@ def test_older_two_file_layout(tmp_path):
     tokenizer = Tokenizer.from_dir(tmp_path)
     assert tokenizer.encode("abc") == [3, 2]
     assert tokenizer.special.endoftext == 4 and tokenizer.special.image_pad == 16
-    assert tokenizer.vocab_size == 4 + len(QWEN_SPECIAL_TOKENS) + len(QWEN_ADDED_TOKENS)
+    assert tokenizer.vocab_size == 4 + len(CHAT.special_tokens) + len(CHAT.text_tokens)
     decoder = {"99": {"content": "<|im_end|>", "special": True}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
     with pytest.raises(TokenizerError, match="id 99"):
@@ -148,12 +149,12 @@ def test_a_token_that_any_file_calls_special_is_special(tokenizer, tmp_path, fil
 def test_qwens_ordinary_tokens_are_not_guessed_to_be_special(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate("abc")}))
     (tmp_path / "merges.txt").write_text("")
-    names = (*QWEN_SPECIAL_TOKENS, *QWEN_ADDED_TOKENS)
+    names = (*CHAT.special_tokens, *CHAT.text_tokens)
     (tmp_path / "added_tokens.json").write_text(json.dumps({name: 3 + i for i, name in enumerate(names)}))
     tokenizer = Tokenizer.from_dir(tmp_path)
-    for name in QWEN_ADDED_TOKENS:
+    for name in CHAT.text_tokens:
         assert tokenizer.encode(name) == [3 + names.index(name)]
-    special = set(range(3, 3 + len(QWEN_SPECIAL_TOKENS))) - {tokenizer.special.im_end}
+    special = set(range(3, 3 + len(CHAT.special_tokens))) - {tokenizer.special.im_end}
     assert set(tokenizer.suppressed_ids.tolist()) == special
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import tiny
+from vilasr_jax.models import default_family
 from vilasr_jax.models.qwen2_5_vl import init_cache
-from vilasr_jax.processing import Buckets, Encoded, encode_turn, image_grid, mrope_positions
+from vilasr_jax.processing import Buckets, Encoded, encode_turn, image_grid
 from vilasr_jax.rollout.batch import Incoming, new_turn, shapes, split, vision_rows
 
 BUCKETS = Buckets((11, 29), (2,), (8, 24))
@@ -79,7 +80,9 @@ def test_cached_equals_uncached(read, seed, turns):
         images = [image for new in own for image in new.encoded.images]
         everything.append(Incoming(Encoded(ids, np.zeros(len(ids), bool), images, own[0].encoded.special), 0))
         joined = np.concatenate([new.positions for new in own], axis=1)
-        scratch, _ = mrope_positions(ids, [image_grid(image) for image in images], own[0].encoded.special)
+        scratch, _ = default_family().positions(
+            ids, [image_grid(image) for image in images], own[0].encoded.special
+        )
         np.testing.assert_array_equal(joined, scratch)
     _, want = read(init_cache(tiny.config(), 3, LONGEST), new_turn([everything], 3, whole))
     np.testing.assert_array_equal(cache.length, [len(own.encoded.ids) for own in everything])

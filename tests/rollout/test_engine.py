@@ -8,7 +8,8 @@ import pytest
 
 from tests import tiny
 from vilasr_jax.config import SamplingSection
-from vilasr_jax.processing import Encoded, collate, image_grid, mrope_positions
+from vilasr_jax.models import default_family
+from vilasr_jax.processing import Encoded, collate, image_grid
 from vilasr_jax.training.steps import make_logprobs
 
 WARM = SamplingSection(temperature=0.7, top_p=0.9, max_turn_tokens=7, max_tokens=150)
@@ -82,7 +83,7 @@ def test_mask_is_exactly_what_was_sampled(plain):
 
 def test_positions_equal_those_from_scratch(monkeypatch):
     runner, seen = tiny.engine(), {}
-    real_start, real_insert, real_prefill = runner.calls.start, runner.calls.insert, runner.calls.prefill
+    real_start, real_insert, real_prefill = runner.steps.start, runner.steps.insert, runner.steps.prefill
     read = {}
 
     def note(turn, rows, sources):
@@ -105,11 +106,11 @@ def test_positions_equal_those_from_scratch(monkeypatch):
         return real_insert(params, state, key, turn, rows)
 
     for name, call in (("prefill", prefill), ("start", start), ("insert", insert)):
-        monkeypatch.setattr(runner.calls, name, call)
+        monkeypatch.setattr(runner.steps, name, call)
     trajectories = tiny.generate(runner, tiny.requests(12, first=40))
     for number, t in enumerate(trajectories):
         grids = [image_grid(image) for image in t.images_in_tokens]
-        positions, _ = mrope_positions(t.tokens, grids, tiny.tokenizer().special)
+        positions, _ = default_family().positions(t.tokens, grids, tiny.tokenizer().special)
         runs = np.flatnonzero(np.diff(np.r_[False, t.loss_mask, False].astype(int))).reshape(-1, 2)
         calls = seen[40 + number]
         assert len(calls) == len(runs)
@@ -159,7 +160,7 @@ def test_other_keys_and_orders(plain):
 
 def test_nothing_compiles_after_the_warm_up():
     runner = tiny.engine()
-    runner.warm_up(tiny.place(tiny.params(), runner.calls.mesh))
+    runner.warm_up(tiny.place(tiny.params(), runner.steps.mesh))
     compiled = []
 
     def listen(event, duration, **_):

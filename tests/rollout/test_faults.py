@@ -203,6 +203,6 @@ def test_prompts_without_images():
     runner = engine(prompt_images=(0,))
     turn = empty_turn(Shape(1, 40, 0, 0), 1)
     assert turn.vision is None
-    prefix = jax.eval_shape(runner.calls.prefill, runner._place(tiny.params()), turn)
+    prefix = jax.eval_shape(runner.steps.prefill, runner.layout(tiny.params()), turn)
     assert prefix.hidden.shape == (1, tiny.config().hidden_size)
     assert Buckets((8,), (0,), (4,)).fit("images", 0) == 0

@@ -76,7 +76,7 @@ def test_a_limit_of_the_request():
 def test_requests_as_they_come():
     """A server's thread: requests put in while others are being answered; the same tokens as in one batch."""
     runner, inbox, ended = tiny.engine(), queue.Queue(), queue.Queue()
-    params = tiny.place(tiny.params(), runner.calls.mesh)
+    params = tiny.place(tiny.params(), runner.steps.mesh)
     thread = threading.Thread(target=runner.serve, args=(params, inbox, jax.random.key(0)))
     thread.start()
     plain = {t.id: t for t in tiny.generate(tiny.engine(2, 1), tiny.requests(9))}

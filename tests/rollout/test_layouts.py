@@ -16,7 +16,7 @@ from tests import tiny
 from vilasr_jax.config import EngineSection, MeshSection
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, param_shardings
-from vilasr_jax.parallel import make_mesh, to_rollout
+from vilasr_jax.parallel import make_mesh
 from vilasr_jax.rollout import Engine, Trajectory
 
 CONFIG = tiny.config().replace(num_heads=4, num_kv_heads=2, intermediate_size=38)
@@ -40,7 +40,7 @@ def test_tensor_parallel_equals_one_device():
     mesh = make_mesh(MeshSection(data=2, fsdp=2, model=2), jax.devices()[:8])
     one, split = engine(tiny.mesh()), engine(mesh)
     trained = jax.device_put(params(), param_shardings(params(), mesh))
-    state = split.calls.init_state(split.lane_slots, 150)
+    state = split.steps.init_state(split.lane_slots, 150)
     assert state.cache.k[0].sharding.shard_shape(state.cache.k[0].shape) == (1, 1, 150, 14)
     want = one.generate(tiny.place(params(), tiny.mesh()), tiny.requests(8), jax.random.key(0))
     got = split.generate(trained, tiny.requests(8), jax.random.key(0))
@@ -52,7 +52,7 @@ def test_tensor_parallel_equals_one_device():
 def test_weights_are_cast_once():
     """A model that computes in bfloat16 keeps float32 masters; the engine reads bfloat16, norms apart."""
     config = CONFIG.replace(dtype="bfloat16")
-    placed = engine(tiny.mesh(), config)._place(params(config))
+    placed = engine(tiny.mesh(), config).layout(params(config))
     kinds = {jax.tree_util.keystr(path): x.dtype for path, x in jax.tree_util.tree_leaves_with_path(placed)}
     assert {str(kind) for name, kind in kinds.items() if "scale" in name} == {"float32"}
     assert {str(kind) for name, kind in kinds.items() if "scale" not in name} == {"bfloat16"}
@@ -77,7 +77,7 @@ def run_process() -> None:
     shared = jax.device_put(params(), jax.NamedSharding(mesh, jax.P()))
     runner = engine(mesh.local_mesh)
     own = tiny.requests(5, samples=2)[int(number) :: 2]
-    trajectories = runner.generate(to_rollout(shared, mesh, CONFIG.dtype), own, jax.random.key(0))
+    trajectories = runner.generate(shared, own, jax.random.key(0))
     Path(out).write_text(json.dumps([t.to_bytes().hex() for t in trajectories]))
 
 

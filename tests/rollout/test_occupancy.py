@@ -49,7 +49,7 @@ def test_slots_stay_occupied_with_lengths_that_vary_tenfold():
 def test_memory_does_not_grow():
     """2,000 conversations in 10 runs: no array stays, and the process grows by little."""
     runner = tiny.engine()
-    params = tiny.place(tiny.params(), runner.calls.mesh)
+    params = tiny.place(tiny.params(), runner.steps.mesh)
     sizes, arrays = [], []
     for number in range(11):
         done = runner.generate(

@@ -36,7 +36,7 @@ def worker():
         tiny.mesh(),
     )
     limits = Limits(slots=3, waiting=9)
-    params = tiny.place(tiny.params(), engine.calls.mesh)
+    params = tiny.place(tiny.params(), engine.steps.mesh)
     worker = Worker(engine, params, SETTINGS, (784, 28 * 84), sampling, limits)
     worker.warm_up()
     worker.start()
@@ -67,7 +67,7 @@ def test_many_at_once(worker):
         assert text == "".join(trajectory.texts) and trajectory.loss_mask.sum() <= 5
         alone, _ = asyncio.run(answer(worker, ask))
         assert alone == text  # whatever its neighbours were
-    assert jax.device_get(worker.engine.calls.decode._cache_size()) == 1  # nothing was compiled anew
+    assert jax.device_get(worker.engine.steps.decode._cache_size()) == 1  # nothing was compiled anew
 
 
 def test_a_question_without_room(worker):

@@ -49,8 +49,8 @@ def held(words: list[list[int]]) -> tuple[Trajectory, list[Encoded]]:
     pieces = [prompt.encoded]
     for number, ids in enumerate(words):
         logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32) / 100 - number
-        reply, turn = talk.take(tiny.tokenizer(), np.array(ids, np.int32), logprobs)()
-        new = talk.follow(reply, turn, ROOM)
+        reply, turn = talk.add_turn(tiny.tokenizer(), np.array(ids, np.int32), logprobs)()
+        new = talk.add_reply(reply, turn, ROOM)
         pieces += [piece.encoded for piece in new]
     assert talk.stop_reason == "answer"
     return talk.finish(), pieces

@@ -185,14 +185,14 @@ def learn(steps: int = 25, **options) -> float:
     group, groups = 8, 2
 
     def chance() -> np.ndarray:
-        return np.exp(np.asarray(logprobs(state.whole, conversations([0, 1] * 8)))[:2, 3])
+        return np.exp(np.asarray(logprobs(state.all_params, conversations([0, 1] * 8)))[:2, 3])
 
-    reference = np.asarray(logprobs(state.whole, conversations([0, 1])))
+    reference = np.asarray(logprobs(state.all_params, conversations([0, 1])))
     for _ in range(steps):
         p = chance()[1] / chance().sum()
         arms = (rng.random(group * groups) < p).astype(int)
         batch = conversations(arms)
-        current = np.asarray(logprobs(state.whole, batch))
+        current = np.asarray(logprobs(state.all_params, batch))
         advantages = group_advantages(arms.astype(np.float32), group, section.advantage)
         batch.extras["logprobs"] = current + 0.05 * batch.loss_mask  # an engine that rounds a little
         batch.extras["old_logprobs"] = current

@@ -23,7 +23,7 @@ SECTION = OptimizerSection(
 def test_only_the_factors_are_trained():
     optimizer = make_optimizer(SECTION, 9)
     state = init_state(tiny.params(), optimizer, tiny.mesh(), SECTION)
-    for start, now in zip(*map(jax.tree.leaves, (tiny.params(), state.whole)), strict=True):
+    for start, now in zip(*map(jax.tree.leaves, (tiny.params(), state.all_params)), strict=True):
         np.testing.assert_array_equal(start, now)  # B is zero: nothing is added yet
     sizes = [leaf.size for leaf in jax.tree.leaves(state.params)]
     assert sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) == 2 * sum(sizes) + 2
@@ -36,7 +36,7 @@ def test_only_the_factors_are_trained():
     changed = {
         jax.tree_util.keystr(path): np.asarray(now - start)
         for (path, now), start in zip(
-            jax.tree_util.tree_leaves_with_path(state.whole), jax.tree.leaves(tiny.params()), strict=True
+            jax.tree_util.tree_leaves_with_path(state.all_params), jax.tree.leaves(tiny.params()), strict=True
         )
         if not np.array_equal(now, start)
     }

@@ -78,10 +78,10 @@ def test_two_frames_boxed_in_one_turn_go_on(path):
     opening = encode_conversation(tiny.tokenizer(), session.messages, add_generation_prompt=True)
     talk = Conversation((0, 0), Request({"id": "row"}, None, 0), session, Incoming(opening, 0), 1 << 20)
     written = np.array([*tiny.tokenizer().encode(text), tiny.tokenizer().special.im_end], np.int32)
-    reply, turn = talk.take(tiny.tokenizer(), written, np.zeros(len(written), np.float32))()
+    reply, turn = talk.add_turn(tiny.tokenizer(), written, np.zeros(len(written), np.float32))()
     engine = job.engine
     buckets = Buckets(engine.insert_tokens, engine.insert_images, job.buckets.patches)
-    assert reply.drawn == 2 and talk.follow(reply, turn, buckets) and talk.stop_reason is None
+    assert reply.drawn == 2 and talk.add_reply(reply, turn, buckets) and talk.stop_reason is None
     assert talk.images_read == 4
 
 

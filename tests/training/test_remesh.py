@@ -32,7 +32,7 @@ def fresh(mesh):
 def restored(store, mesh):
     """The saved state on another mesh."""
     state = fresh(mesh)
-    items = {"params": state.whole, "opt_state": state.opt_state}
+    items = {"params": state.all_params, "opt_state": state.opt_state}
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), items)
     got = store.restore(None, abstract)
     trained, frozen = split_frozen(got["params"], SECTION.freeze)
@@ -45,7 +45,7 @@ def test_from_eight_devices_onto_fewer(tmp_path, then):
     eight = make_mesh(MeshSection(data=2, fsdp=2, model=2))
     state, _ = step_on(eight, fresh(eight), 0)
     with CheckpointStore(tmp_path) as store:
-        store.save(1, {"params": state.whole, "opt_state": state.opt_state}, wait=True)
+        store.save(1, {"params": state.all_params, "opt_state": state.opt_state}, wait=True)
         devices = max(then.fsdp, 1) * then.model
         fewer = make_mesh(MeshSection(data=1, fsdp=then.fsdp, model=then.model), jax.devices()[:devices])
         other = restored(store, fewer)

@@ -237,18 +237,18 @@ def test_a_stage_holds_the_weights_once(tmp_path):
     ):
         params = given()
         state = init_state(params, transform, mesh, section)
-        held = state.frozen.params if section.lora_rank else state.whole
+        held = state.frozen.params if section.lora_rank else state.all_params
         assert where(held) == where(params) and bits(held) == bits(tiny.params())
     stage = Stage(tmp_path / "stage", 2, 1, "")
     params = given()
     done, state, _ = sft.resume_state(mesh, stage, params, transform, ADAM)
-    assert done == 0 and where(state.whole) == where(params)
+    assert done == 0 and where(state.all_params) == where(params)
     stage.save(1, sft.state_items(state), wait=True)
     stage.close()
     params = given()
     done, state, _ = sft.resume_state(mesh, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
     assert done == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
-    assert bits(state.whole) == bits(tiny.params())
+    assert bits(state.all_params) == bits(tiny.params())
 
 
 class FakeEngine:

@@ -23,6 +23,7 @@ from vilasr_jax.bench.rollout_load import (
     make_requests,
     make_subject,
 )
+from vilasr_jax.models import default_family
 from vilasr_jax.rollout import Engine, Trajectory
 
 REREAD = "ours, re-prefill"
@@ -37,10 +38,11 @@ def bench_rollout(load: Load | None = None, subject: Subject | None = None) -> d
     """
     load, subject = load or Load(), subject or make_subject()
     count = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
+    unit = default_family().images.factor
     print(
         f"{count / 1e6:.1f}M parameters; {load.questions} questions x {load.group} conversations of "
         f"{load.turns} turns of {load.shortest} to {load.longest} tokens; images of "
-        f"{(load.side // 28) ** 2} tokens; {load.slots} slots on {jax.device_count()} "
+        f"{(load.side // unit) ** 2} tokens; {load.slots} slots on {jax.device_count()} "
         f"{jax.devices()[0].platform} devices",
         flush=True,
     )

@@ -12,19 +12,21 @@ import math
 import random
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
-from vilasr_jax.models import ModelConfig, preset
+from vilasr_jax.models import ModelConfig, family_of, preset
 from vilasr_jax.models.params import build
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import Encoded, Tokenizer, encode_turn, train_tiny_tokenizer
 from vilasr_jax.rollout import Engine, Request, make_prompt, suppressed_tokens
 from vilasr_jax.rollout.batch import Incoming, Shape
 from vilasr_jax.rollout.lane import Lane, Prompt
+from vilasr_jax.rollout.prefill import CacheWriter
 
 QUESTION = "How far is the red chair from the door, and which of the two is nearer to the window? "
 WORDS = (QUESTION, "The index of the given image is 1 (width: 448, height: 448). A look at the drawn image.")
@@ -79,8 +81,30 @@ class ScriptedEngine(Engine):
         return conversation.session.limits[len(conversation.session.events)]
 
 
+class RereadingWriter(CacheWriter):
+    """Drops the cache at each turn: the conversation so far is encoded and prefilled from its beginning."""
+
+    def prefill(self, params: Any, admitted: dict[int, Prompt]) -> None:
+        for slots in itertools.zip_longest(*self.by_shard(admitted)):  # a row of each shard a call
+            super().prefill(params, {slot: admitted[slot] for slot in slots if slot is not None})
+
+    def insert(self, lane: Lane, params: Any, key: jax.Array) -> None:
+        again: dict[int, Prompt] = {}
+        for slot in lane.pending:
+            conversation = lane.live[slot]
+            special = conversation.prompt.encoded.special
+            ids = np.concatenate(conversation.tokens)
+            images = conversation.session.images[: conversation.images_read]
+            again[slot] = Prompt(Incoming(Encoded(ids, np.zeros(len(ids), bool), images, special), 0))
+        lane.pending = {}
+        self.prefill(params, again)
+        self.start(lane, params, key, again)
+
+
 class RereadingEngine(ScriptedEngine):
-    """Forgets its cache at each turn: all that was said and drawn is encoded and read anew."""
+    """Prefills all of a conversation at each of its turns."""
+
+    writer_class = RereadingWriter
 
     def prompt_shapes(self) -> list[Shape]:
         """A row of a shard with the images of one to all turns, and any length that many turns may have."""
@@ -90,22 +114,6 @@ class RereadingEngine(ScriptedEngine):
             for at, tokens in enumerate(self.prompt_buckets.tokens)
             for count in images[at : at + 3]
         ]
-
-    def _prefill(self, params, admitted: dict[int, Prompt]) -> None:
-        for slots in itertools.zip_longest(*self._by_shard(admitted)):  # a row of each shard a call
-            super()._prefill(params, {slot: admitted[slot] for slot in slots if slot is not None})
-
-    def _insert(self, lane: Lane, params, key) -> None:
-        special = self.tokenizer.special
-        again: dict[int, Prompt] = {}
-        for slot, _ in lane.pending:
-            told = lane.live[slot]
-            ids = np.concatenate(told.tokens)
-            images = told.session.images[: told.images_read]
-            again[slot] = Prompt(Incoming(Encoded(ids, np.zeros(len(ids), bool), images, special), 0))
-        lane.pending = []
-        self._prefill(params, again)
-        self._start(lane, params, key, again)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +203,7 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
         ruled_out(subject),
         section,
         sampling,
-        ((load.side // 14) ** 2,),
+        ((load.side // family_of(subject.config).images.patch_size) ** 2,),
         make_mesh(MeshSection()),
     )
 

@@ -61,16 +61,16 @@ def model_config() -> ModelConfig:
 
 def conversations(count: int = BATCH) -> list[Encoded]:
     """Drawing conversations of 2 to 12 turns, a picture in each, their lengths as uneven as real ones."""
-    rng = np.random.default_rng(0)
+    rng, unit = np.random.default_rng(0), SPECIAL.family.images.factor
     made = []
     for _ in range(count):
         ids: list[int] = []
         mask: list[bool] = []
         images = []
         for _ in range(2 + min(int(rng.geometric(0.25)), 10)):
-            side = 28 * int(rng.integers(2, 5))
+            side = unit * int(rng.integers(2, 5))
             images.append(Image.fromarray(rng.integers(0, 255, (side, side, 3), np.uint8)))
-            pads = (side // 28) ** 2
+            pads = (side // unit) ** 2
             said, wrote = int(rng.integers(8, 24)), int(rng.integers(16, 64))
             turn = [SPECIAL.vision_start, *[SPECIAL.image_pad] * pads, SPECIAL.vision_end]
             ids += [*turn, *rng.integers(0, 2000, said + wrote).tolist()]

@@ -1,8 +1,8 @@
 """Weights in a finished Orbax checkpoint, read and written a piece at a time with TensorStore.
 
-Orbax takes and gives whole arrays; a 72B model's stacked layers are tens of GB each. So a checkpoint is first
-saved by Orbax with arrays of one value, which makes every file of its format, and then each array is made
-anew here in its real shape, in chunks of whole layers, and filled.
+Orbax reads and writes full arrays; a 72B model's stacked layers are tens of GB each. So a checkpoint is first
+saved by Orbax with arrays of one value, which writes every file of its format, and then each array is
+created here in its real shape, in chunks of full layers, and filled.
 """
 
 import functools
@@ -66,7 +66,7 @@ def open_array(folder: epath.Path, weight: str, new: tuple[Sequence[int], np.dty
     Args:
       folder: from `save_skeleton` or `weight_folder`.
       weight: path ("lm_head/kernel").
-      new: None to read; (shape, dtype, axis) to make it anew, empty, in chunks of CHUNK_BYTES cut along axis.
+      new: None to read; (shape, dtype, axis) to create it, empty, in chunks of CHUNK_BYTES cut along axis.
     """
     base = str(folder) if "://" in str(folder) else f"file://{os.path.abspath(folder)}"
     for key in (f"{weight}/value", weight):  # an NNX state's leaf, or a dict's

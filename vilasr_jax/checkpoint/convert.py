@@ -1,6 +1,6 @@
 """Hugging Face folder <-> Orbax checkpoint, a tensor at a time, so that any size converts in little memory.
 
-The Orbax side is a checkpoint directory with one step (0) and its item "params", and beside it config.json
+The Orbax side is a checkpoint directory with one step (0) and its item "params", next to config.json
 and the tokenizer's and processor's files, so that it converts back alone:
 
     dst/0/params/...   dst/config.json   dst/tokenizer.json ...
@@ -10,8 +10,8 @@ import collections
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.models.hf_tensors import HFTensor, transposed
 
-# Text files beside the weights that travel with them.
+# Text files that are copied with the weights.
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -65,7 +65,7 @@ def convert_from_hf(
     Args:
       src: folder with config.json and safetensors, local or `gs://`.
       dst: directory to make; appears when complete.
-      param_dtype: dtype of the written weights; None keeps the stored one.
+      param_dtype: dtype of the written weights; None: the stored one.
       overwrite: replace an existing directory.
 
     Returns:
@@ -167,7 +167,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(tensors: list[HFTensor], dtype) -> list[_Piece]:
-    """All tensors in pieces; a layer's tensor is whole, others are cut where our chunks are."""
+    """All tensors in pieces; a layer's tensor is one piece, others are cut where our chunks are."""
     pieces = []
     for tensor in tensors:
         cut = tensor.layer is None and len(tensor.shape) == 2
@@ -175,10 +175,12 @@ def _pieces(tensors: list[HFTensor], dtype) -> list[_Piece]:
     return pieces
 
 
-def _one_ahead(work: Callable[[_Piece], np.ndarray], pieces: Iterable[_Piece]) -> Iterator[np.ndarray]:
-    """`work(piece)` of each in turn; the next one is made in a thread while the caller has this one."""
+def _one_ahead(
+    work: Callable[[_Piece], np.ndarray], pieces: Iterable[_Piece]
+) -> Generator[np.ndarray, None, None]:
+    """`work(piece)` of each in turn; the next one is read in a thread while the caller has this one."""
     with ThreadPoolExecutor(1) as thread:
-        running = collections.deque()
+        running: collections.deque[Future[np.ndarray]] = collections.deque()
         for piece in pieces:
             running.append(thread.submit(work, piece))
             if len(running) > 1:
@@ -188,7 +190,7 @@ def _one_ahead(work: Callable[[_Piece], np.ndarray], pieces: Iterable[_Piece]) -
 
 
 def _place(array, piece: _Piece):
-    """Where a piece lies in our weight (a TensorStore): its layer, its columns or rows, or all of it."""
+    """The part of our weight (a TensorStore) that a piece is: a layer, some columns or rows, or all of it."""
     if piece.tensor.layer is not None:
         return array[piece.tensor.layer]
     if piece.rows is None:
@@ -197,14 +199,17 @@ def _place(array, piece: _Piece):
 
 
 class _Writer:
-    """Published values into a checkpoint's arrays, whole chunks of layers at a time.
+    """Published values into a checkpoint's arrays, one chunk of layers at a time.
 
-    One chunk is being written while the next is made.
+    One chunk is written while the next is read.
     """
 
     def __init__(self, dst, open_target: Callable[[HFTensor], Any]):
         self.dst, self.open_target = dst, open_target
-        self.path, self.target, self.block, self.pending = "", None, None, None
+        self.path = ""
+        self.target: Any = None  # a TensorStore
+        self.block = np.empty(0)  # layers of the open chunk
+        self.pending: Any = None  # a TensorStore write
 
     def __enter__(self):
         return self
@@ -246,10 +251,11 @@ class _Writer:
 
 
 class _Reader:
-    """Published values out of a checkpoint; the weight in hand is kept when its chunks span layers."""
+    """Published values out of a checkpoint; the open weight is cached when its chunks span layers."""
 
     def __init__(self, folder: epath.Path):
-        self.folder, self.path, self.source = folder, "", None
+        self.folder, self.path = folder, ""
+        self.source: Any = None  # a TensorStore, or its values
 
     def __call__(self, piece: _Piece) -> np.ndarray:
         tensor = piece.tensor

@@ -12,7 +12,7 @@ from vilasr_jax.errors import CheckpointError
 
 @contextlib.contextmanager
 def complete_folder(path: epath.PathLike, *, overwrite: bool = False) -> Iterator[epath.Path]:
-    """Gives a temporary folder beside `path`, which takes its place when the block ends without an error.
+    """Yields a temporary folder next to `path`, renamed to `path` when the block ends without an error.
 
     Args:
       path: the folder to make, local or `gs://`.

@@ -76,7 +76,7 @@ def config_to_hf(config: ModelConfig, *, layout: str = "flat", dtype: str | None
 
 
 def generation_config(config: ModelConfig) -> dict[str, Any]:
-    """generation_config.json: greedy unless asked otherwise, stopping at `<|im_end|>` and the end of text."""
+    """generation_config.json: greedy by default, stopping at `<|im_end|>` and the end of text."""
     stops = sorted({config.eos_token_id, config.bos_token_id}, reverse=True)
     return {
         "bos_token_id": config.bos_token_id,
@@ -101,7 +101,8 @@ def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
     if not path.exists():
         return None
     values = read_json(path)
-    size = values.get("size") if isinstance(values.get("size"), dict) else {}
+    size = values.get("size")
+    size = size if isinstance(size, dict) else {}
     least = values.get("min_pixels") or size.get("shortest_edge")
     most = values.get("max_pixels") or size.get("longest_edge")
     if least is None or most is None:

@@ -29,13 +29,13 @@ def export_hf(
     dst_dir: epath.PathLike,
     *,
     tokenizer: SavesTokenizer | None = None,
-    min_pixels: int = 56 * 56,
-    max_pixels: int = 28 * 28 * 1280,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
     layout: str = "flat",
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     overwrite: bool = False,
-    beside: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model folder: weights, config, generation and image processor settings, tokenizer.
 
@@ -48,17 +48,20 @@ def export_hf(
       config: their config.
       dst_dir: folder to make, local or `gs://`.
       tokenizer: writes its own files; without one the folder has none.
-      min_pixels: least area of an image after resizing, for the image processor.
-      max_pixels: greatest.
+      min_pixels: least area of an image after resizing, for the image processor; None: the family's.
+      max_pixels: greatest; None: the family's.
       layout: "flat" (config and key names as published) or "nested" (as transformers 5 has them in memory).
-      dtype: of the written weights; None keeps each one's.
+      dtype: of the written weights; None: as it is.
       max_shard_bytes: largest weight file.
       overwrite: replace an existing folder.
-      beside: more JSON files to write, values by file name.
+      extra_files: more JSON files to write, values by file name.
 
     Raises:
       CheckpointError: the folder exists or can't be written, or a weight is missing, misshapen or not finite.
     """
+    images = family_of(config).images
+    min_pixels = images.min_pixels if min_pixels is None else min_pixels
+    max_pixels = images.max_pixels if max_pixels is None else max_pixels
     leaves = named_leaves(params)
     wanted = hf_tensors(config)
     check_shapes({name: leaf.shape for name, leaf in leaves.items()}, config)
@@ -81,7 +84,7 @@ def export_hf(
         write_json(folder / "config.json", config_to_hf(config, layout=layout, dtype=dtype))
         write_json(folder / "generation_config.json", generation_config(config))
         write_json(folder / "preprocessor_config.json", preprocessor_config(config, min_pixels, max_pixels))
-        for name, value in (beside or {}).items():
+        for name, value in (extra_files or {}).items():
             write_json(folder / name, value)
         if tokenizer is not None:
             tokenizer.save(folder)

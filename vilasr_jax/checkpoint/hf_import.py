@@ -29,11 +29,11 @@ def import_hf(
     """Reads config.json and the safetensors of a model folder.
 
     Takes both config layouts, all key prefixes, one file or shards with an index, and BF16, F16 and F32.
-    Each of our weights is filled tensor by tensor, so that beside the result one tensor is in memory.
+    Each of our weights is filled tensor by tensor, so that only one tensor is in memory besides the result.
 
     Args:
       src_dir: the folder, local or `gs://`.
-      param_dtype: dtype of our weights; None keeps the stored one, of mixed ones that of config.json.
+      param_dtype: dtype of our weights; None: the stored one, of mixed ones that of config.json.
       **overrides: fields of `ModelConfig` that are not sizes, such as dtype, remat or attention.
 
     Returns:
@@ -62,7 +62,7 @@ def open_hf(
     """Checks names, shapes and file sizes of a model folder without reading a weight.
 
     Returns:
-      The config, what a model of that config is made of, and where each published name is stored.
+      The config, the abstract weights of that config, and where each published name is stored.
 
     Raises:
       CheckpointError: as `import_hf`, except for values that are not finite.
@@ -97,14 +97,14 @@ def open_hf(
 
 def _common_dtype(src, said: Mapping[str, Any], stored: Mapping[str, StoredTensor]) -> str:
     """The dtype of the tensors; of mixed ones that which config.json names, else that of the most values."""
-    values = Counter()
+    values: Counter[str] = Counter()
     for tensor in stored.values():
         values[str(tensor.dtype)] += math.prod(tensor.shape)
     if len(values) == 1:
         return next(iter(values))
     text = said.get("text_config") or {}
     named = said.get("torch_dtype") or said.get("dtype") or text.get("torch_dtype") or text.get("dtype")
-    chosen = named if named in values else max(sorted(values), key=values.get)
+    chosen = str(named) if named in values else max(sorted(values), key=values.__getitem__)
     logging.warning(
         "%s: tensors of mixed dtypes (%s) are read as %s; param_dtype chooses another",
         src,

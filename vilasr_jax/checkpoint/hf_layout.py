@@ -1,4 +1,4 @@
-"""Which published tensor is which of our weights, and our weights made of published tensors."""
+"""Mapping between published tensors and our weights."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def named_leaves(params) -> dict[str, jax.Array]:
 
 
 def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]) -> nnx.State:
-    """Our weights from published tensors, each asked for once, in the network's order, and dropped at once.
+    """Our weights from published tensors, each read once, in the network's order, and dropped at once.
 
     Args:
       config: sizes, and the dtype of our weights.
@@ -52,5 +52,8 @@ def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]
             arrays[tensor.path][tensor.layer] = ours
     leaves = nnx.to_flat_state(abstract)
     return nnx.from_flat_state(
-        {path: variable.replace(jnp.asarray(arrays.pop("/".join(path)))) for path, variable in leaves}
+        {
+            path: variable.replace(jnp.asarray(arrays.pop("/".join(map(str, path)))))
+            for path, variable in leaves
+        }
     )

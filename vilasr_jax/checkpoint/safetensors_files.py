@@ -36,7 +36,7 @@ _CHUNK = 1 << 18  # values looked at in one go: they stay in a core's cache
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies."""
+    """File, offset, dtype and shape of a stored tensor."""
 
     name: str
     file: epath.Path
@@ -53,7 +53,7 @@ class StoredTensor:
 
         Args:
           rows: None for all.
-          dtype: to convert to; None keeps the stored one.
+          dtype: to convert to; None: the stored one.
 
         Raises:
           CheckpointError: the file ends too early, or a value is infinite, not a number, or too large for
@@ -165,7 +165,7 @@ def write_safetensors(
     Args:
       folder: an existing folder.
       tensors: (name, dtype, shape) of each.
-      values: gives one tensor's values, whole or as blocks of rows; called once for each name, in order.
+      values: returns one tensor's values, in one array or as blocks of rows; called once a name, in order.
       max_shard_bytes: largest shard, unless one tensor alone is larger.
       metadata: goes into each header.
 
@@ -187,7 +187,7 @@ def write_safetensors(
         shards[-1].append((name, dtype, tuple(shape), count))
         size, total = size + count, total + count
     single = len(shards) == 1
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = SINGLE if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_file(epath.Path(folder) / name, shard, values, metadata)

@@ -1,6 +1,6 @@
-"""Training checkpoints of one stage: atomic, a few kept, each item readable alone (Orbax).
+"""Training checkpoints of one stage: atomic, limited in number, each item readable alone (Orbax).
 
-A step's folder holds one checkpointable for each item of arrays, and the small JSON items beside them:
+A step's folder holds one checkpointable for each item of arrays, and small JSON items:
 
     <directory>/120/params/                one entry a parameter, named by its path ("decoder/q_weight")
                     opt_state/
@@ -8,7 +8,7 @@ A step's folder holds one checkpointable for each item of arrays, and the small 
 
 A dict whose values are all plain JSON (numbers, strings, lists, dicts) is a JSON item; any other is a pytree
 of arrays, written flat under the paths of its leaves, so that any container (NNX state, optax named tuples)
-comes back through the abstract tree that the reader gives, and a wrong shape can be told by name. Stacked
+comes back through the abstract tree that the reader gives, and a wrong shape is reported by name. Stacked
 weights [layer, in, out] are stored layer by layer, others in chunks of at most CHUNK_BYTES.
 """
 
@@ -38,10 +38,10 @@ class Restored(dict):
 
 
 class CheckpointStore:
-    """The checkpoints in `directory` (local or `gs://`), of which the newest `keep` stay, and of those saved
+    """The checkpoints in `directory` (local or `gs://`), limited to the newest `keep`, and of those saved
     with a score the best `keep_best`.
 
-    Reading never writes: the folder is made by the first `save`.
+    Reading never writes: the folder is created by the first `save`.
     """
 
     def __init__(self, directory: str | epath.PathLike, keep: int = 2, keep_best: int = 0):
@@ -88,12 +88,12 @@ class CheckpointStore:
         Args:
           step: a saved step; None for the newest.
           abstract: item name -> pytree of `jax.ShapeDtypeStruct` (with a sharding, to place the arrays; the
-            stored dtype is cast to the one asked for), or None: a JSON item, or arrays as a nested dict of
+            stored dtype is cast to the leaf's), or None: a JSON item, or arrays as a nested dict of
             names.
 
         Returns:
           The items, and the step they came from: when the newest step cannot be read, the one before it is,
-          and a warning says so. Any other step is read as asked or not at all.
+          and a warning says so. Any other step is read or refused.
 
         Raises:
           CheckpointError: nothing saved, an item missing, or a parameter of another name or shape.
@@ -104,10 +104,10 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{self.directory}: no finished checkpoint here; give a folder that holds one"
             )
-        asked = steps[-1] if step is None else step
-        if asked not in steps:
-            raise CheckpointError(f"{self.directory}: no checkpoint of step {asked}; saved steps: {steps}")
-        tries = steps[::-1] if asked == steps[-1] else [asked]
+        wanted = steps[-1] if step is None else step
+        if wanted not in steps:
+            raise CheckpointError(f"{self.directory}: no checkpoint of step {wanted}; saved steps: {steps}")
+        tries = steps[::-1] if wanted == steps[-1] else [wanted]
         for number, candidate in enumerate(tries):
             try:
                 return Restored(candidate, self._read(candidate, abstract))
@@ -139,13 +139,13 @@ class CheckpointStore:
         score: float | None = None,
         wait: bool = False,
     ) -> None:
-        """Writes `items` as step `step`, replacing a step of that number, and drops those not to be kept.
+        """Writes `items` as step `step`, replacing one of that number, and deletes the steps past the limits.
 
         Args:
           step: training step, >= 0.
           items: item name -> pytree of arrays, or a JSON-able dict.
-          metadata: a small JSON-able dict beside them (what was trained, library versions).
-          score: what the step is kept for when it is among the best; higher is better.
+          metadata: a small JSON-able dict (what was trained, library versions).
+          score: by which the best steps are retained; higher is better.
           wait: return only when the files are in place. Otherwise arrays are copied to the host before the
             return (the caller may donate them) and written in the background; the next call waits for that.
 
@@ -209,7 +209,7 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._writer = ocp.training.Checkpointer(
                 self.directory,
-                preservation_policy=_kept(self.keep, self.keep_best),
+                preservation_policy=_preservation(self.keep, self.keep_best),
                 cleanup_tmp_directories=True,  # what a killed run left half-written
                 context=_chunked(),
             )
@@ -259,7 +259,7 @@ def _chunked() -> ocp.Context:
     return context
 
 
-def _kept(newest: int, best: int) -> Any:
+def _preservation(newest: int, best: int) -> Any:
     policies = ocp.training.preservation_policies
     latest = policies.LatestN(newest)
     if not best:
@@ -303,25 +303,25 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _placed(leaf: Any) -> Any:
-    """The leaf with a sharding: one local device where none is asked for, whatever it was saved from."""
-    # Orbax's own description of a leaf would ask for the devices that it was saved from.
+    """The leaf with a sharding: one local device where it has none, whatever it was saved from."""
+    # Orbax's own description of a leaf needs the devices that it was saved from.
     sharding = leaf.sharding if isinstance(leaf, jax.ShapeDtypeStruct | jax.Array) else None
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _check_same(where: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    if missing := [k for k in asked if k not in saved]:
+def _check_same(where: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if missing := [k for k in wanted if k not in saved]:
         raise CheckpointError(
             f"{where}: the checkpoint lacks {missing[0]!r} ({len(missing)} such parameters); "
             "it was saved from another model, use that model's config"
         )
-    if extra := [k for k in saved if k not in asked]:
+    if extra := [k for k in saved if k not in wanted]:
         raise CheckpointError(
             f"{where}: the model lacks {extra[0]!r} ({len(extra)} such parameters); "
             "it was saved from another model, use that model's config"
         )
-    for key, leaf in asked.items():
+    for key, leaf in wanted.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue  # stored as its words; Orbax checks the key's kind
         have, want = tuple(getattr(saved[key], "shape", None) or ()), tuple(getattr(leaf, "shape", ()))

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from vilasr_jax.config.fields import setting
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models import default_family
+
+_IMAGES = default_family().images
 
 
 @dataclass(frozen=True)
@@ -18,15 +21,15 @@ class ModelSection:
     dtype: str = "float32"  # compute
     param_dtype: str = "float32"  # masters
     remat: str = "none"  # what the backward pass computes again: none, dots, attention, full
-    attention: str = "xla"  # xla; splash on TPUs: never holds the [t, t] scores
+    attention: str = "xla"  # a backend of models/attention_backends: xla; splash on TPUs
 
 
 @dataclass(frozen=True)
 class ImageSection:
-    """Limits of an image's area in pixels, after both sides are rounded to multiples of 28."""
+    """Limits of an image's area in pixels, after both sides are rounded for the model."""
 
-    min_pixels: int = 28 * 28
-    max_pixels: int = 1280 * 28 * 28
+    min_pixels: int = _IMAGES.factor**2
+    max_pixels: int = _IMAGES.max_pixels
 
     def check(self, path: str) -> None:
         """Raises ConfigError for limits that no image can meet."""
@@ -43,7 +46,7 @@ class BucketSection:
 
     tokens: tuple[int, ...] = (128, 256, 384, 512)  # of a conversation
     images: tuple[int, ...] = (1, 8)  # images per conversation
-    patches: tuple[int, ...] = (100,)  # 14-px patches per image
+    patches: tuple[int, ...] = (100,)  # patches per image
 
 
 @dataclass(frozen=True)

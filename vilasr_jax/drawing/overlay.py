@@ -39,8 +39,10 @@ class Applied:
 class Overlay:
     """Images of one conversation and what is drawn on them. `images[k - 1]` is image k."""
 
-    def __init__(self, images: Sequence[Image.Image], style: Style, max_images: int | None = None):
-        self.style, self.max_images = style, max_images
+    def __init__(
+        self, images: Sequence[Image.Image], style: Style, max_images: int | None = None, image_unit: int = 1
+    ):
+        self.style, self.max_images, self.image_unit = style, max_images, image_unit
         self.images: list[Image.Image] = list(images)
         self._base_of: list[int] = list(range(1, len(self.images) + 1))
         self._annotations: dict[Key, Call] = {}  # in order of first appearance

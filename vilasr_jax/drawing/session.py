@@ -45,6 +45,7 @@ class DrawingSettings:
     prompt: str | PromptSet = "vilasr_jax"
     draw: bool = True
     stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
+    image_unit: int = 1  # sides of new images are multiples of this many pixels; the model says which
     coordinates: int | None = None  # a whole side of an image in what the model writes; None: pixels
 
 
@@ -91,7 +92,7 @@ class DrawingSession:
         self.stop_reason: str | None = None
         self._given, self._captions = len(images), tuple(captions)
         self._full = False  # there is no room for another image: the next turn has to answer
-        self._overlay = Overlay(images, get_style(settings.style), settings.max_images)
+        self._overlay = Overlay(images, get_style(settings.style), settings.max_images, settings.image_unit)
         self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools)  # a wrong setting fails here, not later
         check_tools(get_prompts(settings.prompt), self.tools)

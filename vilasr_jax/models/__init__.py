@@ -1,8 +1,9 @@
-"""Model families, one folder each, and what the rest of the program knows of them: `family` and `registry`.
+"""Model families, one folder each, their protocol (`family`) and their registry (`registry`).
 
 Nothing here loads JAX; a model's weights and layouts are in `params` and `sharding`.
 """
 
+from vilasr_jax.models.chat import ChatFormat as ChatFormat
 from vilasr_jax.models.family import Model as Model
 from vilasr_jax.models.family import ModelConfig as ModelConfig
 from vilasr_jax.models.family import ModelFamily as ModelFamily

@@ -1,4 +1,4 @@
-"""The protocol between a model family and the rest of the program.
+"""The protocol of a model family.
 
 A family is a subfolder of this one. It subclasses `ModelFamily`, and `registry.register` adds an instance.
 Host processes use families without JAX: a family imports what needs JAX inside the methods that use it.
@@ -6,17 +6,18 @@ Host processes use families without JAX: a family imports what needs JAX inside 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from vilasr_jax.models.chat import ChatFormat
 from vilasr_jax.models.images import ImageSpec
 from vilasr_jax.models.inputs import VisionInput
 
 if TYPE_CHECKING:
-    import jax
     from flax import nnx
+    from jaxtyping import Array, Bool, Float, Int
 
     from vilasr_jax.models.hf_tensors import HFTensor
 
@@ -33,6 +34,8 @@ class ModelConfig(Protocol):
     num_heads: int
     num_kv_heads: int  # heads of the KV cache
     head_dim: int
+    bos_token_id: int  # ends a text
+    eos_token_id: int  # ends a turn
     tie_word_embeddings: bool  # the token table is the output head
     dtype: str  # of activations and of weights while they are used
     param_dtype: str  # of stored weights
@@ -53,23 +56,45 @@ class Model(Protocol):
     """
 
     config: ModelConfig
+    language_model: Any  # a module that has `layers`, see `models.params`
 
     def encode_vision(self, vision: VisionInput) -> Any:
-        """Pictures [b, n, p, ...] -> what `embed` takes; vision tokens [b, m, d] where that is all."""
+        """Pictures [b, n, p, ...] -> input of `embed`, by default vision tokens [b, m, d]."""
 
-    def embed(self, tokens, image_index=None, vision_tokens=None) -> jax.Array:
-        """Token ids [b, t] -> embeddings [b, t, d]; vision tokens stand at image_index >= 0."""
+    def embed(
+        self,
+        tokens: Int[Array, "b t"],
+        image_index: Int[Array, "b t"] | None = None,
+        vision_tokens: Float[Array, "b m d"] | None = None,
+    ) -> Float[Array, "b t d"]:
+        """Token ids [b, t] -> embeddings [b, t, d]; vision tokens are placed where image_index >= 0."""
 
-    def __call__(self, tokens, positions, segment_ids, image_index=None, vision=None) -> jax.Array:
-        """Hidden states [b, t, d] of whole sequences, for training; positions are [3, b, t]."""
+    def __call__(
+        self,
+        tokens: Int[Array, "b t"],
+        positions: Int[Array, "3 b t"],
+        segment_ids: Int[Array, "b t"],
+        image_index: Int[Array, "b t"] | None = None,
+        vision: VisionInput | None = None,
+    ) -> Float[Array, "b t d"]:
+        """Hidden states [b, t, d] of full sequences, for training; positions are [3, b, t]."""
 
-    def apply_layers(self, x, positions, attend) -> jax.Array:
+    def apply_layers(
+        self, x: Float[Array, "b t d"], positions: Int[Array, "3 b t"], attend: Callable
+    ) -> Float[Array, "b t d"]:
         """The decoder's layers on x [b, t, d] with the caller's `attend(q, k, v)`, one call a layer."""
 
-    def extend(self, x, positions, valid, cache, layers=None) -> tuple[jax.Array, Any]:
+    def extend(
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "3 b t"],
+        valid: Bool[Array, "b t"],
+        cache: Any,
+        layers: Sequence[Any] | None = None,
+    ) -> tuple[Float[Array, "b t d"], Any]:
         """Reads t more tokens a row into the cache: (hidden [b, t, d], the grown cache)."""
 
-    def logits(self, hidden) -> jax.Array:
+    def logits(self, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
         """Hidden states [..., d] -> float32 logits [..., vocab]."""
 
     def gather_head(self) -> None:
@@ -86,7 +111,8 @@ class ModelFamily:
       published_sizes: names of the presets for which published weights exist.
       images: how pictures are resized, cut and normalised.
       coordinates: None where the model reads and writes pixels of the resized picture; else the number that
-        a picture's whole side has (1000).
+        the full side of a picture has (1000).
+      chat: special tokens and the text around messages.
       default_system: the system message of a conversation that has none; None: no system message.
       chat_template: the Jinja template that an exported tokenizer carries.
       head_key: published name of the output head's weight.
@@ -100,6 +126,7 @@ class ModelFamily:
     published_sizes: ClassVar[tuple[str, ...]] = ()
     images: ClassVar[ImageSpec]
     coordinates: ClassVar[int | None] = None
+    chat: ClassVar[ChatFormat]
     default_system: ClassVar[str | None] = None
     chat_template: ClassVar[str]
     head_key: ClassVar[str] = "lm_head.weight"
@@ -116,7 +143,7 @@ class ModelFamily:
         """`config` with fields changed; `vision` may be a dict of fields of its vision config.
 
         Raises:
-          ConfigError: an unknown field, or sizes that do not fit together.
+          ConfigError: an unknown field, or inconsistent sizes.
         """
         raise NotImplementedError
 

@@ -40,7 +40,7 @@ def group_of(path: Sequence[Any]) -> str:
 
 
 def is_norm(path: Sequence[Any]) -> bool:
-    """Whether the weight at `path` is a norm's scale, which keeps its dtype: it is used in float32."""
+    """Whether the weight at `path` is a norm's scale, which is never cast: it is used in float32."""
     return "scale" in path_names(path)
 
 

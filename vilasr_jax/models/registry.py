@@ -79,7 +79,7 @@ def preset(name: str, **overrides: Any) -> Any:
       **overrides: fields of the family's config; `vision` may be a dict of fields of its vision config.
 
     Raises:
-      ConfigError: an unknown preset or field, or sizes that do not fit together.
+      ConfigError: an unknown preset or field, or inconsistent sizes.
     """
     presets = {name: config for family in _FAMILIES.values() for name, config in family.presets.items()}
     if name in presets:

@@ -1,4 +1,4 @@
-"""How weights and activations lie on a mesh with the axes data, fsdp and model.
+"""Layouts of weights and activations on a mesh with the axes data, fsdp and model.
 
 Letters: l layer, d width of the model, f width of an MLP, q query heads x head_dim, k key-value heads x
 head_dim, v vocabulary, p values of a patch, w merged patch width, b batch, t tokens, s cache slots, h
@@ -24,24 +24,24 @@ class Sharding:
 
     embed_vd: P  # by width, and by `model` first: a lookup moves no part of the table
     head_dv: P
-    tied_head_dv: P  # the token table, laid out anew where it serves as the head
+    tied_head_dv: P  # the token table, resharded where it is the head
     q_weight_ldq: P
     kv_weight_ldk: P
     o_weight_lqd: P
     mlp_in_ldf: P
     mlp_out_lfd: P
-    vision_qkv_ldq: P  # q, k and v lie side by side: not split by heads
+    vision_qkv_ldq: P  # q, k and v are one matrix: not split by heads
     vision_proj_lqd: P
     patch_embed_pd: P
     merger_in_ww: P
     merger_out_wd: P
-    vector_ld: P  # norms and biases: whole on every device
+    vector_ld: P  # norms and biases: replicated
     tokens_bt: P
     embed_ids_bt: P  # for the lookup, which gives
     embed_act_btd: P  # this; an all-to-all over fsdp then makes
     embed_rows_btd: P  # this of it
     act_btd: P  # between the decoder's blocks
-    own_btd: P  # there, where the devices of `model` share a row's tokens
+    own_btd: P  # there, with a row's tokens sharded over `model`
     mlp_act_rf: P  # rows are all tokens of a batch; inside an MLP
     act_rpd: P  # vision rows and their patches, and inside the tower's MLPs: each device its own pictures
 
@@ -87,13 +87,13 @@ def layout(mode: str) -> Sharding:
 
 
 def _without(spec: P, axis: str) -> P:
-    """The spec that leaves dimensions whole over `axis`."""
+    """The spec without `axis`: dimensions are replicated over it."""
 
-    def kept(axes: Any) -> Any:
+    def remaining(axes: Any) -> Any:
         names = tuple(name for name in ((axes,) if isinstance(axes, str) else axes or ()) if name != axis)
         return names[0] if len(names) == 1 else names or None
 
-    return P(*map(kept, spec))
+    return P(*map(remaining, spec))
 
 
 def partition_specs(params: Any, sharding: Sharding | None = None) -> Any:
@@ -119,11 +119,11 @@ def partition_specs(params: Any, sharding: Sharding | None = None) -> Any:
 
 
 def fitted(spec: P, shape: tuple[int, ...], mesh: Any) -> P:
-    """`spec` without the axes that do not cut their dimension of `shape` evenly: it stays whole over them.
+    """`spec` without the axes that do not divide their dimension of `shape`: it is replicated over them.
 
-    Of several axes on one dimension the last are left out until the rest cut it. Axes of one device and a
-    tail of None are left out, too, as they are in what a compiled program returns: a step then takes its own
-    output without compiling anew.
+    Of several axes on one dimension the last are dropped until the others divide it. Axes of one device and a
+    tail of None are left out, too, as they are in what a compiled program returns: a step then
+    reads its own output without a recompile.
 
     >>> from jax.sharding import AbstractMesh
     >>> fitted(P("fsdp", "model"), (8, 9), AbstractMesh((2, 2), ("fsdp", "model")))
@@ -131,13 +131,13 @@ def fitted(spec: P, shape: tuple[int, ...], mesh: Any) -> P:
     """
     sizes = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
 
-    def kept(axes: Any, length: int) -> Any:
+    def remaining(axes: Any, length: int) -> Any:
         names = tuple(n for n in ((axes,) if isinstance(axes, str) else axes or ()) if sizes[n] > 1)
         while length % math.prod(sizes[name] for name in names):
             names = names[:-1]
         return names[0] if len(names) == 1 else names or None
 
-    cut = [kept(axes, length) for axes, length in zip(spec, shape, strict=False)]
+    cut = [remaining(axes, length) for axes, length in zip(spec, shape, strict=False)]
     while cut and cut[-1] is None:
         cut.pop()
     return P(*cut)
@@ -164,11 +164,11 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
     if not free:
         return x
 
-    def kept(axes: Any) -> Any:
+    def remaining(axes: Any) -> Any:
         names = tuple(name for name in ((axes,) if isinstance(axes, str) else axes or ()) if name in free)
         return names or None
 
-    return jax.lax.with_sharding_constraint(x, fitted(P(*map(kept, spec)), x.shape, mesh))
+    return jax.lax.with_sharding_constraint(x, fitted(P(*map(remaining, spec)), x.shape, mesh))
 
 
 def split_by_heads(attend: Callable, rows: int, heads: int, kv_heads: int) -> Callable:
@@ -181,7 +181,7 @@ def split_by_heads(attend: Callable, rows: int, heads: int, kv_heads: int) -> Ca
 
 
 def split_by_rows(attend: Callable, rows: int) -> Callable:
-    """`attend` as in `split_by_heads`, with rows split over `model` too and heads whole."""
+    """`attend` as in `split_by_heads`, with rows split over `model` too, heads not at all."""
     return _split(attend, rows, ("data", "fsdp", "model"), None, 1)
 
 

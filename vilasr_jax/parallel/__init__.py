@@ -9,7 +9,6 @@ from vilasr_jax.parallel.hosts import gather as gather
 from vilasr_jax.parallel.hosts import gather_bytes as gather_bytes
 from vilasr_jax.parallel.hosts import is_writer as is_writer
 from vilasr_jax.parallel.hosts import to_host as to_host
-from vilasr_jax.parallel.layouts import to_rollout as to_rollout
 from vilasr_jax.parallel.mesh import batch_axis as batch_axis
 from vilasr_jax.parallel.mesh import host_rows as host_rows
 from vilasr_jax.parallel.mesh import make_mesh as make_mesh

@@ -37,10 +37,10 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
     Raises:
       ConfigError: JAX_PLATFORMS (or the machine) names a kind of device that there is none of.
     """
-    asked = environ.get("JAX_PLATFORMS", "")
-    names = asked.split(",")
+    platforms = environ.get("JAX_PLATFORMS", "")
+    names = platforms.split(",")
     reason = ""
-    if "tpu" in names and not has_tpu():  # looking for one could take minutes
+    if "tpu" in names and not has_tpu():  # the search could last minutes
         reason = "there is no TPU chip here, or libtpu is not installed"
     elif "cuda" in names and not any(map(importlib.util.find_spec, _CUDA)):
         reason = "jax[cuda13], which drives NVIDIA GPUs, is not installed"
@@ -50,12 +50,14 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
         except Exception as error:  # RuntimeError and AssertionError at least
             reason = " ".join(str(error).split()) or type(error).__name__
     if reason:
-        cure = "leave JAX_PLATFORMS out to take what there is" if asked else "JAX_PLATFORMS=cpu does without"
-        where = f"JAX_PLATFORMS={asked}" if asked else "JAX"
+        cure = (
+            "leave JAX_PLATFORMS out to take what there is" if platforms else "JAX_PLATFORMS=cpu does without"
+        )
+        where = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
         raise ConfigError(f"{where} finds no device ({reason}); {cure}")
 
 
 def peak_flops() -> float | None:
-    """Of all the devices of the run together; None where their kind is not known."""
+    """bfloat16 FLOP a second of all devices of the run; None where their kind is not known."""
     each = _PEAK_FLOPS.get(jax.devices()[0].device_kind)
     return None if each is None else each * jax.device_count()

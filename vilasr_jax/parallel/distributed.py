@@ -10,7 +10,7 @@ Three ways, tried in this order:
 - Otherwise the process is alone.
 
 A process that dies, or whose host no longer answers, is missed after `HEARTBEAT_SECONDS`; JAX's coordination
-service then ends all the others with a message, and a restart of the same command goes on from the last
+service then ends all the others with a message, and a restart of the same command resumes from the last
 checkpoint.
 """
 
@@ -20,6 +20,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from typing import TypedDict
 
 import jax
 
@@ -28,9 +29,17 @@ from vilasr_jax.parallel.devices import has_tpu
 
 HEARTBEAT_SECONDS = 30  # without a sign of life before a process counts as dead
 SHUTDOWN_SECONDS = 30  # that a process which is done waits for the others
-START_SECONDS = 600  # that all processes may take to appear, once the coordinator answers
-ANSWER_SECONDS = 20  # that the coordinator may take to answer
+START_SECONDS = 600  # until all processes must have appeared, once the coordinator answers
+ANSWER_SECONDS = 20  # until the coordinator must have answered
 _NAMES = ("VILASR_COORDINATOR", "VILASR_NUM_PROCESSES", "VILASR_PROCESS_ID")
+
+
+class Coordinator(TypedDict):
+    """Arguments of `jax.distributed.initialize` that VILASR_* variables give."""
+
+    coordinator_address: str  # HOST:PORT of process 0
+    num_processes: int
+    process_id: int
 
 
 def join(environ: Mapping[str, str] = os.environ) -> None:
@@ -49,7 +58,9 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
     if given is not None or on_tpu_host(environ):
         try:
             jax.distributed.initialize(
-                **(given or {}),
+                given and given["coordinator_address"],
+                given and given["num_processes"],
+                given and given["process_id"],
                 initialization_timeout=START_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=SHUTDOWN_SECONDS,
@@ -63,7 +74,7 @@ def wait_for_coordinator(address: str, process: int, seconds: float) -> None:
     """Waits until process 0 listens at HOST:PORT; process 0 itself only looks the name up.
 
     Raises:
-      ConfigError: it does not within so many seconds.
+      ConfigError: it does not within `seconds`.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -92,7 +103,7 @@ def _answer_seconds(environ: Mapping[str, str]) -> float:
         raise ConfigError(f"VILASR_START_SECONDS={given} must be a number of seconds") from None
 
 
-def explicit(environ: Mapping[str, str]) -> dict[str, str | int] | None:
+def explicit(environ: Mapping[str, str]) -> Coordinator | None:
     """The coordinator, number of processes and own number that VILASR_* variables give, or None."""
     values = {name: environ.get(name, "") for name in _NAMES}
     if not any(values.values()):
@@ -107,7 +118,7 @@ def explicit(environ: Mapping[str, str]) -> dict[str, str | int] | None:
         raise ConfigError(f"VILASR_COORDINATOR={coordinator}: give HOST:PORT of process 0")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ConfigError(f"VILASR_COORDINATOR={coordinator}: put brackets around IPv6, as in [::1]:8476")
-    return {"coordinator_address": coordinator, "num_processes": int(count), "process_id": int(number)}
+    return Coordinator(coordinator_address=coordinator, num_processes=int(count), process_id=int(number))
 
 
 def on_tpu_host(environ: Mapping[str, str]) -> bool:

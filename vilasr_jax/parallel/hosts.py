@@ -1,4 +1,4 @@
-"""Small facts that all the hosts of a run must know, and who writes its files.
+"""Small values exchanged between the hosts of a run, and which host writes its files.
 
 Every host runs the same program (one process each). Arrays of a step are global; files are written by
 process 0 alone; each host reads, samples and draws its own rows.

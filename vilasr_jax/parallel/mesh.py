@@ -1,4 +1,4 @@
-"""The device mesh, and how batches and rollout slots lie on it.
+"""The device mesh, and the sharding of batches and rollout slots on it.
 
 Steps are `jax.jit` with `NamedSharding` (what pjit became). `jax.pmap` is not used: since JAX 0.8 it is only
 a maintenance wrapper over jit and shard_map.
@@ -55,7 +55,7 @@ def batch_axis(mesh: Mesh, axis: int = 0) -> NamedSharding:
 def put_batch(mesh: Mesh, batch: Any) -> Any:
     """Places a `processing.Batch` of host arrays: every array is split by its batch dimension.
 
-    On several hosts, each gives its own rows (see `host_rows`); together they are the step's batch.
+    On several hosts, each gives its own rows (see `host_rows`); the step's batch is all of them.
     """
     if mesh.size == 1:
         return jax.device_put(batch)
@@ -72,8 +72,8 @@ def host_rows(mesh: Mesh) -> tuple[int, int]:
       ConfigError: the devices of a host do not hold a part of their own.
     """
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    held = batch_axis(mesh).addressable_devices_indices_map((shards,)).values()
-    mine = sorted({index[0].start or 0 for index in held})
+    shard_indexes = batch_axis(mesh).addressable_devices_indices_map((shards,)).values()
+    mine = sorted({index[0].start or 0 for index in shard_indexes if index})
     if shards % len(mine) or mine != list(range(mine[0], mine[0] + len(mine))) or mine[0] % len(mine):
         raise ConfigError(
             f"config.mesh: host {jax.process_index()} would hold the batch shards {mine} of {shards}; choose "
@@ -83,7 +83,7 @@ def host_rows(mesh: Mesh) -> tuple[int, int]:
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Puts whole arrays, which every host has alike, where `shardings` says."""
+    """Shards unsharded arrays, equal on every host, as `shardings` says."""
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
 
@@ -94,5 +94,5 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """The sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())

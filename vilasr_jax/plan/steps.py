@@ -21,14 +21,14 @@ from jax.sharding import PartitionSpec as P
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import ModelConfig, VisionInput, family_of, preset
-from vilasr_jax.models.params import abstract, decoder_layers, output_head
-from vilasr_jax.models.sharding import layout, param_shardings
+from vilasr_jax.models.params import abstract, output_head
+from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel.mesh import AXES, batch_axis, mesh_sizes
 from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout.batch import NewTurn
-from vilasr_jax.rollout.device import Calls, Rows
-from vilasr_jax.rollout.params import Placement, SamplingParams
+from vilasr_jax.rollout.device import CompiledSteps, TurnStarts
+from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, recomputes
@@ -232,9 +232,9 @@ class Steps:
     # rollout: weights in the compute dtype, split over the model axis alone
     # --------------------------------------------------------------------------------------------------------
 
-    def _rollout(self) -> tuple[Calls, Any, Any, int]:
+    def _rollout(self) -> tuple[CompiledSteps, Any, Any, int]:
         engine, sampling = self.job.engine, self._sampling()
-        calls = Calls(
+        calls = CompiledSteps(
             self.config,
             self.graphdef,
             sampling,
@@ -247,11 +247,9 @@ class Steps:
         slots = -(-engine.slots // (engine.lanes * self.shards)) * self.shards
         state = jax.eval_shape(lambda: calls.init_state(slots, sampling.max_tokens))
         state = _laid(state, jax.tree.map(self._rollout_place, state))
-        params = jax.eval_shape(Placement(self.config, self.mesh), self.params)
-        places = param_shardings(self.params, self.mesh, layout("rollout"))
-        one = jax.tree.map(lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), decoder_layers(places))
-        places = SamplingParams(places, (one,) * self.config.num_layers)
-        return calls, _laid(params, places), state, slots
+        reshard = SamplingLayout(self.config, self.mesh)
+        params = jax.eval_shape(reshard, self.params)
+        return calls, _laid(params, reshard.shardings(self.params, self.mesh)), state, slots
 
     def _rollout_place(self, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         """Slots over data and fsdp; a cache's heads over model, where they divide."""
@@ -273,7 +271,7 @@ class Steps:
     def _insert(self) -> Step:
         calls, params, state, slots = self._rollout()
         tokens, images = self.job.engine.insert_tokens[-1], self.job.engine.insert_images[-1]
-        rows = Rows(*(self._rows_of((slots,), jnp.int32) for _ in Rows._fields))
+        rows = TurnStarts(*(self._rows_of((slots,), jnp.int32) for _ in TurnStarts._fields))
         arguments = (params, state, _key(), self._turn(slots, tokens, images), rows)
         parts = ("params", "cache", "key", "turns", "rows")
         return Step("insert", calls.insert, arguments, parts, self._turn_flops(slots, tokens, images), 0)

@@ -1,11 +1,10 @@
-"""Host side: text, pictures and conversations to the arrays a model takes, with NumPy alone."""
+"""Host side: text, pictures and conversations to input arrays of a model, with NumPy alone."""
 
 from vilasr_jax.models import VisionInput as VisionInput
 from vilasr_jax.processing.batching import Batch as Batch
 from vilasr_jax.processing.batching import Buckets as Buckets
 from vilasr_jax.processing.batching import collate as collate
 from vilasr_jax.processing.batching import empty_batch as empty_batch
-from vilasr_jax.processing.batching import fill_vision_row as fill_vision_row
 from vilasr_jax.processing.chat import Encoded as Encoded
 from vilasr_jax.processing.chat import encode_conversation as encode_conversation
 from vilasr_jax.processing.chat import encode_turn as encode_turn
@@ -23,8 +22,7 @@ from vilasr_jax.processing.packing import PackedRow as PackedRow
 from vilasr_jax.processing.packing import check_fits as check_fits
 from vilasr_jax.processing.packing import collate_packed as collate_packed
 from vilasr_jax.processing.packing import pack as pack
-from vilasr_jax.processing.packing import picture_sizes as picture_sizes
-from vilasr_jax.processing.positions import mrope_positions as mrope_positions
 from vilasr_jax.processing.tiny_tokenizer import train_tiny_tokenizer as train_tiny_tokenizer
 from vilasr_jax.processing.tokenizer import SpecialTokens as SpecialTokens
 from vilasr_jax.processing.tokenizer import Tokenizer as Tokenizer
+from vilasr_jax.processing.vision_rows import patch_counts as patch_counts

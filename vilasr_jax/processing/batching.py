@@ -1,43 +1,44 @@
 """Conversations to one padded batch of static shape.
 
-Every length is rounded up to a bucket, so that a compiled step meets few shapes. A vision row holds one
+Every length is rounded up to a bucket, so that a step is compiled for few shapes. A vision row holds one
 picture: row k of an example is its k-th picture, its patches left-aligned.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.models import ImageSpec, VisionInput
+from vilasr_jax.models.inputs import Array
 from vilasr_jax.processing.chat import Encoded
-from vilasr_jax.processing.images import DEFAULT, patch_layout, patchify
-from vilasr_jax.processing.positions import mrope_positions
+from vilasr_jax.processing.images import DEFAULT
+from vilasr_jax.processing.vision_rows import empty_vision, image_token_index, patch_counts, write_image
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Array]):
     """Conversations of a step, right-padded.
 
     Attributes:
       tokens: [b, t] int32, padded with 0.
       positions: [3, b, t] int32.
       segment_ids: [b, t] int32, the number of the conversation in its row, from 1; 0 for padding.
-      image_index: [b, t] int32, which of the example's own merged vision tokens (row * p / 4 + place) stands
-        here; -1 for text.
+      image_index: [b, t] int32, index of the example's merged vision token (row * p / 4 + place) at this
+        position; -1 for text.
       vision: the pictures, or None when the bucket for pictures is 0.
       loss_mask: [b, t] bool, True where this token is a target that counts.
       extras: per-token arrays [b, t].
     """
 
-    tokens: np.ndarray
-    positions: np.ndarray
-    segment_ids: np.ndarray
-    image_index: np.ndarray
-    vision: VisionInput | None
-    loss_mask: np.ndarray
-    extras: dict[str, np.ndarray]
+    tokens: Array
+    positions: Array
+    segment_ids: Array
+    image_index: Array
+    vision: VisionInput[Array] | None
+    loss_mask: Array
+    extras: dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Buckets:
     `spec` says how the model cuts pictures.
 
     Raises:
-      ConfigError: an axis is empty, not ascending, or has a patch bucket that does not make whole tokens.
+      ConfigError: an axis is empty, not ascending, or has a patch bucket that is no multiple of `merge_unit`.
     """
 
     tokens: tuple[int, ...]
@@ -85,7 +86,7 @@ class Buckets:
 
 def collate(
     examples: Sequence[Encoded], *, buckets: Buckets, rows: int | None = None, tokens_per_second: float = 2
-) -> Batch:
+) -> Batch[np.ndarray]:
     """One batch of the examples, padded on the right to the smallest buckets that hold all of them.
 
     Args:
@@ -100,30 +101,31 @@ def collate(
     b = len(examples) if rows is None else rows
     if not examples or len(examples) > b:
         raise DataError(f"{len(examples)} examples do not make a batch of {b}")
-    grids, spec = [example.grids for example in examples], buckets.spec
-    t, n = (
-        _fit(buckets, "tokens", [len(e.ids) for e in examples]),
-        _fit(buckets, "images", [len(g) for g in grids]),
-    )
-    p = _fit(buckets, "patches", [max((r * c for _, r, c in of_one), default=0) for of_one in grids])
+    spec = buckets.spec
+    t = _fit(buckets, "tokens", [len(e.ids) for e in examples])
+    n = _fit(buckets, "images", [len(e.grids) for e in examples])
+    p = _fit(buckets, "patches", [max(patch_counts(e.grids), default=0) for e in examples])
     extras = {name: np.asarray(value).dtype for name, value in examples[0].extras.items()}
     batch = empty_batch(b, t, n, p, extras, spec)
+    vision = batch.vision
+    assert vision is not None, "an empty batch has vision rows"
     for i, example in enumerate(examples):
         length = len(example.ids)
         batch.tokens[i, :length] = example.ids
         batch.segment_ids[i, :length] = 1
         batch.loss_mask[i, :length] = example.loss_mask
         try:
-            batch.positions[:, i, :length], _ = mrope_positions(
-                example.ids, grids[i], example.special, tokens_per_second=tokens_per_second
+            batch.positions[:, i, :length], _ = example.special.family.positions(
+                example.ids, example.grids, example.special, tokens_per_second=tokens_per_second
             )
         except DataError as error:
             raise DataError(f"example {i}: {error}") from None
-        batch.image_index[i, :length][np.asarray(example.ids) == example.special.image_pad] = _slots(
-            grids[i], p // spec.merge_unit, spec.merge_unit
-        )
-        for k, image in enumerate(example.images):
-            fill_vision_row(batch.vision, i, k, image, spec)
+        written = [
+            write_image(vision, i, (k, 0), image, grid, spec)
+            for k, (image, grid) in enumerate(zip(example.images, example.grids, strict=True))
+        ]
+        pads = np.asarray(example.ids) == example.special.image_pad
+        batch.image_index[i, :length][pads] = image_token_index(written)
         if example.extras.keys() != extras.keys():
             raise DataError(f"example {i} has extras {sorted(example.extras)}, example 0 {sorted(extras)}")
         for name, value in example.extras.items():
@@ -133,37 +135,17 @@ def collate(
 
 def empty_batch(
     b: int, t: int, n: int, p: int, extras: Mapping[str, np.dtype], spec: ImageSpec = DEFAULT
-) -> Batch:
+) -> Batch[np.ndarray]:
     """b rows of t tokens, and n vision rows of p patches each, all of it padding."""
     return Batch(
         tokens=np.zeros((b, t), np.int32),
         positions=np.zeros((3, b, t), np.int32),
         segment_ids=np.zeros((b, t), np.int32),
         image_index=np.full((b, t), -1, np.int32),
-        vision=VisionInput(
-            np.zeros((b, n, p, spec.patch_dim), np.float32),
-            np.zeros((b, n, p, 2), np.int32),
-            np.zeros((b, n, p), np.int32),
-            np.zeros((b, n, p), np.int32),
-        ),
+        vision=empty_vision(b, n, p, spec),
         loss_mask=np.zeros((b, t), bool),
         extras={name: np.zeros((b, t), dtype) for name, dtype in extras.items()},
     )
-
-
-def fill_vision_row(vision: VisionInput, i: int, k: int, image, spec: ImageSpec = DEFAULT) -> None:
-    """Writes a resized RGB picture into row k of example i; the row must be zeros and large enough."""
-    _, grid = patchify(image, vision.patches[i, k], spec)
-    count = grid[1] * grid[2]
-    vision.pos_hw[i, k, :count], vision.window_ids[i, k, :count], vision.image_ids[i, k, :count] = (
-        patch_layout(grid, spec)
-    )
-
-
-def _slots(grids: Sequence[tuple[int, int, int]], row: int, merge_unit: int) -> np.ndarray:
-    """Place of each picture's tokens among an example's own vision tokens, `row` of them a vision row."""
-    slots = [k * row + np.arange(r * c // merge_unit) for k, (_, r, c) in enumerate(grids)]
-    return np.concatenate([np.zeros(0, np.int64), *slots])
 
 
 def _fit(buckets: Buckets, axis: str, lengths: Sequence[int]) -> int:

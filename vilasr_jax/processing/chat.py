@@ -22,8 +22,6 @@ from vilasr_jax.models.family import Grid
 from vilasr_jax.processing.images import image_grid
 from vilasr_jax.processing.tokenizer import SpecialTokens, Tokenizer
 
-ROLES = ("system", "user", "assistant")
-
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -32,9 +30,10 @@ class Encoded:
     Attributes:
       ids: [t] int32.
       loss_mask: [t] bool, True where the assistant wrote this token (its `<|im_end|>` included).
-      images: the pictures whose pad tokens stand in `ids`, in order.
+      images: the pictures of the pad tokens in `ids`, in order.
       special: the tokenizer's special tokens and model family; `collate` finds the pictures' places by them.
       extras: per-token arrays [t] (advantages, logprobs ...), padded with zeros by `collate`.
+      grids: frames, patch rows and patch columns of each image; computed here where they are not given.
     """
 
     ids: np.ndarray
@@ -42,14 +41,15 @@ class Encoded:
     images: list[Image.Image]
     special: SpecialTokens
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    grids: Sequence[Grid] = ()
+
+    def __post_init__(self):
+        if len(self.grids) != len(self.images):
+            spec = self.special.family.images
+            object.__setattr__(self, "grids", [image_grid(image, spec) for image in self.images])
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def grids(self) -> list[Grid]:
-        """Frames, patch rows and patch columns of each picture."""
-        return [image_grid(image, self.special.family.images) for image in self.images]
 
 
 def join(pieces: Sequence[Encoded]) -> Encoded:
@@ -61,6 +61,7 @@ def join(pieces: Sequence[Encoded]) -> Encoded:
         [image for piece in pieces for image in piece.images],
         pieces[0].special,
         extras,
+        [grid for piece in pieces for grid in piece.grids],
     )
 
 
@@ -69,9 +70,11 @@ class _Writer:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer, self.special = tokenizer, tokenizer.special
+        self.chat = tokenizer.special.family.chat
         self.ids: list[int] = []
         self.sampled: list[bool] = []
         self.images: list[Image.Image] = []
+        self.grids: list[Grid] = []
         self.pending = ""
 
     def token(self, *ids: int, sampled: bool = False) -> None:
@@ -86,33 +89,48 @@ class _Writer:
 
     def body(self, content: str | Sequence[Mapping], where: str) -> None:
         """Text and pictures of a system or user message."""
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        parts: Sequence[Mapping] = (
+            [{"type": "text", "text": content}] if isinstance(content, str) else content
+        )
+        for part in parts:
             if part.get("type") == "text":
                 self.pending += part["text"]
             elif part.get("type") == "image":
                 spec = self.special.family.images
-                _, rows, columns = image_grid(part["image"], spec)
+                grid = image_grid(part["image"], spec)
                 self.token(self.special.vision_start)
-                self.token(*[self.special.image_pad] * (rows * columns // spec.merge_unit))
+                self.token(*[self.special.image_pad] * (grid[1] * grid[2] // spec.merge_unit))
                 self.token(self.special.vision_end)
                 self.images.append(part["image"])
+                self.grids.append(grid)
             else:
                 raise DataError(f"{where}: a content part is text or image, not {part.get('type')!r}")
 
+    def open(self, role: str) -> None:
+        """The start of a message, up to its text."""
+        self.token(self.special.im_start)
+        self.pending += self.chat.header(role)
+
     def done(self) -> Encoded:
         self.flush()
-        return Encoded(np.array(self.ids, np.int32), np.array(self.sampled, bool), self.images, self.special)
+        return Encoded(
+            np.array(self.ids, np.int32),
+            np.array(self.sampled, bool),
+            self.images,
+            self.special,
+            grids=self.grids,
+        )
 
 
 def encode_conversation(
     tokenizer: Tokenizer, messages: Sequence[Mapping], *, add_generation_prompt: bool = False
 ) -> Encoded:
-    """Ids of a whole conversation; the family's default system message stands first if there is none.
+    """Encodes a conversation; the family's default system message is added where there is none.
 
     Args:
       tokenizer: the model's.
       messages: as in the module's description.
-      add_generation_prompt: end with `<|im_start|>assistant\\n`, for the model to go on.
+      add_generation_prompt: end with `<|im_start|>assistant\\n`, for the model to continue.
 
     Raises:
       DataError: an unknown role or content part, or a picture in an assistant message.
@@ -124,10 +142,9 @@ def encode_conversation(
         messages = [{"role": "system", "content": default}, *messages]
     for number, message in enumerate(messages):
         role, where = message["role"], f"message {number}"
-        if role not in ROLES:
-            raise DataError(f"{where}: the role is one of {', '.join(ROLES)}, not {role!r}")
-        writer.token(special.im_start)
-        writer.pending += f"{role}\n"
+        if role not in writer.chat.roles:
+            raise DataError(f"{where}: the role is one of {', '.join(writer.chat.roles)}, not {role!r}")
+        writer.open(role)
         if role == "assistant":
             writer.flush()
             writer.token(
@@ -136,15 +153,14 @@ def encode_conversation(
         else:
             writer.body(message["content"], where)
             writer.token(special.im_end)
-        writer.pending += "\n"
+        writer.pending += writer.chat.after_message
     if add_generation_prompt:
-        writer.token(special.im_start)
-        writer.pending += "assistant\n"
+        writer.open("assistant")
     return writer.done()
 
 
 def encode_turn(tokenizer: Tokenizer, message: Mapping, *, closed: bool) -> Encoded:
-    """What stands between two assistant turns: the end of one, a user message, the start of the next.
+    """Encodes what is between two assistant turns: the end of one, a user message, the start of the next.
 
     Args:
       tokenizer: the model's.
@@ -160,14 +176,12 @@ def encode_turn(tokenizer: Tokenizer, message: Mapping, *, closed: bool) -> Enco
     special = tokenizer.special
     if not closed:
         writer.token(special.im_end)
-    writer.pending += "\n"
-    writer.token(special.im_start)
-    writer.pending += "user\n"
+    writer.pending += writer.chat.after_message
+    writer.open("user")
     writer.body(message["content"], "the user message")
     writer.token(special.im_end)
-    writer.pending += "\n"
-    writer.token(special.im_start)
-    writer.pending += "assistant\n"
+    writer.pending += writer.chat.after_message
+    writer.open("assistant")
     return writer.done()
 
 

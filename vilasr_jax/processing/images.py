@@ -2,8 +2,8 @@
 
 Host side, NumPy and Pillow only. A picture becomes RGB (`load_image`), is resized so that both sides are
 multiples of the model's factor (`resize_image`), and is cut into patches in merge-block order (`patchify`).
-Sizes and pixel statistics are those of a model family (`models.ImageSpec`), by default Qwen2.5-VL's:
-patches of 14 px, 2 x 2 of which make a token, so that sides are multiples of 28 px.
+Sizes and pixel statistics are those of a model family (`models.ImageSpec`), those of the default family
+where none is named.
 """
 
 import functools
@@ -64,7 +64,12 @@ def image_size(source: str | os.PathLike | bytes, formats: Sequence[str] | None 
     Raises:
       ImageError: the header can't be read.
     """
-    return _opened(source, lambda image: image.size[:: -1 if _orientation(image) > 4 else 1], formats)
+    return _opened(source, _turned_size, formats)
+
+
+def _turned_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) > 4 else (width, height)
 
 
 def check_image(source: str | os.PathLike | bytes) -> None:
@@ -92,22 +97,25 @@ def _opened(
         if isinstance(source, Image.Image):
             return use(source)
         if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
-            raise OSError("it is no regular file")  # a pipe or device could keep us waiting for ever
+            raise OSError("it is no regular file")  # a pipe or device could block for ever
         faults: list[Exception] = []
         for data in _with_less_metadata(source):
             try:
                 file = io.BytesIO(data) if isinstance(data, bytes) else data
-                with Image.open(file, formats=formats) as image:
+                with Image.open(file, formats=None if formats is None else tuple(formats)) as image:
                     return use(image)
-            except Exception as error:  # large texts in a PNG: Pillow refuses the whole file
+            except Exception as error:  # large texts in a PNG: Pillow refuses the file
                 faults.append(error)
         raise faults[0]
     except FileNotFoundError:
-        raise ImageError(f"{source}: no such image file") from None
+        raise ImageError(f"{_name(source)}: no such image file") from None
     except Exception as error:  # PIL's decoders raise many types on broken files
-        name = f"{len(source)} bytes" if isinstance(source, bytes) else source
         reason = mistaken_for(_head(source)) or _one_line(error)
-        raise ImageError(f"{name}: can't be read as an image ({reason})") from error
+        raise ImageError(f"{_name(source)}: can't be read as an image ({reason})") from error
+
+
+def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
 def _head(source: str | os.PathLike | bytes | Image.Image) -> bytes:
@@ -272,13 +280,29 @@ def patchify(
       y, x) with the frame repeated; and the grid (1, rows, columns), p = rows * columns.
     """
     grid = image_grid(image, spec)
+    count = grid[1] * grid[2]
+    if out is None:
+        out = np.empty((count, spec.patch_dim), np.float32)
+    write_patches(image, grid, out[:count], spec)
+    return out[:count], grid
+
+
+def write_patches(image: Image.Image, grid: Grid, patches: np.ndarray, spec: ImageSpec = DEFAULT) -> None:
+    """Writes the normalised patches of an already resized RGB image, in the order of `patchify`.
+
+    Args:
+      image: RGB, resized.
+      grid: its `image_grid`.
+      patches: C-contiguous [p, d] float32, p = rows * columns; changed in place.
+      spec: patch sizes and pixel statistics.
+
+    Raises:
+      ImageError: it is not RGB.
+    """
     if image.mode != "RGB":
         raise ImageError(f"an image of mode {image.mode} can't be cut into patches; load_image makes it RGB")
     _, rows, columns = grid
     count = rows * columns
-    if out is None:
-        out = np.empty((count, spec.patch_dim), np.float32)
-    patches = out[:count]
     size, merge = spec.patch_size, spec.merge_size
     pixels = np.asarray(image).reshape(rows // merge, merge, size, columns // merge, merge, size, 3)
     pixels = np.ascontiguousarray(
@@ -288,7 +312,6 @@ def patchify(
     by_frame = patches.reshape(count, 3, spec.temporal_patch_size, size * size)
     for channel, table in enumerate(_pixel_table(spec)):
         by_frame[:, channel] = table[pixels[channel]][:, None]
-    return patches, grid
 
 
 @functools.lru_cache(maxsize=512)
@@ -301,7 +324,7 @@ def patch_layout(grid: Grid, spec: ImageSpec = DEFAULT) -> tuple[np.ndarray, np.
 
     Returns:
       Read-only int32 arrays: pos_hw [p, 2] patch row and column; window_ids [p], from 1, one for each window
-      of each frame (the whole frame where there are no windows); image_ids [p], from 1, one for each frame.
+      of each frame (one for the frame where there are no windows); image_ids [p], from 1, one for each frame.
     """
     frames, rows, columns = grid
     blocks = (rows // spec.merge_size, spec.merge_size, columns // spec.merge_size, spec.merge_size)

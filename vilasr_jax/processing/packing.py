@@ -2,7 +2,7 @@
 
     tokens      a a a a b b b b b c c . .      segment ids 1 1 1 1 2 2 2 2 2 3 3 0 0, positions restart
     vision row  A A A A B B B B B B B B .      image ids   1 1 1 1 2 2 2 2 ...
-    vision row  C C C C C C B B B B . . .      a picture stands whole in the first vision row with room for it
+    vision row  C C C C C C B B B B . . .      an image is in the first vision row with enough free patches
 
 The shape is the same for every step, so nothing recompiles, and little of it is padding.
 """
@@ -18,8 +18,14 @@ from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing.batching import Batch, empty_batch
 from vilasr_jax.processing.chat import Encoded
-from vilasr_jax.processing.images import DEFAULT, patch_layout, patchify
-from vilasr_jax.processing.positions import mrope_positions
+from vilasr_jax.processing.images import DEFAULT
+from vilasr_jax.processing.vision_rows import (
+    ImagePlace,
+    first_fit,
+    image_token_index,
+    patch_counts,
+    write_image,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Budget:
     Attributes:
       tokens: of all its conversations.
       vision_rows: rows of patches.
-      patches: of a vision row; whole tokens, no smaller than the largest picture.
+      patches: of a vision row; a multiple of a token's, no smaller than the largest picture.
       spec: how the model cuts pictures.
     """
 
@@ -52,42 +58,37 @@ class PackedRow:
 
     def __init__(self, budget: Budget):
         self.examples: list[Encoded] = []
-        self.places: list[list[tuple[int, int]]] = []  # of each picture: vision row, first patch
-        self._tokens, self._patches = budget.tokens, [budget.patches] * budget.vision_rows
+        self.places: list[list[ImagePlace]] = []  # of each conversation's images
+        self._tokens = budget.tokens
+        self._used: list[int] = []  # patches of each vision row
         self._budget = budget
 
     @property
-    def room(self) -> int:
+    def tokens_left(self) -> int:
         """Tokens that are still free."""
         return self._tokens
 
     def add(self, example: Encoded) -> bool:
-        """Takes a conversation if all of it fits; else nothing changes."""
+        """Adds a conversation if all of it fits, and returns whether it does; else nothing changes."""
         if len(example.ids) > self._tokens:
             return False
-        left, places = list(self._patches), []
-        for size in picture_sizes(example):
-            row = next((k for k, free in enumerate(left) if free >= size), None)
-            if row is None:
-                return False
-            places.append((row, self._budget.patches - left[row]))
-            left[row] -= size
+        placed = first_fit(
+            patch_counts(example.grids), self._used, self._budget.patches, self._budget.vision_rows
+        )
+        if placed is None:
+            return False
+        places, self._used = placed
         self.examples.append(example)
         self.places.append(places)
-        self._tokens, self._patches = self._tokens - len(example.ids), left
+        self._tokens -= len(example.ids)
         return True
-
-
-def picture_sizes(example: Encoded) -> list[int]:
-    """Patches of each picture of a conversation."""
-    return [rows * columns for _, rows, columns in example.grids]
 
 
 def check_fits(example: Encoded, budget: Budget, what: str = "example") -> None:
     """Raises DataError for a conversation that no row of `budget` can hold."""
     if PackedRow(budget).add(example):
         return
-    sizes = picture_sizes(example)
+    sizes = patch_counts(example.grids)
     raise DataError(
         f"{what} has {len(example.ids)} tokens and {len(sizes)} pictures of up to {max(sizes, default=0)} "
         f"patches; a packed row holds packing.tokens={budget.tokens} and packing.vision_rows="
@@ -104,7 +105,7 @@ def pack(examples: Sequence[Encoded], budget: Budget) -> list[PackedRow]:
     rows: list[PackedRow] = []
     for number in sorted(range(len(examples)), key=lambda i: -len(examples[i].ids)):
         example = examples[number]
-        if not any(row.add(example) for row in sorted(rows, key=lambda row: row.room)):
+        if not any(row.add(example) for row in sorted(rows, key=lambda row: row.tokens_left)):
             check_fits(example, budget, f"example {number}")
             rows.append(PackedRow(budget))
             rows[-1].add(example)
@@ -118,7 +119,7 @@ def collate_packed(
     rows: int | None = None,
     extras: dict[str, np.dtype] | None = None,
     tokens_per_second: float = 2,
-) -> Batch:
+) -> Batch[np.ndarray]:
     """The batch of packed rows; the model and the losses read it as any other.
 
     Args:
@@ -143,33 +144,28 @@ def collate_packed(
 
 
 def _write(
-    batch: Batch,
+    batch: Batch[np.ndarray],
     i: int,
     at: slice,
     segment: int,
     example: Encoded,
-    places: Sequence[tuple[int, int]],
+    places: Sequence[ImagePlace],
     budget: Budget,
     tokens_per_second: float,
 ) -> None:
     """One conversation into tokens `at` of row i, its pictures at their places."""
-    grids, p, spec = example.grids, budget.patches, budget.spec
     batch.tokens[i, at] = example.ids
     batch.segment_ids[i, at] = segment
     batch.loss_mask[i, at] = example.loss_mask
-    batch.positions[:, i, at], _ = mrope_positions(
-        example.ids, grids, example.special, tokens_per_second=tokens_per_second
+    batch.positions[:, i, at], _ = example.special.family.positions(
+        example.ids, example.grids, example.special, tokens_per_second=tokens_per_second
     )
     for name, array in batch.extras.items():
         array[i, at] = example.extras[name]
-    slots = [np.zeros(0, np.int64)]
-    for image, grid, (k, start) in zip(example.images, grids, places, strict=True):
-        count = grid[1] * grid[2]
-        where = slice(start, start + count)
-        patchify(image, batch.vision.patches[i, k, where], spec)
-        pos_hw, window_ids, image_ids = patch_layout(grid, spec)
-        batch.vision.pos_hw[i, k, where] = pos_hw
-        for ids, own in ((batch.vision.window_ids, window_ids), (batch.vision.image_ids, image_ids)):
-            ids[i, k, where] = own + ids[i, k, :start].max(initial=0)
-        slots.append((k * p + start) // spec.merge_unit + np.arange(count // spec.merge_unit))
-    batch.image_index[i, at][np.asarray(example.ids) == example.special.image_pad] = np.concatenate(slots)
+    assert batch.vision is not None, "an empty batch has vision rows"
+    written = [
+        write_image(batch.vision, i, place, image, grid, budget.spec)
+        for image, grid, place in zip(example.images, example.grids, places, strict=True)
+    ]
+    pads = np.asarray(example.ids) == example.special.image_pad
+    batch.image_index[i, at][pads] = image_token_index(written)

@@ -1,4 +1,4 @@
-"""Text to token ids and back: byte-level BPE with Qwen's special tokens, as a Hugging Face folder holds it.
+"""Text to token ids and back: byte-level BPE with a model family's special tokens, read from Hugging Face.
 
 Text never becomes a special token: a user who writes `<|im_end|>` gets plain text.
 """
@@ -14,10 +14,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.files import write_json
-from vilasr_jax.models import ModelFamily, default_family
+from vilasr_jax.models import ChatFormat, ModelFamily, default_family
 from vilasr_jax.processing.tokenizer_files import (
-    QWEN_ADDED_TOKENS,
-    QWEN_SPECIAL_TOKENS,
     check_ids,
     listed_tokens,
     read_json,
@@ -25,12 +23,6 @@ from vilasr_jax.processing.tokenizer_files import (
     special_tokens,
     with_tokens,
 )
-
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
 
 DEFAULT_FAMILY = default_family()
 
@@ -52,9 +44,15 @@ class SpecialTokens:
     family: ModelFamily = DEFAULT_FAMILY  # how pictures are cut, positions counted, conversations begun
 
     @classmethod
-    def texts(cls) -> list[str]:
+    def texts(cls, chat: ChatFormat) -> list[str]:
         """The tokens themselves, in the order of the ids."""
-        return [f"<|{field.name}|>" for field in dataclasses.fields(cls) if field.name != "family"]
+        return [chat.marks[field.name] for field in dataclasses.fields(cls) if field.name != "family"]
+
+    @classmethod
+    def of(cls, family: ModelFamily, ids: Sequence[int]) -> "SpecialTokens":
+        """The special tokens of a family from the ids of its `texts`."""
+        names = (field.name for field in dataclasses.fields(cls) if field.name != "family")
+        return cls(**dict(zip(names, ids, strict=True)), family=family)
 
     def __iter__(self) -> Iterator[int]:
         return iter(dataclasses.astuple(self)[:-1])
@@ -72,7 +70,7 @@ class SpecialTokens:
 
 
 class Tokenizer:
-    """A `tokenizers` tokenizer that carries Qwen's special tokens.
+    """A `tokenizers` tokenizer that carries its family's special tokens.
 
     Attributes:
       special: ids of the special tokens.
@@ -90,12 +88,16 @@ class Tokenizer:
     ):
         """Wraps `backend`; `config` and `template` are the folder's own, written back by `save`.
 
-        `family` is that of the model whose conversations are encoded, by default Qwen2.5-VL.
+        `family` is that of the model whose conversations are encoded, by default the default family's.
         """
-        needed = SpecialTokens.texts()
-        missing = [token for token in needed if backend.token_to_id(token) is None]
+        family = family or DEFAULT_FAMILY
+        needed = SpecialTokens.texts(family.chat)
+        ids = [backend.token_to_id(token) for token in needed]
+        missing = [token for token, number in zip(needed, ids, strict=True) if number is None]
         if missing:
-            raise TokenizerError(f"the tokenizer lacks {', '.join(missing)}; Qwen2.5-VL's is needed")
+            raise TokenizerError(
+                f"the tokenizer lacks {', '.join(missing)}; that of {family.model_type} is needed"
+            )
         backend.add_special_tokens(needed)  # also where a file lists them as text
         backend.encode_special_tokens = True  # special tokens inside text are text
         backend.no_padding()
@@ -103,7 +105,7 @@ class Tokenizer:
         self._backend = backend
         self._config = config
         self._template = template
-        self.special = SpecialTokens(*map(backend.token_to_id, needed), family or DEFAULT_FAMILY)
+        self.special = SpecialTokens.of(family, [number for number in ids if number is not None])
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         special_ids = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
         self.suppressed_ids = np.array(sorted(special_ids - {self.special.im_end}), np.int32)
@@ -113,48 +115,49 @@ class Tokenizer:
         """Reads a Hugging Face folder: `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
         Added tokens and the chat template are read from all the files that may hold them. `family` is the
-        model's, by default Qwen2.5-VL.
+        model's, by default the default family.
 
         Raises:
-          TokenizerError: files are missing or broken, or lack Qwen's special tokens.
+          TokenizerError: files are missing or broken, or lack the special tokens of the family.
         """
-        path = epath.Path(path)
-        config = read_json(path / "tokenizer_config.json")
+        folder, chat = epath.Path(path), (family or DEFAULT_FAMILY).chat
+        config = read_json(folder / "tokenizer_config.json")
         try:
-            special = special_tokens(path, config or {})
-            added = listed_tokens(path, config or {}, special)
-            if (path / "tokenizer.json").exists():
-                backend = with_tokens(read_json(path / "tokenizer.json"), added, special)
-            elif (path / "vocab.json").exists() and (path / "merges.txt").exists():
-                backend = _qwen_from_vocab(path, added)
+            special = special_tokens(folder, config or {})
+            added = listed_tokens(folder, config or {}, special, chat)
+            if (folder / "tokenizer.json").exists():
+                backend = with_tokens(read_json(folder / "tokenizer.json"), added, special)
+            elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+                backend = _from_vocab(folder, added, chat)
             else:
-                raise TokenizerError(f"{path}: holds neither tokenizer.json nor vocab.json with merges.txt")
-            template = read_template(path, config or {})
+                raise TokenizerError(f"{folder}: holds neither tokenizer.json nor vocab.json with merges.txt")
+            template = read_template(folder, config or {})
             return cls(backend, config=config, template=template, family=family)
         except TokenizerError as error:
-            raise TokenizerError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+            raise TokenizerError(f"{folder}: {str(error).removeprefix(f'{folder}: ')}") from None
         except Exception as error:  # the Rust library raises plain Exception
             raise TokenizerError(
-                f"{path}: can't be read as a tokenizer ({' '.join(str(error).split())})"
+                f"{folder}: can't be read as a tokenizer ({' '.join(str(error).split())})"
             ) from error
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `tokenizer.json`, its config and the chat template, for transformers' AutoTokenizer too."""
-        path = epath.Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
-        named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+        folder = epath.Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
+        chat = self.special.family.chat
+        named = {"eos_token": chat.marks["im_end"], "pad_token": chat.marks["endoftext"]}
         config = self._config or {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             "model_max_length": 131072,
             **named,
         }
-        extra = [token for token in QWEN_SPECIAL_TOKENS if self._backend.token_to_id(token) is not None]
-        write_json(path / "tokenizer_config.json", config)
-        write_json(path / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
+        extra = [token for token in chat.special_tokens if self._backend.token_to_id(token) is not None]
+        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "special_tokens_map.json", {**named, "additional_special_tokens": extra[1:]})
         template = self._template or self.special.family.chat_template
-        (path / "chat_template.jinja").write_text(template, encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; never a special id, whatever the text says. A lone surrogate becomes U+FFFD."""
@@ -175,8 +178,8 @@ def _from_json(text: str, config: dict | None, template: str | None, family: Mod
     return Tokenizer(backend, config=config, template=template, family=family)
 
 
-def _qwen_from_vocab(path: epath.Path, added: dict[int, AddedToken]) -> tokenizers.Tokenizer:
-    """Qwen's tokenizer from its two older files; added tokens are those listed, or the published ones."""
+def _from_vocab(path: epath.Path, added: dict[int, AddedToken], chat: ChatFormat) -> tokenizers.Tokenizer:
+    """The family's tokenizer from vocab.json and merges.txt; with the tokens `added`, or the published."""
     vocab = read_json(path / "vocab.json")
     lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
     lines = [line.rstrip("\r") for line in lines if line and not line.startswith("#version")]
@@ -184,13 +187,13 @@ def _qwen_from_vocab(path: epath.Path, added: dict[int, AddedToken]) -> tokenize
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(chat.split), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    published = [AddedToken(token, special=True, normalized=False) for token in QWEN_SPECIAL_TOKENS]
-    published += [AddedToken(token, special=False, normalized=False) for token in QWEN_ADDED_TOKENS]
+    published = [AddedToken(token, special=True, normalized=False) for token in chat.special_tokens]
+    published += [AddedToken(token, special=False, normalized=False) for token in chat.text_tokens]
     for token in [added[number] for number in sorted(added)] or published:
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
     check_ids(backend, added)

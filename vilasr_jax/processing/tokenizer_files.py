@@ -10,34 +10,7 @@ from tokenizers import AddedToken
 
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.files import parse_json
-
-# In the order of their published ids (151643 ...).
-QWEN_SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-QWEN_ADDED_TOKENS = (  # one id each, but ordinary text
-    "<tool_call>",
-    "</tool_call>",
-    "<|fim_prefix|>",
-    "<|fim_middle|>",
-    "<|fim_suffix|>",
-    "<|fim_pad|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
-)
+from vilasr_jax.models import ChatFormat
 
 
 def read_json(path: epath.Path) -> Any:
@@ -65,19 +38,19 @@ def special_tokens(path: epath.Path, config: Mapping[str, Any]) -> set[str]:
 
 
 def listed_tokens(
-    path: epath.Path, config: Mapping[str, Any], special: Collection[str]
+    path: epath.Path, config: Mapping[str, Any], special: Collection[str], chat: ChatFormat
 ) -> dict[int, AddedToken]:
     """Tokens by id that tokenizer_config.json (`config`) or added_tokens.json lists.
 
     A token of added_tokens.json alone, which does not say so, is special where it is in `special` or begins
-    with "<|", except for Qwen's ordinary ones.
+    with `chat.special_prefix`, except for the family's ordinary ones.
     """
     listed = {
         int(number): (entry["content"], False)
         for number, entry in (config.get("added_tokens_decoder") or {}).items()
     }
     for content, number in (read_json(path / "added_tokens.json") or {}).items():
-        guess = content.startswith("<|") and content not in QWEN_ADDED_TOKENS
+        guess = content.startswith(chat.special_prefix) and content not in chat.text_tokens
         listed.setdefault(int(number), (content, guess))
     return {
         number: AddedToken(content, special=guess or content in special, normalized=False)

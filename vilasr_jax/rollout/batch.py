@@ -15,11 +15,20 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from vilasr_jax.errors import DataError
 from vilasr_jax.models import ImageSpec, VisionInput
-from vilasr_jax.processing import Buckets, Encoded, mrope_positions, patch_layout, patchify
+from vilasr_jax.models.family import Grid
+from vilasr_jax.processing import Buckets, Encoded, patch_counts
 from vilasr_jax.processing.images import DEFAULT
+from vilasr_jax.processing.vision_rows import (
+    ImagePlace,
+    empty_vision,
+    first_fit,
+    image_token_index,
+    write_image,
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,8 @@ class Incoming:
     encoded: Encoded
     start: int
 
-    @cached_property
-    def grids(self) -> list[tuple[int, int, int]]:
+    @property
+    def grids(self) -> Sequence[Grid]:
         """Frames, patch rows and patch columns of each image."""
         return self.encoded.grids
 
@@ -46,7 +55,9 @@ class Incoming:
 
     @cached_property
     def _positions(self) -> tuple[np.ndarray, int]:
-        return mrope_positions(self.encoded.ids, self.grids, self.encoded.special, start=self.start)
+        encoded = self.encoded
+        rule = encoded.special.family.positions
+        return rule(encoded.ids, encoded.grids, encoded.special, start=self.start)
 
     def pieces(self, buckets: Buckets) -> list[Incoming]:
         """Consecutive pieces that each fit the largest buckets; entering one after another they are the same.
@@ -57,17 +68,18 @@ class Incoming:
           DataError: an image alone is larger than the largest bucket of tokens or patches.
         """
         encoded, pieces, start = self.encoded, [], self.start
-        images = iter(zip(encoded.images, self.grids, strict=True))
+        upcoming = iter(zip(encoded.images, self.grids, strict=True))
         begin = end = 0  # of the piece being filled
-        held: list = []  # its images
+        pictures: list[tuple[Image.Image, Grid]] = []  # its images
 
         def close() -> None:
-            nonlocal begin, held, start
+            nonlocal begin, pictures, start
             if end > begin:
                 cut = slice(begin, end)
-                part = Encoded(encoded.ids[cut], encoded.loss_mask[cut], held, encoded.special)
+                images, grids = [image for image, _ in pictures], [grid for _, grid in pictures]
+                part = Encoded(encoded.ids[cut], encoded.loss_mask[cut], images, encoded.special, grids=grids)
                 pieces.append(Incoming(part, start))
-                begin, held, start = end, [], pieces[-1].next_position
+                begin, pictures, start = end, [], pieces[-1].next_position
 
         most = buckets.tokens[-1]
         while end < len(encoded.ids):
@@ -76,13 +88,14 @@ class Incoming:
                     close()
                 end += 1
                 continue
-            image, (_, rows, columns) = next(images)
-            tokens = rows * columns // buckets.spec.merge_unit
-            if tokens > most or rows * columns > buckets.patches[-1] or not buckets.images[-1]:
-                raise DataError(f"an image of {rows * columns} patches is larger than the largest bucket")
-            if end - begin + tokens > most or len(held) == buckets.images[-1]:
+            image, grid = next(upcoming)
+            patches = grid[1] * grid[2]
+            tokens = patches // buckets.spec.merge_unit
+            if tokens > most or patches > buckets.patches[-1] or not buckets.images[-1]:
+                raise DataError(f"an image of {patches} patches is larger than the largest bucket")
+            if end - begin + tokens > most or len(pictures) == buckets.images[-1]:
                 close()
-            held.append(image)
+            pictures.append((image, grid))
             end += tokens
         close()
         return pieces
@@ -95,7 +108,7 @@ class NewTurn(NamedTuple):
     positions: np.ndarray  # [3, m, t] int32
     length: np.ndarray  # [m] int32; 0: padding
     image_index: np.ndarray  # [m, t] int32, a merged token of the shard's vision rows; -1 for text
-    vision: VisionInput | None  # a shard: [1, n, p, ...]; None where there is no image
+    vision: VisionInput[np.ndarray] | None  # a shard: [1, n, p, ...]; None where there is no image
 
 
 class Shape(NamedTuple):
@@ -108,10 +121,10 @@ class Shape(NamedTuple):
 
 
 def vision_rows(rows: int, buckets: Buckets) -> list[int]:
-    """Ascending numbers of vision rows that a call of so many rows may have.
+    """Ascending numbers of vision rows that a call of `rows` rows may have.
 
-    None, as many as its rows have at each bucket of images, and halves of the most, for images that share a
-    vision row or turns that have none.
+    None, as many as its rows have at each bucket of images, and halves of the most, for several images in
+    one vision row or turns that have none.
     """
     most = rows * buckets.images[-1]
     halves = {most >> shift for shift in range(most.bit_length())}
@@ -128,9 +141,9 @@ def shapes(row_buckets: Sequence[int], buckets: Buckets) -> Iterator[Shape]:
 
 
 def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, list[slice]]]:
-    """Divides so many rows of each shard over calls: rows m of a call, and each shard's part.
+    """Divides `counts` rows of each shard over calls: rows m of a call, and each shard's part.
 
-    Small calls waste less padding, a big one has less overhead: it is taken when it would be more than half
+    Small calls waste less padding, a big one has less overhead: it is chosen when it would be more than half
     full.
     """
     small, big = row_buckets[0], row_buckets[-1]
@@ -142,39 +155,41 @@ def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, 
 
 
 def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTurn:
-    """The arrays of one call with so many rows a shard, in the smallest buckets that hold all."""
+    """The arrays of one call with `rows` rows a shard, in the smallest buckets that hold all."""
     every = [new for shard in shards for new in shard]
     tokens = buckets.fit("tokens", max(len(new.encoded.ids) for new in every))
-    counts = [[grid[1] * grid[2] for new in shard for grid in new.grids] for shard in shards]
-    largest = max((count for own in counts for count in own), default=0)
+    counts = [patch_counts([grid for new in shard for grid in new.grids]) for shard in shards]
+    largest = max((count for of_shard in counts for count in of_shard), default=0)
     patches = buckets.fit("patches", largest) if largest else 0
-    places = [_pack(own, patches) for own in counts]
-    most = max((row + 1 for own in places for row, _ in own), default=0)
+    places: list[list[ImagePlace]] = []
+    most = 0
+    for of_shard in counts:
+        placed = first_fit(of_shard, [], patches)
+        assert placed is not None, "no image is larger than the bucket"
+        places.append(placed[0])
+        most = max(most, len(placed[1]))
     images = next(size for size in vision_rows(rows, buckets) if size >= most)
     turn = empty_turn(Shape(rows, tokens, images, patches), len(shards), buckets.spec)
     for number, (shard, own) in enumerate(zip(shards, places, strict=True)):
-        place = iter(own)
+        upcoming = iter(own)
         for row, new in enumerate(shard, number * rows):
             length = len(new.encoded.ids)
             turn.tokens[row, :length], turn.length[row] = new.encoded.ids, length
             turn.positions[:, row, :length] = new.positions
-            images = new.encoded.images
-            index = [_fill(turn.vision, number, *next(place), image, buckets.spec) for image in images]
-            if index:
-                where = new.encoded.ids == new.encoded.special.image_pad
-                turn.image_index[row, :length][where] = np.concatenate(index)
+            if turn.vision is not None and new.grids:
+                written = [
+                    write_image(turn.vision, number, next(upcoming), image, grid, buckets.spec)
+                    for image, grid in zip(new.encoded.images, new.grids, strict=True)
+                ]
+                pads = new.encoded.ids == new.encoded.special.image_pad
+                turn.image_index[row, :length][pads] = image_token_index(written)
     return turn
 
 
 def empty_turn(shape: Shape, shards: int, spec: ImageSpec = DEFAULT) -> NewTurn:
     """A call with nothing but padding."""
     b, t, n, p = shards * shape.rows, *shape[1:]
-    vision = VisionInput(
-        np.zeros((shards, n, p, spec.patch_dim), np.float32),
-        np.zeros((shards, n, p, 2), np.int32),
-        np.zeros((shards, n, p), np.int32),
-        np.zeros((shards, n, p), np.int32),
-    )
+    vision = empty_vision(shards, n, p, spec)
     return NewTurn(
         np.zeros((b, t), np.int32),
         np.zeros((3, b, t), np.int32),
@@ -182,28 +197,3 @@ def empty_turn(shape: Shape, shards: int, spec: ImageSpec = DEFAULT) -> NewTurn:
         np.full((b, t), -1, np.int32),
         vision if n else None,
     )
-
-
-def _pack(counts: Sequence[int], patches: int) -> list[tuple[int, int]]:
-    """The vision row and first patch of each image: the first row with room for it."""
-    used: list[int] = []
-    places = []
-    for count in counts:
-        row = next((row for row, taken in enumerate(used) if taken + count <= patches), len(used))
-        if row == len(used):
-            used.append(0)
-        places.append((row, used[row]))
-        used[row] += count
-    return places
-
-
-def _fill(vision: VisionInput, shard: int, row: int, begin: int, image, spec: ImageSpec) -> np.ndarray:
-    """Writes an image's patches; returns the places of its merged tokens in the shard's vision rows."""
-    _, grid = patchify(image, vision.patches[shard, row, begin:], spec)
-    end = begin + grid[1] * grid[2]
-    pos_hw, window_ids, image_ids = patch_layout(grid, spec)
-    vision.pos_hw[shard, row, begin:end] = pos_hw
-    for ids, own in ((vision.window_ids, window_ids), (vision.image_ids, image_ids)):
-        ids[shard, row, begin:end] = own + ids[shard, row, :begin].max(initial=0)
-    first = (row * vision.patches.shape[2] + begin) // spec.merge_unit
-    return first + np.arange((end - begin) // spec.merge_unit)

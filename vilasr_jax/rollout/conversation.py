@@ -1,4 +1,4 @@
-"""The host's side of one live conversation: what was said, what was drawn, where it stands."""
+"""Host state of one live conversation: its tokens, its drawing session, its position."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from vilasr_jax.rollout.trajectory import Trajectory
 class Request:
     """One question to be answered `samples` times.
 
-    The hooks let a terminal, notebook or server follow along. They are called in the thread of the engine, so
-    they should be quick (put what you get in a queue); one that raises cancels its conversation.
+    The hooks stream a conversation to a terminal, notebook or server. They are called in the engine's thread
+    and should be quick (put what you get in a queue); one that raises cancels its conversation.
 
     Attributes:
       row: the task row's plain fields (see `Trajectory.row`).
       session: makes a fresh `DrawingSession`, one a sample; making it twice must give equal ones.
       seed: the first of `samples` consecutive random streams.
       temperature, top_p: read where `EngineSection.per_request_sampling` is set; else the engine's own count.
-      max_new_tokens: sampled tokens of the whole conversation; None: only the engine's limits.
+      max_new_tokens: sampled tokens of the conversation; None: only the engine's limits.
       on_tokens: `(sample, text)`: the piece of text that the model has just written. The pieces of a turn,
         joined, are the turn's text; they come a decode call at a time, never cut inside a character.
-      on_turn: `(sample, turn, images)`: a turn is over and what it asked for is drawn. `turn` is the
+      on_turn: `(sample, turn, images)`: a turn is over and its calls are drawn. `turn` is the
         session's event (see `Trajectory.turns`), `images` the new pictures, numbered by `turn["drawn"]`.
       on_end: `(sample, trajectory)`: the conversation is over.
     """
@@ -54,8 +54,8 @@ class Request:
 class Conversation:
     """Accumulates a trajectory, turn by turn.
 
-    A turn goes `take` (in the engine's thread), then the function it returned (in a drawing thread), then
-    `follow` (in the engine's thread again).
+    A turn goes `add_turn` (in the engine's thread), then the function it returned (in a drawing thread), then
+    `add_reply` (in the engine's thread again).
     """
 
     key: tuple[int, int]  # number of the request, and of the sample
@@ -75,7 +75,7 @@ class Conversation:
     lost_turn: dict | None = None  # a turn that the session failed on
     replayed: int = 0  # turns of the prompt, before the model's own
     base_images: int = 0  # of the question
-    told: str = ""  # of the turn being written, to `on_tokens`
+    streamed: str = ""  # of the turn being written, to `on_tokens`
 
     def __post_init__(self):
         self._add(self.prompt.encoded.ids, None)
@@ -91,43 +91,43 @@ class Conversation:
         return self.request.seed + self.key[1]
 
     @property
-    def room(self) -> int:
+    def tokens_left(self) -> int:
         """Tokens that may still be sampled."""
         room, most = self.max_tokens - self.length, self.request.max_new_tokens
         return room if most is None else min(room, most - self.sampled)
 
-    def hear(self, tokenizer: Tokenizer, ids: np.ndarray, over: bool) -> None:
-        """Passes on what is new in the turn's tokens so far; cancels the conversation if the hook raises."""
+    def stream_text(self, tokenizer: Tokenizer, ids: np.ndarray, over: bool) -> None:
+        """Streams the new text of a turn to `on_tokens`; cancels the conversation if the hook raises."""
         if self.request.on_tokens is None:
             return
         text = tokenizer.decode(_words(ids, tokenizer))
         if not over:
             text = text.rstrip("\ufffd")  # perhaps the first bytes of a character
-        if len(text) > len(self.told) and text.startswith(self.told):
-            new, self.told = text[len(self.told) :], text
+        if len(text) > len(self.streamed) and text.startswith(self.streamed):
+            new, self.streamed = text[len(self.streamed) :], text
             self._call(self.request.on_tokens, new)
 
-    def take(
+    def add_turn(
         self, tokenizer: Tokenizer, ids: np.ndarray, logprobs: np.ndarray
     ) -> Callable[[], tuple[Reply, Encoded | None]]:
-        """Takes the model's turn; returns the work of a drawing thread: the reply, and its tokens."""
+        """Adds the model's turn; returns the work of a drawing thread: the reply, and its tokens."""
         self._add(ids, logprobs)
         self.position += len(ids) - 1  # now that of the last token, which is not in the cache yet
-        self.told = ""
+        self.streamed = ""
         closed = int(ids[-1]) == tokenizer.special.im_end
         self.said.append({"text": tokenizer.decode(_words(ids, tokenizer)), "truncated": not closed})
         return partial(_reply, self.session, tokenizer, closed, self.said[-1])
 
-    def retake(
+    def replay_turn(
         self, tokenizer: Tokenizer, error: BaseException
     ) -> Callable[[], tuple[Any, Reply, Encoded | None]]:
-        """After a failure: a fresh session hears the same, and is told why nothing is drawn this time."""
+        """After a failure: replays all turns in a new session, the last with the reason of the failure."""
         closed = not self.said[-1]["truncated"]
         self.said[-1]["lost"] = f"the drawing failed ({_line(error)})"
         return partial(_replay, self.request.session, tokenizer, closed, list(self.said))
 
-    def follow(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> list[Incoming]:
-        """Takes the session's reply; returns what enters the cache next, in pieces that fit `buckets`.
+    def add_reply(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> list[Incoming]:
+        """Adds the session's reply; returns what enters the cache next, in pieces that fit `buckets`.
 
         The last sampled token is not in the cache yet, so it leads the new tokens. Empty: the conversation is
         over, and `stop_reason` says why.
@@ -146,7 +146,7 @@ class Conversation:
         except DataError:
             self.stop_reason = "insert_limit"
             return []
-        if self.max_tokens - self.length <= len(turn.ids) or self.room < 1:
+        if self.max_tokens - self.length <= len(turn.ids) or self.tokens_left < 1:
             self.stop_reason = "token_limit"
             return []
         self._add(turn.ids, None)
@@ -155,7 +155,7 @@ class Conversation:
         return pieces
 
     def fail(self, error: BaseException) -> None:
-        """Ends the conversation: its session failed, and could not be mended."""
+        """Ends the conversation: its session failed twice."""
         logging.error("conversation about %s: its session failed: %s", self.request.row.get("id"), error)
         self.stop_reason = "error"
         if len(self.session.events) < self.replayed + len(self.said):
@@ -233,7 +233,7 @@ def fits(piece: Incoming, buckets: Buckets) -> bool:
 
 
 def check_prompt(prompt: Incoming, row: dict, buckets: Buckets, max_tokens: int) -> None:
-    """Raises DataError, naming the row, for a prompt that the engine has no room for."""
+    """Raises DataError, naming the row, for a prompt that does not fit."""
     tokens = len(prompt.encoded.ids)
     if tokens >= max_tokens:
         raise DataError(

@@ -9,13 +9,13 @@ State lives on the device. A slot is one live conversation, with a cache length 
 `prefill` computes each distinct prompt once; `start` copies its cache to the slots that begin with it, now or
 when they become free. `insert` runs only the new turn's tokens, at each slot's own offset; a turn that is
 larger than the buckets comes in several inserts. `start` and the last `insert` end by sampling the turn's
-first token; `decode` goes on, one token a step, until enough of the rows have stopped.
+first token; `decode` continues, one token a step, until enough of the rows have stopped.
 
 The slots are split over the mesh's data and fsdp axes; each shard works on its own slots alone
 (`jax.shard_map`), with no communication but that of tensor parallelism: the model axis is left to the
-compiler, which follows the layout of the parameters and of the cache's heads. Slot and source numbers count
-inside a shard. Padding rows carry the slot number one past the shard's last: their reads are clipped and
-their writes dropped.
+compiler, which propagates the layout of the parameters and of the cache's heads. Slots and sources are
+numbered inside a shard. Padding rows carry the slot number one past the shard's last: their reads are clipped
+and their writes dropped.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -39,15 +40,17 @@ from vilasr_jax.rollout.sampling import sample
 _ROWS = P(("data", "fsdp"))  # split by slot
 _POSITIONS = P(None, ("data", "fsdp"))
 
+HostOrDevice = np.ndarray | jax.Array  # written by the host, read in a compiled step
+
 
 class RolloutState(NamedTuple):
     """Device state of b slots; `n` is the longest turn."""
 
-    cache: Any  # of the model's family, with room for b rows
+    cache: Any  # of the model's family, b rows
     token: jax.Array  # [b] int32, sampled last, not yet in the cache
     position: jax.Array  # [b] int32, the M-RoPE position of that token
     seed: jax.Array  # [b] int32, the trajectory's own random stream
-    count: jax.Array  # [b] int32, tokens sampled so far in the trajectory
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count; [b] int32, tokens sampled so far in the trajectory
     active: jax.Array  # [b] bool, still writing its turn
     turn_length: jax.Array  # [b] int32, tokens sampled in this turn
     turn_limit: jax.Array  # [b] int32
@@ -65,19 +68,19 @@ class Prefix(NamedTuple):
     hidden: jax.Array  # [m, d], at the last token of each
 
 
-class Rows(NamedTuple):
+class TurnStarts(NamedTuple):
     """Which slots start a turn, and what they start it with."""
 
-    slots: jax.Array  # [m] int32, in the shard; one past its last: padding
-    source: jax.Array  # [m] int32, the row of the shard's Prefix that each takes (used by start)
-    position: jax.Array  # [m] int32, of the first token to be sampled
-    turn_limit: jax.Array  # [m] int32; 0: more is to be inserted before the model writes
-    seed: jax.Array  # [m] int32 (used by start)
-    temperature: jax.Array  # [m] float32 (used by start)
-    top_p: jax.Array  # [m] float32 (used by start)
+    slots: HostOrDevice  # [m] int32, in the shard; one past its last: padding
+    source: HostOrDevice  # [m] int32, the row of the shard's Prefix that each copies (used by start)
+    position: HostOrDevice  # [m] int32, of the first token to be sampled
+    turn_limit: HostOrDevice  # [m] int32; 0: more is to be inserted before the model writes
+    seed: HostOrDevice  # [m] int32 (used by start)
+    temperature: HostOrDevice  # [m] float32 (used by start)
+    top_p: HostOrDevice  # [m] float32 (used by start)
 
 
-class Calls:
+class CompiledSteps:
     """The four compiled functions for one model and sampling setting."""
 
     def __init__(
@@ -85,7 +88,7 @@ class Calls:
         config: ModelConfig,
         graphdef: nnx.GraphDef,
         sampling: SamplingSection,
-        suppressed: jax.Array,
+        suppressed: HostOrDevice,
         stop_ids: tuple[int, ...],
         decode_steps: int,
         stop_fraction: float,
@@ -101,7 +104,8 @@ class Calls:
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
         heads = config.num_kv_heads % mesh.shape["model"] == 0
         self._heads = P(None, "model") if heads and mesh.shape["model"] > 1 else None  # of a shard's cache
-        turn = NewTurn(_ROWS, _POSITIONS, _ROWS, _ROWS, _ROWS)
+        specs: dict[str, Any] = dict.fromkeys(NewTurn._fields, _ROWS) | {"positions": _POSITIONS}
+        turn = NewTurn(**specs)
         self.prefill = self._compiled(self._prefill, P(), turn)
         self.start = self._compiled(self._start, P(), _ROWS, P(), _ROWS, _ROWS, donate=1)
         self.insert = self._compiled(self._insert, P(), _ROWS, P(), turn, _ROWS, donate=1)
@@ -120,7 +124,7 @@ class Calls:
         return jax.jit(mapped, donate_argnums=() if donate is None else donate)
 
     def init_state(self, slots: int, max_len: int) -> RolloutState:
-        """Empty slots with room for `max_len` tokens each."""
+        """Empty slots of `max_len` tokens each."""
 
         def zeros() -> jax.Array:  # one buffer each: they are donated
             return jnp.zeros(slots, jnp.int32)
@@ -152,24 +156,24 @@ class Calls:
         hidden, cache = self._forward(model, layers, turn, empty)
         return Prefix(self._laid_out(cache), hidden)
 
-    def _start(self, params, state: RolloutState, key, prefix: Prefix, rows: Rows) -> RolloutState:
-        cache = state.cache.copy_rows(prefix.cache, rows.slots, rows.source)
+    def _start(self, params, state: RolloutState, key, prefix: Prefix, starts: TurnStarts) -> RolloutState:
+        cache = state.cache.copy_rows(prefix.cache, starts.slots, starts.source)
         state = state._replace(
             cache=self._laid_out(cache),
-            seed=state.seed.at[rows.slots].set(rows.seed, mode="drop"),
-            count=state.count.at[rows.slots].set(0, mode="drop"),
-            temperature=state.temperature.at[rows.slots].set(rows.temperature, mode="drop"),
-            top_p=state.top_p.at[rows.slots].set(rows.top_p, mode="drop"),
+            seed=state.seed.at[starts.slots].set(starts.seed, mode="drop"),
+            count=state.count.at[starts.slots].set(0, mode="drop"),
+            temperature=state.temperature.at[starts.slots].set(starts.temperature, mode="drop"),
+            top_p=state.top_p.at[starts.slots].set(starts.top_p, mode="drop"),
         )
         model, _ = self._model(params)
-        return self._first_token(model, state, key, prefix.hidden[rows.source], rows)
+        return self._first_token(model, state, key, prefix.hidden[starts.source], starts)
 
-    def _insert(self, params, state: RolloutState, key, turn: NewTurn, rows: Rows) -> RolloutState:
+    def _insert(self, params, state: RolloutState, key, turn: NewTurn, starts: TurnStarts) -> RolloutState:
         model, layers = self._model(params)
-        part = jax.tree.map(lambda x: x.at[rows.slots].get(mode="clip"), state.cache)
+        part = jax.tree.map(lambda x: x.at[starts.slots].get(mode="clip"), state.cache)
         hidden, part = self._forward(model, layers, turn, part)
-        cache = jax.tree.map(lambda whole, new: whole.at[rows.slots].set(new, mode="drop"), state.cache, part)
-        return self._first_token(model, state._replace(cache=self._laid_out(cache)), key, hidden, rows)
+        cache = jax.tree.map(lambda old, new: old.at[starts.slots].set(new, mode="drop"), state.cache, part)
+        return self._first_token(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
 
     def _model(self, params: SamplingParams) -> tuple[Any, list[Any]]:
         """The model, and its decoder layers as modules of their own."""
@@ -222,18 +226,20 @@ class Calls:
         last = jnp.maximum(turn.length - 1, 0)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache
 
-    def _first_token(self, model, state: RolloutState, key, hidden: jax.Array, rows: Rows) -> RolloutState:
-        """Opens a turn in `rows.slots`, whose last hidden states are `hidden` [m, d]."""
+    def _first_token(
+        self, model, state: RolloutState, key, hidden: jax.Array, starts: TurnStarts
+    ) -> RolloutState:
+        """Opens a turn in `starts.slots`, whose last hidden states are `hidden` [m, d]."""
         b = state.token.shape[0]
-        opened = jnp.zeros(b, bool).at[rows.slots].set(rows.turn_limit > 0, mode="drop")
+        opened = jnp.zeros(b, bool).at[starts.slots].set(starts.turn_limit > 0, mode="drop")
         state = state._replace(
-            position=state.position.at[rows.slots].set(rows.position, mode="drop"),
-            turn_limit=state.turn_limit.at[rows.slots].set(rows.turn_limit, mode="drop"),
+            position=state.position.at[starts.slots].set(starts.position, mode="drop"),
+            turn_limit=state.turn_limit.at[starts.slots].set(starts.turn_limit, mode="drop"),
             turn_length=jnp.where(opened, 0, state.turn_length),
             active=state.active | opened,
         )
-        whole = jnp.zeros((b, hidden.shape[-1]), hidden.dtype).at[rows.slots].set(hidden, mode="drop")
-        return self._write(model, state, key, whole, opened)
+        by_slot = jnp.zeros((b, hidden.shape[-1]), hidden.dtype).at[starts.slots].set(hidden, mode="drop")
+        return self._write(model, state, key, by_slot, opened)
 
     def _write(self, model, state: RolloutState, key, hidden: jax.Array, rows: jax.Array) -> RolloutState:
         """Samples a token for each of `rows` ([b] bool) from hidden [b, d] and records it."""

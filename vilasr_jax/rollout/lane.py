@@ -1,7 +1,8 @@
-"""What the host knows of the slots, and of the conversations still to be begun."""
+"""Host state of the slots, and the queue of conversations that have not begun."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from vilasr_jax.rollout.conversation import Conversation, Request
 from vilasr_jax.rollout.device import Prefix, RolloutState
 from vilasr_jax.rollout.pool import Job
 
+Counters = defaultdict[str, float]  # see `Engine`; a name that was never counted is 0
+
 
 @dataclass
 class Lane:
@@ -18,8 +21,8 @@ class Lane:
 
     state: RolloutState
     live: dict[int, Conversation] = field(default_factory=dict)  # by slot
-    drawing: dict[int, Job] = field(default_factory=dict)  # by slot: its reply is being made
-    failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is made again
+    drawing: dict[int, Job] = field(default_factory=dict)  # by slot: its reply is being drawn
+    failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is drawn again
     pending: dict[int, list[Incoming]] = field(default_factory=dict)  # by slot: pieces of a reply to insert
 
 
@@ -32,7 +35,7 @@ class Prompt:
 
 
 class Queue:
-    """Conversations still to be begun; requests are asked for one at a time, when there is a free slot."""
+    """Conversations that have not begun; requests are fetched one at a time, when a slot is free."""
 
     def __init__(
         self,
@@ -41,7 +44,8 @@ class Queue:
         max_tokens: int,
     ):
         self.source, self.make_prompt, self.max_tokens = source, prompt, max_tokens
-        self.number, self.request, self.sample = 0, None, 0
+        self.number, self.sample = 0, 0
+        self.request: Request | None = None
         self.prompt: Prompt | None = None  # of the newest request
 
     def more(self, wait: bool) -> bool:
@@ -54,8 +58,9 @@ class Queue:
             self.number, self.request = given
         return True
 
-    def take(self) -> tuple[Conversation, Prompt]:
-        """Begins it."""
+    def begin(self) -> tuple[Conversation, Prompt]:
+        """Begins the next conversation, after `more` has returned True."""
+        assert self.request is not None, "`more` says whether there is one"
         session = self.request.session()
         if self.prompt is None:
             self.prompt = Prompt(self.make_prompt(self.request, session))

@@ -1,4 +1,4 @@
-"""What a rollout needs of each device's memory, before any of it is taken."""
+"""Memory that a rollout needs on each device, computed before it is allocated."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def plan_memory(
 
     Args:
       config: the model's.
-      slots: of one data shard, all lanes together.
+      slots: of one data shard, over all lanes.
       tokens: the longest conversation.
       mesh: this process's.
       params: as they are laid out for sampling.
-      limit_gib: of a device; 0: what the device tells, or an equal share of this machine's memory.
+      limit_gib: of a device; 0: the device's own, or an equal part of this machine's memory.
     """
     split = mesh.shape["model"] if config.num_kv_heads % mesh.shape["model"] == 0 else 1
     itemsize = jax.numpy.dtype(config.dtype).itemsize

@@ -1,4 +1,4 @@
-"""Parameters as sampling reads them."""
+"""Weights in the layout that sampling reads."""
 
 from __future__ import annotations
 
@@ -16,31 +16,42 @@ from vilasr_jax.models.sharding import layout, param_shardings
 class SamplingParams(NamedTuple):
     """Each decoder layer has arrays of its own: a loop over tokens would copy a stack's slices."""
 
-    rest: Any  # all, with decoder stacks of 0 layers
+    rest: Any  # all weights, with decoder stacks of 0 layers
     layers: tuple[Any, ...]
 
 
-class Placement:
-    """Lays parameters out for sampling, on the devices of `mesh`.
+class SamplingLayout:
+    """Reshards weights from any layout to the one of sampling, on the devices, in one compiled call.
 
-    Every weight is read at each token: matrices are cast to the compute dtype once, gathered over data and
-    fsdp, split over model alone, and no longer stacked by layers.
+    Sampling reads every weight at each token: matrices are cast to the compute dtype (norms are used in
+    float32 and not cast), gathered over data and fsdp, split over model alone, and unstacked by layers.
+
+    Args:
+      config: of the model.
+      mesh: of this process's devices (`Mesh.local_mesh`).
     """
 
     def __init__(self, config: ModelConfig, mesh: Mesh):
         self.config, self.mesh = config, mesh
-        self._split: Any = None  # compiled once
+        self._reshard: Any = None  # compiled once
 
     def __call__(self, params: Any) -> SamplingParams:
-        """The parameters for the compiled calls."""
-        if self._split is None:
-            places = param_shardings(params, self.mesh, layout("rollout"))
-            one = jax.tree.map(
-                lambda place: NamedSharding(self.mesh, P(*place.spec[1:])), decoder_layers(places)
-            )
-            split = SamplingParams(places, (one,) * self.config.num_layers)
-            self._split = jax.jit(self._laid_out, out_shardings=split)
-        return self._split(params)
+        """The weights on this process's devices.
+
+        Of several processes all must call it, with weights that are laid out on the mesh of them all.
+        """
+        several = jax.process_count() > 1
+        if self._reshard is None:
+            mesh = jax.tree.leaves(params)[0].sharding.mesh if several else self.mesh
+            self._reshard = jax.jit(self._laid_out, out_shardings=self.shardings(params, mesh))
+        laid_out = self._reshard(params)
+        return jax.tree.map(self._local, laid_out) if several else laid_out
+
+    def shardings(self, params: Any, mesh: Mesh) -> SamplingParams:
+        """The `NamedSharding` of each array on `mesh`; `params` may be shapes alone."""
+        rest = param_shardings(params, mesh, layout("rollout"))
+        layer = jax.tree.map(lambda stack: NamedSharding(mesh, P(*stack.spec[1:])), decoder_layers(rest))
+        return SamplingParams(rest, (layer,) * self.config.num_layers)
 
     def _laid_out(self, params: Any) -> SamplingParams:
         params = jax.tree_util.tree_map_with_path(self._cast, params)
@@ -51,3 +62,11 @@ class Placement:
 
     def _cast(self, path: Any, x: jax.Array) -> jax.Array:
         return x if is_norm(path) else x.astype(self.config.dtype)
+
+    def _local(self, leaf: jax.Array) -> jax.Array:
+        """This process's view of an array that is not split between processes; nothing is copied."""
+        assert isinstance(leaf.sharding, NamedSharding)
+        sharding = NamedSharding(self.mesh, leaf.sharding.spec)
+        return jax.make_array_from_single_device_arrays(
+            leaf.shape, sharding, [shard.data for shard in leaf.addressable_shards]
+        )

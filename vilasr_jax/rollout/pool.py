@@ -16,24 +16,24 @@ class Job(Future):
     def __init__(self, work: Callable[[], Any]):
         super().__init__()
         self.work = work
-        self.asked = time.monotonic()
+        self.submitted = time.monotonic()
         self.began: float | None = None  # None while it queues
 
 
 class DrawingPool:
-    """Runs work in threads and gives up on what takes too long.
+    """Runs work in threads and gives up on what runs too long.
 
     A thread that hangs can't be stopped. It is left behind (all are daemons, so it does not hold up the end
-    of the program), another takes its place, and what it returns one day is dropped.
+    of the program), another is started in its place, and what it returns one day is dropped.
 
     Args:
       workers: threads.
-      seconds: limit of one piece of work, from the moment that a thread takes it; 0: none.
+      seconds: limit of one piece of work, from the moment that a thread starts it; 0: none.
     """
 
     def __init__(self, workers: int, seconds: float):
         self.seconds = seconds
-        self.worked = 0.0  # seconds that the threads were busy, all together
+        self.worked = 0.0  # seconds that all threads were busy, summed
         self._workers = workers
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         for _ in range(workers):
@@ -42,7 +42,7 @@ class DrawingPool:
     def __enter__(self) -> DrawingPool:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         for _ in range(self._workers):
             self._queue.put(None)
 
@@ -60,10 +60,10 @@ class DrawingPool:
             for job in jobs:
                 if self.seconds and job.began is not None and now - job.began > self.seconds:
                     self._give_up(job)
-            young = [job for job in jobs if not job.done() and now - job.asked < seconds]
+            young = [job for job in jobs if not job.done() and now - job.submitted < seconds]
             if not young:
                 return
-            until = min(job.asked + seconds for job in young)
+            until = min(job.submitted + seconds for job in young)
             if self.seconds:
                 until = min(until, now + self.seconds)
             wait(young, max(until - now, 0.001))

@@ -1,19 +1,21 @@
-"""Drawing the next token, row by row."""
+"""Sampling the next token, row by row."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int32, Key
 
 from vilasr_jax.config import SamplingSection
 from vilasr_jax.processing import Tokenizer
 
+Suppressed = Bool[Array, " v"] | Bool[np.ndarray, " v"]  # True for tokens that may not be written
 NEVER = -1e30  # a logit that no token is sampled at
 
 
-def suppressed_tokens(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
-    """[vocab_size] bool, True for what a model may NOT write: padding, special tokens but a turn's end."""
+def suppressed_tokens(tokenizer: Tokenizer, vocab_size: int) -> Bool[np.ndarray, " v"]:
+    """True for what a model may NOT write: padding, special tokens but a turn's end."""
     mask = np.zeros(vocab_size, bool)
     mask[tokenizer.suppressed_ids] = True
     mask[tokenizer.vocab_size :] = True
@@ -21,7 +23,9 @@ def suppressed_tokens(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
     return mask
 
 
-def allowed_logits(logits: jax.Array, suppressed: jax.Array, temperature: float) -> jax.Array:
+def allowed_logits(
+    logits: Float[Array, "*rows v"], suppressed: Suppressed, temperature: float
+) -> Float[Array, "*rows v"]:
     """The logits a policy samples from: special tokens a model may not write are ruled out.
 
     Used alike by the rollout and by the training forward, so that both speak of one distribution.
@@ -35,12 +39,12 @@ def allowed_logits(logits: jax.Array, suppressed: jax.Array, temperature: float)
 
 
 def sample(
-    logits: jax.Array,
-    keys: jax.Array,
-    suppressed: jax.Array,
+    logits: Float[Array, "b v"],
+    keys: Key[Array, " b"],
+    suppressed: Suppressed,
     sampling: SamplingSection,
-    own: tuple[jax.Array, jax.Array] | None = None,
-) -> tuple[jax.Array, jax.Array]:
+    own: tuple[Float[Array, " b"], Float[Array, " b"]] | None = None,
+) -> tuple[Int32[Array, " b"], Float[Array, " b"]]:
     """Samples one token a row.
 
     Args:
@@ -54,32 +58,32 @@ def sample(
       tokens [b] int32, and their log-probabilities [b] float32 under softmax(logits / temperature) over the
       tokens a model may write, before top-k and top-p cut anything (what the policy gradient needs).
     """
-    temperature, top_p = sampling.temperature, sampling.top_p
+    top_p: float | jax.Array = sampling.top_p
     if own is not None:
-        temperature, top_p = (value[:, None] for value in own)
-        logits = logits / jnp.where(temperature > 0, temperature, 1)
-    logits = allowed_logits(logits, suppressed, 1.0 if own is not None else temperature)
+        own_temperature, top_p = (value[:, None] for value in own)
+        logits = logits / jnp.where(own_temperature > 0, own_temperature, 1)
+    logits = allowed_logits(logits, suppressed, 1.0 if own is not None else sampling.temperature)
     logprobs = jax.nn.log_softmax(logits, axis=-1)
-    if own is None and temperature == 0:
+    if own is None and sampling.temperature == 0:
         tokens = jnp.argmax(logits, axis=-1)
     else:
-        kept = logits
+        filtered = logits
         if sampling.top_k:
-            kth = jax.lax.top_k(kept, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
-            kept = jnp.where(kept < kth, NEVER, kept)
-        if own is not None or top_p < 1:
-            kept = jnp.where(_nucleus(jax.nn.softmax(kept, axis=-1), top_p), kept, NEVER)
-        tokens = jax.vmap(jax.random.categorical)(keys, kept)
+            kth = jax.lax.top_k(filtered, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
+            filtered = jnp.where(filtered < kth, NEVER, filtered)
+        if own is not None or sampling.top_p < 1:
+            filtered = jnp.where(_nucleus(jax.nn.softmax(filtered, axis=-1), top_p), filtered, NEVER)
+        tokens = jax.vmap(jax.random.categorical)(keys, filtered)
         if own is not None:
-            tokens = jnp.where(temperature[:, 0] > 0, tokens, jnp.argmax(logits, axis=-1))
+            tokens = jnp.where(own[0] > 0, tokens, jnp.argmax(logits, axis=-1))
     tokens = tokens.astype(jnp.int32)
     return tokens, jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
 
 
-def _nucleus(probs: jax.Array, top_p: float | jax.Array) -> jax.Array:
+def _nucleus(probs: Float[Array, "b v"], top_p: float | Float[Array, "b 1"]) -> Bool[Array, "b v"]:
     """[b, v] bool: the fewest likeliest tokens with a mass of at least `top_p`, and what ties with the last.
 
-    Non-negative floats are ordered as their bits are, so the least probability to keep is found by halving
+    Non-negative floats are ordered as their bits are, so the threshold is found by halving
     the range of its 31 bits; that is exact, and far cheaper than sorting a vocabulary.
     """
     bits = jax.lax.bitcast_convert_type(probs, jnp.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,7 +53,7 @@ class Trajectory:
 
     @property
     def answer(self) -> str | None:
-        """What stands in the answer tag of the last turn; None when the conversation ended without one."""
+        """Text of the answer tag of the last turn; None when the conversation ended without one."""
         if self.stop_reason != "answer":
             return None
         return tagged_answer(self.texts[-1])
@@ -74,7 +75,7 @@ class Trajectory:
 
     @property
     def images_in_tokens(self) -> list[Image.Image]:
-        """The images whose pad tokens stand in `tokens`: all but those drawn in a turn that ended it."""
+        """The images of the pad tokens in `tokens`: all but those drawn in a turn that ended it."""
         return self.images[: self.images_read]
 
     def to_bytes(self) -> bytes:
@@ -93,4 +94,5 @@ class Trajectory:
         """Reads what `to_bytes` wrote, now or in an earlier version; DataError for anything else."""
         plain, arrays = unpack_arrays(data)
         images = [Image.fromarray(arrays.pop(f"image_{i}")) for i in range(len(arrays) - 3)]
-        return cls(images=images, **arrays, **plain)
+        fields: dict[str, Any] = {**arrays, **plain}
+        return cls(images=images, **fields)

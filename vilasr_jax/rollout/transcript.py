@@ -22,13 +22,13 @@ def messages_of(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, 
         piece = tokens[start + 1 : end]
         stops = np.flatnonzero(piece == special.im_end)
         parts = _parts(piece[: stops[0]] if len(stops) else piece, tokenizer)
-        role, _, rest = parts[0]["text"].partition("\n")
+        role, _, rest = parts[0]["text"].partition(special.family.chat.after_role)
         messages.append({"role": role, "content": [p for p in [_text(rest), *parts[1:]] if p != _text("")]})
     return messages
 
 
 def joined(message: dict[str, Any], mark: str) -> str:
-    """A message's text with `mark` where a picture stands; words that look like the mark are taken apart."""
+    """A message's text with `mark` in place of a picture; words that look like the mark are split."""
     texts = [
         mark if part["type"] == "image" else part["text"].replace(mark, mark[:1] + " " + mark[1:])
         for part in message["content"]

@@ -149,7 +149,7 @@ class AskedFamily(Family):
         raise NotImplementedError
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
-        """The scene's images (RGB, sides multiples of 28)."""
+        """The scene's images (RGB, of sizes that the model reads)."""
         raise NotImplementedError
 
     def images(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:

@@ -22,11 +22,12 @@ from vilasr_jax.drawing.coordinates import (
 from vilasr_jax.drawing.sizes import PICTURE, Frame, of_picture, stated_sizes, statements, unread_size
 from vilasr_jax.errors import DataError
 from vilasr_jax.processing import smart_resize
+from vilasr_jax.processing.images import DEFAULT
 
 IMAGE_MARK = "<image>"
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 CAPTION = 200  # characters after a picture in which its size is looked for
-ROUNDING = 28  # pixels that a side may be off by, after it was rounded to what the model takes
+ROUNDING = DEFAULT.factor  # pixels that a side may be off by, after it was rounded for the recording model
 
 
 def fit_conversation(

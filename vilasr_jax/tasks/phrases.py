@@ -19,7 +19,7 @@ _SIDE = 999_999  # stands for an image's side, which is cut out of the system pr
 def common_phrases(settings: DrawingSettings = SHORT) -> set[str]:
     """Constant phrases of any task's conversation. None holds a number that varies."""
     prompts = get_prompts(settings.prompt)
-    phrases = {*PIECES, *ERRORS, "system\n", "user\n", "assistant\n", *LETTERS}
+    phrases = {*PIECES, *ERRORS, *LETTERS}
     phrases.add(prompts.choices.format(options=", ".join(LETTERS)) + prompts.suffixes["multiple choice"])
     for tools in (get_tools(settings.tools), ()):
         phrases |= set(system_text(prompts, tools, [(_SIDE, _SIDE)], False).split(str(_SIDE)))

@@ -14,7 +14,7 @@ VIDEO_TYPES = ("video", "spatial_r1")  # data types whose images are a video's f
 
 @dataclass(frozen=True)
 class Row:
-    """One question about some images. `images` are RGB, already resized (sides multiples of 28)."""
+    """One question about some images. `images` are RGB, already resized for the model."""
 
     id: str
     question: str

@@ -16,6 +16,7 @@ from PIL import Image
 from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import DataError
+from vilasr_jax.models import default_family
 from vilasr_jax.tasks.dataset import MadeRows
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
@@ -45,7 +46,12 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> in
 
     A folder of imported rows or synthesized traces is shown as it is; a recorded drawing is made again.
     """
-    settings = DrawingSettings(style=job.drawing.style, max_turns=99, max_images=job.drawing.max_images)
+    settings = DrawingSettings(
+        style=job.drawing.style,
+        max_turns=99,
+        max_images=job.drawing.max_images,
+        image_unit=default_family().images.factor,
+    )
     if folder is not None and (folder / INDEX).exists():
         rows = StoredRows([folder])
         some = (rows[number] for number in range(min(count, len(rows))))

@@ -24,7 +24,7 @@ from vilasr_jax.processing import (
     collate_packed,
     empty_batch,
     pack,
-    picture_sizes,
+    patch_counts,
 )
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.training.row_filter import Fitting, check_sample, sample_numbers, usable
@@ -70,7 +70,7 @@ class Batching:
         """Raises DataError, naming the example, when no training row can hold it."""
         if self.packing:
             return check_fits(example, self.packing, what)
-        pictures = picture_sizes(example)
+        pictures = patch_counts(example.grids)
         for axis, length in (
             ("tokens", len(example.ids)),
             ("images", len(pictures)),

@@ -85,7 +85,7 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
         stage.trace(step, done + 1)
         began = time.monotonic()
         try:
-            samples = collect(run, state.whole, step, pool)
+            samples = collect(run, state.all_params, step, pool)
         except Stopped:
             if step - 1 > done and not stage.save_due(step - 1):
                 save(step - 1, wait=True)
@@ -101,7 +101,7 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
             _save_samples(run, stage, samples, step)
         extra = {}
         if section.validate_every and (step % section.validate_every == 0 or step == stage.steps):
-            extra = validate(run, state.whole)
+            extra = validate(run, state.all_params)
         rate = float(schedule(step * section.updates - 1))
         values = stage.log(step, learning_rate=rate, **extra)
         check_guard(state, section.optimizer)
@@ -109,7 +109,7 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
             save(step, score=extra.get("val_accuracy"))
         progress.update(bar, completed=step, note=f"reward {values['reward']:.3f}")
     stage.close()
-    return state.whole
+    return state.all_params
 
 
 def _save_samples(run: Run, stage: Stage, samples: Samples, step: int) -> None:
@@ -161,7 +161,7 @@ class Update:
         """Makes one update for each of `parts`, the numbers of its conversations over all hosts."""
         old: list[list[jax.Array]] = [[] for _ in parts]
         if recomputes(self.section):
-            whole = state.whole
+            whole = state.all_params
             for found, part in zip(old, parts, strict=True):
                 found += [self.logprobs(whole, batch) for batch in self._batches(samples, part)]
             del whole  # the updates donate it

@@ -4,7 +4,7 @@ r"""Low-rank adaptation (LoRA, arXiv 2106.09685): matrices stay as they are and 
 
 For the kernels of the language model's layers, stacked as they are. W' is formed where the weights are used,
 so that the model, the rollout engine and the export need no change: merging is nothing but keeping W'. The
-optimiser keeps its state for A and B alone; the gradient still passes through all of W'.
+optimiser has state for A and B alone; the gradient still passes through all of W'.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def merged(base: Base, factors: Factors) -> Any:
 
 
 def factor_shardings(params: Any, mesh: Mesh) -> dict[str, dict[str, NamedSharding]]:
-    """Where the factors lie: split as their kernel's own side is, the rank whole."""
+    """Shardings of the factors: split as their kernel's own side is, the rank replicated."""
     places = {
         _name(path): place
         for path, place in jax.tree_util.tree_leaves_with_path(param_shardings(params, mesh))

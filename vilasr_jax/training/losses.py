@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from vilasr_jax.models import Model
 from vilasr_jax.models.sharding import constrain, layout
@@ -21,7 +22,10 @@ GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tok
 
 
 def map_head(
-    model: Model, batch: Batch, figures: Callable[[jax.Array, jax.Array], Any], chunk: int | None = None
+    model: Model,
+    batch: Batch,
+    figures: Callable[[Float[Array, "b c v"], Int[Array, "b c"]], Any],
+    chunk: int | None = None,
 ) -> Any:
     """Figures of every token's predicted distribution.
 
@@ -33,13 +37,13 @@ def map_head(
       model: the model.
       batch: b conversations of t tokens.
       figures: (logits [b, c, v], the tokens that really come [b, c]) to a tree of arrays [b, c, ...].
-      chunk: tokens of a conversation at a time; by default so many that their logits are `HEAD_LOGITS`.
+      chunk: tokens of a conversation at a time; by default as many as give `HEAD_LOGITS` logits.
 
     Returns:
       that tree, its arrays [b, t, ...]; column i speaks of token i, column 0 is 0.
     """
     hidden = model(batch.tokens, batch.positions, batch.segment_ids, batch.image_index, batch.vision)
-    hidden = constrain(hidden, layout("training").act_btd)  # chunks are cut from whole rows
+    hidden = constrain(hidden, layout("training").act_btd)  # chunks are cut from unsharded rows
     model.gather_head()
     hidden, targets = hidden[:, :-1], batch.tokens[:, 1:]
     t = targets.shape[1]
@@ -61,15 +65,15 @@ def map_head(
             x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
             return jnp.moveaxis(x.reshape(x.shape[0], chunks, chunk, *x.shape[2:]), 1, 0)
 
-        def whole(x: jax.Array) -> jax.Array:  # and back, without the padding
+        def joined(x: jax.Array) -> jax.Array:  # and back, without the padding
             x = jnp.moveaxis(x, 0, 1)
             return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :t]
 
-        outputs = jax.tree.map(whole, jax.lax.map(head, (split(hidden), split(targets))))
+        outputs = jax.tree.map(joined, jax.lax.map(head, (split(hidden), split(jnp.asarray(targets)))))
     return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2)), outputs)
 
 
-def token_logprob(logits: jax.Array, ids: jax.Array) -> jax.Array:
+def token_logprob(logits: Float[Array, "b c v"], ids: Int[Array, "b c"]) -> Float[Array, "b c"]:
     """Log-probability [b, c] of the tokens `ids` [b, c] under `logits` [b, c, v]."""
     return jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), ids[..., None], axis=-1)[..., 0]
 
@@ -78,10 +82,10 @@ def token_logprobs(
     model: Model,
     batch: Batch,
     *,
-    suppressed: jax.Array | None = None,
+    suppressed: Bool[Array, " v"] | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, "b t"], Float[Array, "b t"]]:
     """Log-probability of every token given those before it, and the entropy of its distribution.
 
     Args:
@@ -106,7 +110,7 @@ def token_logprobs(
     return map_head(model, batch, figures, chunk)
 
 
-def sft_weights(batch: Batch, kind: str = "token_mean") -> jax.Array:
+def sft_weights(batch: Batch, kind: str = "token_mean") -> Float[Array, "b t"]:
     """How much each token counts in the SFT loss, [b, t]; the loss is the weighted mean.
 
     Args:
@@ -124,10 +128,10 @@ def sft_weights(batch: Batch, kind: str = "token_mean") -> jax.Array:
     mask = jnp.asarray(batch.loss_mask, jnp.float32)
     if kind == "token_mean":
         return mask
-    return mask / jnp.maximum(over_segments(mask, batch.segment_ids), 1)
+    return mask / jnp.maximum(over_segments(mask, jnp.asarray(batch.segment_ids)), 1)
 
 
-def sft_loss(logprobs: jax.Array, batch: Batch, kind: str = "token_mean") -> jax.Array:
+def sft_loss(logprobs: Float[Array, "b t"], batch: Batch, kind: str = "token_mean") -> Float[Array, " b"]:
     """Summed negative log-likelihood of the assistant's tokens, <|im_end|> included.
 
     Divided by the sum of `sft_weights` over all of a step's rows it is the step's loss: the same however
@@ -147,7 +151,7 @@ def sft_loss(logprobs: jax.Array, batch: Batch, kind: str = "token_mean") -> jax
     return -(logprobs * sft_weights(batch, kind)).sum()
 
 
-def over_segments(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
+def over_segments(values: Float[Array, "b t"], segment_ids: Int[Array, "b t"]) -> Float[Array, "b t"]:
     """[b, t]: at each token, the sum of `values` [b, t] over its own segment (conversation) of the row.
 
     >>> import numpy as np
@@ -162,22 +166,22 @@ def over_segments(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
 
 
 def grpo_loss(
-    logprobs: jax.Array,
-    old_logprobs: jax.Array,
-    advantages: jax.Array,
-    mask: jax.Array,
+    logprobs: Float[Array, "b t"],
+    old_logprobs: Float[Array, "b t"],
+    advantages: Float[Array, "b t"],
+    mask: Bool[Array, "b t"],
     *,
     clip_low: float,
     clip_high: float,
     dual_clip: float,
     kind: str = "trajectory_mean",
-    segment_ids: jax.Array | None = None,
-    weights: jax.Array | None = None,
-    ref_logprobs: jax.Array | None = None,
+    segment_ids: Int[Array, "b t"] | None = None,
+    weights: Float[Array, "b t"] | None = None,
+    ref_logprobs: Float[Array, "b t"] | None = None,
     kl_weight: float = 0.0,
-    entropy: jax.Array | None = None,
+    entropy: Float[Array, "b t"] | None = None,
     entropy_weight: float = 0.0,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[Float[Array, " b"], dict[str, Float[Array, ""]]]:
     r"""The clipped policy-gradient loss, summed over the trajectories of each row.
 
     With ratio r = exp(logprob - old logprob) and advantage A, a token's loss is
@@ -193,7 +197,7 @@ def grpo_loss(
 
     - "trajectory_mean": the mean over its own sampled tokens (GRPO, arXiv 2402.03300);
     - "token_mean": their sum; the caller divides by the update's sampled tokens (DAPO, arXiv 2503.14476);
-    - "gspo": as the first, with one ratio for the whole trajectory, exp(mean of log r), whose gradient flows
+    - "gspo": as the first, with one ratio for the trajectory, exp(mean of log r), whose gradient flows
       through every token (GSPO, arXiv 2507.18071).
 
     Args:
@@ -232,12 +236,14 @@ def grpo_loss(
         token_loss *= weights
     ref_kl = jnp.zeros(())
     if kl_weight:
+        assert ref_logprobs is not None, "kl_weight needs ref_logprobs"
         away = (ref_logprobs - logprobs) * mask
         ref_kl = jnp.exp(away) - away - 1
         token_loss += kl_weight * ref_kl
     if entropy_weight:
+        assert entropy is not None, "entropy_weight needs entropy"
         token_loss -= entropy_weight * entropy
-    share = mask if kind == "token_mean" else mask / count
+    weight = mask if kind == "token_mean" else mask / count
     sums = {
         "clipped_high": ((a > 0) & (ratio > 1 + clip_high)) * mask,
         "clipped_low": ((a < 0) & (ratio < 1 - clip_low)) * mask,
@@ -246,12 +252,15 @@ def grpo_loss(
         "ref_kl": ref_kl * mask,
         "tokens": mask,
     }
-    return (token_loss * share).sum(axis=1), {name: value.sum() for name, value in sums.items()}
+    return (token_loss * weight).sum(axis=1), {name: value.sum() for name, value in sums.items()}
 
 
 def importance_weights(
-    old_logprobs: jax.Array, rollout_logprobs: jax.Array, mask: jax.Array, cap: float
-) -> jax.Array:
+    old_logprobs: Float[Array, "b t"],
+    rollout_logprobs: Float[Array, "b t"],
+    mask: Bool[Array, "b t"],
+    cap: float,
+) -> Float[Array, "b t"]:
     """min(exp(old - rollout), cap) [b, t], 1 outside `mask`: truncated importance sampling.
 
     The engine that samples and the training forward differ a little in their arithmetic; this corrects the

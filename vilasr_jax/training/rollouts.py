@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.errors import Stopped
 from vilasr_jax.model_bundle import ModelBundle, make_engine
-from vilasr_jax.parallel import gather_bytes, host_rows, to_rollout
+from vilasr_jax.parallel import gather_bytes, host_rows
 from vilasr_jax.rollout import Engine, Request, Trajectory
 from vilasr_jax.training import interrupt
 
@@ -61,7 +61,6 @@ class Rollouts:
           key: see `Engine.generate`.
           progress: called with the number of finished conversations.
         """
-        params = to_rollout(params, self.mesh, self.model.config.dtype)
         return self.engine(sampling).generate(params, requests, key, progress)
 
     def generate(

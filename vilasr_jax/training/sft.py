@@ -79,7 +79,7 @@ def _free(params: Any) -> None:
 def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
     """A state as the items of a checkpoint; the next stage reads only "params", which are `params`."""
     count = {"step": state.step, "guard": list(state.guard)}
-    params = state.whole if params is None else params
+    params = state.all_params if params is None else params
     items = {"params": params, "opt_state": state.opt_state, "count": count}
     return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
 
@@ -154,7 +154,7 @@ def train_sft(
         stage.note(metrics)
         extra = {}
         if validate and validate_every and step % validate_every == 0:
-            extra = validate(state.whole)
+            extra = validate(state.all_params)
         if step % LOG_EVERY == 0 or stage.save_due(step) or extra:
             values = stage.log(step, learning_rate=float(schedule(step - 1)), **extra)
             check_guard(state, optimizer)
@@ -169,4 +169,4 @@ def train_sft(
             stage.close()
             raise Stopped(f"{stage.title}: stopped after step {step} of {stage.steps}")
     stage.close()
-    return state.whole
+    return state.all_params

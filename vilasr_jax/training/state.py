@@ -1,4 +1,4 @@
-"""What a training step carries, which weights it changes, and where all of it lies on the mesh."""
+"""State of a training step, the split into trained and frozen weights, and the shardings of both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Guard(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """What a step takes and returns. `params` are those that are trained, `frozen` all others.
+    """Input and output of a training step. `params` are those that are trained, `frozen` all others.
 
     Under LoRA `params` are the factors and `frozen` is a `lora.Base`.
     """
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
     guard: Guard
 
     @property
-    def whole(self) -> Any:
+    def all_params(self) -> Any:
         """All parameters of the model, as one tree."""
         return join(self.params, self.frozen)
 
@@ -84,13 +84,14 @@ def new_state(params: Any, optimizer: optax.GradientTransformation, section: Opt
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     """The `NamedSharding` of every leaf of a state (or its `jax.eval_shape`).
 
-    What an optimiser keeps for a weight lies as the weight does; counters lie whole on every device.
+    Optimiser state of a weight is sharded as the weight is; counters are replicated.
     """
-    whole = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, PartitionSpec())
+    counter: Any = replicated  # in the place of an array
     if isinstance(state.frozen, lora.Base):
         base = state.frozen.params
         params = lora.factor_shardings(base, mesh)
-        frozen = lora.Base(param_shardings(base, mesh), whole)
+        frozen: Any = lora.Base(param_shardings(base, mesh), counter)
     else:
         params, frozen = param_shardings(state.params, mesh), param_shardings(state.frozen, mesh)
     places = {
@@ -102,17 +103,17 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
 
     def of(path: tuple, leaf: Any) -> NamedSharding:
         for start in range(len(path)):
-            shape, place = places.get(path[start:], (None, whole))
+            shape, place = places.get(path[start:], (None, replicated))
             if shape == leaf.shape:
                 return place
-        return whole
+        return replicated
 
     return TrainState(
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(of, state.opt_state),
-        step=whole,
+        step=counter,
         frozen=frozen,
-        guard=Guard(whole, whole, whole),
+        guard=Guard(counter, counter, counter),
     )
 
 
@@ -121,7 +122,7 @@ def init_state(
 ) -> TrainState:
     """`new_state` laid out on `mesh`.
 
-    The state takes `params` over where they lie right already, without a copy; the first step donates them.
+    `params` that already have the right sharding are not copied; the first step donates them.
     """
     places = jax.tree.map(lambda x: x.sharding, abstract_state(params, optimizer, mesh, section))
     params = jax.device_put(params, param_shardings(params, mesh))

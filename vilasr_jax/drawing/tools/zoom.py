@@ -9,7 +9,6 @@ from PIL import Image
 from vilasr_jax.drawing.calls import Call
 from vilasr_jax.drawing.tools.base import ItemError, Tool, read_index, read_label, read_numbers
 
-UNIT = 28  # sides of what the model sees are multiples of this
 LEAST = 14  # pixels a side of a region
 MOST_SCALE = 8.0
 
@@ -43,21 +42,26 @@ class Zoom(Tool):
         right, bottom = min(width, math.ceil(call.x2)), min(height, math.ceil(call.y2))
         if right - left < LEAST or bottom - top < LEAST:
             raise ItemError(f"the region inside the image is less than {LEAST} pixels a side")
-        overlay.add_image(call.index, lambda base: enlarge(base, (left, top, right, bottom)))
+        overlay.add_image(
+            call.index, lambda base: enlarge(base, (left, top, right, bottom), overlay.image_unit)
+        )
 
 
-def enlarge(base: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The region `box` with about the area of `base` and never more, so that it keeps to its limit of pixels.
+def enlarge(base: Image.Image, box: tuple[int, int, int, int], unit: int) -> Image.Image:
+    """Enlarges the region `box` to about the area of `base`, and never more: the pixel limit holds.
 
-    Sides are multiples of 28.
+    Args:
+      base: clean image.
+      box: left, top, right, bottom in pixels.
+      unit: pixels that the sides of the new image are multiples of.
     """
     region = base.crop(box)
     area = base.width * base.height
     scale = min(MOST_SCALE, math.sqrt(area / (region.width * region.height)))
-    sides = [max(1, round(side * scale / UNIT)) for side in region.size]  # in units
-    most = area // UNIT**2
+    sides = [max(1, round(side * scale / unit)) for side in region.size]  # in units
+    most = area // unit**2
     if sides[0] * sides[1] > most:
-        sides = [max(1, math.floor(side * scale / UNIT)) for side in region.size]
+        sides = [max(1, math.floor(side * scale / unit)) for side in region.size]
         short = min(sides)
         sides = [min(side, most // short) for side in sides]
-    return region.resize((sides[0] * UNIT, sides[1] * UNIT), Image.Resampling.BICUBIC)
+    return region.resize((sides[0] * unit, sides[1] * unit), Image.Resampling.BICUBIC)

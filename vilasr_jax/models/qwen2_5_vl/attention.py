@@ -1,4 +1,4 @@
-"""Attention, in one place: who may look at whom is said with segment ids or cache lengths, not with masks.
+"""Attention, in one place: segment ids or cache lengths say which tokens see which, not masks.
 
 segment ids of a packed row      1 1 1 2 2 0      0 is padding
 query 4 (segment 2), causal      . . . x x .
@@ -10,7 +10,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
 
+from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.qwen2_5_vl.context_parallel import AXIS, balanced, gather_tokens
 from vilasr_jax.models.qwen2_5_vl.layers import matmul_precision
 from vilasr_jax.models.qwen2_5_vl.splash import splash_context_attention, splash_self_attention
@@ -20,39 +22,35 @@ from vilasr_jax.models.sharding import split_by_heads, split_by_rows
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least
 _MAX_BLOCKS = 16
-_CACHE_BLOCK = 128  # cache slots read at once by a row of new tokens
-_DECODE_BLOCK = 256  # by a batch of single tokens
-_TPU_CACHE_BLOCK = 2048  # by a row of new tokens on a TPU
 
 
 def self_attention(
-    q,
-    k,
-    v,
-    segment_ids,
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b t k h"],
+    v: Float[Array, "b t k h"],
+    segment_ids: Int[Array, "b t"],
     *,
     causal: bool,
     backend: str = "xla",
     by_rows: bool = False,
     width: int | None = None,
-):
+) -> Float[Array, "b t n h"]:
     """softmax(q k^T / sqrt(h)) v among the tokens of one segment.
 
     Args:
       q: [b, t, n, h]; k, v: [b, t, kv, h] with n a multiple of kv (grouped-query attention).
       segment_ids: int [b, t]; tokens see only their own segment; what a 0 token gets is meaningless.
       causal: whether tokens see only themselves and what is before them.
-      backend: "xla" (plain), "splash" (TPU kernels) or "splash_interpret" (those kernels, slowly, anywhere).
+      backend: name of an `attention_backends.AttentionBackend`.
       by_rows: on a mesh, the devices of `model` have rows of their own, not heads.
       width: of a head, where q, k and v are padded with zeros for the kernels; by default h.
 
     Returns:
       [b, t, n, h] in q's dtype.
     """
-    if backend != "xla":
-        kernel = partial(
-            splash_self_attention, causal=causal, width=width, interpret=backend == "splash_interpret"
-        )
+    able = attention_backend(backend)
+    if able.opaque_kernel:
+        kernel = partial(splash_self_attention, causal=causal, width=width, interpret=able.interpret)
         rows, _, heads, _ = q.shape
         split = split_by_rows(kernel, rows) if by_rows else split_by_heads(kernel, rows, heads, k.shape[2])
         return split(q, k, v, segment_ids)
@@ -73,7 +71,14 @@ def self_attention(
     return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
 
-def context_attention(q, k, v, segment_ids, *, backend: str = "xla"):
+def context_attention(
+    q: Float[Array, "b own n h"],
+    k: Float[Array, "b own k h"],
+    v: Float[Array, "b own k h"],
+    segment_ids: Int[Array, "b own"],
+    *,
+    backend: str = "xla",
+) -> Float[Array, "b own n h"]:
     """Causal `self_attention` by a device that holds a part of each row's tokens (see `context_parallel`).
 
     Args:
@@ -85,19 +90,25 @@ def context_attention(q, k, v, segment_ids, *, backend: str = "xla"):
       [b, t / n, heads, h] in q's dtype.
     """
     k, v, key_ids = (gather_tokens(x) for x in (k, v, segment_ids))
-    if backend != "xla":
-        interpret = backend == "splash_interpret"
-        return splash_context_attention(q, k, v, segment_ids, key_ids, interpret=interpret)
+    able = attention_backend(backend)
+    if able.opaque_kernel:
+        return splash_context_attention(q, k, v, segment_ids, key_ids, interpret=able.interpret)
     t, own = k.shape[1], q.shape[1]
     order = jnp.asarray(balanced(t, t // own)).reshape(-1, own)[jax.lax.axis_index(AXIS)]
     mask = _same_segment(segment_ids, key_ids) & (order[:, None] >= jnp.arange(t))
     return _plain(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
 
 
-def banded_attention(q, k, v, segment_ids, longest: int):
-    """`self_attention` (not causal) where the tokens of a segment follow one another, at most `longest`.
+def banded_attention(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b t k h"],
+    v: Float[Array, "b t k h"],
+    segment_ids: Int[Array, "b t"],
+    longest: int,
+) -> Float[Array, "b t n h"]:
+    """`self_attention` (not causal) where the tokens of a segment are contiguous, at most `longest`.
 
-    A block of `longest` queries then needs no more than its own keys and those of the blocks beside it.
+    A block of `longest` queries then needs no more than its own keys and those of its two neighbours.
 
     Args:
       q: [b, t, n, h]; k, v: [b, t, kv, h].
@@ -129,7 +140,14 @@ def banded_attention(q, k, v, segment_ids, longest: int):
     return out.reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
 
-def cached_attention(q, k, v, visible, *, backend: str = "xla"):
+def cached_attention(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b k s h"],
+    v: Float[Array, "b k s h"],
+    visible: Int[Array, "b t"],
+    *,
+    backend: str = "xla",
+) -> Float[Array, "b t n h"]:
     """Attention into a cache: query j of row i sees slots 0 .. visible[i, j] - 1.
 
     Slots are read a block at a time, up to the last that any query of the row (of the batch, when a row has
@@ -137,22 +155,21 @@ def cached_attention(q, k, v, visible, *, backend: str = "xla"):
     differentiable.
 
     Args:
-      q: [b, t, n, h]; k, v: [b, kv, s, h], as the cache keeps them.
+      q: [b, t, n, h]; k, v: [b, kv, s, h], as in the cache.
       visible: int [b, t], at least 1.
-      backend: of the model. On a TPU a turn of the loop costs as much as reading 1,000 slots: blocks are
-        larger, and single tokens read the whole cache.
+      backend: name of the model's backend, which says how many slots are read at once.
 
     Returns:
       [b, t, n, h] in q's dtype.
     """
-    tpu = backend != "xla"
-    if q.shape[1] == 1 and tpu:
-        return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[..., None])
+    able = attention_backend(backend)
     if q.shape[1] == 1:
-        return _blockwise(q, k, v, visible, _DECODE_BLOCK)
+        if able.decode_block is None:
+            return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[..., None])
+        return _blockwise(q, k, v, visible, able.decode_block)
 
     def row(arguments):
-        return _blockwise(*(x[None] for x in arguments), _TPU_CACHE_BLOCK if tpu else _CACHE_BLOCK)[0]
+        return _blockwise(*(x[None] for x in arguments), able.cache_block)[0]
 
     return jax.lax.map(row, (q, k, v, visible))
 

@@ -1,4 +1,6 @@
-"""Qwen2.5-VL's chat template: what an exported tokenizer carries."""
+"""Qwen2.5-VL's conversations: ChatML, special tokens, and the template that an exported tokenizer carries."""
+
+from vilasr_jax.models.chat import ChatFormat
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 # Renders `messages` as `processing.chat.encode_conversation` does, one pad token a picture
@@ -20,4 +22,43 @@ CHAT_TEMPLATE = (
     "{{- '<|im_end|>\\n' -}}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+_MARKS = ("im_start", "im_end", "endoftext", "vision_start", "vision_end", "image_pad", "video_pad")
+
+CHAT = ChatFormat(
+    marks={name: f"<|{name}|>" for name in _MARKS},
+    special_tokens=(
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|object_ref_start|>",
+        "<|object_ref_end|>",
+        "<|box_start|>",
+        "<|box_end|>",
+        "<|quad_start|>",
+        "<|quad_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ),  # 151643 ...
+    text_tokens=(
+        "<tool_call>",
+        "</tool_call>",
+        "<|fim_prefix|>",
+        "<|fim_middle|>",
+        "<|fim_suffix|>",
+        "<|fim_pad|>",
+        "<|repo_name|>",
+        "<|file_sep|>",
+    ),
+    split=(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    special_prefix="<|",
+    after_role="\n",
+    after_message="\n",
 )

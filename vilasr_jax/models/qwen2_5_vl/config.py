@@ -4,10 +4,11 @@ import dataclasses
 from typing import ClassVar
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.images import ImageSpec
 
 REMAT_POLICIES = ("none", "dots", "attention", "full")
-ATTENTION_BACKENDS = ("xla", "splash", "splash_interpret")
+WINDOW_SIZE = 112
 IMAGES = ImageSpec(
     patch_size=14,
     merge_size=2,
@@ -16,7 +17,7 @@ IMAGES = ImageSpec(
     std=(0.26862954, 0.26130258, 0.27577711),
     min_pixels=56 * 56,
     max_pixels=28 * 28 * 1280,
-    window_size=112,
+    window_size=WINDOW_SIZE,
 )
 
 
@@ -32,7 +33,7 @@ class VisionConfig:
     patch_size: int = IMAGES.patch_size  # pixels a side
     temporal_patch_size: int = IMAGES.temporal_patch_size  # frames a patch; a still image is repeated
     spatial_merge_size: int = IMAGES.merge_size  # patches a side that become one token
-    window_size: int = IMAGES.window_size  # pixels a side of an attention window
+    window_size: int = WINDOW_SIZE  # pixels a side of an attention window
     fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # the other blocks attend inside windows
     out_hidden_size: int = 3584  # width of the language model
     tokens_per_second: int = 2  # temporal M-RoPE steps a second of video
@@ -50,7 +51,7 @@ class VisionConfig:
 
     @property
     def window_patches(self) -> int:
-        """Patches of a whole attention window."""
+        """Patches of a full attention window."""
         return (self.window_size // self.patch_size) ** 2
 
     @property
@@ -61,7 +62,7 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The whole model, by default Qwen2.5-VL-7B's sizes. Dtypes are names, as in text configs."""
+    """Sizes of the model, by default those of Qwen2.5-VL-7B. Dtypes are names, as in text configs."""
 
     model_type: ClassVar[str] = "qwen2_5_vl"
     vocab_size: int = 152064
@@ -89,7 +90,7 @@ class ModelConfig:
     # What the backward pass of the language model computes again: none, dots (all but matmuls and attention),
     # attention (all but attention and what it reads), full.
     remat: str = "none"
-    attention: str = "xla"  # attention backend
+    attention: str = "xla"  # name of an attention backend
     context_parallel: bool = False  # training: the mesh's model axis splits the tokens of a row, not widths
     scan_unroll: int = 1  # layers unrolled in each scan step; small models on CPU like them all
 
@@ -107,11 +108,11 @@ class ModelConfig:
             (v.head_dim % 4 == 0, "vision.hidden_size / vision.num_heads must be a multiple of 4"),
             (v.out_hidden_size == self.hidden_size, "vision.out_hidden_size must equal hidden_size"),
             (self.remat in REMAT_POLICIES, f"remat must be one of {REMAT_POLICIES}"),
-            (self.attention in ATTENTION_BACKENDS, f"attention must be one of {ATTENTION_BACKENDS}"),
         )
         for ok, message in checks:
             if not ok:
                 raise ConfigError(f"model config: {message} (got {self})")
+        attention_backend(self.attention)  # raises for an unknown name
 
     def replace(self, **changes) -> "ModelConfig":
         """A copy with some fields changed; unknown names are errors."""
@@ -180,10 +181,10 @@ def override(config: ModelConfig, **overrides) -> ModelConfig:
     Args:
       config: sizes to start from.
       **overrides: fields of `ModelConfig`; `vision` may be a dict of `VisionConfig` fields to change. When
-        only hidden_size is changed, the tower's out_hidden_size follows it.
+        only hidden_size is changed, the tower's out_hidden_size is set to it.
 
     Raises:
-      ConfigError: an unknown field, or sizes that do not fit together.
+      ConfigError: an unknown field, or inconsistent sizes.
     """
     vision = overrides.get("vision", {})
     if not isinstance(vision, VisionConfig):

@@ -1,8 +1,8 @@
-"""Context parallelism: the devices of a mesh's model axis share the tokens of a row (arXiv 2411.01783).
+"""Context parallelism: a row's tokens are sharded over the mesh's model axis (arXiv 2411.01783).
 
-Each device computes whole layers for its own tokens: it gathers a layer's weights when it uses them, and
-the keys and values of the other tokens. Causal attention costs more the later a token stands, so each device
-takes a part of both ends:
+Each device computes full layers for its own tokens: it gathers a layer's weights when it uses them, and
+the keys and values of the other tokens. Causal attention costs more for later tokens, so each device
+holds a part of both ends:
 
     tokens   0 1 2 3 4 5 6 7      two devices: 0 1 6 7 and 2 3 4 5
 """
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from vilasr_jax.models.qwen2_5_vl.layers import LANES
+from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.sharding import constrain, fitted, layout, partition_specs
 
 AXIS = "model"
 
 
 def devices(config: Any) -> int:
-    """How many devices share a row's tokens, on the mesh that the caller has set; sampling shares none."""
+    """Number of devices that a row's tokens are sharded over, on the caller's mesh; 1 in sampling."""
     mesh = jax.sharding.get_abstract_mesh()
     if not config.context_parallel or mesh.empty or mesh.manual_axes:
         return 1
@@ -43,11 +43,11 @@ def _parts(n: int) -> list[int]:
 
 
 class Split:
-    """Rows of `t` tokens, padded, for n devices that share them."""
+    """Rows of `t` tokens, padded and sharded over n devices."""
 
     def __init__(self, t: int, n: int, backend: str):
         self.t, self.n = t, n
-        self.padding = -t % (2 * n * (1 if backend == "xla" else LANES))
+        self.padding = -t % (2 * n * attention_backend(backend).token_multiple)
         self.order = balanced(t + self.padding, n)
 
     def divide(self, x: jax.Array, fill: int = 0) -> jax.Array:
@@ -56,7 +56,7 @@ class Split:
         return x[..., self.order]
 
     def unite(self, x: jax.Array) -> jax.Array:
-        """[b, tokens, d] in the devices' order -> [b, t, d] in the row's, each row whole on its device."""
+        """[b, tokens, d] in the devices' order -> [b, t, d] in the row's, each row on one device."""
         return in_order(constrain(x, layout("training").act_btd), self.n)[:, : self.t]
 
 
@@ -75,27 +75,27 @@ def by_device(run: Callable, layers: Any, arrays: tuple, specs: tuple, dtype: An
     """`run(layers, *arrays, gather) -> like arrays[0]` by each device on its own part of the arrays.
 
     Args:
-      run: gets the device's part of each array; `gather` makes the weights of one layer whole.
+      run: gets the device's part of each array; `gather` gathers the weights of one layer.
       layers: stacked weights, laid out as `sharding.partition_specs` says.
       arrays: activations and what belongs to them.
       specs: the layout of each; the first also of the result.
       dtype: of the weights when they are used, and while they are gathered.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    kept = jax.tree.map(lambda leaf, spec: fitted(spec, leaf.shape, mesh), layers, partition_specs(layers))
+    shards = jax.tree.map(lambda leaf, spec: fitted(spec, leaf.shape, mesh), layers, partition_specs(layers))
     specs = tuple(fitted(spec, x.shape, mesh) for spec, x in zip(specs, arrays, strict=True))
 
     def gather(layer: Any) -> Any:
-        return jax.tree.map(lambda leaf, spec: _whole(leaf, P(*spec[1:]), dtype), layer, kept)
+        return jax.tree.map(lambda leaf, spec: _gather_weight(leaf, P(*spec[1:]), dtype), layer, shards)
 
     def own(layers, *arrays):
         return run(layers, *arrays, gather)
 
-    call = jax.shard_map(own, in_specs=(kept, *specs), out_specs=specs[0], check_vma=False)
+    call = jax.shard_map(own, in_specs=(shards, *specs), out_specs=specs[0], check_vma=False)
     return call(layers, *arrays)
 
 
-def _whole(weight: jax.Array, spec: P, dtype: Any) -> jax.Array:
+def _gather_weight(weight: jax.Array, spec: P, dtype: Any) -> jax.Array:
     """Gathers over `AXIS` first: it has few devices, and the parts are still small."""
     for at, axes in sorted(enumerate(spec), key=lambda dim: dim[1] != AXIS):
         if axes:
@@ -106,5 +106,5 @@ def _whole(weight: jax.Array, spec: P, dtype: Any) -> jax.Array:
 def _gathered(x: jax.Array, axes: Any, at: int) -> jax.Array:
     """By way of a matrix's rows: otherwise XLA sums gradients on every device before it cuts them."""
     rows = jnp.moveaxis(x, at, 0)
-    whole = jax.lax.all_gather(rows.reshape(rows.shape[0], -1), axes, tiled=True)
-    return jnp.moveaxis(whole.reshape(-1, *rows.shape[1:]), 0, at)
+    full = jax.lax.all_gather(rows.reshape(rows.shape[0], -1), axes, tiled=True)
+    return jnp.moveaxis(full.reshape(-1, *rows.shape[1:]), 0, at)

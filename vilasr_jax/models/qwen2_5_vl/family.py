@@ -1,9 +1,10 @@
-"""Qwen2.5-VL (arXiv 2502.13923) as the rest of the program knows it."""
+"""Qwen2.5-VL (arXiv 2502.13923) as other packages use it."""
 
 from typing import ClassVar
 
 from vilasr_jax.models.family import ModelFamily
-from vilasr_jax.models.qwen2_5_vl import chat, flops, hf_config, hf_names
+from vilasr_jax.models.qwen2_5_vl import flops, hf_config, hf_names
+from vilasr_jax.models.qwen2_5_vl.chat import CHAT, CHAT_TEMPLATE, DEFAULT_SYSTEM
 from vilasr_jax.models.qwen2_5_vl.config import IMAGES, PRESETS, PUBLISHED_SIZES, ModelConfig, override
 from vilasr_jax.models.qwen2_5_vl.positions import mrope_positions
 
@@ -16,8 +17,9 @@ class Qwen2_5_VLFamily(ModelFamily):
     presets = PRESETS
     published_sizes = PUBLISHED_SIZES
     images = IMAGES
-    default_system = chat.DEFAULT_SYSTEM
-    chat_template = chat.CHAT_TEMPLATE
+    chat = CHAT
+    default_system = DEFAULT_SYSTEM
+    chat_template = CHAT_TEMPLATE
     kernels: ClassVar = {
         "embed_tokens": "embed_vd",
         "lm_head": "head_dv",

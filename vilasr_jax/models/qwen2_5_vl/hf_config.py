@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vilasr_jax.errors import CheckpointError, ConfigError
-from vilasr_jax.models.qwen2_5_vl.config import IMAGES, ModelConfig, VisionConfig
+from vilasr_jax.models.qwen2_5_vl.config import IMAGES, WINDOW_SIZE, ModelConfig, VisionConfig
 
 
 def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> ModelConfig:
@@ -63,7 +63,7 @@ def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> Mod
             patch_size=vision.get("patch_size", IMAGES.patch_size),
             temporal_patch_size=vision.get("temporal_patch_size", IMAGES.temporal_patch_size),
             spatial_merge_size=vision.get("spatial_merge_size", IMAGES.merge_size),
-            window_size=vision.get("window_size", IMAGES.window_size),
+            window_size=vision.get("window_size", WINDOW_SIZE),
             fullatt_block_indexes=tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
             tokens_per_second=vision.get("tokens_per_second", 4),
             rope_theta=float((vision.get("rope_parameters", {})).get("rope_theta", 10000.0)),

@@ -1,4 +1,4 @@
-"""The building blocks both towers share: linear maps, RMSNorm, SwiGLU, the token table.
+"""Building blocks of both towers: linear maps, RMSNorm, SwiGLU, the token table.
 
 Weights of repeated layers are stacked: built with `layers=n`, every weight has a leading axis of n, and a
 layer is applied through a module whose weights are one slice of it (see `stack.py`).
@@ -10,11 +10,10 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
+from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.qwen2_5_vl.rope import rotate
 from vilasr_jax.models.qwen2_5_vl.stack import MLP
 from vilasr_jax.models.sharding import constrain, layout
-
-LANES = 128  # of a TPU: what its kernels read at once
 
 
 def matmul_precision(dtype) -> jax.lax.Precision:
@@ -47,19 +46,20 @@ class Linear(nnx.Module):
 class Heads:
     """Linear maps into and out of attention heads of width h, [b, t, n, h].
 
-    For TPU kernels the tokens of a head come to lie side by side, as the kernels read them, and each half of
-    a head may be filled up with zeros, in the weights, to half of what the kernels read at once. No product
-    changes, and nothing is moved or padded between a map and a kernel.
+    For an opaque kernel the projections write each head's tokens contiguously, as the kernel reads them, and
+    with `fill` the weights of each half of a head are padded with zeros to half of the kernel's multiple.
+    No product changes, and nothing is moved or padded between a projection and the kernel.
 
     Args:
       head_dim: h.
-      attention: backend.
-      fill: fill up for kernels.
+      attention: name of the attention backend.
+      fill: pad heads to the backend's `head_dim_multiple`.
     """
 
     def __init__(self, head_dim: int, attention: str, *, fill: bool = False):
-        self.head_dim, self.plain = head_dim, attention == "xla"
-        self.padding = -head_dim % LANES if fill and not self.plain else 0
+        backend = attention_backend(attention)
+        self.head_dim, self.plain = head_dim, not backend.opaque_kernel
+        self.padding = -head_dim % backend.head_dim_multiple if fill else 0
 
     def split(self, x, linear: Linear, parts: int = 1) -> list:
         """x [b, t, d] -> `parts` arrays [b, t, n, h + padding]."""
@@ -68,6 +68,7 @@ class Heads:
             return jnp.split(y, parts, axis=2)
         x = x.astype(linear.dtype)
         kernels = jnp.split(self._wide(linear.kernel[...].astype(x.dtype), 1), parts, axis=1)
+        assert linear.bias is not None, "projections into heads have biases"
         biases = jnp.split(self._wide(linear.bias[...].astype(x.dtype), 0), parts)
         precision = matmul_precision(x.dtype)
         return [

@@ -1,15 +1,17 @@
-"""The whole Qwen2.5-VL model (arXiv 2502.13923) as one Flax NNX module."""
+"""The Qwen2.5-VL model (arXiv 2502.13923) as one Flax NNX module."""
 
-import jax
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
 
 from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.context_parallel import Split, devices
-from vilasr_jax.models.qwen2_5_vl.language import LanguageModel
+from vilasr_jax.models.qwen2_5_vl.language import DecoderLayer, LanguageModel
 from vilasr_jax.models.qwen2_5_vl.layers import Linear, matmul_precision
 from vilasr_jax.models.qwen2_5_vl.vision import VisionTower
 from vilasr_jax.models.sharding import constrain, layout
@@ -32,16 +34,21 @@ class Qwen2_5_VL(nnx.Module):
             self.lm_head = Linear(config.hidden_size, config.vocab_size, config, bias=False, rngs=rngs)
         self.config = config
 
-    def encode_vision(self, vision: VisionInput) -> jax.Array:
+    def encode_vision(self, vision: VisionInput) -> Float[Array, "b m d"]:
         """Images -> tokens [b, m, d] with m = n * p / 4; token i of a row comes from patches 4i .. 4i + 3."""
         return self.visual(vision)
 
-    def embed(self, tokens, image_index=None, vision_tokens=None) -> jax.Array:
+    def embed(
+        self,
+        tokens: Int[Array, "b t"],
+        image_index: Int[Array, "b t"] | None = None,
+        vision_tokens: Float[Array, "b m d"] | None = None,
+    ) -> Float[Array, "b t d"]:
         """Embeddings [b, t, d], image and video pads replaced by the row's own vision tokens.
 
         Args:
           tokens: int [b, t].
-          image_index: int [b, t], which of the row's vision tokens stands here, -1 for text; or None.
+          image_index: int [b, t], index of the row's vision token at this position, -1 for text; or None.
           vision_tokens: [b, m, d] from `encode_vision`; or None.
         """
         act_btd = layout("training").act_btd
@@ -56,14 +63,16 @@ class Qwen2_5_VL(nnx.Module):
     def gather_head(self) -> None:
         """Gathers the output head over fsdp, for a loop that calls `logits` again and again.
 
-        Without this each call gathers it anew. Its gradient is summed in the stored precision, and scattered
+        Without this each call gathers it again. Its gradient is summed in the stored precision, and scattered
         once.
         """
-        tied = self.lm_head is None
-        weight = self.language_model.embed_tokens.embedding if tied else self.lm_head.kernel
-        weight[...] = constrain(weight[...], P("model") if tied else P(None, "model"))
+        if self.lm_head is None:
+            weight, spec = self.language_model.embed_tokens.embedding, P("model")
+        else:
+            weight, spec = self.lm_head.kernel, P(None, "model")
+        weight[...] = constrain(weight[...], spec)
 
-    def logits(self, hidden) -> jax.Array:
+    def logits(self, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
         """Hidden states [..., d] -> float32 logits [..., vocab]."""
         dtype = self.config.dtype
         if self.lm_head is None:
@@ -78,8 +87,15 @@ class Qwen2_5_VL(nnx.Module):
             preferred_element_type=jnp.float32,
         )
 
-    def __call__(self, tokens, positions, segment_ids, image_index=None, vision=None) -> jax.Array:
-        """Hidden states [b, t, d] of whole sequences, for training.
+    def __call__(
+        self,
+        tokens: Int[Array, "b t"],
+        positions: Int[Array, "3 b t"],
+        segment_ids: Int[Array, "b t"],
+        image_index: Int[Array, "b t"] | None = None,
+        vision: VisionInput | None = None,
+    ) -> Float[Array, "b t d"]:
+        """Hidden states [b, t, d] of full sequences, for training.
 
         Args:
           tokens: int [b, t].
@@ -98,7 +114,9 @@ class Qwen2_5_VL(nnx.Module):
         x = constrain(self.embed(tokens, image_index, vision_tokens), layout("training").own_btd)
         return split.unite(self.language_model(x, positions, segment_ids))
 
-    def apply_layers(self, x, positions, attend) -> jax.Array:
+    def apply_layers(
+        self, x: Float[Array, "b t d"], positions: Int[Array, "3 b t"], attend: Callable
+    ) -> Float[Array, "b t d"]:
         """The decoder's layers one after another, with the caller's attention.
 
         Args:
@@ -111,10 +129,18 @@ class Qwen2_5_VL(nnx.Module):
         """
         return self.language_model.apply_layers(x, positions, attend)
 
-    def extend(self, x, positions, valid, cache: KVCache, layers=None) -> tuple[jax.Array, KVCache]:
+    def extend(
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "3 b t"],
+        valid: Bool[Array, "b t"],
+        cache: KVCache,
+        layers: list[DecoderLayer] | None = None,
+    ) -> tuple[Float[Array, "b t d"], KVCache]:
         """Reads t more tokens a row into the cache: prefill, insertion of a turn, (t = 1) a decoding step.
 
-        Row i's valid tokens take the slots length[i], length[i] + 1, ...; each sees itself and all before it.
+        Row i's valid tokens are written to the slots length[i], length[i] + 1, ...; each sees
+        itself and all before it.
         Tokens that are not valid, or have no slot left, are dropped and never overwrite anything.
 
         Args:

@@ -4,9 +4,12 @@ A rotation turns the pair (x[i], x[i + h/2]) by an angle position * theta^(-2i/h
 Angles and rotation are float32; the result has the input's dtype.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 
 def inverse_frequencies(dim: int, theta: float) -> np.ndarray:
@@ -16,7 +19,9 @@ def inverse_frequencies(dim: int, theta: float) -> np.ndarray:
     )
 
 
-def mrope(positions, head_dim: int, theta: float, section: tuple[int, int, int]):
+def mrope(
+    positions: Int[Array, "3 b t"], head_dim: int, theta: float, section: tuple[int, int, int]
+) -> tuple[Float[Array, "b t half"], Float[Array, "b t half"]]:
     """Cosines and sines of multimodal rope (arXiv 2409.12191, section 2.1).
 
     Args:
@@ -34,7 +39,9 @@ def mrope(positions, head_dim: int, theta: float, section: tuple[int, int, int])
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rope_2d(pos_hw, head_dim: int, theta: float):
+def rope_2d(
+    pos_hw: Int[Array, "*rows p 2"], head_dim: int, theta: float
+) -> tuple[Float[Array, "*rows p half"], Float[Array, "*rows p half"]]:
     """Cosines and sines of the vision tower: a quarter of the width for the row, a quarter for the column.
 
     Args:
@@ -50,7 +57,9 @@ def rope_2d(pos_hw, head_dim: int, theta: float):
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x, rope, *, by_matrix: bool = False):
+def rotate(
+    x: Float[Array, "b t n h"], rope: Sequence[Float[Array, "b t half"]], *, by_matrix: bool = False
+) -> Float[Array, "b t n h"]:
     """Turns x [b, t, heads, h] by rope = (cos, sin), each [b, t, h/2].
 
     Args:

@@ -1,6 +1,6 @@
 """Splash attention: TPU kernels that never hold the [t, t] scores, neither forward nor backward.
 
-The kernels take lengths and head widths that are multiples of 128; others are padded here, with segment 0 and
+The kernels read lengths and head widths that are multiples of 128; others are padded here, with segment 0 and
 with zeros, which change no result.
 """
 
@@ -12,9 +12,9 @@ from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.qwen2_5_vl.context_parallel import AXIS, balanced
-from vilasr_jax.models.qwen2_5_vl.layers import LANES
 from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION
 
+LANES = 128  # the kernels read lengths and head widths in multiples of this
 _BLOCKS = (512, 256, 128)
 _KEY_BLOCKS = (3072, 2048, 1024, *_BLOCKS)  # backward, of keys: each gives a part of dq as large as it all
 

@@ -1,4 +1,6 @@
-"""Running a stack of equal layers whose weights share arrays with a leading layer axis."""
+"""Running a stack of equal layers whose weights are stacked along a leading layer axis."""
+
+from typing import TypeVar
 
 import jax
 from flax import nnx
@@ -6,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.models.sharding import constrain, partition_specs
 
+Layer = TypeVar("Layer", bound=nnx.Module)
 ATTENTION = "attention"  # names what attention reads and gives
 MLP = "mlp"  # and the two inner matrix products of an MLP
 _POLICIES = {
@@ -37,8 +40,8 @@ def scan_layers(
 
     def body(x, inputs):
         layer_state, extra = inputs
-        # Lays nothing out anew going forward; going back, each layer's gradient is summed straight into the
-        # parts that the devices keep.
+        # Changes no layout in the forward pass; in the backward pass each layer's gradient is summed directly
+        # into its shards.
         layer_state = gather(layer_state) if gather else jax.tree.map(constrain, layer_state, specs)
         return apply(nnx.merge(graphdef, layer_state), x, extra), None
 
@@ -47,7 +50,7 @@ def scan_layers(
     return jax.lax.scan(body, x, (state, per_layer), unroll=unroll)[0]
 
 
-def unstack(stack: nnx.Module, count: int) -> list[nnx.Module]:
-    """The layers of a stack as modules of their own, for code that keeps something beside each layer."""
+def unstack(stack: Layer, count: int) -> list[Layer]:
+    """The layers of a stack as modules of their own, for code with state for each layer."""
     graphdef, state = nnx.split(stack)
     return [nnx.merge(graphdef, jax.tree.map(lambda a, i=i: a[i], state)) for i in range(count)]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.attention import banded_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
@@ -82,7 +83,7 @@ class VisionTower(nnx.Module):
         act_rpd = layout("training").act_rpd
         x = constrain(self.patch_embed(patches), act_rpd)
         longest = config.window_patches
-        banded = backend == "xla" and p > 3 * longest  # else nothing is saved
+        banded = attention_backend(backend).banded_windows and p > 3 * longest  # else nothing is saved
         if banded:  # the patches of a window side by side, padding last
             order = jnp.argsort(jnp.where(window_ids == 0, window_ids.max() + 1, window_ids), stable=True)
             x, pos_hw = (jnp.take_along_axis(a, order[..., None], 1) for a in (x, pos_hw))
