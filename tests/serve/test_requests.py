@@ -20,7 +20,7 @@ from vilasr_jax.rollout import Trajectory
 from vilasr_jax.serve import ApiError, Limits
 from vilasr_jax.serve.parameters import NEUTRAL, NO_MATTER, READ
 from vilasr_jax.serve.replies import usage
-from vilasr_jax.serve.requests import read_ask
+from vilasr_jax.serve.requests import read_chat_request
 from vilasr_jax.serve.run import host_names
 
 JSON = {"Content-Type": "application/json"}
@@ -46,7 +46,7 @@ USER = {"role": "user", "content": [TEXT, IMAGE]}
 
 def read(asked=None, **fields):
     content = json.dumps({"model": "m", "messages": [USER] if asked is None else asked, **fields})
-    return read_ask(content.encode(), ("m", "m:answer"), Limits())
+    return read_chat_request(content.encode(), ("m", "m:answer"), Limits())
 
 
 def user(*parts):

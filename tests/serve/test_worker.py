@@ -13,7 +13,7 @@ from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.rollout import Engine
 from vilasr_jax.serve import ApiError, Limits, Worker
 from vilasr_jax.serve.replies import data_url
-from vilasr_jax.serve.requests import Ask, Picture
+from vilasr_jax.serve.requests import ChatRequest, Picture
 
 SETTINGS = DrawingSettings(prompt="short", max_turns=3)
 IMAGE = Picture(data_url(Image.new("RGB", (56, 28), (200, 30, 60))), "here", Limits())
@@ -55,7 +55,8 @@ async def answer(worker, ask):
 
 def test_many_at_once(worker):
     asks = [
-        Ask("m", (IMAGE,), f"look {n}", seed=n, temperature=0.5 * (n % 3), max_tokens=5) for n in range(8)
+        ChatRequest("m", (IMAGE,), f"look {n}", seed=n, temperature=0.5 * (n % 3), max_tokens=5)
+        for n in range(8)
     ]
 
     async def all_of_them():
@@ -72,5 +73,5 @@ def test_many_at_once(worker):
 
 def test_a_question_without_room(worker):
     with pytest.raises(ApiError, match="tokens") as refused:
-        asyncio.run(answer(worker, Ask("m", (IMAGE,), "look at image 1 " * 60)))
+        asyncio.run(answer(worker, ChatRequest("m", (IMAGE,), "look at image 1 " * 60)))
     assert refused.value.status == 400 and worker.busy == 0

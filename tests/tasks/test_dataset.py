@@ -16,7 +16,7 @@ from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import train_tiny_tokenizer
 from vilasr_jax.tasks import dataset, get_family, replay
-from vilasr_jax.tasks.dataset import MadeRows, MadeTraces, make_data
+from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces, make_data
 from vilasr_jax.tasks.show import made_traces, show_rows
 
 JOB = JobConfig(tasks=("maze", "static"), make=MakeSection(7, 3, 0, 2, 6, shard=3, workers=1))
@@ -47,7 +47,7 @@ def test_an_unfinished_run_goes_on_to_the_same_bytes(made, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make_data(JOB, tmp_path, stop)
     with pytest.raises(DataError, match="no finished set"):
-        MadeRows(tmp_path, "static", "train")
+        DatasetRows(tmp_path, "static", "train")
     make_data(JOB, tmp_path)
     assert digests(tmp_path) == digests(made)
 
@@ -55,7 +55,7 @@ def test_an_unfinished_run_goes_on_to_the_same_bytes(made, tmp_path):
 def test_rows_and_traces_come_back(made):
     for name in JOB.tasks:
         family = get_family(name)
-        rows = MadeRows(made, family.name, "train")
+        rows = DatasetRows(made, family.name, "train")
         assert len(rows) == 7
         want = next(family.rows(family.spec(getattr(JOB, name), "train"), 1))
         have = rows[0]
@@ -67,15 +67,15 @@ def test_rows_and_traces_come_back(made):
                 session.step(text)
             assert session.answer == have.row.answer
         assert replay(have.trace("slip"), SETTINGS) and have.trace("slip").mistakes
-    unlike = {MadeRows(made, "static", "ood")[k].row.meta["unlike"] for k in range(6)}
+    unlike = {DatasetRows(made, "static", "ood")[k].row.meta["unlike"] for k in range(6)}
     assert unlike == {"other look", "harder"}
 
 
 def test_built_traces_are_training_examples(made):
     tokenizer = train_tiny_tokenizer(["look"], ["look"], 300)
-    rows = MadeRows(made, "maze", "train")
+    rows = DatasetRows(made, "maze", "train")
     for form in ("drawing", "text", "direct"):
-        source = MadeTraces(rows, SETTINGS, tokenizer, 5, slip_fraction=0.5, format=form)
+        source = DatasetTraces(rows, SETTINGS, tokenizer, 5, slip_fraction=0.5, format=form)
         assert len(source) == 5
         one = source[2]
         assert one.loss_mask.any() and (len(one.images) > 1) == (form == "drawing")
@@ -87,7 +87,7 @@ def test_other_settings_are_refused(made):
     with pytest.raises(ConfigError, match="other settings"):
         make_data(other, made)
     with pytest.raises(DataError, match="no split 'val'"):
-        MadeRows(made, "static", "val")
+        DatasetRows(made, "static", "val")
     silly = JobConfig(tasks=("maze", "static"), static=SceneSection(level="silly"))
     with pytest.raises(ConfigError, match="no level 'silly'"):
         make_data(silly, made / "silly")

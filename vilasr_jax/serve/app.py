@@ -21,7 +21,7 @@ from starlette.routing import Route
 from vilasr_jax.serve.gate import Gate
 from vilasr_jax.serve.limits import ApiError, Limits
 from vilasr_jax.serve.replies import BETWEEN, Replies, picture, turn_record
-from vilasr_jax.serve.requests import ANSWER_ONLY, read_ask
+from vilasr_jax.serve.requests import ANSWER_ONLY, read_chat_request
 from vilasr_jax.serve.worker import Event, Stream, Worker
 
 PAGE = {
@@ -118,7 +118,7 @@ class _Server:
         if kind != "application/json":
             raise ApiError(415, "send the request as Content-Type: application/json")
         body = await self.read_body(request)
-        ask = await asyncio.to_thread(read_ask, body, self.models, self.limits)
+        ask = await asyncio.to_thread(read_chat_request, body, self.models, self.limits)
         del body
         stream = await self.worker.submit(ask)
         ask = stream.chat  # without its pictures

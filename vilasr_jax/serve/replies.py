@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from vilasr_jax.rollout import Trajectory
-from vilasr_jax.serve.requests import Ask
+from vilasr_jax.serve.requests import ChatRequest
 
 # The model ended by itself; everything else is a limit.
 ENDED = ("answer", "no_action")
@@ -51,7 +51,7 @@ def turn_record(number: int, turn: dict) -> dict[str, Any]:
 class Replies:
     """Builds the replies to one request, all with one id and time."""
 
-    def __init__(self, chat: Ask):
+    def __init__(self, chat: ChatRequest):
         self.chat = chat
         self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": chat.model}
 

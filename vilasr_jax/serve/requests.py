@@ -49,7 +49,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Ask:
+class ChatRequest:
     """One request, checked except for what its pictures hold.
 
     Attributes:
@@ -88,7 +88,7 @@ class Ask:
         return tuple(picture.read() for picture in self.pictures)
 
 
-def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
+def read_chat_request(body: bytes, models: Sequence[str], limits: Limits) -> ChatRequest:
     """Reads a request's body.
 
     Raises:
@@ -114,7 +114,7 @@ def read_ask(body: bytes, models: Sequence[str], limits: Limits) -> Ask:
     extra = typed(value, "stream_options", dict, {})
     check_keys(extra, STREAM_KEYS, "stream_options")
     usage = typed(extra, "include_usage", bool, False)
-    return Ask(
+    return ChatRequest(
         model=model,
         pictures=pictures,
         question=question,

@@ -22,7 +22,7 @@ from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing import resize_image
 from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.serve.limits import ApiError, Limits
-from vilasr_jax.serve.requests import Ask
+from vilasr_jax.serve.requests import ChatRequest
 from vilasr_jax.tasks.rows import question_record, question_row
 
 _LINE = (
@@ -48,7 +48,7 @@ class Cancelled(Exception):
 class Stream:
     """The events of one request; when its iterator is closed, the conversations stop."""
 
-    def __init__(self, chat: Ask):
+    def __init__(self, chat: ChatRequest):
         self.chat, self.gone = chat, False
         self.running = chat.samples  # conversations that the engine has not ended
         self._loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class Worker:
         self._inbox.put(None)
         self._thread.join()
 
-    async def submit(self, chat: Ask) -> Stream:
+    async def submit(self, chat: ChatRequest) -> Stream:
         """Hands a request to the engine.
 
         Raises:
@@ -178,7 +178,7 @@ class Worker:
         with self._lock:
             self.busy -= samples
 
-    def _request(self, chat: Ask, stream: Stream) -> Request:
+    def _request(self, chat: ChatRequest, stream: Stream) -> Request:
         images = [resize_image(picture.read(), *self.pixels) for picture in chat.pictures]
         row = question_row(images, chat.question, chat.options, "vqa", id="request")
 

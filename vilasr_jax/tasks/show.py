@@ -17,7 +17,7 @@ from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import DataError
 from vilasr_jax.models import default_family
-from vilasr_jax.tasks.dataset import MadeRows
+from vilasr_jax.tasks.dataset import DatasetRows
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
 from vilasr_jax.tasks.rows import Row, Trace
@@ -63,7 +63,7 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> in
             spec = family.spec(getattr(job, family.name, None), "train")
             parts.append((family.name, made_traces(family, spec, count)))
         else:
-            rows = MadeRows(folder, family.name, "train")
+            rows = DatasetRows(folder, family.name, "train")
             some = (rows[number] for number in range(min(count, len(rows))))
             traces = [made.trace(("expert", "slip")[number % 2]) for number, made in enumerate(some)]
             parts.append((f"{family.name}, {len(rows):,} rows to train on", traces))

@@ -39,10 +39,11 @@ def trace_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Sequence[Enco
     each = section.traces // len(tasks.families)
     form = (model.settings, model.tokenizer, each, section.slip_fraction, section.format)
     if section.dataset:
-        from vilasr_jax.tasks.dataset import MadeRows, MadeTraces  # TFDS takes a second to load
+        from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces  # TFDS takes a second to load
 
         return _in_turn(
-            MadeTraces(MadeRows(section.dataset, family.name, "train"), *form) for family in tasks.families
+            DatasetTraces(DatasetRows(section.dataset, family.name, "train"), *form)
+            for family in tasks.families
         )
     first = job.seed * section.traces
     return _in_turn(

@@ -4,7 +4,7 @@ from vilasr_jax.tasks.dataset.builder import Maze as Maze
 from vilasr_jax.tasks.dataset.builder import Multiview as Multiview
 from vilasr_jax.tasks.dataset.builder import Static as Static
 from vilasr_jax.tasks.dataset.builder import Video as Video
-from vilasr_jax.tasks.dataset.make import make_data as make_data
-from vilasr_jax.tasks.dataset.read import MadeRow as MadeRow
-from vilasr_jax.tasks.dataset.read import MadeRows as MadeRows
-from vilasr_jax.tasks.dataset.read import MadeTraces as MadeTraces
+from vilasr_jax.tasks.dataset.generate import make_data as make_data
+from vilasr_jax.tasks.dataset.read import DatasetRow as DatasetRow
+from vilasr_jax.tasks.dataset.read import DatasetRows as DatasetRows
+from vilasr_jax.tasks.dataset.read import DatasetTraces as DatasetTraces

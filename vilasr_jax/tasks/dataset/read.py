@@ -20,7 +20,7 @@ from vilasr_jax.tasks.rows import Row, Trace
 
 
 @dataclass(frozen=True)
-class MadeRow:
+class DatasetRow:
     """A stored row, and its traces by name: expert, slip (corrected), and the controls text and direct."""
 
     row: Row
@@ -32,7 +32,7 @@ class MadeRow:
         return Trace(self.row, self.turns[name], mistakes)
 
 
-class MadeRows(Sequence):
+class DatasetRows(Sequence):
     """The rows of one split of a family, by number.
 
     Raises:
@@ -53,13 +53,13 @@ class MadeRows(Sequence):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, number: int) -> MadeRow:
+    def __getitem__(self, number: int) -> DatasetRow:
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
         return _made(self._source[int(number)])
 
 
-def _made(record: dict[str, Any]) -> MadeRow:
+def _made(record: dict[str, Any]) -> DatasetRow:
     def text(name: str) -> str:
         return record[name].decode()
 
@@ -76,14 +76,14 @@ def _made(record: dict[str, Any]) -> MadeRow:
         data_type=text("data_type"),
         meta=json.loads(text("meta")),
     )
-    return MadeRow(row, {name: texts(f"{name}_turns") for name in TRACES})
+    return DatasetRow(row, {name: texts(f"{name}_turns") for name in TRACES})
 
 
 @dataclass(frozen=True)
-class MadeTraces(Sequence):
+class DatasetTraces(Sequence):
     """The first `count` stored rows as training conversations; the fields are `TraceSource`'s."""
 
-    rows: MadeRows
+    rows: DatasetRows
     settings: DrawingSettings
     tokenizer: Tokenizer
     count: int

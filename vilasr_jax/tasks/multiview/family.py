@@ -8,23 +8,23 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vilasr_jax.tasks.asked import AskedFamily, Scene, SceneSpec
 from vilasr_jax.tasks.multiview.picture import draw_room
 from vilasr_jax.tasks.multiview.questions import MOVES, PHRASES, Views, ask
 from vilasr_jax.tasks.multiview.room import LEVELS, Camera, Level, make_camera, make_solids
 from vilasr_jax.tasks.objects import LOOKS
+from vilasr_jax.tasks.scene_family import Scene, SceneFamily, SceneSpec
 
 WIDER = 0.8  # of the focal length, where the camera moves and must still see everything
 
 
-class MultiviewFamily(AskedFamily):
+class MultiviewFamily(SceneFamily):
     """Same object across views, relative direction from another viewpoint, camera motion, distance."""
 
     name = "multiview"
     levels = LEVELS
     lines = True
     data_type = "spatial_r1"
-    phrases = (*AskedFamily.phrases, *PHRASES)
+    phrases = (*SceneFamily.phrases, *PHRASES)
 
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
         level = self.levels[spec.level]

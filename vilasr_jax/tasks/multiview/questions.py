@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, offered
 from vilasr_jax.tasks.glyphs import plate_size
 from vilasr_jax.tasks.multiview.room import Box, Camera, Level, Solid, box_of, covered, rounded
 from vilasr_jax.tasks.phrases import LETTERS
+from vilasr_jax.tasks.scene_family import Mark, SceneQuestion, Step, choice, offered
 
 SAME = "Which letter marks the thing in the last image that an arrow marks in image 1?"
 STAND, FACE, WHERE = "Someone stands at ", " and looks at ", ". Where do they see "
@@ -91,7 +91,7 @@ class Views:
         return math.hypot(self.solids[a].x - self.solids[b].x, self.solids[a].y - self.solids[b].y)
 
 
-def ask(kind: str, views: Views, aim: float, rng: random.Random) -> Asked | None:
+def ask(kind: str, views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:
     """A question of this kind."""
     return _ASK[kind](views, aim, rng)
 
@@ -101,7 +101,7 @@ def the(solid: Solid) -> str:
     return f"the {solid.name}" if " " in solid.name else solid.name
 
 
-def _same(views: Views, aim: float, rng: random.Random) -> Asked | None:
+def _same(views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:
     twins = [k for k, solid in enumerate(views.solids) if k and solid.name == views.solids[0].name]
     others = [k for k in range(1, len(views.solids)) if k not in twins]
     lettered = [0, *(twins + rng.sample(others, len(others)))[: len(LETTERS) - 1]]
@@ -115,10 +115,10 @@ def _same(views: Views, aim: float, rng: random.Random) -> Asked | None:
     views.marks.update({0: {0: ""}, last: letters})
     steps = (Step("", (views.box(0, 0),)), Step("", (views.box(last, 0),)))
     answer = letters[0]
-    return Asked("same", SAME, answer, steps, answer, tuple(LETTERS[: len(letters)]))
+    return SceneQuestion("same", SAME, answer, steps, answer, tuple(LETTERS[: len(letters)]))
 
 
-def _side(views: Views, aim: float, rng: random.Random) -> Asked | None:
+def _side(views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:
     a, b, c = views.solids[:3]
     ahead = math.atan2(b.y - a.y, b.x - a.x)
     turn = math.degrees(math.atan2(c.y - a.y, c.x - a.x) - ahead)
@@ -129,17 +129,17 @@ def _side(views: Views, aim: float, rng: random.Random) -> Asked | None:
     options, said = choice(rng, side, SIDES, SIDES if views.level.spots else ())
     step = Step("", (views.line(0, 1), views.line(0, 2)), lines=True)
     question = f"{STAND}{the(a)}{FACE}{the(b)}{WHERE}{the(c)}?"
-    return Asked("side", question, said[0], (step,), said, options)
+    return SceneQuestion("side", question, said[0], (step,), said, options)
 
 
-def _camera(views: Views, aim: float, rng: random.Random) -> Asked:
+def _camera(views: Views, aim: float, rng: random.Random) -> SceneQuestion:
     move = MOVES[int(aim * len(MOVES))]
     options, said = choice(rng, move, MOVES, MOVES if views.level.spots else ())
     step = Step("", (views.box(0, 0), views.box(1, 0)))
-    return Asked("camera", CAMERA, said[0], (step,), said, options)
+    return SceneQuestion("camera", CAMERA, said[0], (step,), said, options)
 
 
-def _motion(views: Views, aim: float, rng: random.Random) -> Asked:
+def _motion(views: Views, aim: float, rng: random.Random) -> SceneQuestion:
     one, two = views.cameras[:2]
     right, up, forward, turn = motion_between(one, two)
     axes = (
@@ -151,7 +151,7 @@ def _motion(views: Views, aim: float, rng: random.Random) -> Asked:
     said = [f"{plus if value > 0 else minus}:{abs(value):g}" for plus, minus, value in axes if value]
     answer = ",".join(said)
     marks = tuple(views.box(view, number) for number in (0, 1) for view in (0, 1))
-    return Asked("motion", MOTION, answer, (Step("", marks),), answer, question_type="vci")
+    return SceneQuestion("motion", MOTION, answer, (Step("", marks),), answer, question_type="vci")
 
 
 def motion_between(one: Camera, two: Camera) -> tuple[float, float, float, float]:
@@ -163,7 +163,7 @@ def motion_between(one: Camera, two: Camera) -> tuple[float, float, float, float
     return tuple(round(value, 1) + 0.0 for value in (right, two.z - one.z, forward, turn))
 
 
-def _closest(views: Views, aim: float, rng: random.Random) -> Asked | None:
+def _closest(views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:
     ordered = sorted(range(1, len(views.solids)), key=lambda k: views.gap(0, k))
     if views.gap(0, ordered[1]) < 1.2 * views.gap(0, ordered[0]):
         return None
@@ -171,17 +171,19 @@ def _closest(views: Views, aim: float, rng: random.Random) -> Asked | None:
     shown = offered(options, {solid.name: k for k, solid in enumerate(views.solids)})
     lines = tuple(replace(views.line(0, k), label=option) for option, k in shown)
     question = f"{CLOSEST}{the(views.solids[0])}?"
-    return Asked("closest", question, said[0], (Step("", lines, lines=True),), said, options)
+    return SceneQuestion("closest", question, said[0], (Step("", lines, lines=True),), said, options)
 
 
-def _distance(views: Views, aim: float, rng: random.Random) -> Asked:
+def _distance(views: Views, aim: float, rng: random.Random) -> SceneQuestion:
     answer = f"{views.gap(0, 1):.1f}"
     question = f"{DISTANCE}{the(views.solids[0])}{AND}{the(views.solids[1])}{UNIT}"
     step = Step("", (views.line(0, 1),), lines=True)
-    return Asked("distance", question, answer, (step,), f"{answer} metres", question_type="regression")
+    return SceneQuestion(
+        "distance", question, answer, (step,), f"{answer} metres", question_type="regression"
+    )
 
 
-_ASK: dict[str, Callable[[Views, float, random.Random], Asked | None]] = {
+_ASK: dict[str, Callable[[Views, float, random.Random], SceneQuestion | None]] = {
     "same": _same,
     "side": _side,
     "camera": _camera,

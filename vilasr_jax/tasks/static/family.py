@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vilasr_jax.tasks.asked import AskedFamily, Scene, SceneSpec
 from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES, draw_things
+from vilasr_jax.tasks.scene_family import Scene, SceneFamily, SceneSpec
 from vilasr_jax.tasks.static.questions import PHRASES, ask, box
 from vilasr_jax.tasks.static.scene import LEVELS, Level, names, place, strokes
 
 
-class StaticFamily(AskedFamily):
+class StaticFamily(SceneFamily):
     """Left, right, above, between, nearest, counting, size and pixel distance of objects in one picture."""
 
     name = "static"
     levels = LEVELS
     lines = True
-    phrases = (*AskedFamily.phrases, *PHRASES)
+    phrases = (*SceneFamily.phrases, *PHRASES)
 
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
         level = self.levels[spec.level]

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, offered
 from vilasr_jax.tasks.objects import COLORS, Thing, distance
+from vilasr_jax.tasks.scene_family import Mark, SceneQuestion, Step, choice, offered
 from vilasr_jax.tasks.static.scene import Level
 
 SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -54,12 +54,12 @@ def line(a: Thing, b: Thing) -> Mark:
     return Mark(1, (*a.point, *b.point), b.name)
 
 
-def ask(kind: str, things: Sequence[Thing], level: Level, rng: random.Random) -> Asked | None:
+def ask(kind: str, things: Sequence[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     """A question of this kind; the first objects are the ones it is about."""
     return _ASK[kind](list(things), level, rng)
 
 
-def _relation(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
+def _relation(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     a, b = things[:2]
     dx, dy = a.x - b.x, a.y - b.y
     if max(abs(dx), abs(dy)) < 2 * min(abs(dx), abs(dy)) or max(abs(dx), abs(dy)) < a.radius + b.radius:
@@ -67,10 +67,12 @@ def _relation(things: list[Thing], level: Level, rng: random.Random) -> Asked | 
     side = max(SIDES, key=lambda name: SIDES[name][0] * dx + SIDES[name][1] * dy)
     options, said = choice(rng, side, SIDES, SIDES if level.cell else ())
     step = Step("", (box(a, level), box(b, level)))
-    return Asked("relation", f"{RELATION}{the(a)}{SEEN_FROM}{the(b)}?", said[0], (step,), said, options)
+    return SceneQuestion(
+        "relation", f"{RELATION}{the(a)}{SEEN_FROM}{the(b)}?", said[0], (step,), said, options
+    )
 
 
-def _furthest(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
+def _furthest(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     name, (dx, dy) = rng.choice(list(ENDS.items()))
     ordered = sorted(things, key=lambda thing: -(dx * thing.x + dy * thing.y))
     margin = (ordered[0].x - ordered[1].x) * dx + (ordered[0].y - ordered[1].y) * dy
@@ -79,7 +81,7 @@ def _furthest(things: list[Thing], level: Level, rng: random.Random) -> Asked | 
     return _pick("furthest", f"{WHICH_IS}{name}?", ordered[0], ordered[1:], level, rng)
 
 
-def _nearest(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
+def _nearest(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     a = things[0]
     ordered = sorted(things[1:], key=lambda thing: distance(a, thing))
     if distance(a, ordered[1]) < 1.2 * distance(a, ordered[0]):
@@ -87,10 +89,12 @@ def _nearest(things: list[Thing], level: Level, rng: random.Random) -> Asked | N
     options, said = choice(rng, ordered[0].name, [thing.name for thing in ordered[1:]])
     shown = offered(options, {thing.name: thing for thing in ordered})
     lines = tuple(replace(line(a, thing), label=option) for option, thing in shown)
-    return Asked("nearest", f"{NEAREST}{the(a)}?", said[0], (Step("", lines, lines=True),), said, options)
+    return SceneQuestion(
+        "nearest", f"{NEAREST}{the(a)}?", said[0], (Step("", lines, lines=True),), said, options
+    )
 
 
-def _between(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
+def _between(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     a, b, middle, *others = things
     length = distance(a, b)
     if length < 3 * (a.radius + b.radius) / 2 + 2 * middle.radius:
@@ -102,19 +106,19 @@ def _between(things: list[Thing], level: Level, rng: random.Random) -> Asked | N
             return None
     options, said = choice(rng, middle.name, [other.name for other in others])
     steps = (Step("", (line(a, b),), lines=True), Step("", (box(middle, level),)))
-    return Asked("between", f"{BETWEEN}{the(a)}{AND}{the(b)}?", said[0], steps, said, options)
+    return SceneQuestion("between", f"{BETWEEN}{the(a)}{AND}{the(b)}?", said[0], steps, said, options)
 
 
-def _count(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
+def _count(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     wanted = things[0].name  # a colour or a shape
     found = [thing for thing in things if thing.name == wanted]
     found.sort(key=lambda thing: (round(thing.y), thing.x))
     step = Step("", tuple(box(thing, level, f"{wanted} {k}") for k, thing in enumerate(found, 1)))
     said, answer = wanted if wanted in COLORS else f"{wanted}s", str(len(found))
-    return Asked("count", f"{COUNT}{said}?", answer, (step,), ARE + answer, question_type="numerical")
+    return SceneQuestion("count", f"{COUNT}{said}?", answer, (step,), ARE + answer, question_type="numerical")
 
 
-def _size(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
+def _size(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     least = rng.random() < 0.5
     ordered = sorted(things, key=lambda thing: thing.radius if least else -thing.radius)
     ratio = ordered[0].radius / ordered[1].radius
@@ -125,25 +129,27 @@ def _size(things: list[Thing], level: Level, rng: random.Random) -> Asked | None
     return _pick("size", asked, ordered[0], wrong, level, rng)
 
 
-def _distance(things: list[Thing], level: Level, rng: random.Random) -> Asked | None:
+def _distance(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
     a, b = things[:2]
     answer = str(round(distance(a, b)))
     step = Step("", (line(a, b),), lines=True)
     question = f"{DISTANCE}{the(a)}{AND}{the(b)}?"
-    return Asked("distance", question, answer, (step,), f"{answer} pixels", question_type="regression")
+    return SceneQuestion(
+        "distance", question, answer, (step,), f"{answer} pixels", question_type="regression"
+    )
 
 
 def _pick(
     kind: str, question: str, right: Thing, wrong: Sequence[Thing], level: Level, rng: random.Random
-) -> Asked:
+) -> SceneQuestion:
     """The offered objects are boxed in the order of the options, by whose letters they are called."""
     options, said = choice(rng, right.name, [thing.name for thing in wrong])
     shown = offered(options, {thing.name: thing for thing in [right, *wrong]})
     step = Step("", tuple(box(thing, level, option) for option, thing in shown))
-    return Asked(kind, question, said[0], (step,), said, options)
+    return SceneQuestion(kind, question, said[0], (step,), said, options)
 
 
-_ASK: dict[str, Callable[[list[Thing], Level, random.Random], Asked | None]] = {
+_ASK: dict[str, Callable[[list[Thing], Level, random.Random], SceneQuestion | None]] = {
     "relation": _relation,
     "furthest": _furthest,
     "nearest": _nearest,

@@ -7,21 +7,21 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vilasr_jax.tasks.asked import AskedFamily, Mark, Scene, SceneSpec
 from vilasr_jax.tasks.objects import LOOKS, draw_things
+from vilasr_jax.tasks.scene_family import Mark, Scene, SceneFamily, SceneSpec
 from vilasr_jax.tasks.video.questions import PHRASES, Video, ask, thing_box
 from vilasr_jax.tasks.video.scene import LEVELS, make_movers, visible
 
 LEAVE = ("gone", "beyond")
 
 
-class VideoFamily(AskedFamily):
+class VideoFamily(SceneFamily):
     """Order of appearance, direction, count over time, and where an object that left must be."""
 
     name = "video"
     levels = LEVELS
     data_type = "video"
-    phrases = (*AskedFamily.phrases, *PHRASES)
+    phrases = (*SceneFamily.phrases, *PHRASES)
 
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
         level = self.levels[spec.level]

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vilasr_jax.tasks.asked import Asked, Mark, Step, choice, offered
 from vilasr_jax.tasks.objects import Thing
+from vilasr_jax.tasks.scene_family import Mark, SceneQuestion, Step, choice, offered
 from vilasr_jax.tasks.video.scene import WAYS, Level, Mover
 
 FIRST, LAST = "Which appears first?", "Which appears last?"
@@ -56,12 +56,12 @@ def thing_box(thing: Thing, level: Level) -> tuple[int, int, int, int]:
     return left, top, left + level.cell, top + level.cell
 
 
-def ask(kind: str, video: Video, aim: float, rng: random.Random) -> Asked | None:
+def ask(kind: str, video: Video, aim: float, rng: random.Random) -> SceneQuestion | None:
     """A question of this kind."""
     return _ASK[kind](video, aim, rng)
 
 
-def _order(video: Video, aim: float, rng: random.Random) -> Asked | None:
+def _order(video: Video, aim: float, rng: random.Random) -> SceneQuestion | None:
     last = aim < 0.5
     movers = sorted(video.movers, key=lambda mover: -mover.since if last else mover.since)
     if movers[0].since == movers[1].since:
@@ -69,44 +69,46 @@ def _order(video: Video, aim: float, rng: random.Random) -> Asked | None:
     options, said = choice(rng, movers[0].thing.name, [mover.thing.name for mover in movers[1:]])
     shown = offered(options, {mover.thing.name: mover for mover in movers})
     step = Step("", tuple(video.box(mover, mover.since, option) for option, mover in shown))
-    return Asked("order", LAST if last else FIRST, said[0], (step,), said, options)
+    return SceneQuestion("order", LAST if last else FIRST, said[0], (step,), said, options)
 
 
-def _direction(video: Video, aim: float, rng: random.Random) -> Asked:
+def _direction(video: Video, aim: float, rng: random.Random) -> SceneQuestion:
     mover = video.movers[0]
     first, *_, last = video.seen(mover)
     way = _way(mover)
     options, said = choice(rng, way, WAYS, WAYS if video.level.cell else ())
     step = Step("", (video.box(mover, first), video.box(mover, last)))
-    return Asked("direction", f"{MOVES}{mover.thing.name}?", said[0], (step,), said, options)
+    return SceneQuestion("direction", f"{MOVES}{mover.thing.name}?", said[0], (step,), said, options)
 
 
-def _count(video: Video, aim: float, rng: random.Random) -> Asked | None:
+def _count(video: Video, aim: float, rng: random.Random) -> SceneQuestion | None:
     frame = rng.randint(1, video.frames)
     shown = [mover for mover in video.movers if frame in video.seen(mover)]
     if len(shown) != 1 + int(aim * len(video.movers)):  # each number as likely
         return None
     step = Step("", tuple(video.box(mover, frame) for mover in sorted(shown, key=lambda m: m.thing.name)))
     answer = str(len(shown))
-    return Asked("count", f"{COUNT}{frame}?", answer, (step,), ARE + answer, question_type="numerical")
+    return SceneQuestion(
+        "count", f"{COUNT}{frame}?", answer, (step,), ARE + answer, question_type="numerical"
+    )
 
 
-def _total(video: Video, aim: float, rng: random.Random) -> Asked:
+def _total(video: Video, aim: float, rng: random.Random) -> SceneQuestion:
     movers = sorted(video.movers, key=lambda mover: mover.since)
     step = Step("", tuple(video.box(mover, mover.since) for mover in movers))
     answer = str(len(movers))
-    return Asked("total", TOTAL, answer, (step,), ARE + answer, question_type="numerical")
+    return SceneQuestion("total", TOTAL, answer, (step,), ARE + answer, question_type="numerical")
 
 
-def _gone(video: Video, aim: float, rng: random.Random) -> Asked:
+def _gone(video: Video, aim: float, rng: random.Random) -> SceneQuestion:
     mover = video.movers[0]
     side = SIDES[_way(mover)]
     sides = SIDES.values()
     options, said = choice(rng, side, sides, sides if video.level.cell else ())
-    return Asked("gone", f"{GONE}{mover.thing.name}?", said[0], (_last_two(video),), said, options)
+    return SceneQuestion("gone", f"{GONE}{mover.thing.name}?", said[0], (_last_two(video),), said, options)
 
 
-def _beyond(video: Video, aim: float, rng: random.Random) -> Asked | None:
+def _beyond(video: Video, aim: float, rng: random.Random) -> SceneQuestion | None:
     mover, side = video.movers[0], video.level.side
     thing = mover.at(video.frames)
     out = sorted(max(-c, c - side) for c in (thing.x, thing.y))
@@ -115,7 +117,7 @@ def _beyond(video: Video, aim: float, rng: random.Random) -> Asked | None:
     answer = str(round(out[1]))
     question = f"{BEYOND}{mover.thing.name}?"
     steps, said = (_last_two(video),), f"{answer} pixels"
-    return Asked("beyond", question, answer, steps, said, question_type="regression")
+    return SceneQuestion("beyond", question, answer, steps, said, question_type="regression")
 
 
 def _last_two(video: Video) -> Step:
@@ -127,7 +129,7 @@ def _way(mover: Mover) -> str:
     return max(WAYS, key=lambda name: WAYS[name][0] * mover.dx + WAYS[name][1] * mover.dy)
 
 
-_ASK: dict[str, Callable[[Video, float, random.Random], Asked | None]] = {
+_ASK: dict[str, Callable[[Video, float, random.Random], SceneQuestion | None]] = {
     "order": _order,
     "direction": _direction,
     "count": _count,

@@ -53,7 +53,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SceneQuestion:
     """A question with its truth, the drawings that show it, and what they let one conclude."""
 
     kind: str
@@ -72,7 +72,7 @@ class Scene:
     content: Any
     sizes: tuple[tuple[int, int], ...]  # width and height of each image
     places: tuple[Mark, ...]  # every object that can be seen, boxed
-    asked: Asked
+    asked: SceneQuestion
     drawn: Any = None  # what `pictures` draws from
 
 
@@ -86,7 +86,7 @@ class SceneSpec:
     split: str = "train"
 
 
-class AskedFamily(Family):
+class SceneFamily(Family):
     """A family that proposes scenes and draws them: give `levels`, `propose` and `pictures`.
 
     A level has `kinds`, the kinds of question it can ask. The levels stand in order of difficulty: rows of
@@ -186,7 +186,7 @@ class AskedFamily(Family):
         )
 
     def expert_trace(self, row: Row, rng: random.Random, slip: bool = False) -> Trace:
-        asked: Asked = row.scene.asked
+        asked: SceneQuestion = row.scene.asked
         slip_at = rng.randrange(len(asked.steps)) if slip else -1
         turns, judged, named = [], "", row.meta["level"] in TINY
         for number, step in enumerate(asked.steps):
