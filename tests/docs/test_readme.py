@@ -128,4 +128,4 @@ def test_the_question_shown_is_one_the_model_was_trained_for():
         (moves, rest), (_, right) = (" ".join(q.split()).split(". ", 1) for q in (question, worded))
         assert rest == right and moves.startswith("Moves from the green start: ")
         assert job.maze.min_moves <= moves.count(",") + 1 <= job.maze.max_moves
-    assert "asker.rows(" in readme.modules()["ask_here"]
+    assert "sampler.rows(" in readme.modules()["ask_here"]

@@ -43,7 +43,7 @@ def test_overrides_reach_both_towers():
         ({"num_kv_heads": 3}, "multiple of num_kv_heads"),
         ({"mrope_section": (1, 2, 3)}, "mrope_section"),
         ({"remat": "some"}, "remat must be one of"),
-        ({"attention": "flash"}, "attention must be one of"),
+        ({"attention": "flash"}, "attention backend 'flash' does not exist; choose one of xla, splash"),
         ({"vision": {"num_heads": 5}}, "vision.num_heads"),
     ],
 )

@@ -58,9 +58,7 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
     if given is not None or on_tpu_host(environ):
         try:
             jax.distributed.initialize(
-                given and given["coordinator_address"],
-                given and given["num_processes"],
-                given and given["process_id"],
+                **(given or {}),
                 initialization_timeout=START_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=SHUTDOWN_SECONDS,
