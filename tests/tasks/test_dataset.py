@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorflow_datasets.core.dataset_info import DatasetInfo
 
 from vilasr_jax.config import JobConfig, MakeSection, SceneSection, to_config_dict
 from vilasr_jax.drawing import DrawingSettings
@@ -48,6 +49,34 @@ def test_an_unfinished_run_goes_on_to_the_same_bytes(made, tmp_path):
         make_data(JOB, tmp_path, stop)
     with pytest.raises(DataError, match="no finished set"):
         DatasetRows(tmp_path, "static", "train")
+    make_data(JOB, tmp_path)
+    assert digests(tmp_path) == digests(made)
+
+
+def test_a_finished_set_is_left_as_it_is(made, tmp_path):
+    make_data(JOB, tmp_path)
+    assert make_data(JOB, tmp_path)["static"]["rows"]["train"] == 7
+    assert digests(tmp_path) == digests(made)
+
+
+def test_a_run_stopped_between_two_families_goes_on_to_the_same_bytes(made, tmp_path, monkeypatch):
+    """The maze set is finished, of the static set's description half is written."""
+    write = DatasetInfo.write_to_directory
+
+    def half(info, folder, **kwargs):
+        write(info, folder, **kwargs)
+        if info.name == "static":
+            path = Path(folder) / "dataset_info.json"
+            path.write_bytes(path.read_bytes()[:100])
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatasetInfo, "write_to_directory", half)
+        with pytest.raises(KeyboardInterrupt):
+            make_data(JOB, tmp_path)
+    assert len(MadeRows(tmp_path, "maze", "train")) == 7
+    with pytest.raises(DataError, match="no finished set"):
+        MadeRows(tmp_path, "static", "train")
     make_data(JOB, tmp_path)
     assert digests(tmp_path) == digests(made)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -158,7 +159,10 @@ def _finish(shards: list[Shard]) -> dict[str, Any]:
     home, name = shards[0].path.parent, get_family(shards[0].task).name
     members = {"name": name, "task": shards[0].task}
     dataset = type(name.title(), (TaskDataset,), members, skip_registration=True)
-    builder = dataset(data_dir=home.parent.parent, file_format="array_record")
+    # A builder reads what is in its folder, and would write more the second time: it gets a new folder.
+    draft = home / "description.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    builder = dataset(data_dir=draft, file_format="array_record")
     infos, found = [], {"folder": str(home), "rows": {}, "bytes": 0}
     for split in dict.fromkeys(shard.split for shard in shards):
         part = [shard for shard in shards if shard.split == split]
@@ -168,5 +172,11 @@ def _finish(shards: list[Shard]) -> dict[str, Any]:
         found["rows"][split] = sum(shard.rows for shard in part)
         found["bytes"] += size
     builder.info.set_splits(SplitDict(infos))
-    builder.info.write_to_directory(home)
+    described = draft / "written"
+    described.mkdir(parents=True)
+    builder.info.write_to_directory(described)
+    # Without dataset_info.json a set counts as unfinished, so it comes last.
+    for path in sorted(described.iterdir(), key=lambda path: path.name == "dataset_info.json"):
+        path.replace(home / path.name)
+    shutil.rmtree(draft)
     return found
