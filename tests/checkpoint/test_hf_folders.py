@@ -9,7 +9,7 @@ import pytest
 
 from tests.models.small import SMALL
 from vilasr_jax.checkpoint import config_from_hf, export_hf, import_hf, safetensors_files
-from vilasr_jax.checkpoint.hf_config import config_to_hf
+from vilasr_jax.checkpoint.hf_config import config_to_hf, preprocessor_config
 from vilasr_jax.checkpoint.hf_import import open_hf
 from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, params_from_hf
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors, write_safetensors
@@ -255,6 +255,61 @@ def test_shards_must_hold_what_the_index_says(tmp_path):
 def test_configs_of_other_models_are_refused(change, says):
     with pytest.raises(CheckpointError, match=says):
         config_from_hf({**config_to_hf(SMALL), **change})
+
+
+@pytest.mark.parametrize("layout", ["flat", "nested"])
+@pytest.mark.parametrize(
+    "name, value, ours",
+    [
+        ("window_size", 56, 112),
+        ("patch_size", 16, 14),
+        ("spatial_merge_size", 1, 2),
+        ("temporal_patch_size", 1, 2),
+        ("in_chans", 4, 3),
+        ("in_channels", 1, 3),
+    ],
+)
+def test_towers_whose_pictures_are_cut_otherwise_are_refused(layout, name, value, ours):
+    config = config_to_hf(SMALL, layout=layout)
+    config["vision_config"][name] = value
+    with pytest.raises(CheckpointError, match=rf"vision_config: {name} is {value}, and only {ours} is"):
+        config_from_hf(config)
+    config["vision_config"][name] = None
+    assert config_from_hf(config, init_std=SMALL.init_std, dtype=SMALL.dtype) == SMALL
+
+
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+
+
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("patch_size", 16, "patch_size is 16, and this model's pictures have 14"),
+        ("temporal_patch_size", 1, "temporal_patch_size is 1, and this model's pictures have 2"),
+        ("merge_size", 4, "merge_size is 4, and this model's pictures have 2"),
+        ("patch_size", {"height": 14}, r"patch_size is \{'height': 14\}, "),
+        ("image_mean", [0.5] * 3, r"image_mean is \[0\.5, 0\.5, 0\.5\], .* have \[0\.48145466, "),
+        ("image_mean", MEAN[::-1], r"image_mean is \[0\.40821073, "),
+        ("image_mean", MEAN[:2], "image_mean is "),
+        ("image_std", [0.229, 0.224, 0.225], r"image_std is \[0\.229, .* have \[0\.26862954, "),
+        ("image_std", 0.5, r"image_std is 0\.5, "),
+    ],
+)
+def test_preprocessors_of_other_pictures_are_refused(tmp_path, name, value, says):
+    write_folder(tmp_path / "a")
+    path = tmp_path / "a" / "preprocessor_config.json"
+    path.write_text(json.dumps({**preprocessor_config(SMALL, 3136, 12_845_056), name: value}))
+    with pytest.raises(CheckpointError, match=rf"preprocessor_config\.json: {says}"):
+        import_hf(tmp_path / "a")
+
+
+def test_preprocessors_of_other_sizes_of_pictures_are_read(tmp_path):
+    write_folder(tmp_path / "a")
+    said = preprocessor_config(SMALL, 784, 5_000_000) | {"size": None, "merge_size": None}
+    said["image_mean"] = [float(np.float32(value)) for value in MEAN]
+    for values in (said, {}, {"min_pixels": 1}):
+        (tmp_path / "a" / "preprocessor_config.json").write_text(json.dumps(values))
+        assert import_hf(tmp_path / "a", init_std=SMALL.init_std, dtype=SMALL.dtype)[0] == SMALL
 
 
 def test_folders_that_are_none(tmp_path):

@@ -11,7 +11,7 @@ from etils import epath
 
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.files import parse_json
-from vilasr_jax.models import ModelConfig, ModelFamily, by_model_type, family_of, model_types
+from vilasr_jax.models import ImageSpec, ModelConfig, ModelFamily, by_model_type, family_of, model_types
 
 LAYOUTS = ("flat", "nested")
 
@@ -89,6 +89,37 @@ def generation_config(config: ModelConfig) -> dict[str, Any]:
 def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -> dict[str, Any]:
     """preprocessor_config.json of the family's image processor; pixels bound a resized image's area."""
     return family_of(config).preprocessor_config(config, min_pixels, max_pixels)
+
+
+def check_preprocessor(folder: epath.PathLike, images: ImageSpec) -> None:
+    """Checks that `preprocessor_config.json` of a folder, if there is one, cuts and normalises as `images`.
+
+    How large pictures may be is a choice of whoever asks, see `pixel_limits`.
+
+    Raises:
+      CheckpointError: the file is no JSON object, or a value of it is another.
+    """
+    path = epath.Path(folder) / "preprocessor_config.json"
+    if not path.exists():
+        return
+    values = read_json(path)
+    for name, ours in (
+        ("patch_size", images.patch_size),
+        ("temporal_patch_size", images.temporal_patch_size),
+        ("merge_size", images.merge_size),
+        ("image_mean", list(images.mean)),
+        ("image_std", list(images.std)),
+    ):
+        found = values.get(name)
+        if found is not None and not _about(found, ours):
+            raise CheckpointError(f"{path}: {name} is {found!r}, and this model's pictures have {ours}")
+
+
+def _about(found: Any, ours: Any) -> bool:
+    """Equal, or numbers that differ by rounding to float32."""
+    if isinstance(ours, list):
+        return isinstance(found, list) and len(found) == len(ours) and all(map(_about, found, ours))
+    return isinstance(found, (int, float)) and abs(found - ours) < 1e-6
 
 
 def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from etils import epath
 from flax import nnx
 
 from vilasr_jax.checkpoint.folders import check_reachable
-from vilasr_jax.checkpoint.hf_config import config_from_hf, read_json, ties
+from vilasr_jax.checkpoint.hf_config import check_preprocessor, config_from_hf, read_json, ties
 from vilasr_jax.checkpoint.hf_layout import hf_tensors, params_from_hf
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
 from vilasr_jax.errors import CheckpointError
@@ -41,7 +41,7 @@ def import_hf(
 
     Raises:
       CheckpointError: a file or tensor missing, unexpected, of another shape, cut off, not finite or too
-        large for the dtype, by name.
+        large for the dtype, by name; or pictures that are cut or normalised otherwise than here.
     """
     config, _, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
     if absent := [name for name in TOKENIZER_FILES if not (epath.Path(src_dir) / name).exists()]:
@@ -75,6 +75,7 @@ def open_hf(
     said = read_json(src / "config.json")
     config = config_from_hf(said, where=str(src / "config.json"), **overrides)
     family, buffers = family_of(config), 0
+    check_preprocessor(src, family.images)
     for key, tensor in stored_tensors(src).items():
         if key.endswith(".inv_freq"):
             buffers += 1  # of older versions of transformers; computed, not read

@@ -10,6 +10,16 @@ from typing import Any
 from vilasr_jax.errors import CheckpointError, ConfigError
 from vilasr_jax.models.qwen2_5_vl.config import IMAGES, WINDOW_SIZE, ModelConfig, VisionConfig
 
+# What a vision_config may say of how pictures are cut: they are cut before a model is built.
+_PICTURES = {
+    "in_chans": 3,
+    "in_channels": 3,
+    "patch_size": IMAGES.patch_size,
+    "temporal_patch_size": IMAGES.temporal_patch_size,
+    "spatial_merge_size": IMAGES.merge_size,
+    "window_size": WINDOW_SIZE,
+}
+
 
 def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> ModelConfig:
     """A `ModelConfig` from a parsed config.json of either layout.
@@ -34,6 +44,9 @@ def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> Mod
     for bad, what in refused:
         if bad:
             raise CheckpointError(f"{where}: {what} is not implemented")
+    for name, ours in _PICTURES.items():
+        if (found := vision.get(name, ours)) != ours:
+            raise CheckpointError(f"{vision.where}: {name} is {found!r}, and only {ours} is implemented")
     text = _Reader(text, where)
     tied = any(place.get("tie_word_embeddings") for place in (config, config.get("text_config") or {}))
     eos = text.get("eos_token_id", 151645)
@@ -59,11 +72,6 @@ def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> Mod
             intermediate_size=vision.need("intermediate_size"),
             num_heads=vision.need("num_heads"),
             out_hidden_size=vision.need("out_hidden_size"),
-            in_channels=vision.get("in_chans", vision.get("in_channels", 3)),
-            patch_size=vision.get("patch_size", IMAGES.patch_size),
-            temporal_patch_size=vision.get("temporal_patch_size", IMAGES.temporal_patch_size),
-            spatial_merge_size=vision.get("spatial_merge_size", IMAGES.merge_size),
-            window_size=vision.get("window_size", WINDOW_SIZE),
             fullatt_block_indexes=tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31))),
             tokens_per_second=vision.get("tokens_per_second", 4),
             rope_theta=float((vision.get("rope_parameters", {})).get("rope_theta", 10000.0)),
