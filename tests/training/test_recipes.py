@@ -6,22 +6,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 from tests import tiny
-from vilasr_jax.config import MeshSection, check_section, read_config
+from vilasr_jax.config import check_section, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
-from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset
-from vilasr_jax.parallel import batch_axis, make_mesh
-from vilasr_jax.processing import Buckets, empty_batch, encode_conversation
+from vilasr_jax.plan.run import with_keys
+from vilasr_jax.plan.steps import Steps, make_mesh
+from vilasr_jax.processing import Buckets, encode_conversation
 from vilasr_jax.rollout import Request
 from vilasr_jax.rollout.batch import Incoming
 from vilasr_jax.rollout.conversation import Conversation
-from vilasr_jax.training.optimizers import make_optimizer
-from vilasr_jax.training.state import new_state, state_shardings
-from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = (
@@ -88,45 +83,26 @@ def test_two_frames_boxed_in_one_turn_go_on(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_lower_at_full_size(name):
-    job = read(name)
-    section = job.rl if "rl" in job.stages else job.cold_start
-    mesh = make_mesh(MeshSection(data=1, fsdp=-1, model=job.mesh.model))
-    config = preset(
-        job.model.preset,
-        dtype=job.model.dtype,
-        remat=job.model.remat,
-        attention="splash_interpret",
-        context_parallel=True,
+    job, devices = read(name), jax.devices()
+    job = with_keys(
+        job,
+        {
+            "model.attention": "splash_interpret",
+            "mesh.data": 1,
+            "mesh.fsdp": len(devices) // job.mesh.model,
+            "packing.tokens": 0,
+            "buckets.tokens": job.buckets.tokens[:1],
+            "buckets.images": (2,),
+            "buckets.patches": (1024,),
+        },
     )
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
-    optimizer = make_optimizer(section.optimizer, 100)
-    state = jax.eval_shape(lambda p: new_state(p, optimizer, section.optimizer), params)
-    state = jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        state,
-        state_shardings(state, mesh),
-    )
-    rows, tokens = mesh.shape["fsdp"], job.buckets.tokens[0]
-
-    def spec(x, axis=0):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_axis(mesh, axis))
-
-    extras = {}
+    steps = Steps(job, make_mesh(job, devices))
+    step = steps.build("grpo_grad" if "rl" in job.stages else "sft")
+    text = step.function.lower(*step.arguments).as_text()
+    assert f"{steps.config.vocab_size}x{steps.config.hidden_size}" in text
     if "rl" in job.stages:
-        extras = {"logprobs": np.float32, "advantages": np.float32, "old_logprobs": np.float32}
-    host = jax.eval_shape(lambda: jax.tree.map(np.asarray, empty_batch(rows, tokens, 2, 1024, extras)))
-    batch = jax.tree.map(spec, host)._replace(positions=spec(host.positions, 1))
-    if "rl" in job.stages:
-        zero, grad, apply = make_grpo_steps(
-            graphdef, optimizer, section, np.zeros(config.vocab_size, bool), mesh
-        )
-        total = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec())),
-            jax.eval_shape(zero, state),
-        )
-        text = grad.lower(state, total, batch, np.float32(1)).as_text()
-        apply.lower(state, total)
+        step = steps.build("grpo_apply")
+        step.function.lower(*step.arguments)
     else:
-        text = make_sft_step(graphdef, optimizer, mesh=mesh).lower(state, batch).as_text()
+        state = step.arguments[0]
         assert not jax.tree.leaves(state.params["visual"] if "visual" in state.params else {})
-    assert f"{config.vocab_size}x{config.hidden_size}" in text

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vilasr_jax.errors import CheckpointError, ConfigError
-from vilasr_jax.models.qwen2_5_vl.config import IMAGES, WINDOW_SIZE, ModelConfig, VisionConfig
+from vilasr_jax.models.qwen2_5_vl.config import IMAGES, ModelConfig, VisionConfig
 
 # What a vision_config may say of how pictures are cut: they are cut before a model is built.
 _PICTURES = {
@@ -17,7 +17,7 @@ _PICTURES = {
     "patch_size": IMAGES.patch_size,
     "temporal_patch_size": IMAGES.temporal_patch_size,
     "spatial_merge_size": IMAGES.merge_size,
-    "window_size": WINDOW_SIZE,
+    "window_size": IMAGES.window_size,
 }
 
 
