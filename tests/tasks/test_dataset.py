@@ -74,9 +74,9 @@ def test_a_run_stopped_between_two_families_goes_on_to_the_same_bytes(made, tmp_
         patch.setattr(DatasetInfo, "write_to_directory", half)
         with pytest.raises(KeyboardInterrupt):
             make_data(JOB, tmp_path)
-    assert len(MadeRows(tmp_path, "maze", "train")) == 7
+    assert len(DatasetRows(tmp_path, "maze", "train")) == 7
     with pytest.raises(DataError, match="no finished set"):
-        MadeRows(tmp_path, "static", "train")
+        DatasetRows(tmp_path, "static", "train")
     make_data(JOB, tmp_path)
     assert digests(tmp_path) == digests(made)
 
