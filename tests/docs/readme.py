@@ -1,4 +1,4 @@
-"""The code blocks of README.md."""
+"""The documents of the repository: their code blocks, commands, links and the files that they name."""
 
 import re
 import shlex
@@ -6,12 +6,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+# Name from the root: text. Code blocks and commands of all of them are tested, README's first.
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (
+        *(ROOT / name for name in ("README.md", "RESULTS.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *sorted((ROOT / "docs").glob("*.md")),
+        ROOT / "launch" / "README.md",
+    )
+}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_ANY_BLOCK = re.compile(r"^(`{3,})[^`\n]*\n.*?^\1$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def blocks(language: str) -> list[str]:
     """The blocks of a language, in order."""
-    return [text for kind, text in _BLOCK.findall(README) if kind == language]
+    return [text for page in DOCUMENTS.values() for kind, text in _BLOCK.findall(page) if kind == language]
 
 
 def modules() -> dict[str, str]:
@@ -31,6 +43,40 @@ def commands() -> list[list[str]]:
     return [line[1:] for line in words if line and line[0].removeprefix(".venv/bin/") == "vilasr"]
 
 
+def prose(page: str) -> str:
+    """A document's text without its fenced blocks."""
+    return _ANY_BLOCK.sub("", DOCUMENTS[page])
+
+
+def mentioned_commands() -> list[list[str]]:
+    """Every `vilasr COMMAND --flags` in running text, unless an ellipsis or COMMAND is in it."""
+    texts = {text for page in DOCUMENTS for text in _INLINE.findall(prose(page))}
+    found = [text.split()[1:] for text in sorted(texts) if text.startswith("vilasr ") and "..." not in text]
+    found = [words for words in found if words[0] != "COMMAND"]
+    return [words for words in found if any(word.startswith("-") for word in words)]
+
+
 def scripts() -> list[str]:
-    """Every script of launch/ that the README names."""
-    return sorted(set(re.findall(r"launch/[\w.]+", README)))
+    """Every script of launch/ that a document names."""
+    return sorted({name for page in DOCUMENTS.values() for name in re.findall(r"\blaunch/[\w.]*\w", page)})
+
+
+def paths() -> list[tuple[str, str]]:
+    """Every file or folder of the repository that a document names in running text, with the document."""
+    inline = [(page, text) for page in DOCUMENTS for text in _INLINE.findall(prose(page))]
+    pattern = re.compile(r"(?<![\w./])(?:vilasr_jax|tests|configs|launch|docs|notebooks)/[\w./-]*")
+    return sorted(
+        {(page, path) for page, text in inline for path in pattern.findall(text) if "NAME" not in path}
+    )
+
+
+def links() -> list[tuple[str, str]]:
+    """Every relative link of a document, with the document."""
+    found = [(page, link) for page in DOCUMENTS for link in _LINK.findall(prose(page))]
+    return [(page, link) for page, link in found if not re.match(r"https?:", link)]
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors of a document's headings, as they are rendered: lower case, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}

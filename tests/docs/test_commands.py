@@ -1,4 +1,4 @@
-"""The README's commands, run for real on a model of four training steps (`pytest -m slow tests/docs`)."""
+"""The documents' commands, run for real on a model of four training steps (`pytest -m slow tests/docs`)."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_report_solve_and_convert(workdir, tmp_path):
     assert (tmp_path / "hf" / "config.json").exists()
 
 
-def test_serve_and_the_client_that_the_readme_shows(workdir, tmp_path):
+def test_serve_and_the_client_that_the_documents_show(workdir, tmp_path):
     server = start("serve", workdir, "--port=0", "--slots=2")
     try:
         where = next(found for line in server.stdout if (found := re.search(r"http://[\d.:]+", line))).group()

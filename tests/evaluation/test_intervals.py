@@ -55,7 +55,7 @@ def test_examples_in_docstrings():
 
 
 def test_intervals_over_seeds_are_students_t():
-    """The README's three seeds: reflection and RL over the cold start."""
+    """The three seeds of RESULTS.md: reflection and RL over the cold start."""
     cold, reflect, rl = [79.9, 82.6, 78.9], [77.1, 81.4, 78.1], [86.5, 92.2, 83.2]
     for after, want in ((rl, (0.2, 13.4)), (reflect, (-4.2, 1.0))):
         gains = [[b - a] * 99 for a, b in zip(cold, after, strict=True)]
