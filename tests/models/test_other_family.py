@@ -1,5 +1,6 @@
 """A second model family passes through every room, and none of them knows of it."""
 
+import dataclasses
 import json
 import random
 
@@ -29,7 +30,7 @@ from vilasr_jax.config import (
     SoftDrawingSection,
 )
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, parse_actions
-from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.errors import CheckpointError, ConfigError, DataError
 from vilasr_jax.job import export
 from vilasr_jax.models import ModelFamily, family_of, model_types, preset, register, registry
 from vilasr_jax.models.params import build
@@ -175,6 +176,18 @@ def test_what_is_written_in_pixels_alone_is_refused(tmp_path, changes, key):
     run = open_run(a_job(**changes), tmp_path, tiny.mesh())
     with pytest.raises(ConfigError, match=rf"config\.{key}: its coordinates are pixels, but other_vl"):
         check_coordinates(run, run.job.stages)
+
+
+def test_questions_in_pixels_are_refused_by_name(run):
+    run, _ = run
+    family, spec = run.tasks.specs("train")[0]
+    row = dataclasses.replace(family.row(spec, 0), id="own-3", scene=None)
+    run.questions.check_request(row, run.job.rl.sampling)
+    boxes = dataclasses.replace(
+        row, options=("A. [0, 0, 40, 40]", "B. [40, 0, 84, 84]"), question="Which box?"
+    )
+    with pytest.raises(DataError, match="row own-3: the model's coordinates run from 0 to 1000"):
+        run.questions.check_request(boxes, run.job.rl.sampling)
 
 
 def test_a_job_trains_samples_and_exports(run):

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.tasks.test_frames import BOX, LARGE, SMALL, record, turn
-from vilasr_jax.drawing.coordinates import Scale, check_places, convert_items, convert_question, convert_sizes
+from vilasr_jax.drawing.coordinates import Scale, check_places, convert_items, convert_sizes
+from vilasr_jax.drawing.questions import convert_question
 from vilasr_jax.drawing.sizes import stated_sizes, unread_size
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.frames import fit_conversation, fit_question, frames_of

@@ -11,7 +11,13 @@ SMALLEST = 28  # a side that a picture has at least; smaller numbers are no size
 UNIT = (  # of numbers that are no pixels
     r"(?:m|cm|mm|km|met(?:er|re)s?|centimet(?:er|re)s?|feet|ft|inch(?:es)?|percent|degrees?|seconds?)"
 )
-UNIT_AFTER = re.compile(rf"[\])]?\s?(?:{UNIT}\b|[%°])", re.IGNORECASE)
+_OTHER_UNIT = (
+    r"(?:s|secs?|min|minutes?|hours?|h|days?|weeks?|months?|years?|yards?|miles?|k[mp]h|mph|kg|fps|sq|square)"
+)
+UNIT_AFTER = re.compile(
+    rf"[\])]?[\s-]?(?:(?:{UNIT}|{_OTHER_UNIT})\b|['′″]|[%°]|平?方?厘?毫?公?[米分里]|[度秒年月日个把张只岁层帧])",
+    re.IGNORECASE,
+)
 
 _PX = r"(?:\s?(?:px|pixels?)\b)?"
 _SEP = r"\s?(?:,|\band\b|\bby\b|[x×*])\s?"

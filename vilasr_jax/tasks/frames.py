@@ -11,15 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from vilasr_jax.drawing.coordinates import (
-    Scale,
-    check_places,
-    convert_items,
-    convert_prose,
-    convert_question,
-    convert_sizes,
+from vilasr_jax.drawing.coordinates import Scale, check_places, convert_items, convert_prose, convert_sizes
+from vilasr_jax.drawing.numbers import sentence_at
+from vilasr_jax.drawing.questions import convert_question
+from vilasr_jax.drawing.sizes import (
+    PICTURE,
+    Frame,
+    StatedSize,
+    of_picture,
+    stated_sizes,
+    statements,
+    unread_size,
 )
-from vilasr_jax.drawing.sizes import PICTURE, Frame, of_picture, stated_sizes, statements, unread_size
 from vilasr_jax.errors import DataError
 from vilasr_jax.processing import smart_resize
 from vilasr_jax.processing.images import DEFAULT
@@ -53,7 +56,8 @@ def fit_conversation(
     scales = {index: Scale(*both) for index, both in enumerate(zip(frames, new, strict=True), 1)}
     sizes, known = dict(zip(frames, new, strict=True)), {}
     asked = next((m for m in messages if m["role"] == "user"), None)
-    answer = _ANSWER.search(messages[-1]["content"])
+    found = _ANSWER.search(messages[-1]["content"])
+    answer = found[1] if found else ""
     converted = [
         {**m, "content": convert_items(m["content"], scales, known)} if m["role"] == "assistant" else m
         for m in messages
@@ -62,10 +66,12 @@ def fit_conversation(
     for message, before in zip(converted, messages, strict=True):
         text = message["content"]
         if before is asked:
-            text, _ = convert_question((text, answer[1] if answer else ""), set(scales.values()))
-        elif message["role"] != "system":
-            text = convert_prose(text, known)
-        text = convert_sizes(text, sizes, certain=message["role"] == "system")
+            text, right = convert_question((text, answer), set(scales.values()))
+            answer = answer if right == answer else ""  # else its numbers are pixels
+        if message["role"] == "system" or before is asked:
+            text = convert_sizes(text, sizes, certain=message["role"] == "system")
+        else:
+            text = convert_prose(text, known, sizes, answer)
         out.append({**message, "content": text})
     return out, new
 
@@ -91,8 +97,8 @@ def fit_question(
     found = convert_question((question, *others), {Scale(*pair) for pair in pairs})
     sizes = {old: size for old, size in pairs if old != size}
     found = tuple(convert_sizes(text, sizes, certain=False) for text in found)
-    for text in found[1:]:
-        if any(size.frame in sizes for size in stated_sizes(text)):
+    for text, offered in ((question, _offered(question)), *((t, stated_sizes(t)) for t in found[1:])):
+        if any(size.frame in sizes for size in offered):
             raise DataError(f"{text!r} may be the size of a picture, which is resized")
     return found, new
 
@@ -151,9 +157,16 @@ def _caption(text: str) -> Frame | None:
     text = text[:CAPTION]
     opening = re.match(r"\W*", text).end()
     sizes = (s for s in stated_sizes(text) if s.span[0] == opening or of_picture(text, s))
+    sizes = (s for s in sizes if s not in _offered(text))
     size = next(sizes, None)
     said = size is not None and (size.start < 24 or PICTURE.search(text[: size.start]))
     return size.frame if said else None
+
+
+def _offered(text: str) -> list[StatedSize]:
+    """The sizes among which a sentence asks to choose ("448 x 336 or 896 x 672?")."""
+    sizes = [size for size in stated_sizes(text) if "?" in sentence_at(text, size.start)]
+    return [size for size in sizes if len(stated_sizes(sentence_at(text, size.start))) > 1]
 
 
 def _fits(frame: Frame, size: Frame) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vilasr_jax.config import JobConfig, SamplingSection, to_dict
+from vilasr_jax.drawing.questions import check_relative
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.rollout import Engine, Request
@@ -167,7 +168,14 @@ class Questions:
                 self._usable(use, getattr(self.job, stage).sampling)
 
     def check_request(self, row: Row, sampling: SamplingSection) -> None:
-        """Raises DataError when an engine's buckets can't hold the question."""
+        """Raises DataError when an engine's buckets can't hold the question, or its coordinates are pixels
+        and the model's are not."""
+        if row.scene is None and (whole := self.model.family.coordinates):
+            try:
+                texts = (row.question, *row.options, row.answer)
+                check_relative(texts, [image.size for image in row.images], whole)
+            except DataError as error:
+                raise DataError(f"row {row.id}: {error}") from None
         self.engine(sampling).check(self.request(row))
 
     def _usable(self, use: str, sampling: SamplingSection) -> np.ndarray:
@@ -183,6 +191,7 @@ class Questions:
                 "room": (sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images),
                 "pictures": (job.buckets.patches, *pixels, job.data.frames),
                 "drawing": to_dict(job.drawing),
+                **({"coordinates": whole} if (whole := self.model.family.coordinates) else {}),
             }
             rows, name = self.imported.stored[use], f"config.data.{use}"
             begun = (self.workdir / _BEGUN.get(use, "eval")).exists()

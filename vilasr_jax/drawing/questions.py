@@ -1,0 +1,154 @@
+"""Coordinates in questions, their options and answers, converted from one frame of a picture to another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from vilasr_jax.drawing.coordinates import PLACES, Scale
+from vilasr_jax.drawing.numbers import (
+    FLAGS,
+    LENGTH,
+    PIXELS,
+    Series,
+    Span,
+    blanked,
+    large_numbers,
+    named_numbers,
+    plain,
+    replaced,
+    sentences,
+    series_of,
+    short,
+)
+from vilasr_jax.drawing.sizes import SMALLEST, UNIT, Frame, stated_sizes
+from vilasr_jax.errors import DataError
+
+_BOXES = re.compile(  # words that make numbers boxes in pixels
+    r"\bbbox\w*|\bbounding[ -]box|\b(?:which|what)\b[^.?!\n]{0,30}\bbox(?:es)?\b"
+    r"|\bbox(?:es)?\b[^.?!\n\d]{0,20}[\[(]\s*\d",
+    FLAGS,
+)
+_UNIT = re.compile(rf"\b{UNIT}\b|[%°]", FLAGS)
+_OTHER = re.compile(  # words of numbers that are no pixels
+    rf"\b(?:{UNIT}|cells?|grids?|rows?|columns?|orders?|steps?|scale|normali[sz]ed)\b|[%°]", FLAGS
+)
+_EXAMPLE = re.compile(r"\(e\.g\., [\d.]+ or [\d.]+\)")  # of the answer's form
+_NORMALISED = re.compile(
+    r"normali[sz]ed|\b0\s?(?:-|–|to|and)\s?(1000|1,000|100|1)\b|\bscale of (1000|1,000|100|1)\b", FLAGS
+)
+_SIDE = r"(?:width|height|size|resolution|dimensions?)"
+_PICTURE = r"(?:the |this |each |your )?(?:\w+ )?(?:image|picture|photo|frame)s?\b"
+_ASKS = re.compile(  # for a place or a size in pixels
+    r"\bcoordinates?\b|(?<!\d )\b[xy]\b(?! ?\d)|\bwhere\b[^.?!]*\b(?:edges?|corners?|cent(?:re|er)s?)\b"
+    r"|\b(?:which|what) (?:\w+ )?(?:rows?|columns?)\b"
+    rf"|\b{_SIDE}(?: and {_SIDE})? of {_PICTURE}|\bimage(?:'s)? {_SIDE}\b"
+    rf"|\bhow (?:wide|high|tall|large|big) (?:is|are) {_PICTURE}|坐标|像素",
+    FLAGS,
+)
+
+
+def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, ...]:
+    """A question with its options and answer, coordinates in pixels of its pictures converted.
+
+    Lists of two or four numbers are coordinates where the texts speak of pixels, bounding boxes or "which
+    box", and of no other unit. Numbers stay where they have another unit or the texts call coordinates
+    normalised, and where all are below `SMALLEST` (cells of a grid). All else is refused.
+
+    Args:
+      texts: the question first.
+      scales: of the question's pictures.
+
+    Raises:
+      DataError: whether numbers are coordinates, or of which picture, can't be told.
+    """
+    if all(scale.old == scale.new for scale in scales):
+        return texts
+    rests = [_words(text, {scale.old for scale in scales}) for text in texts]
+    whole = "\n".join(rests)
+    found = [[s for s in series_of(rest) if not s.other] for rest in rests]
+    pixels = bool(PIXELS.search(whole))
+    if limit := _normalised_to(whole):
+        if pixels or any(abs(float(n)) > limit for some in found for series in some for n in series.texts):
+            raise DataError(f"the question speaks of coordinates up to {limit}, and of others")
+        return texts
+    places, other = PLACES.search(whole), _OTHER.search(whole)
+    sure = {2: pixels, 4: pixels or bool(_BOXES.search(whole))} if not other else {}
+    lengths = {len(series.texts) for some in found for series in some if series.large}
+    out = []
+    for text, rest, some in zip(texts, rests, found, strict=True):
+        changes: dict[Span, str] = {}
+        for series in some:
+            size = len(series.texts)
+            marked = series.bracketed or size >= 4
+            cells = not lengths and (other or not any(sure.values()))
+            fraction = not lengths and all(abs(float(number)) <= 1 for number in series.texts)
+            if cells or fraction or not (marked or (series.large and (places or series.at))):
+                continue
+            certain = marked and sure.get(size) and (series.large or (series.bracketed and size in lengths))
+            if not certain or not series.plain:
+                raise DataError(f"({series.said}) may be coordinates, which a resized picture would change")
+            changes |= dict(zip(series.spans, _converted(series, scales), strict=True))
+        rests[len(out)] = blanked(rest, changes)
+        out.append(replaced(text, changes))
+    _check_rest(rests, pixels)
+    if pixels and tuple(out) == texts and re.search(r"\d", "".join(texts[1:])):
+        raise DataError("the question asks for pixels, which a resized picture would change")
+    return tuple(out)
+
+
+def check_relative(texts: tuple[str, ...], frames: Iterable[Frame], whole: int) -> None:
+    """Refuses a question in pixels for a model whose coordinates run from 0 to `whole`.
+
+    Args:
+      texts: the question first, its options and answer.
+      frames: (width, height) of its pictures.
+
+    Raises:
+      DataError: some numbers are, or may be, pixels.
+    """
+    try:
+        changed = convert_question(texts, {Scale(frame, (whole, whole)) for frame in frames}) != texts
+    except DataError as error:
+        reason = str(error).partition(", which")[0]
+        raise DataError(f"the model's coordinates run from 0 to {whole}, but {reason}") from None
+    if changed:
+        raise DataError(f"the model's coordinates run from 0 to {whole}, but the question's are pixels")
+
+
+def _words(text: str, frames: set[Frame]) -> str:
+    """A text without the sizes of its pictures, those that have another unit, and examples of an answer."""
+    sizes = [s for s in stated_sizes(text) if s.frame in frames or not PIXELS.search(text, *s.span)]
+    spans = [*(size.span for size in sizes), *(example.span() for example in _EXAMPLE.finditer(text))]
+    return blanked(plain(text), spans)
+
+
+def _normalised_to(text: str) -> int:
+    """The largest value of coordinates that the text calls normalised; 0 where it calls none so."""
+    for sentence in sentences(text):
+        said = _NORMALISED.search(sentence)
+        if said and PLACES.search(sentence):
+            return int((said[1] or said[2] or "1000").replace(",", ""))
+    return 0
+
+
+def _converted(series: Series, scales: set[Scale]) -> tuple[str, ...]:
+    """The coordinates of a question's picture at its new size."""
+    if len(scales) > 1:
+        raise DataError(f"the question holds coordinates ({series.said}) and does not say of which picture")
+    scale = next(iter(scales))
+    if not all(0 <= float(n) <= scale.old[place % 2] for place, n in enumerate(series.texts)):
+        raise DataError(f"({series.said}) lies outside of its picture, {scale.old[0]} x {scale.old[1]}")
+    return scale.numbers(series.texts)
+
+
+def _check_rest(rests: Sequence[str], pixels: bool) -> None:
+    """Refuses coordinates of a question that are not written as lists."""
+    asked = [sentence for sentence in sentences(rests[0]) if sentence.rstrip().endswith(("?", "？"))]
+    asked = " ".join(asked) or rests[0]
+    places = _ASKS.search(asked) and not _UNIT.search(asked)
+    least = 0 if pixels else SMALLEST
+    for number, rest in enumerate(rests):
+        found = next(named_numbers(rest, least), None) or (pixels and LENGTH.search(rest))
+        if found := found or ((pixels or (places and number)) and next(large_numbers(rest), None)):
+            raise DataError(f"{short(found[0])} may be in pixels, which a resized picture would change")
