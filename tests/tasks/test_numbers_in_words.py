@@ -36,6 +36,7 @@ def fitted(think: str, answer: str = "there", question: str = "Where is it?") ->
         ("At which column is the left edge?", "300"),
         ("Where is the left edge?", "300"),
         ("What is the width of the image?", "896"),
+        ("Where is it? Give the x value.", "300"),
         ("How wide is the image?", "A. 896", "B. 448", "A"),
         ("What is at row 200, column 300?", "chair"),
         ("What is at x300, y200?", "chair"),
@@ -116,6 +117,8 @@ def test_a_coordinate_in_words_that_stands_alone_refuses_the_record(think):
     [
         *(
             "There are 300 books.",
+            "More than 440 bottles, roughly 330 people, with 200 frames.",
+            "On page 140 of the book. It costs 130.",
             "I count 140 chairs.",
             "a total of 300",
             "frames 30, 35 and 40",

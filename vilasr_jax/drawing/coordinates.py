@@ -53,6 +53,17 @@ _COUNTED = re.compile(  # numbers that are no pixels by the words before them
     r"|\b(?:in|since|year|until|from) (?=(?:19|20)\d\d\b)|[$€£¥#№])\Z",
     re.ASCII | re.IGNORECASE,
 )
+_QUANTITY = re.compile(  # "more than 100 bottles", "with 32 frames"
+    r"\b(?:(?:more|fewer|less) than|over|nearly|almost|roughly|about|around|approximately|only|at least"
+    r"|with) \Z",
+    re.ASCII | re.IGNORECASE,
+)
+_PLURAL = re.compile(r" (?:[a-z]{2,}s|people|children|men|women)\b", re.ASCII | re.IGNORECASE)
+_EXTENT = re.compile(  # what the width, height or centre of a box is called
+    r"\b(?:wide|widths?|tall|high|heights?|long|lengths?|size|middle|mid\w*|cent(?:re|er)\w*)\b|[宽高长中]|\d\s?[x×]\s?\d",
+    re.ASCII | re.IGNORECASE,
+)
+_NEAR = 24  # characters from such a word to its number
 _BEFORE = 60  # characters in which such words are looked for
 _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)", re.DOTALL)
 
@@ -189,33 +200,48 @@ def convert_prose(
 
     Raises:
       DataError: the words hold coordinates or lengths in pixels whose image can't be told, or a number that
-        is one of the known coordinates, or a box's width, height or centre.
+        is one of the known coordinates, or is called a box's width, height or centre and is one.
     """
     said = {Fraction(number[0]) for number in large_numbers(plain(answer))}
-    lengths, parts, at = _lengths(known) - said, [], 0
+    drawn, parts, at = _drawn(known, said), [], 0
     for item in (*_items(text), None):
         words = text[at : item.start() if item else len(text)]
-        parts.append(_prose(words, known, lengths, sizes or {}))
+        parts.append(_prose(words, known, drawn, sizes or {}))
         if item:
             parts.append(item[0])
             at = item.end()
     return "".join(parts)
 
 
-def _lengths(known: Known) -> set[Fraction]:
-    """The coordinates that change, and the widths, heights and centres of their boxes."""
-    lengths: set[Fraction] = set()
+@dataclass(frozen=True)
+class _Drawn:
+    """Numbers of a conversation's items that change with its pictures."""
+
+    coordinates: set[Fraction]
+    extents: set[Fraction]  # widths, heights and centres of boxes
+
+    def holds(self, words: str, number: re.Match) -> bool:
+        """Whether a number of the words may be one of them; an extent only near a word for it."""
+        value = abs(Fraction(number[0]))
+        near = words[max(0, number.start() - _NEAR) : number.end() + _NEAR]
+        return value in self.coordinates or (value in self.extents and bool(_EXTENT.search(near)))
+
+
+def _drawn(known: Known, said: set[Fraction]) -> _Drawn:
+    """Those of the known coordinates, without the numbers that the answer says."""
+    coordinates: set[Fraction] = set()
+    extents: set[Fraction] = set()
     for texts in (old for old, new in known.items() if new != {old}):
         numbers = [*map(Fraction, texts)]
-        lengths.update(numbers)
+        coordinates.update(numbers)
         if len(numbers) == 4:
             for low, high in (numbers[0::2], numbers[1::2]):
                 middle = (low + high) / 2
-                lengths |= {abs(high - low), middle, *map(Fraction, (math.floor(middle), math.ceil(middle)))}
-    return lengths
+                extents |= {abs(high - low), middle, *map(Fraction, (math.floor(middle), math.ceil(middle)))}
+    return _Drawn(coordinates - said, extents - said)
 
 
-def _prose(words: str, known: Known, lengths: set[Fraction], sizes: Mapping[Frame, Frame]) -> str:
+def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame]) -> str:
     said = plain(words)
     if stray := re.search(r"(?<!\w)\w*_2d\W{0,6}\d", said):
         raise DataError(f"coordinates outside a JSON item: {short(words[stray.start() :])}")
@@ -229,14 +255,17 @@ def _prose(words: str, known: Known, lengths: set[Fraction], sizes: Mapping[Fram
         if own:
             width, height = sizes[size.frame]
             changes |= {size.w: str(width), size.h: str(height)}
-        if own or not (LENGTH.search(words, *size.span) or lengths.issuperset(size.frame)):
+        if own or not (
+            LENGTH.search(words, *size.span) or (drawn.coordinates | drawn.extents).issuperset(size.frame)
+        ):
             rest = blanked(rest, [size.span])
     if length := LENGTH.search(rest) or next(named_numbers(rest, least=0), None):
         raise DataError(f"the words hold a length in pixels: {short(length[0])}")
     rest = blanked(rest, [answer.span() for answer in _ANSWER.finditer(rest)])
     for number in large_numbers(rest):
         before = rest[max(0, number.start() - _BEFORE) : number.start()]
-        if abs(Fraction(number[0])) in lengths and not _COUNTED.search(before):
+        counted = _COUNTED.search(before) or (_QUANTITY.search(before) and _PLURAL.match(rest, number.end()))
+        if drawn.holds(rest, number) and not counted:
             around = short(f"{before.split(chr(10))[-1]}{number[0]}")
             raise DataError(f"{number[0]} may be a coordinate of a drawing: {around}")
     return replaced(words, changes)

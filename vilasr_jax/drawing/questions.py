@@ -46,6 +46,7 @@ _ASKS = re.compile(  # for a place or a size in pixels
     rf"|\bhow (?:wide|high|tall|large|big) (?:is|are) {_PICTURE}|坐标|像素",
     FLAGS,
 )
+_REQUEST = re.compile(r"[?？]\s*\Z|\A\s*(?:please )?(?:give|state|report|tell|return|find|write)\b", FLAGS)
 
 
 def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, ...]:
@@ -144,8 +145,7 @@ def _converted(series: Series, scales: set[Scale]) -> tuple[str, ...]:
 
 def _check_rest(rests: Sequence[str], pixels: bool) -> None:
     """Refuses coordinates of a question that are not written as lists."""
-    asked = [sentence for sentence in sentences(rests[0]) if sentence.rstrip().endswith(("?", "？"))]
-    asked = " ".join(asked) or rests[0]
+    asked = " ".join(filter(_REQUEST.search, sentences(rests[0]))) or rests[0]
     places = _ASKS.search(asked) and not _UNIT.search(asked)
     least = 0 if pixels else SMALLEST
     for number, rest in enumerate(rests):
