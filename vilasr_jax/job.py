@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,14 @@ def model_of(run: Run, stage: str) -> dict[str, Any]:
 def _evaluate(run: Run, progress: Progress, params: Any, one: Evaluation) -> None:
     title = str(one.folder.relative_to(run.workdir / "eval"))
     if isinstance(one.rows, Path):
-        call, what, count, name = evaluate_benchmark, one.rows, read_index(one.rows)["rows"], one.of["stage"]
+        count = read_index(one.rows)["rows"]
+        call = partial(evaluate_benchmark, run, params, one.rows, one.folder, one.of["stage"])
     else:
-        call, what, name = evaluate, one.rows(), title
-        count = len(what)
+        rows = one.rows()
+        count, call = len(rows), partial(evaluate, run, params, rows, one.folder, title)
     total = count * run.job.eval.samples
     bar = progress.add_task(f"eval: {title}", total=total, note="")
-    call(run, params, what, one.folder, name, lambda n: progress.update(bar, completed=n))
+    call(lambda n: progress.update(bar, completed=n))
     progress.update(bar, completed=total)
 
 

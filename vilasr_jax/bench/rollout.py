@@ -107,13 +107,15 @@ def measure(
     engine = make_engine(kind, load, subject)
     engine.warm_up(subject.params)
     heard: list[float] = []
-    requests = [
-        dataclasses.replace(request, on_tokens=lambda *_: heard or heard.append(time.monotonic()))
-        for request in make_requests(load)
-    ]
+
+    def note_first(*_: Any) -> None:
+        if not heard:
+            heard.append(time.monotonic())
+
+    requests = [dataclasses.replace(request, on_tokens=note_first) for request in make_requests(load)]
     compiled: list[str] = []
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         if "backend_compile" in event:
             compiled.append(event)
 

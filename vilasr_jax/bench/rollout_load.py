@@ -181,6 +181,7 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
     session = ScriptedSession(load, 0, 0)
     prompt = len(make_prompt(subject.tokenizer, session).encoded.ids)
     message = session.step("").message
+    assert message is not None, "a script has more than one turn"
     insert = 1 + len(encode_turn(subject.tokenizer, message, closed=False).ids) + 2
     turn = insert + load.longest
     prompts = (_round(prompt), *(_round(prompt + turn * n) for n in range(1, load.turns)))

@@ -68,7 +68,7 @@ def hold_with_transformers(load: Load, subject: Subject) -> tuple[dict[str, Any]
             written = out[n, width : width + limits[n]].numpy().astype(np.int32)
             reply = session.step("")
             parts = [tokens[n], written]
-            if not reply.done:
+            if reply.message is not None:
                 parts.append(encode_turn(subject.tokenizer, reply.message, closed=False).ids)
             tokens[n] = np.concatenate(parts)
     wall, busy = time.monotonic() - began, time.process_time() - busy

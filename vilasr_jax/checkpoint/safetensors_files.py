@@ -216,7 +216,7 @@ def _write_file(path, shard, values, metadata):
                 if block.dtype != dtype or block.shape[1:] != shape[1:]:
                     raise ValueError(f"{name}: {block.dtype}{block.shape}, announced as {dtype}{shape}")
                 block = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
-                count -= f.write(memoryview(block))
+                count -= f.write(block.data)
             if count:
                 raise ValueError(f"{name}: {count} bytes less than announced")
 

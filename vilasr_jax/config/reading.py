@@ -113,7 +113,7 @@ def _read(cls: type, values: Any, path: str) -> Any:
 
 
 def _value(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _read(kind, value, path)
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]

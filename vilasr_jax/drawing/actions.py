@@ -108,7 +108,8 @@ def _split_answer(rest: str) -> tuple[str | None, str]:
 
 def _find_items(rest: str, errors: list[str]) -> list[Any]:
     """Every item of every json block, or of the first bare list where there is no fence."""
-    blocks, start = [], _FENCE.search(rest)
+    blocks: list[str] = []
+    start = _FENCE.search(rest)
     while start and len(blocks) < _MAX_BLOCKS:
         end = rest.find("```", start.end())
         blocks.append(rest[start.end() : end if end >= 0 else None].strip())

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from PIL import Image, ImageDraw
 
-from vilasr_jax.drawing.calls import Box, Call, Line
+from vilasr_jax.drawing.calls import Box, Line
 from vilasr_jax.drawing.render import render
 from vilasr_jax.drawing.style import get_style
 
@@ -68,7 +68,7 @@ def _rate(side: int, annotations: int, way: str, seconds: float) -> tuple[float,
     plate = Image.new("RGB", (side // 6, side // 20), "white")
     look = get_style(way) if way not in ("pil", "copies") else None
 
-    def draw(calls: list[Call]) -> Image.Image:
+    def draw(calls: list[Box | Line]) -> Image.Image:
         if look:
             return render(base, calls, look)
         return _bare(base, calls, plate) if way == "pil" else base.copy()
@@ -78,7 +78,7 @@ def _rate(side: int, annotations: int, way: str, seconds: float) -> tuple[float,
 
 
 def _repeat(
-    draw: Callable[[list[Call]], object], sets: list[list[Call]], seconds: float
+    draw: Callable[[list[Box | Line]], object], sets: list[list[Box | Line]], seconds: float
 ) -> tuple[float, float]:
     done, start, began = 0, time.perf_counter(), time.process_time()
     while not done or time.perf_counter() - start < seconds:
@@ -88,7 +88,7 @@ def _repeat(
     return done / (time.perf_counter() - start), done / max(time.process_time() - began, 1e-9)
 
 
-def _bare(base: Image.Image, calls: list[Call], plate: Image.Image) -> Image.Image:
+def _bare(base: Image.Image, calls: list[Box | Line], plate: Image.Image) -> Image.Image:
     """What the clear style asks of PIL, at the least: rims, shapes, heads, dots and ready plates."""
     image = base.copy()
     draw, unit = ImageDraw.Draw(image), base.width / 448
@@ -103,11 +103,12 @@ def _bare(base: Image.Image, calls: list[Call], plate: Image.Image) -> Image.Ima
         if type(c) is Line:
             draw.ellipse((c.x1 - wide, c.y1 - wide, c.x1 + wide, c.y1 + wide), "red", "white")
             draw.polygon([(c.x2, c.y2), (c.x2 - 9, c.y2 - 9), (c.x2 - 9, c.y2 + 9)], "red", "white", 1)
-        image.paste(plate, (min(c.x1, base.width - plate.width), min(c.y1, base.height - plate.height)))
+        at = min(c.x1, base.width - plate.width), min(c.y1, base.height - plate.height)
+        image.paste(plate, (int(at[0]), int(at[1])))
     return image
 
 
-def _call(rng: random.Random, side: int, number: int) -> Call:
+def _call(rng: random.Random, side: int, number: int) -> Box | Line:
     x1, x2 = sorted(rng.sample(range(side), 2))
     y1, y2 = sorted(rng.sample(range(side), 2))
     return (Box if number % 2 else Line)(1, f"object {number}", x1, y1, x2, y2)

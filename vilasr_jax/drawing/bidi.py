@@ -101,7 +101,8 @@ def _sides(letters: list[str], kinds: list[str], base: str) -> list[str]:
 
 def _bracket_pairs(letters: list[str], kinds: list[str]) -> list[tuple[int, int]]:
     """Places of brackets that belong together, by their opening."""
-    pairs, waiting = [], []
+    pairs: list[tuple[int, int]] = []
+    waiting: list[tuple[str, int]] = []
     for at, letter in enumerate(letters):
         if kinds[at] == "N" and letter in _BRACKETS:
             if len(waiting) == _DEEPEST:

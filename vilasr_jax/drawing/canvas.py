@@ -104,8 +104,8 @@ class Canvas:
         width = self.pixels(style.line_width)
         reaches = (round(x2), round(y2)) == (bx, by)  # its end lies in the picture
         head = self._head(ax, ay, bx, by) if style.arrow and reaches else []
-        end = _middle(head) if head else (bx, by)  # inside the head, so that its tip is sharp
-        ends = shortened(ax, ay, *end, style.line_gap * self.scale)
+        ex, ey = _middle(head) if head else (bx, by)  # inside the head, so that its tip is sharp
+        ends = shortened(ax, ay, ex, ey, style.line_gap * self.scale)
         if rim:
             self.draw.line(ends, fill=ink(color), width=width + 2 * rim)
         if style.dots and (round(x1), round(y1)) == (ax, ay):

@@ -49,7 +49,7 @@ def label_tile(text: str, size: int, color: Color, most: int) -> Image.Image:
 
 def place(
     size: tuple[int, int], spots: Iterable[Spot], taken: Sequence[Rect], within: tuple[int, int]
-) -> Rect:
+) -> tuple[int, int, int, int]:
     """Where a label of `size` goes: the first spot that is free, else the one that hides least.
 
     Args:

@@ -66,7 +66,9 @@ class _Reader:
 
     def skip(self) -> str:
         """Skips space and commas; the next character, or '' at the end."""
-        self.pos = _SPACE.match(self.text, self.pos).end()
+        space = _SPACE.match(self.text, self.pos)
+        assert space is not None, "it matches nothing, too"
+        self.pos = space.end()
         return self.text[self.pos : self.pos + 1]
 
     def value(self, depth: int) -> Any:
@@ -84,7 +86,7 @@ class _Reader:
         return self.fail()
 
     def sequence(self, depth: int, closer: str) -> list:
-        items = []
+        items: list[Any] = []
         while True:
             char = self.skip()
             if char == closer:
@@ -97,7 +99,7 @@ class _Reader:
                 return items if depth == 1 else self.fail()
 
     def mapping(self, depth: int) -> Any:
-        found = {}
+        found: dict[Any, Any] = {}
         while True:
             char = self.skip()
             if char == "}":

@@ -169,10 +169,12 @@ def _from_dict(values: Any, where: str) -> PromptSet:
     base = {**dataclasses.asdict(PROMPTS["vilasr_jax"]), "name": "file"}
     if not isinstance(values, dict) or "system" not in values:
         raise ConfigError(f"{where}: holds no prompt; a key 'system' is needed")
+    kinds: dict[str, type | tuple[type, ...]]
+    kinds = {"suffixes": dict, "tools": list, "drawn_index": (str, type(None))}
     if unknown := sorted(values.keys() - base.keys()):
         raise ConfigError(f"{where}: no such key {unknown[0]!r}; there are: {', '.join(base)}")
     for key, value in values.items():
-        kind = {"suffixes": dict, "tools": list, "drawn_index": (str, type(None))}.get(key, str)
+        kind = kinds.get(key, str)
         parts = [*value.values()] if kind is dict and isinstance(value, dict) else value
         if not isinstance(value, kind) or any(not isinstance(part, str) for part in parts or ()):
             raise ConfigError(f"{where}: {key} is {value!r}")

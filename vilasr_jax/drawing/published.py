@@ -17,7 +17,7 @@ _FIRST = (
     "red green blue yellow orange pink purple brown gray beige turquoise cyan magenta lime navy maroon teal "
     "olive coral lavender violet gold silver"
 ).split()
-ORDER: tuple[Color, ...] = tuple(ImageColor.getrgb(name) for name in (*_FIRST, *ImageColor.colormap))
+ORDER: tuple[Color, ...] = tuple(ImageColor.getrgb(name)[:3] for name in (*_FIRST, *ImageColor.colormap))
 LINE, START, END = (0, 0, 0), (255, 0, 0), (0, 0, 255)
 INSET = (8, 6)  # of a label, from its box's corner
 _FAR = 4  # image sides; what lies further out is drawn from there

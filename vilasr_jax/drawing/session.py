@@ -208,7 +208,8 @@ class DrawingSession:
 
     def _image_parts(self, numbers: Sequence[int], drawn: bool = False) -> list[dict[str, Any]]:
         """Each image followed by the line with its own number and size."""
-        prompts, parts = get_prompts(self.settings.prompt), []
+        prompts = get_prompts(self.settings.prompt)
+        parts: list[dict[str, Any]] = []
         for number in numbers:
             image = self.images[number - 1]
             line = index_text(prompts, number, image.size, drawn)

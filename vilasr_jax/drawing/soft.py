@@ -19,6 +19,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 Kind = Literal["box", "filled", "line"]
@@ -91,7 +92,7 @@ def soft_render(
     softness: float = 0.5,
 ) -> Float[Array, "h w 3"]:
     """`base` (0 to 1) with n box outlines and lines painted over it, the last on top. `vmap` for batches."""
-    size = base.shape[:2]
+    size = (base.shape[0], base.shape[1])
 
     @jax.checkpoint
     def paint(image, corners, color, line):
@@ -115,13 +116,15 @@ def soft_iou(a: Float[Array, "*b h w"], b: Float[Array, "*b h w"]) -> Float[Arra
 
 
 def expected_number(
-    logits: Float[Array, "*b vocab"], ids: Int[Array, " k"], values: Float[Array, " k"]
+    logits: Float[Array, "*b vocab"],
+    ids: Int[Array | np.ndarray, " k"],
+    values: Float[Array | np.ndarray, " k"],
 ) -> Float[Array, "*b"]:
     """Mean of the numbers whose tokens are `ids`, under the model's probabilities among those tokens."""
     return jax.nn.softmax(logits[..., ids].astype(jnp.float32), -1) @ values
 
 
-def _span(x: Array, low: Array, high: Array, softness: float) -> Array:
+def _span(x: Array, low: Array | float, high: Array | float, softness: float) -> Array:
     """How far each `x` lies in the whole pixels from `low` to `high`."""
     return jax.nn.sigmoid((x - low + 0.5) / softness) * jax.nn.sigmoid((high - x + 0.5) / softness)
 

@@ -38,7 +38,9 @@ def get_font(size: int, number: int = 0) -> ImageFont.FreeTypeFont:
       ConfigError: a font's package is missing.
     """
     if number == 0:
-        return ImageFont.load_default(size)
+        font = ImageFont.load_default(size)
+        assert isinstance(font, ImageFont.FreeTypeFont), "with a size PIL gives its outline font"
+        return font
     return ImageFont.truetype(_path(number), size, layout_engine=ImageFont.Layout.BASIC)
 
 

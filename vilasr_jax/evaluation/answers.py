@@ -77,7 +77,7 @@ class ScoredRun:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `scores.json`: the table, the scorers used, and pass@k where there are samples."""
-        scorers = {kind: SCORERS[kind].__doc__.split(";")[0].split("\n")[0] for kind in self.kinds}
+        scorers = {kind: (SCORERS[kind].__doc__ or "").split(";")[0].split("\n")[0] for kind in self.kinds}
         right = [[s == 1 for s in own] for key, own in self.scores.items() if not key.startswith(_NAMELESS)]
         return {
             **self.table.to_dict(),
@@ -111,7 +111,8 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
             f"{name}: {len(unread)} of {len(lines)} lines can't be read ({told}); mend the file, or take "
             "them out if they are no results"
         )
-    for number, line in enumerate(lines, 1):
+    readable = [line for line in lines if not isinstance(line, str)]
+    for number, line in enumerate(readable, 1):
         key = _key(line, number)
         types.setdefault(key, str(line.get("original_question_type") or ""))
         try:

@@ -40,7 +40,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return max(0.0, float(scores.mean() - spread)), min(1.0, float(scores.mean() + spread))
 
 
-def seed_interval(values: Sequence[Sequence[float]], level: float = 0.95) -> tuple[float, float]:
+def seed_interval(values: Sequence[Sequence[float] | np.ndarray], level: float = 0.95) -> tuple[float, float]:
     r"""Interval of a mean over training seeds, which counts that seeds differ as well as questions.
 
     With k seeds it is Student's $\bar x \pm t_{k-1} s / \sqrt{k}$ of the seeds' means, never narrower than
@@ -56,7 +56,8 @@ def seed_interval(values: Sequence[Sequence[float]], level: float = 0.95) -> tup
     """
     means = np.array([np.mean(one) for one in values])
     k, middle = len(means), float(means.mean())
-    questions = np.mean(values, axis=0) if len({len(one) for one in values}) == 1 else np.concatenate(values)
+    same = len({len(one) for one in values}) == 1
+    questions = np.mean([*map(np.asarray, values)], axis=0) if same else np.concatenate(values)
     if k == 1 and np.isin(questions, (0.0, 1.0)).all():
         return wilson_interval(float(questions.sum()), len(questions), level)
     if k == 1:
@@ -91,8 +92,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def paired_difference(
-    first: Sequence[float],
-    second: Sequence[float],
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
     *,
     level: float = 0.95,
     resamples: int = 10_000,

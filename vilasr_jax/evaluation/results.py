@@ -92,9 +92,10 @@ def result_line(
 ) -> dict[str, Any]:
     """One line about a scored conversation; with `pictures` (a folder) all its pictures are saved there."""
     name = trajectory.id.replace("/", "-")
+    folder = pictures.name if pictures else ""
 
     def path(index: int) -> str:
-        return f"{pictures.name}/{name}_{index}.png"
+        return f"{folder}/{name}_{index}.png"
 
     if pictures:
         pictures.mkdir(parents=True, exist_ok=True)

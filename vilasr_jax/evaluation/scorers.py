@@ -43,10 +43,10 @@ def score_numerical(prediction: Any, truth: Any) -> float:
     """1 when both or neither carry a point or comma and they agree after rounding to 2 places; the answer has
     to be a number and nothing else."""
     said, right = plain(prediction), plain(truth)
-    numbers = _float(said), _float(right)
-    if None in numbers or _has_point(said) != _has_point(right):
+    given, true = _float(said), _float(right)
+    if given is None or true is None or _has_point(said) != _has_point(right):
         return 0.0
-    return float(round(numbers[0], 2) == round(numbers[1], 2))
+    return float(round(given, 2) == round(true, 2))
 
 
 def score_regression(prediction: Any, truth: Any) -> float:

@@ -87,7 +87,7 @@ class _Walk:
             if instruction.opcode == "while":
                 count = trip_count(self.module, computation, instruction)
                 self.loops[f"{instruction.op_name} ({instruction.name})"] = count
-                self.run(self.module.computations[instruction.called("body")], times * count)
+                self.run(self.module.called(instruction, "body"), times * count)
             elif instruction.opcode == "conditional":
                 self._dearest(instruction, times)
             elif instruction.opcode in ("call", "async-start"):
@@ -101,9 +101,9 @@ class _Walk:
     def _dearest(self, instruction: Instruction, times: int) -> None:
         """Of a conditional's branches, the one with the most cycles."""
         branches = []
-        for name in _branches(instruction):
+        for computation in _branches(self.module, instruction):
             branch = _Walk(self.module)
-            branch.run(self.module.computations[name], times)
+            branch.run(computation, times)
             branches.append(branch)
         dearest = max(branches, key=lambda branch: branch.cycles + sum(k.flops for k in branch.kernels))
         self.cycles += dearest.cycles
@@ -113,28 +113,28 @@ class _Walk:
 
     def _exchange(self, computation: Computation, instruction: Instruction, times: int) -> None:
         if instruction.opcode == "fusion":
-            inner = self.module.computations[instruction.called()]
+            inner = self.module.called(instruction)
             targets = [i.attribute(r'custom_call_target="(\w+)"') for i in inner.instructions.values()]
-            found = [i for i in self._inside(inner) if _kind(i)]
-            channels = {i.attribute(r"channel_id=(\d+)") for i in found}
+            found = [(i, kind) for i in self._inside(inner) if (kind := _kind(i))]
+            channels = {i.attribute(r"channel_id=(\d+)") for i, _ in found}
             started = "AsyncCollectiveStart" in targets
             if not started and channels <= self.started:
                 return  # continuation or end of an operation that was counted at its start
             if started:
                 self.started |= channels
             scattered = "reduce-scatter" in instruction.name or "all-reduce-scatter" in inner.name
-            for one in found[:1] if started else found:
-                kind = "reduce-scatter" if scattered and _kind(one) == "all-reduce" else _kind(one)
+            for one, kind in found[:1] if started else found:
+                kind = "reduce-scatter" if scattered and kind == "all-reduce" else kind
                 self._add(inner, one, kind, times, started)
-        elif _kind(instruction):
+        elif kind := _kind(instruction):
             started = instruction.opcode.endswith("-start")
-            self._add(computation, instruction, _kind(instruction), times, started)
+            self._add(computation, instruction, kind, times, started)
 
     def _inside(self, computation: Computation) -> Iterator[Instruction]:
         for instruction in computation.instructions.values():
             yield instruction
             if instruction.opcode == "fusion":
-                yield from self._inside(self.module.computations[instruction.called()])
+                yield from self._inside(self.module.called(instruction))
 
     def _add(self, computation: Computation, one: Instruction, kind: str, times: int, started: bool) -> None:
         group = group_size(one.attributes, one.opcode)
@@ -165,11 +165,11 @@ def _callee(instruction: Instruction) -> str:
     return next(name for key in keys if (name := instruction.called(key)))
 
 
-def _branches(instruction: Instruction) -> list[str]:
+def _branches(module: Module, instruction: Instruction) -> list[Computation]:
     listed = instruction.attribute(r"branch_computations=\{([^}]*)\}")
     if listed:
-        return re.findall(r"%?([\w.\-]+)", listed)
-    return [instruction.called("true_computation"), instruction.called("false_computation")]
+        return [module.computations[name] for name in re.findall(r"%?([\w.\-]+)", listed)]
+    return [module.called(instruction, key) for key in ("true_computation", "false_computation")]
 
 
 def group_size(attributes: str, opcode: str = "") -> int:

@@ -58,8 +58,16 @@ class Instruction:
         return match[1] if match else None
 
     def called(self, key: str = "calls") -> str | None:
-        """The computation named by `key=%name`."""
+        """The name of the computation in `key=%name`; None where there is no such attribute."""
         return self.attribute(rf"\b{key}=%?([\w.\-]+)")
+
+    @property
+    def index(self) -> int:
+        """Which element of a tuple a get-tuple-element reads."""
+        found = self.attribute(r"index=(\d+)")
+        if found is None:
+            raise ValueError(f"{self.name} has no index")
+        return int(found)
 
     @property
     def cycles(self) -> int:
@@ -88,6 +96,17 @@ class Module:
     computations: dict[str, Computation]
     entry: str
 
+    def called(self, instruction: Instruction, key: str = "calls") -> Computation:
+        """The computation that an instruction names in `key=%name`.
+
+        Raises:
+          KeyError: it names none.
+        """
+        name = instruction.called(key)
+        if name is None:
+            raise KeyError(f"{instruction.name} has no {key}")
+        return self.computations[name]
+
 
 def arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
     """(dtype, dimensions) of each array in a shape, tuples flattened.
@@ -110,7 +129,8 @@ def parse(text: str) -> Module:
       ValueError: the text has no entry computation.
     """
     computations: dict[str, Computation] = {}
-    entry, name, lines = "", "", []
+    entry, name = "", ""
+    lines: list[str] = []
     for line in text.splitlines():
         if head := _HEAD.match(line):
             name, lines = head[2], []
@@ -131,6 +151,7 @@ def _computation(name: str, lines: list[str]) -> Computation:
     instructions, root = {}, ""
     for line in lines:
         start = _INSTRUCTION.match(line)
+        assert start is not None, "`parse` collects lines that begin so"
         instructions[start[2]] = _instruction(start[2], line[start.end() :])
         root = start[2] if start[1] or not root else root
     return Computation(name, instructions, root)
@@ -168,8 +189,8 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     known = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"\}')
     if known:
         return int(known)
-    condition = module.computations[loop.called("condition")]
-    body = module.computations[loop.called("body")]
+    condition = module.called(loop, "condition")
+    body = module.called(loop, "body")
     for compare, scope in _compares(module, condition):
         index, bound = _counter_and_bound(compare, scope)
         if index is None or bound is None:
@@ -196,7 +217,7 @@ def _compares(module: Module, condition: Computation):
         elif found.opcode == "and":
             pending += [(operand, scope) for operand in found.operands]
         elif found.opcode == "fusion":
-            inner = module.computations[found.called()]
+            inner = module.called(found)
             pending.append((inner.root, _Scope(inner, scope, found)))
 
 
@@ -213,7 +234,7 @@ class _Scope:
         found = self.computation.instructions[name]
         if found.opcode in _PASSED_ON and found.operands:
             return self.resolve(found.operands[0])
-        if found.opcode == "parameter" and self.outer is not None:
+        if found.opcode == "parameter" and self.outer is not None and self.call is not None:
             return self.outer.resolve(self.call.operands[int(found.arguments)])
         return found, self
 
@@ -225,7 +246,7 @@ class _Scope:
     def counter(self, name: str) -> int | None:
         """Which element of the loop's state a name is, if it is one."""
         found, _ = self.resolve(name)
-        return int(found.attribute(r"index=(\d+)")) if found.opcode == "get-tuple-element" else None
+        return found.index if found.opcode == "get-tuple-element" else None
 
 
 def _is_int(text: str) -> bool:
@@ -256,10 +277,10 @@ def _step(module: Module, body: Computation, index: int) -> int | None:
     change, scope = scope.resolve(state.operands[index])
     part = None
     if change.opcode == "get-tuple-element":
-        part = int(change.attribute(r"index=(\d+)"))
+        part = change.index
         change, scope = scope.resolve(change.operands[0])
     if change.opcode == "fusion":
-        inner = module.computations[change.called()]
+        inner = module.called(change)
         scope = _Scope(inner, scope, change)
         change, scope = scope.resolve(inner.root)
         if change.opcode == "tuple" and part is not None:

@@ -42,7 +42,7 @@ class Step:
     """
 
     name: str
-    function: Callable  # jitted
+    function: Any  # jitted
     arguments: tuple[Any, ...]
     parts: tuple[str, ...]
     flops: float  # that the mathematics of one execution needs
@@ -193,7 +193,7 @@ class Steps:
         t, n, p = self._lengths()
         return Batch(
             tokens=self._rows_of((rows, t), jnp.int32),
-            positions=jax.ShapeDtypeStruct((3, rows, t), jnp.int32, sharding=batch_axis(self.mesh, 1)),
+            positions=self._rows_of((3, rows, t), jnp.int32, axis=1),
             segment_ids=self._rows_of((rows, t), jnp.int32),
             image_index=self._rows_of((rows, t), jnp.int32),
             vision=self._images(rows, n, p),
@@ -211,8 +211,9 @@ class Steps:
             image_ids=self._rows_of((rows, n, p), jnp.int32),
         )
 
-    def _rows_of(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_axis(self.mesh))
+    def _rows_of(self, shape: tuple[int, ...], dtype: Any, axis: int = 0) -> Any:
+        """A `jax.ShapeDtypeStruct` in the place of an array whose axis `axis` is the rows."""
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_axis(self.mesh, axis))
 
     def _suppressed(self) -> np.ndarray:
         return np.zeros(self.config.vocab_size, bool)
@@ -294,7 +295,7 @@ class Steps:
     def _turn(self, rows: int, tokens: int, images: int) -> NewTurn:
         return NewTurn(
             tokens=self._rows_of((rows, tokens), jnp.int32),
-            positions=jax.ShapeDtypeStruct((3, rows, tokens), jnp.int32, sharding=batch_axis(self.mesh, 1)),
+            positions=self._rows_of((3, rows, tokens), jnp.int32, axis=1),
             length=self._rows_of((rows,), jnp.int32),
             image_index=self._rows_of((rows, tokens), jnp.int32),
             vision=self._images(self.shards, rows // self.shards * images, self.job.buckets.patches[-1]),

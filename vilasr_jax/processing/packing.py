@@ -10,7 +10,7 @@ The shape is the same for every step, so nothing recompiles, and little of it is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -117,7 +117,7 @@ def collate_packed(
     budget: Budget,
     *,
     rows: int | None = None,
-    extras: dict[str, np.dtype] | None = None,
+    extras: Mapping[str, np.dtype] | None = None,
     tokens_per_second: float = 2,
 ) -> Batch[np.ndarray]:
     """The batch of packed rows; the model and the losses read it as any other.

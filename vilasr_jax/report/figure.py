@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from vilasr_jax.drawing import tagged_answer
 from vilasr_jax.rollout import Trajectory
@@ -19,6 +20,7 @@ def conversation_figure(trajectory: Trajectory, width: float = 2.0) -> Figure:
       trajectory: a finished conversation.
       width: inches of a panel.
     """
+    panels: list[tuple[Image.Image | None, str]]
     panels = [(image, f"image {k}") for k, image in enumerate(trajectory.images[: trajectory.base_images], 1)]
     for turn in trajectory.turns:
         drawn = [trajectory.images[k - 1] for k in turn["drawn"]]

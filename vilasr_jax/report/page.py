@@ -10,7 +10,7 @@ from typing import Any
 
 from vilasr_jax.report import sections
 from vilasr_jax.report.images import ImageShelf
-from vilasr_jax.report.workdir import Run, read_run, stage_label, stage_order
+from vilasr_jax.report.workdir import Run, mapping, read_run, stage_label, stage_order
 
 MAX_CONVERSATIONS = 4000
 MAX_TEXT = 20_000  # characters of one turn that are shown
@@ -77,8 +77,7 @@ def _pack(row: Mapping[str, Any], shelf: ImageShelf) -> dict[str, Any] | None:
     if not isinstance(turns, list):
         return None
     folder = row["folder"]
-    reward = row.get("reward") if isinstance(row.get("reward"), dict) else {}
-    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
+    reward, meta = mapping(row.get("reward")), mapping(row.get("meta"))
     return {
         "id": str(row.get("id", "")),
         "stage": str(row["stage"]),
@@ -103,7 +102,8 @@ def _question(row: Mapping[str, Any]) -> str:
 
 
 def _turn(turn: Mapping[str, Any], folder: Path, shelf: ImageShelf) -> dict[str, Any]:
-    calls = turn.get("calls") if isinstance(turn.get("calls"), list) else []
+    calls = turn.get("calls")
+    calls = calls if isinstance(calls, list) else []
     return {
         "text": str(turn.get("text", ""))[:MAX_TEXT],
         "calls": [call for call in calls if isinstance(call, dict)][:64],

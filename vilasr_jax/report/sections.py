@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import Any, TypeGuard
 
-from vilasr_jax.report.workdir import FUNNEL_STEPS, Run, stage_label
+from vilasr_jax.report.workdir import FUNNEL_STEPS, Run, mapping, stage_label
 
 MAIN_STAGES = ("rl", "reflect", "cold_start")
 COLUMNS = {
@@ -67,8 +67,9 @@ def headline(run: Run) -> str:
 def interval(row: Mapping[str, Any]) -> tuple[Any, Any]:
     """The row's 95 % interval, or two Nones."""
     pair = row.get("ci95")
-    numbers = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(_is_number, pair))
-    return (pair[0], pair[1]) if numbers else (None, None)
+    if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(_is_number, pair)):
+        return pair[0], pair[1]
+    return None, None
 
 
 def score_table(run: Run) -> str:
@@ -194,8 +195,8 @@ def notes(run: Run) -> str:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    model = run.config.get("model") if isinstance(run.config.get("model"), dict) else {}
-    facts = {}
+    model = mapping(run.config.get("model"))
+    facts: dict[str, str] = {}
     if model.get("preset"):
         facts["Model"] = f"Qwen2.5-VL {model['preset']}"
     if _is_number(run.summary.get("parameters")):
@@ -204,7 +205,7 @@ def _facts(run: Run) -> dict[str, str]:
     families = {str(meta["family"]) for meta in metas if isinstance(meta, dict) and meta.get("family")}
     if families:
         facts["Questions about"] = ", ".join(sorted(families))
-    cold_start = run.config.get("cold_start") if isinstance(run.config.get("cold_start"), dict) else {}
+    cold_start = mapping(run.config.get("cold_start"))
     if _is_number(cold_start.get("traces")):
         facts["Expert traces"] = f"{cold_start['traces']:,}"
     if "seed" in run.config:
@@ -223,7 +224,7 @@ def _short(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

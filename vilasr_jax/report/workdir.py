@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from vilasr_jax.errors import DataError
 
@@ -110,8 +110,13 @@ def _thin(pairs: list[tuple[float, float]], points: int) -> list[list[float]]:
     return [[group[-1][0], float(f"{sum(v for _, v in group) / len(group):.6g}")] for group in groups]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value where it is a dict, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def _read_object(file: Path, notes: list[str]) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def drawing(done: Finished) -> float:
     wanted = [item for item in done.meta.get("drawings") or () if isinstance(item, dict)]
     made = {}
     for call in done.calls:
-        points = [call.get(name) for name in ("x1", "y1", "x2", "y2")]
-        if None not in points:
+        points = [call[name] for name in ("x1", "y1", "x2", "y2") if call.get(name) is not None]
+        if len(points) == 4:
             made[call.get("label")] = points
     return sum(_near(made.get(item.get("label")), item) for item in wanted) / len(wanted) if wanted else 0.0
 

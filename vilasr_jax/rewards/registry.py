@@ -37,7 +37,7 @@ class Finished:
     def calls(self) -> list[dict[str, Any]]:
         """What was asked to be drawn, as plain data in pixels: as the session noted it, else as read."""
         noted = [event.get("calls") for event in self.events]
-        calls = []
+        calls: list[dict[str, Any]] = []
         for number, turn in enumerate(self.turns):
             own = noted[number] if number < len(noted) else None
             read = [call.to_dict() for call in turn.calls]

@@ -50,7 +50,7 @@ class RolloutState(NamedTuple):
     token: jax.Array  # [b] int32, sampled last, not yet in the cache
     position: jax.Array  # [b] int32, the M-RoPE position of that token
     seed: jax.Array  # [b] int32, the trajectory's own random stream
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count; [b] int32, tokens sampled so far in the trajectory
+    sampled: jax.Array  # [b] int32, tokens sampled so far in the trajectory
     active: jax.Array  # [b] bool, still writing its turn
     turn_length: jax.Array  # [b] int32, tokens sampled in this turn
     turn_limit: jax.Array  # [b] int32
@@ -134,7 +134,7 @@ class CompiledSteps:
             token=zeros(),
             position=zeros(),
             seed=zeros(),
-            count=zeros(),
+            sampled=zeros(),
             active=jnp.zeros(slots, bool),
             turn_length=zeros(),
             turn_limit=zeros(),
@@ -161,7 +161,7 @@ class CompiledSteps:
         state = state._replace(
             cache=self._laid_out(cache),
             seed=state.seed.at[starts.slots].set(starts.seed, mode="drop"),
-            count=state.count.at[starts.slots].set(0, mode="drop"),
+            sampled=state.sampled.at[starts.slots].set(0, mode="drop"),
             temperature=state.temperature.at[starts.slots].set(starts.temperature, mode="drop"),
             top_p=state.top_p.at[starts.slots].set(starts.top_p, mode="drop"),
         )
@@ -244,7 +244,7 @@ class CompiledSteps:
     def _write(self, model, state: RolloutState, key, hidden: jax.Array, rows: jax.Array) -> RolloutState:
         """Samples a token for each of `rows` ([b] bool) from hidden [b, d] and records it."""
         keys = jax.vmap(lambda seed, n: jax.random.fold_in(jax.random.fold_in(key, seed), n))(
-            state.seed, state.count
+            state.seed, state.sampled
         )
         logits = model.logits(hidden[:, None])[:, 0]
         own = (state.temperature, state.top_p) if self.per_request_sampling else None
@@ -255,7 +255,7 @@ class CompiledSteps:
         stopped = jnp.isin(token, jnp.array(self.stop_ids)) | (length >= state.turn_limit)
         return state._replace(
             token=jnp.where(rows, token, state.token),
-            count=state.count + rows,
+            sampled=state.sampled + rows,
             turn_length=length,
             active=state.active & ~(rows & stopped),
             turn_tokens=state.turn_tokens.at[at].set(token, mode="drop"),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -77,16 +77,15 @@ class _Server:
             Route("/samples", self.list_samples),
             Route("/health", self.health),
         ]
-        return Starlette(
-            routes=routes,
-            middleware=[Middleware(Gate, hosts=hosts)],
-            exception_handlers={
-                ApiError: _refuse,
-                HTTPException: _refuse_http,
-                ClientDisconnect: _gone,
-                Exception: _fault,
-            },
-        )
+        handlers: dict[Any, Callable[..., Awaitable[Response]]]  # each gets errors of its own class
+        handlers = {
+            ApiError: _refuse,
+            HTTPException: _refuse_http,
+            ClientDisconnect: _gone,
+            Exception: _fault,
+        }
+        gate = Middleware(Gate, hosts=hosts)
+        return Starlette(routes=routes, middleware=[gate], exception_handlers=handlers)
 
     async def page(self, request: Request) -> Response:
         package, name, kind = PAGE[request.url.path]
@@ -129,7 +128,7 @@ class _Server:
         ended = await self.all_ended(request, stream, events)
         return _json(await asyncio.to_thread(Replies(ask).reply, ended))
 
-    async def all_ended(self, request: Request, stream: Stream, events: AsyncIterator[Event]) -> list[Any]:
+    async def all_ended(self, request: Request, stream: Stream, events: AsyncGenerator[Event]) -> list[Any]:
         """The trajectories in the order of their samples; stops early when the client has gone."""
         ended: dict[int, Any] = {}
         async with contextlib.aclosing(events):
@@ -167,7 +166,7 @@ class _Server:
             )
 
 
-async def server_sent(replies: Replies, events: AsyncIterator[Event]) -> AsyncIterator[str]:
+async def server_sent(replies: Replies, events: AsyncGenerator[Event]) -> AsyncIterator[str]:
     """A request's events as server-sent chunks; an error after the first one is a chunk of its own."""
     ask, ended = replies.chat, []
     turns = [0] * ask.samples  # told so far
@@ -185,8 +184,8 @@ async def server_sent(replies: Replies, events: AsyncIterator[Event]) -> AsyncIt
                     turn, drawn = value
                     turns[sample] += 1
                     new[sample] = True
-                    pairs = zip(turn["drawn"], drawn, strict=True)
-                    images = await asyncio.to_thread(lambda p=list(pairs): [picture(*pair) for pair in p])
+                    pairs = list(zip(turn["drawn"], drawn, strict=True))
+                    images = await asyncio.to_thread(_pictures, pairs)
                     delta = {"turn": turn_record(turns[sample], turn), "images": images}
                     yield _line(replies.chunk(sample, delta))
                 elif kind == "end":
@@ -197,6 +196,10 @@ async def server_sent(replies: Replies, events: AsyncIterator[Event]) -> AsyncIt
         yield "data: [DONE]\n\n"
     except ApiError as error:
         yield _line(error.body())
+
+
+def _pictures(pairs: list[tuple[Any, Any]]) -> list[Any]:
+    return [picture(*pair) for pair in pairs]
 
 
 def _line(value: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +60,7 @@ class Stream:
             raise Cancelled("the client is gone")
         self._loop.call_soon_threadsafe(self._events.put_nowait, Event(kind, sample, value))
 
-    async def events(self, seconds: float) -> AsyncIterator[Event]:
+    async def events(self, seconds: float) -> AsyncGenerator[Event]:
         """Yields what happens until every sample has ended.
 
         Raises:

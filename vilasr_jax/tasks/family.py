@@ -65,7 +65,7 @@ class Family:
         said, think = "", ""
         for text in self.expert_trace(row, random.Random(0)).turns:
             turn = parse_actions(text)
-            places = ", ".join(f"[{c.x1}, {c.y1}, {c.x2}, {c.y2}]" for c in turn.calls)
+            places = ", ".join("[{x1}, {y1}, {x2}, {y2}]".format(**call.to_dict()) for call in turn.calls)
             think = turn.think or ""
             said += f"{think} {places}. " if places else ""
         return Trace(row, (answer_turn(said + think.removesuffix("."), row.answer),))

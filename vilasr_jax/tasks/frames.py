@@ -11,7 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from vilasr_jax.drawing.coordinates import Scale, check_places, convert_items, convert_prose, convert_sizes
+from vilasr_jax.drawing.coordinates import (
+    Known,
+    Scale,
+    check_places,
+    convert_items,
+    convert_prose,
+    convert_sizes,
+)
 from vilasr_jax.drawing.numbers import sentence_at
 from vilasr_jax.drawing.questions import convert_question
 from vilasr_jax.drawing.sizes import (
@@ -54,7 +61,8 @@ def fit_conversation(
     if new == frames:
         return list(messages), new
     scales = {index: Scale(*both) for index, both in enumerate(zip(frames, new, strict=True), 1)}
-    sizes, known = dict(zip(frames, new, strict=True)), {}
+    sizes = dict(zip(frames, new, strict=True))
+    known: Known = {}
     asked = next((m for m in messages if m["role"] == "user"), None)
     found = _ANSWER.search(messages[-1]["content"])
     answer = found[1] if found else ""
@@ -62,7 +70,7 @@ def fit_conversation(
         {**m, "content": convert_items(m["content"], scales, known)} if m["role"] == "assistant" else m
         for m in messages
     ]
-    out = []
+    out: list[Mapping[str, str]] = []
     for message, before in zip(converted, messages, strict=True):
         text = message["content"]
         if before is asked:
@@ -155,12 +163,13 @@ def _unstated(stored: Sequence[Frame], given: int) -> list[Frame]:
 def _caption(text: str) -> Frame | None:
     """The size that the words right after a picture state of it."""
     text = text[:CAPTION]
-    opening = re.match(r"\W*", text).end()
+    opening = len(text) - len(re.sub(r"\A\W+", "", text))
     sizes = (s for s in stated_sizes(text) if s.span[0] == opening or of_picture(text, s))
     sizes = (s for s in sizes if s not in _offered(text))
     size = next(sizes, None)
-    said = size is not None and (size.start < 24 or PICTURE.search(text[: size.start]))
-    return size.frame if said else None
+    if size is None:
+        return None
+    return size.frame if size.start < 24 or PICTURE.search(text[: size.start]) else None
 
 
 def _offered(text: str) -> list[StatedSize]:

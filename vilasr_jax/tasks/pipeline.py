@@ -7,16 +7,31 @@ restarted run sees exactly the batches that the broken one would have seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 
-from vilasr_jax.processing import Batch, Buckets, Budget, collate
+from vilasr_jax.processing import Batch, Buckets, Budget, Encoded, collate
 from vilasr_jax.tasks.packed import PackedBatches
+from vilasr_jax.tasks.rows import Source
+
+
+class Batches(Protocol):
+    """An endless iterator of batches that a checkpoint can hold."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Its place, as plain data."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Resumes where `get_state` was called."""
 
 
 def batches(
-    sources: Sequence,
+    sources: Sequence[Source[Encoded]],
     weights: Sequence[float],
     *,
     seed: int,
@@ -27,8 +42,8 @@ def batches(
     share: tuple[int, int] = (0, 1),
     gather: Callable[[Any], list[Any]] = lambda value: [value],
     workers: int = 2,
-) -> Iterator[Batch]:
-    """An endless, deterministic iterator of batches, with `get_state` and `set_state`.
+) -> Batches:
+    """An endless, deterministic iterator of batches.
 
     Args:
       sources: random-access collections of `Encoded`; each is shuffled anew at every pass.
@@ -69,7 +84,8 @@ class PaddedBatches:
     ):
         self._examples, self._buckets, self._batch, self._share = examples, buckets, batch, share
         self._workers = workers
-        self._taken, self._iterator = 0, None
+        self._taken = 0
+        self._iterator: Iterator[Batch] | None = None
 
     def __iter__(self) -> PaddedBatches:
         return self

@@ -3,13 +3,22 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 
+T_co = TypeVar("T_co", covariant=True)
 VIDEO_TYPES = ("video", "spatial_r1")  # data types whose images are a video's frames
+
+
+class Source(Protocol[T_co]):
+    """Items by number, from 0: rows, stored rows or training examples. Lists are sources, too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co: ...
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ class SceneFamily(Family):
 
     def ood(self, section: Any) -> dict[str, Sequence[SceneSpec]]:
         looks = [look for look in LOOKS if look != "plain"]
+        found: dict[str, Sequence[SceneSpec]]
         found = {"other look": tuple(self.spec(section, "ood", look=look) for look in looks)}
         names = list(self.levels)
         after = names[names.index(self.spec(section, "ood").level) + 1 :]

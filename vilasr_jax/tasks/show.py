@@ -63,10 +63,10 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> in
             spec = family.spec(getattr(job, family.name, None), "train")
             parts.append((family.name, made_traces(family, spec, count)))
         else:
-            rows = DatasetRows(folder, family.name, "train")
-            some = (rows[number] for number in range(min(count, len(rows))))
-            traces = [made.trace(("expert", "slip")[number % 2]) for number, made in enumerate(some)]
-            parts.append((f"{family.name}, {len(rows):,} rows to train on", traces))
+            dataset = DatasetRows(folder, family.name, "train")
+            first = (dataset[number] for number in range(min(count, len(dataset))))
+            traces = [row.trace(("expert", "slip")[number % 2]) for number, row in enumerate(first)]
+            parts.append((f"{family.name}, {len(dataset):,} rows to train on", traces))
     return show_rows(parts, settings, path)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.processing import Encoded, Tokenizer, encode_conversation
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.replay import replay
+from vilasr_jax.tasks.rows import Source
 
+Item = TypeVar("Item")
 FORMATS = ("drawing", "text", "direct")
 
 
@@ -59,6 +61,7 @@ class PerceptionSource:
 
     def __getitem__(self, index: int) -> Encoded:
         messages = self.family.perception(self.spec, self.first_seed + int(index), self.settings)
+        assert messages is not None, "a family has such questions for every seed, or for none"
         return encode_conversation(self.tokenizer, messages)
 
 
@@ -66,7 +69,7 @@ class PerceptionSource:
 class Interleaved:
     """Sources in turn: number i is number i // n of source i % n, until the shortest ends."""
 
-    sources: tuple[Sequence[Encoded], ...]
+    sources: tuple[Source[Encoded], ...]
 
     def __len__(self) -> int:
         return len(self.sources) * min(map(len, self.sources))
@@ -77,11 +80,11 @@ class Interleaved:
 
 
 @dataclass(frozen=True)
-class MappedSource:
+class MappedSource(Generic[Item]):
     """Stored items, each turned into an `Encoded` when it is asked for."""
 
-    items: Sequence
-    encode: Callable[[object], Encoded]
+    items: Source[Item]
+    encode: Callable[[Item], Encoded]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -91,14 +94,14 @@ class MappedSource:
 
 
 @dataclass(frozen=True)
-class Selected:
+class Selected(Generic[Item]):
     """Some items of a source, by their numbers."""
 
-    items: Sequence
+    items: Source[Item]
     numbers: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Item:
         return self.items[self.numbers[int(index)]]

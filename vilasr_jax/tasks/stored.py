@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json, write_records
 from vilasr_jax.processing import image_size, load_image
 from vilasr_jax.tasks.frames import IMAGE_MARK, fit_conversation, fit_question
-from vilasr_jax.tasks.rows import VIDEO_TYPES, Row
+from vilasr_jax.tasks.rows import VIDEO_TYPES, Row, Source
 
 INDEX = "index.json"
 _END = 1 << 16  # bytes of a shard's ends that its digest counts
@@ -64,8 +64,8 @@ class StoredRow:
         for size in plain.pop("sizes"):
             images.append(data[at : at + size])
             at += size
-        lists = {name: tuple(plain.pop(name)) for name in ("options", "messages")}
-        return cls(images=tuple(images), **plain, **lists)
+        plain |= {name: tuple(plain[name]) for name in ("options", "messages")}
+        return cls(images=tuple(images), **plain)
 
     @property
     def base_images(self) -> tuple[bytes, ...]:
@@ -88,7 +88,7 @@ class StoredRow:
         """
         images, plain = self.base_images, dict(vars(self))
         if self.data_type in VIDEO_TYPES and 0 < frames < len(images):
-            images = [images[i * (len(images) - 1) // max(1, frames - 1)] for i in range(frames)]
+            images = tuple(images[i * (len(images) - 1) // max(1, frames - 1)] for i in range(frames))
         plain.pop("messages")
         with self._named():
             texts = (self.question, *self.options, self.answer)
@@ -138,7 +138,7 @@ def _decode(image: bytes, size: Frame) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
 
 
-class StoredRows(Sequence):
+class StoredRows:
     """The `StoredRow`s of one or more folders, by number.
 
     Raises:
@@ -166,7 +166,7 @@ class StoredRows(Sequence):
         return StoredRow.from_bytes(self._source[int(number)])
 
 
-def sample_texts(rows: Sequence[StoredRow], count: int = 500) -> Iterator[str]:
+def sample_texts(rows: Source[StoredRow], count: int = 500) -> Iterator[str]:
     """The texts of the first rows, for a tiny tokenizer."""
     for number in range(min(count, len(rows))):
         row = rows[number]
@@ -175,7 +175,7 @@ def sample_texts(rows: Sequence[StoredRow], count: int = 500) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class DecodedRows(Sequence):
+class DecodedRows:
     """Stored rows as `Row`s, decoded when they are asked for; the fields are `StoredRow.row`'s arguments."""
 
     stored: StoredRows

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import cast
 
 import jax
 import numpy as np
@@ -26,7 +27,8 @@ from vilasr_jax.processing import (
     pack,
     patch_counts,
 )
-from vilasr_jax.tasks.pipeline import batches
+from vilasr_jax.tasks.pipeline import Batches, batches
+from vilasr_jax.tasks.rows import Source
 from vilasr_jax.training.row_filter import Fitting, check_sample, sample_numbers, usable
 
 MEASURED = 64  # examples that are packed to measure how many a row holds
@@ -48,10 +50,10 @@ class Batching:
     def buckets(self) -> Buckets:
         """Allowed lengths of padded batches."""
         sizes = self.job.buckets
-        axes = [sizes.tokens, sizes.images, sizes.patches]
+        tokens, images, patches = sizes.tokens, sizes.images, sizes.patches
         if jax.process_count() > 1:  # hosts do not see each other's lengths: one shape for all
-            axes = [axis[-1:] for axis in axes]
-        return Buckets(*axes, self.model.images)
+            tokens, images, patches = tokens[-1:], images[-1:], patches[-1:]
+        return Buckets(tokens, images, patches, self.model.images)
 
     @cached_property
     def packing(self) -> Budget | None:
@@ -81,7 +83,7 @@ class Batching:
             except DataError as error:
                 raise DataError(f"{what}: {error}") from None
 
-    def examples_per_row(self, sources: Sequence[Sequence[Encoded]], weights: Sequence[float]) -> float:
+    def examples_per_row(self, sources: Sequence[Source[Encoded]], weights: Sequence[float]) -> float:
         """Examples that a training row holds on average: 1 without packing, else measured on a sample.
 
         Each example of the sample is encoded once; it also says whether the sources can be trained on.
@@ -99,16 +101,18 @@ class Batching:
             if self.packing is not None:
                 count = max(1, round(MEASURED * weight))
                 measured = set(np.linspace(0, len(source) - 1, count, dtype=int).tolist())
-            examples = {
-                number: usable(source, number, self.check_example) for number in sorted({*checked, *measured})
-            }
+            examples: dict[int, Encoded | DataError] = {}
+            for number in sorted({*checked, *measured}):
+                example = usable(source, number, self.check_example)
+                examples[number] = example
             check_sample({number: examples[number] for number in checked})
-            found += [example for n in sorted(measured) if not isinstance(example := examples[n], DataError)]
+            good = {n: example for n, example in examples.items() if not isinstance(example, DataError)}
+            found += [good[n] for n in sorted(measured) if n in good]
         return len(found) / len(pack(found, self.packing)) if self.packing is not None and found else 1.0
 
     def batches(
-        self, sources: Sequence, weights: Sequence[float], *, seed: int, batch: int
-    ) -> Iterator[Batch]:
+        self, sources: Sequence[Source[Encoded]], weights: Sequence[float], *, seed: int, batch: int
+    ) -> Batches:
         """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`.
 
         An example that can't be created or is too long is replaced by the next, and named in the log.
@@ -125,17 +129,17 @@ class Batching:
             gather=gather,
         )
 
-    def fill(self, examples: Sequence[Encoded]) -> Sequence[Encoded | PackedRow]:
+    def fill(self, examples: Sequence[Encoded]) -> Sequence[Encoded] | Sequence[PackedRow]:
         """Examples as training rows: packed when the job says so."""
         return examples if self.packing is None else pack(examples, self.packing)
 
     def collate(
-        self, rows: Sequence[Encoded | PackedRow], count: int, extras: Mapping[str, np.dtype]
+        self, rows: Sequence[Encoded] | Sequence[PackedRow], count: int, extras: Mapping[str, np.dtype]
     ) -> Batch:
         """A batch of `count` rows, the last of them padding; `extras` are the dtypes of per-token arrays."""
         if self.packing is not None:
-            return collate_packed(rows, self.packing, rows=count, extras=extras)
+            return collate_packed(cast(Sequence[PackedRow], rows), self.packing, rows=count, extras=extras)
         if rows:
-            return collate(rows, buckets=self.buckets, rows=count)
+            return collate(cast(Sequence[Encoded], rows), buckets=self.buckets, rows=count)
         largest = (self.buckets.tokens[-1], self.buckets.images[-1], self.buckets.patches[-1])
         return empty_batch(count, *largest, extras, self.buckets.spec)

@@ -13,6 +13,7 @@ from vilasr_jax.drawing.sizes import Frame
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.evaluation import figures, score_all, summarize
 from vilasr_jax.processing import Encoded, check_image, encode_conversation
+from vilasr_jax.tasks.rows import Source
 from vilasr_jax.tasks.sources import Interleaved, MappedSource, PerceptionSource, Selected, TraceSource
 from vilasr_jax.tasks.stored import StoredRow
 from vilasr_jax.training.duration import plan_steps
@@ -27,7 +28,7 @@ from vilasr_jax.training.wording import warn_other_wording
 PERCEPTION_EXAMPLES = 1 << 20  # more than any run looks at
 
 
-def trace_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Sequence[Encoded]:
+def trace_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Source[Encoded]:
     """The job's expert traces as training examples, the families in turn.
 
     Args:
@@ -51,7 +52,7 @@ def trace_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Sequence[Enco
     )
 
 
-def recorded_source(run: Run, use: str = "traces") -> Sequence[Encoded]:
+def recorded_source(run: Run, use: str = "traces") -> Source[Encoded]:
     """The conversations that `config.data.<use>` names, encoded as they were recorded.
 
     Those that can't be trained on are filtered out, counted and named (see `usable_rows`).
@@ -86,7 +87,7 @@ class _Decodable:
         self.size = size
 
 
-def trace_sources(run: Run) -> tuple[list[Sequence[Encoded]], list[float]]:
+def trace_sources(run: Run) -> tuple[list[Source[Encoded]], list[float]]:
     """What the cold start trains on, and the fraction of a batch that each source gets."""
     data = run.job.data
     fraction = data.traces_fraction if data.traces else 0.0
@@ -97,7 +98,7 @@ def trace_sources(run: Run) -> tuple[list[Sequence[Encoded]], list[float]]:
     return sources, weights
 
 
-def perception_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Sequence[Encoded]:
+def perception_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Source[Encoded]:
     """Questions about what is where, of the families that have some."""
     sources = [
         PerceptionSource(family, spec, model.settings, model.tokenizer, PERCEPTION_EXAMPLES, job.seed << 24)
@@ -109,7 +110,7 @@ def perception_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Sequence
     return _in_turn(sources)
 
 
-def _in_turn(sources: Iterable[Sequence[Encoded]]) -> Sequence[Encoded]:
+def _in_turn(sources: Iterable[Source[Encoded]]) -> Source[Encoded]:
     first, *rest = sources
     return Interleaved((first, *rest)) if rest else first
 
@@ -161,7 +162,7 @@ def run_cold_start(run: Run, params: Any, progress: Progress) -> Any:
     )
 
 
-def _describe(job: JobConfig, sources: Sequence[Sequence[Encoded]]) -> str:
+def _describe(job: JobConfig, sources: Sequence[Source[Encoded]]) -> str:
     """What the cold start trains on, in words; `sources` are those of `trace_sources`."""
     data, section = job.data, job.cold_start
     recorded, parts = bool(data.traces and data.traces_fraction), []

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks import Row, chance
+from vilasr_jax.tasks.rows import Source
 from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index
 from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.questions import Questions
@@ -160,7 +162,7 @@ def settings_of(job: JobConfig, prompts: PromptSet, use: str = "") -> dict[str, 
 def _answer(
     run: Run,
     params: Any,
-    rows: Sequence[Row],
+    rows: Source[Row],
     folder: Path,
     name: str,
     progress: Callable[[int], None] | None,
@@ -190,7 +192,7 @@ def _answer(
                 params,
                 requests,
                 run.rollouts.key("eval"),
-                progress and (lambda n, before=first * samples: progress(before + n)),
+                None if progress is None else partial(_report, progress, first * samples),
             )
             if requests
             else ()
@@ -217,7 +219,7 @@ def _answer(
 
 
 def _usable(
-    questions: Questions, rows: Sequence[Row], number: int, sampling: SamplingSection
+    questions: Questions, rows: Source[Row], number: int, sampling: SamplingSection
 ) -> Row | DataError:
     """The row, or the error for which it can't be asked."""
     row = usable(rows, number, lambda row: questions.check_request(row, sampling))
@@ -226,7 +228,11 @@ def _usable(
     return row
 
 
-def _empty(questions: Questions, rows: Sequence[Row], number: int, sample: int) -> Trajectory:
+def _report(progress: Callable[[int], None], before: int, n: int) -> None:
+    progress(before + n)
+
+
+def _empty(questions: Questions, rows: Source[Row], number: int, sample: int) -> Trajectory:
     """The empty conversation of a row that can't be asked."""
     row = rows.stored[number].words() if isinstance(rows, DecodedRows) else rows[number]
     none = np.zeros(0)

@@ -64,7 +64,7 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     updates = stage.steps * section.updates
     optimizer = make_optimizer(section.optimizer, updates)
     schedule = make_schedule(section.optimizer, updates)
-    more = {"recovery": {"pool": []}} if section.recovery else {}
+    more: dict[str, Any] = {"recovery": {"pool": []}} if section.recovery else {}
     reference = jax.tree.map(jnp.copy, params) if section.kl_weight else None
     done, state, items = resume_state(run.mesh, stage, params, optimizer, section.optimizer, **more)
     pool = read_pool(items.get("recovery", {"pool": []})["pool"])
@@ -102,8 +102,8 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
         extra = {}
         if section.validate_every and (step % section.validate_every == 0 or step == stage.steps):
             extra = validate(run, state.all_params)
-        rate = float(schedule(step * section.updates - 1))
-        values = stage.log(step, learning_rate=rate, **extra)
+        learning_rate = float(schedule(step * section.updates - 1))
+        values = stage.log(step, learning_rate=learning_rate, **extra)
         check_guard(state, section.optimizer)
         if stage.save_due(step):
             save(step, score=extra.get("val_accuracy"))

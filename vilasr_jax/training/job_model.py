@@ -43,7 +43,7 @@ class JobModel(ModelBundle):
         self.job, self.workdir, self.mesh, self.tasks = job, workdir, mesh, tasks
 
     @cached_property
-    def prompts(self) -> PromptSet:  # type: ignore[override]
+    def prompts(self) -> PromptSet:  # type: ignore[override]  # read when needed, an attribute above
         """The texts that conversations begin with."""
         return job_prompts(self.job, self.workdir)
 
@@ -53,7 +53,7 @@ class JobModel(ModelBundle):
         return self.settings_for("vqa")
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:  # type: ignore[override]
+    def tokenizer(self) -> Tokenizer:  # type: ignore[override]  # likewise
         """Read from the workdir; saved there first, from `job.tokenizer` or `model.init_from`, or trained."""
         saved = self.workdir / "tokenizer"
         if is_writer() and not saved.exists():
@@ -76,7 +76,7 @@ class JobModel(ModelBundle):
         return (self.workdir / "tokenizer").exists()
 
     @cached_property
-    def family(self) -> ModelFamily:  # type: ignore[override]
+    def family(self) -> ModelFamily:
         """The family named by config.json of `job.model.init_from`, else the preset's."""
         if self._saved_config.exists():
             return hf_family(read_json(self._saved_config), where=str(self._saved_config))
@@ -86,7 +86,7 @@ class JobModel(ModelBundle):
         return family_of(preset(self.job.model.preset))
 
     @cached_property
-    def config(self) -> ModelConfig:  # type: ignore[override]
+    def config(self) -> ModelConfig:  # type: ignore[override]  # likewise
         """That of `job.model.init_from`, else the preset.
 
         A preset that is no published size gets vocabulary size and special ids from the tokenizer.

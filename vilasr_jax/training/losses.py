@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vilasr_jax.models import Model
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.processing import Batch
-from vilasr_jax.rollout import allowed_logits
+from vilasr_jax.rollout.sampling import Suppressed, allowed_logits
 
 HEAD_LOGITS = 512 * 152_064  # of a conversation at a time: 512 tokens of the published vocabulary
 # What grpo_loss counts, over tokens.
@@ -82,7 +82,7 @@ def token_logprobs(
     model: Model,
     batch: Batch,
     *,
-    suppressed: Bool[Array, " v"] | None = None,
+    suppressed: Suppressed | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> tuple[Float[Array, "b t"], Float[Array, "b t"]]:

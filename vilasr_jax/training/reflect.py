@@ -12,7 +12,9 @@ import grain
 from rich.progress import Progress
 
 from vilasr_jax.errors import DataError
+from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
+from vilasr_jax.tasks.rows import Source
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training.cold_start import recorded_source, trace_sources
 from vilasr_jax.training.duration import plan_steps
@@ -60,7 +62,7 @@ def run_reflect(run: Run, params: Any, progress: Progress) -> Any:
 
     # ------------------------------------------------ corrected conversations
     if job.data.reflect_traces:
-        corrected = recorded_source(run, "reflect_traces")
+        corrected: Source[Encoded] = recorded_source(run, "reflect_traces")
         what = f"{len(corrected):,} recorded conversations ({', '.join(job.data.folders('reflect_traces'))})"
     else:
         corrected = _sampled_source(run, params, progress)
@@ -90,7 +92,7 @@ def run_reflect(run: Run, params: Any, progress: Progress) -> Any:
     )
 
 
-def _sampled_source(run: Run, params: Any, progress: Progress) -> MappedSource:
+def _sampled_source(run: Run, params: Any, progress: Progress) -> Source[Encoded]:
     """The conversations of `params` that pass the rule, as training examples."""
     section = run.job.reflect
     paths = sample_traces(run, params, progress)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import gather, is_writer
 from vilasr_jax.processing import Encoded
+from vilasr_jax.tasks.rows import Source
 
 T = TypeVar("T")
 FOLDER = "left_out"  # in a workdir: a file for each key of config.data
@@ -32,7 +33,7 @@ SAMPLE = 32  # examples of a source that are looked at before a stage begins
 MOST_UNUSABLE = 0.1  # of them
 
 
-def usable(rows: Sequence[T], number: int, check: Callable[[T], None]) -> T | DataError:
+def usable(rows: Source[T], number: int, check: Callable[[T], None]) -> T | DataError:
     """A row or example that can be read and passes `check`, else the DataError that says why not."""
     try:
         row = rows[number]
@@ -43,7 +44,7 @@ def usable(rows: Sequence[T], number: int, check: Callable[[T], None]) -> T | Da
 
 
 def usable_rows(
-    rows: Sequence,
+    rows: Source[Any],
     check: Callable[[Any], None],
     *,
     name: str,
@@ -94,7 +95,7 @@ def usable_rows(
     return [number for number in range(len(rows)) if number not in gone]
 
 
-def _refusal(rows: Sequence, number: int, check: Callable[[Any], None]) -> dict[str, Any] | None:
+def _refusal(rows: Source[Any], number: int, check: Callable[[Any], None]) -> dict[str, Any] | None:
     row = rows[number]
     error = usable([row], 0, check)
     return {"number": number, "id": row.id, "reason": str(error)} if isinstance(error, DataError) else None
@@ -110,7 +111,7 @@ def read_notes(folder: Path) -> dict[str, dict[str, Any]]:
     return notes
 
 
-def sample_numbers(source: Sequence[Encoded]) -> list[int]:
+def sample_numbers(source: Source[Encoded]) -> list[int]:
     """The numbers of some examples of a source, the same at each call; none of a small source."""
     count = SAMPLE if len(source) >= SAMPLE else 0
     return sorted(np.random.default_rng(0).choice(len(source), count, replace=False).tolist())
@@ -130,20 +131,20 @@ def check_sample(sample: Mapping[int, Encoded | DataError]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fitting(Sequence):
+class Fitting:
     """Training examples; one that can't be created or is too long is replaced by the next usable one.
 
     Which one that is depends on the examples alone. The first are named in the log.
     """
 
-    source: Sequence[Encoded]
+    source: Source[Encoded]
     check: Callable[[Encoded], None]
     _logged: set[int] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Encoded:
         tries = min(len(self), TRIES)
         for number in range(int(index), int(index) + tries):
             place = number % len(self)

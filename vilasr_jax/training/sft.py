@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import Stopped, TrainingError
 from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel import put_batch
-from vilasr_jax.processing import Batch
+from vilasr_jax.tasks.pipeline import Batches
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.lora import Base
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
@@ -63,10 +63,13 @@ def resume_state(
     if done:
         count = items["count"]
         guard = Guard(*count["guard"])
-        trained, frozen = (
-            (items["lora"], state.frozen) if lora else split_frozen(items["params"], section.freeze)
-        )
+        if lora:
+            assert state is not None, "created above: the frozen weights are not in the checkpoint"
+            trained, frozen = items["lora"], state.frozen
+        else:
+            trained, frozen = split_frozen(items["params"], section.freeze)
         state = TrainState(trained, items["opt_state"], count["step"], frozen, guard)
+    assert state is not None, "a stage that has begun has saved a step"
     return done, state, items
 
 
@@ -99,7 +102,7 @@ def train_sft(
     run: Run,
     stage: Stage,
     params: Any,
-    data: Iterator[Batch],
+    data: Batches,
     optimizer: OptimizerSection,
     progress: Progress,
     validate_every: int = 0,
@@ -126,8 +129,10 @@ def train_sft(
       TrainingError: too many updates in a row had to be skipped.
       Stopped: after a stop request; the last step is saved.
     """
-    transform = make_optimizer(optimizer, stage.steps)
-    schedule = make_schedule(optimizer, stage.steps)
+    steps = stage.steps
+    assert steps is not None, "the number of steps is known before training"
+    transform = make_optimizer(optimizer, steps)
+    schedule = make_schedule(optimizer, steps)
     done, state, items = resume_state(run.mesh, stage, params, transform, optimizer, data_iter={})
     if done:
         data.set_state(json.loads(items["data_iter"]["state"]))
@@ -142,13 +147,13 @@ def train_sft(
     )
     stage.constants = {f"left_out_{use}": note["count"] for use, note in read_notes(run.workdir).items()}
     stage.flops_per_token = 6.0 * run.model.matmul_parameters
-    bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+    bar = progress.add_task(stage.title, total=steps, completed=done, note="")
 
     def save(step: int, **options: Any) -> None:
         items = {**state_items(state), "data_iter": {"state": json.dumps(data.get_state())}}
         stage.save(step, items, **options)
 
-    for step in range(done + 1, stage.steps + 1):
+    for step in range(done + 1, steps + 1):
         stage.trace(step, done + 1)
         state, metrics = step_fn(state, put_batch(run.mesh, next(data)))
         stage.note(metrics)
@@ -162,11 +167,11 @@ def train_sft(
         if stage.save_due(step):
             save(step, score=extra.get("val_accuracy"))
         progress.update(bar, completed=step)
-        if interrupt.stop_requested() and step < stage.steps:
+        if interrupt.stop_requested() and step < steps:
             if not stage.save_due(step):
                 stage.log(step, learning_rate=float(schedule(step - 1)))
                 save(step, wait=True)
             stage.close()
-            raise Stopped(f"{stage.title}: stopped after step {step} of {stage.steps}")
+            raise Stopped(f"{stage.title}: stopped after step {step} of {steps}")
     stage.close()
     return state.all_params

@@ -43,6 +43,7 @@ from vilasr_jax.config import SoftDrawingSection
 from vilasr_jax.drawing.soft import expected_number, soft_iou, soft_shape
 from vilasr_jax.errors import TokenizerError
 from vilasr_jax.processing import Batch, Encoded, Tokenizer
+from vilasr_jax.tasks.rows import Source
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training.job_model import JobModel
 
@@ -178,7 +179,7 @@ def open_soft_drawing(section: SoftDrawingSection, model: JobModel) -> SoftDrawi
     return SoftDrawing(section, model.tokenizer) if section.weight and model.settings.draw else None
 
 
-def mark(sources: Sequence[Sequence[Encoded]], soft: SoftDrawing | None) -> Sequence[Sequence[Encoded]]:
+def mark(sources: Sequence[Source[Encoded]], soft: SoftDrawing | None) -> Sequence[Source[Encoded]]:
     """Sources of training examples, marked for `soft` (see `SoftDrawing.mark`) unless it is None."""
     return [MappedSource(source, soft.mark) for source in sources] if soft else sources
 
@@ -194,14 +195,14 @@ def _annotations(text: str) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
     for item in _ITEM.finditer(text, max(0, text.find("</think>"))):
         index = _INDEX.search(text, *item.span())
         box = _BOX.search(text, *item.span())
-        ends = [pattern.search(text, *item.span()) for pattern in _ENDS]
+        start, end = (pattern.search(text, *item.span()) for pattern in _ENDS)
         if index and box:
             yield int(index[1]), 1, [box.span(i) for i in range(1, 5)]
-        elif index and all(ends) and ends[0].start() < ends[1].start():
-            yield int(index[1]), -1, [end.span(i) for end in ends for i in (1, 2)]
+        elif index and start and end and start.start() < end.start():
+            yield int(index[1]), -1, [point.span(i) for point in (start, end) for i in (1, 2)]
 
 
-def _tokens(text: str, starts: Sequence[int], span: tuple[int, int]) -> list[tuple[int, float]]:
+def _tokens(text: str, starts: np.ndarray, span: tuple[int, int]) -> list[tuple[int, float]]:
     """A number's digit tokens and what each is multiplied by; none when a token holds more than digits."""
     sign = -1.0 if text[span[0]] == "-" else 1.0
     point = text.find(".", *span)

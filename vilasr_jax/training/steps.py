@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from vilasr_jax.config import RLSection
 from vilasr_jax.processing import Batch
+from vilasr_jax.rollout.sampling import Suppressed
 from vilasr_jax.training.losses import (
     GRPO_SUMS,
     grpo_loss,
@@ -164,7 +165,7 @@ def make_grpo_steps(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     section: RLSection,
-    suppressed: jax.Array,
+    suppressed: Suppressed,
     mesh: Mesh | None = None,
 ):
     """Returns jitted `zero(state) -> total`, `grad(state, total, batch, scale) -> total` and
@@ -236,7 +237,7 @@ def make_grpo_steps(
 
 
 def make_logprobs(
-    graphdef: nnx.GraphDef, suppressed: jax.Array, temperature: float, mesh: Mesh | None = None
+    graphdef: nnx.GraphDef, suppressed: Suppressed, temperature: float, mesh: Mesh | None = None
 ):
     """Returns jitted `logprobs(params, batch) -> [b, t]`, under the rollout's own distribution."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def _prompt_of(config: Any) -> Any:
     return drawing.get("prompt") if isinstance(drawing, dict) else None
 
 
-def warn_other_wording(prompts: PromptSet, folders: list[str]) -> None:
+def warn_other_wording(prompts: PromptSet, folders: Iterable[str]) -> None:
     """Says so when recorded conversations were held with other words than the run's."""
     for folder in folders:
         file = Path(folder) / FILE

@@ -169,7 +169,8 @@ def cached_attention(
         return _blockwise(q, k, v, visible, able.decode_block)
 
     def row(arguments):
-        return _blockwise(*(x[None] for x in arguments), able.cache_block)[0]
+        q, k, v, visible = (x[None] for x in arguments)
+        return _blockwise(q, k, v, visible, able.cache_block)[0]
 
     return jax.lax.map(row, (q, k, v, visible))
 

@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
 from vilasr_jax.tasks.rows import Row
+from vilasr_jax.tasks.scene_family import SceneFamily
 
 VERSION = "2.0.0"  # the first number grows when a seed's rows or traces change
 TRACES = ("expert", "slip", "text", "direct")
@@ -81,7 +82,7 @@ def _png(image) -> io.BytesIO:
     return file
 
 
-class TaskDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class TaskDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
     """A task family as a dataset; `task` is the family's name, a config is one of its levels."""
 
     VERSION = tfds.core.Version(VERSION)
@@ -104,7 +105,9 @@ class TaskDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _levels(task: str) -> list[tfds.core.BuilderConfig]:
-    return [tfds.core.BuilderConfig(name=level) for level in get_family(task).levels]
+    family = get_family(task)
+    assert isinstance(family, SceneFamily), "families with levels are of scenes"
+    return [tfds.core.BuilderConfig(name=level) for level in family.levels]
 
 
 class Maze(TaskDataset):

@@ -163,14 +163,16 @@ def _finish(shards: list[Shard]) -> dict[str, Any]:
     draft = home / "description.draft"
     shutil.rmtree(draft, ignore_errors=True)
     builder = dataset(data_dir=draft, file_format="array_record")
-    infos, found = [], {"folder": str(home), "rows": {}, "bytes": 0}
+    infos: list[SplitInfo] = []
+    rows: dict[str, int] = {}
+    total = 0
     for split in dict.fromkeys(shard.split for shard in shards):
         part = [shard for shard in shards if shard.split == split]
         size = sum(shard.path.stat().st_size for shard in part)
         template = ShardedFileTemplate(home, dataset_name=name, split=split, filetype_suffix="array_record")
         infos.append(SplitInfo(split, [shard.rows for shard in part], size, template))
-        found["rows"][split] = sum(shard.rows for shard in part)
-        found["bytes"] += size
+        rows[split] = sum(shard.rows for shard in part)
+        total += size
     builder.info.set_splits(SplitDict(infos))
     described = draft / "written"
     described.mkdir(parents=True)
@@ -179,4 +181,4 @@ def _finish(shards: list[Shard]) -> dict[str, Any]:
     for path in sorted(described.iterdir(), key=lambda path: path.name == "dataset_info.json"):
         path.replace(home / path.name)
     shutil.rmtree(draft)
-    return found
+    return {"folder": str(home), "rows": rows, "bytes": total}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ class DatasetRow:
         return Trace(self.row, self.turns[name], mistakes)
 
 
-class DatasetRows(Sequence):
+class DatasetRows:
     """The rows of one split of a family, by number.
 
     Raises:
@@ -80,7 +79,7 @@ def _made(record: dict[str, Any]) -> DatasetRow:
 
 
 @dataclass(frozen=True)
-class DatasetTraces(Sequence):
+class DatasetTraces:
     """The first `count` stored rows as training conversations; the fields are `TraceSource`'s."""
 
     rows: DatasetRows

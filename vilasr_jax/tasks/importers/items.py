@@ -59,7 +59,9 @@ def _list_items(text: str) -> Iterator[Item]:
     decoder, number, counted = json.JSONDecoder(), 1, 0
     at, first_key = text.index("[") + 1, None
     while True:
-        at = _SPACE.match(text, at).end()
+        space = _SPACE.match(text, at)
+        assert space is not None, "it matches nothing, too"
+        at = space.end()
         if at >= len(text) or text[at] == "]":
             return
         number, counted = number + text.count("\n", counted, at), at

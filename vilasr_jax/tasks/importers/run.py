@@ -216,5 +216,5 @@ def _checked(path: str, data: bytes) -> bytes:
 
 def _list_broken(folder: Path, shards: int) -> None:
     notes = [shard_note(folder / f"rows-{number:05d}.array_record") for number in range(shards)]
-    lines = [line for note in notes for line in note["broken"]]
+    lines = [line for note in notes if note is not None for line in note["broken"]]
     (folder / BROKEN).write_text("".join(f"{' '.join(line.split())}\n" for line in lines))

@@ -78,14 +78,16 @@ def extract_prompts(rows: Iterable[StoredRow], source: str) -> tuple[PromptSet |
         return None, {"rows": 0, "agree": 0, "own": [], "unlike": []}
     prompts, own = _build(list(some.values()), source)
     unlike = [name for name, record in some.items() if not _agrees(prompts, record)]
-    note = {"rows": len(some), "agree": len(some) - len(unlike), "own": own, "unlike": unlike[:5]}
-    return (prompts if note["agree"] >= AGREE * len(some) else None), note
+    agree = len(some) - len(unlike)
+    note = {"rows": len(some), "agree": agree, "own": own, "unlike": unlike[:5]}
+    return (prompts if agree >= AGREE * len(some) else None), note
 
 
 def _record(row: StoredRow) -> _Record | None:
     messages = row.messages
     frames = frames_of(messages, [*map(image_size, row.images)])
-    system = messages[0]["content"] if messages[0]["role"] == "system" else default_family().default_system
+    first, default = messages[0], default_family().default_system or ""
+    system = first["content"] if first["role"] == "system" else default
     users = [message["content"] for message in messages if message["role"] == "user"]
     given = users[0].count(IMAGE_MARK)
     if not given or any(m["role"] == "system" for m in messages[1:]):
@@ -169,7 +171,8 @@ def _build(records: list[_Record], source: str) -> tuple[PromptSet, list[str]]:
     for text, last in drawn:
         if not last:
             only_last.pop(text.removeprefix(drawn_index), None)
-    only_last.pop(go_on, None)
+    if go_on is not None:
+        only_last.pop(go_on, None)
     final = only_last.most_common(1)[0][0] if only_last else None
     several = len({record.source for record in records}) > 1
     header, closing, asked = _question([text.removeprefix(index) for text in openings], several)
@@ -183,9 +186,9 @@ def _build(records: list[_Record], source: str) -> tuple[PromptSet, list[str]]:
         source=source,
         tools=PUBLISHED,
         tool="",
-        system=_most(r.system for r in stills or videos),
+        system=_most(r.system for r in stills or videos) or "",
         system_video=_most(r.system for r in videos) or "",
-        before=_most(r.before for r in stills or videos),
+        before=_most(r.before for r in stills or videos) or "",
         before_video=_most(r.before for r in videos) or "",
         before_drawn=_most(before for r in records for before, _, _ in r.later) or "",
         index=index,
@@ -239,16 +242,16 @@ def _question(texts: list[str], several: bool) -> tuple[str, str, dict[str, Any]
     """
     shared = _common(texts)
     header = _LONG_HEADER.match(shared) if several else _HEADER.match(shared)
-    opened = header[0] if header else re.match(r"\s*", shared)[0]
+    opened = header[0] if header else shared[: len(shared) - len(shared.lstrip())]
     rests = [text.removeprefix(opened) for text in texts]
     found: dict[str, Any] = {"suffixes": {}}
     closings, plain = [], [text for text in rests if not any(s in text for s in _ASKED.values())]
     chosen = plain
     for kind, sentence in _ASKED.items():
         heads = [text.partition(sentence) for text in rests if sentence in text]
-        spaces = [re.search(r"\s*\Z", head)[0] for head, _, _ in heads]
+        spaces = [head[len(head.rstrip()) :] for head, _, _ in heads]
         if heads:
-            found["suffixes"][kind] = _plain(_most(spaces)) + sentence
+            found["suffixes"][kind] = _plain(_most(spaces) or "") + sentence
             closings += [tail for _, _, tail in heads]
         if heads and kind == "multiple choice":
             chosen = [head[: len(head) - len(s)] for (head, _, _), s in zip(heads, spaces, strict=True)]
@@ -259,7 +262,7 @@ def _question(texts: list[str], several: bool) -> tuple[str, str, dict[str, Any]
         chosen = [text.removesuffix(closing) for text in chosen]
     options = [some for text in chosen if (some := _options(text))]
     if options:
-        found["choices"] = _most(head for _, head, _, _ in options) + "{options}"
+        found["choices"] = (_most(head for _, head, _, _ in options) or "") + "{options}"
         found["joint"] = _most(joint for _, _, _, joint in options)
     return opened, closing, found
 
@@ -278,7 +281,9 @@ def _options(text: str) -> tuple[str, str, list[str], str] | None:
     if len(marks) < 2 or [ord(mark[1]) - ord("A") for mark in marks] != list(range(len(marks))):
         return None
     starts = [mark.start() for mark in marks]
-    start = _TITLE.search(text[: starts[0]]).start()
+    heading = _TITLE.search(text, 0, starts[0])
+    assert heading is not None, "it matches nothing, too"
+    start = heading.start()
     parts = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
     options = [re.sub(r"[,;]?\s*\Z", "", part) for part in parts[:-1]] + parts[-1:]
     return text[:start], text[start : starts[0]], options, parts[0][len(options[0]) :]

@@ -84,7 +84,7 @@ def _propose(spec: MazeSpec, rng: random.Random, decisive: bool) -> Maze | None:
 def _random_moves(maze: Maze, rng: random.Random, count: int) -> tuple[str, ...]:
     """A walk that never turns straight back or tries a wall twice, and seldom leaves the grid."""
     moves: list[str] = []
-    cell, banned = maze.start, set()
+    cell, banned = maze.start, set[str]()
     for _ in range(count):
         choices = [move for move in STEPS if move not in banned] or list(STEPS)
         inside = [move for move in choices if not maze.blocked(cell, move, ignore_walls=True)]

@@ -37,7 +37,8 @@ def expert_trace(row: Row, rng: random.Random, slip: bool = False, labels: str =
     maze, cell = row.scene, row.meta["cell"]
     legs, tail = _legs(maze)
     slip_at = rng.randrange(len(legs)) if slip else -1
-    turns, judged, mistakes = [], "", ()
+    turns: list[str] = []
+    judged, mistakes = "", tuple[int, ...]()
     for number, leg in enumerate(legs):
         label = leg.move + 1 if labels == "move" else number + 1
         if number == slip_at:

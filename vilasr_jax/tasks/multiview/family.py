@@ -59,9 +59,9 @@ def _cameras(level: Level, kind: str, aim: float, rng: random.Random) -> list[Ca
     if kind in ("camera", "motion"):
         first = dataclasses.replace(first, focal=WIDER * first.focal)
     if kind == "camera":
-        right, forward = ((-1, 0), (1, 0), (0, 1), (0, -1))[int(aim * len(MOVES))]
+        across, ahead = ((-1, 0), (1, 0), (0, 1), (0, -1))[int(aim * len(MOVES))]
         step = rng.choice((0.8, 1.0, 1.2))
-        return [first, first.moved(right=step * right, forward=step * forward)]
+        return [first, first.moved(right=step * across, forward=step * ahead)]
     if kind == "motion":
         right, up, forward = (rng.choice((-1, 0, 1)) * rng.randint(2, 9) / 10 for _ in range(3))
         return [first, first.moved(right or 0.3, up, forward, rng.choice((-1, 1)) * 5 * rng.randint(1, 3))]

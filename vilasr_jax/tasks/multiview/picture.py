@@ -108,4 +108,5 @@ def _pixels(camera: Camera, points, size: int) -> list[tuple[float, float]]:
 
 
 def _shade(color: Color, bright: float) -> Color:
-    return tuple(min(255, round(part * bright)) for part in color)
+    red, green, blue = (min(255, round(part * bright)) for part in color)
+    return red, green, blue

@@ -160,7 +160,8 @@ def motion_between(one: Camera, two: Camera) -> tuple[float, float, float, float
     dx, dy = two.x - one.x, two.y - one.y
     right, forward = dx * math.sin(yaw) - dy * math.cos(yaw), dx * math.cos(yaw) + dy * math.sin(yaw)
     turn = (two.yaw - one.yaw + 180) % 360 - 180
-    return tuple(round(value, 1) + 0.0 for value in (right, two.z - one.z, forward, turn))
+    right, up, forward, turn = (round(value, 1) + 0.0 for value in (right, two.z - one.z, forward, turn))
+    return right, up, forward, turn
 
 
 def _closest(views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:

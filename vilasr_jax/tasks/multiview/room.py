@@ -155,7 +155,8 @@ def box_of(solid: Solid, camera: Camera, level: Level) -> Box:
     else:
         pixels, _ = camera.project(corners_of(solid), level.side)
         low, high = pixels.min(0), pixels.max(0)
-    return *map(float, low), *map(float, high)
+    (left, top), (right, bottom) = map(float, low), map(float, high)
+    return left, top, right, bottom
 
 
 def rounded(box: Box, level: Level) -> Corners:

@@ -27,7 +27,9 @@ class StaticFamily(SceneFamily):
         if kind == "count":
             described = _repeated(level, aim, rng)
         things = place(level, described, rng, between=kind == "between")
-        asked = ask(kind, things, level, rng) if things else None
+        if not things:
+            return None
+        asked = ask(kind, things, level, rng)
         if asked is None:
             return None
         lines = strokes(level, rng)

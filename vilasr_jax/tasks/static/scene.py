@@ -80,5 +80,6 @@ def strokes(level: Level, rng: random.Random) -> list[tuple[float, ...]]:
 def _somewhere(level: Level, radius: float, rng: random.Random) -> tuple[float, float]:
     if level.cell:
         cells = level.side // level.cell
-        return tuple((rng.randrange(cells) + 0.5) * level.cell for _ in range(2))
+        x, y = ((rng.randrange(cells) + 0.5) * level.cell for _ in range(2))
+        return x, y
     return rng.uniform(radius + 2, level.side - radius - 2), rng.uniform(radius + 2, level.side - radius - 2)

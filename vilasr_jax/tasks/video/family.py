@@ -27,7 +27,9 @@ class VideoFamily(SceneFamily):
         level = self.levels[spec.level]
         frames = rng.randint(*level.frames)
         movers = make_movers(level, frames, rng, leaves=kind in LEAVE)
-        asked = ask(kind, Video(movers, frames, level), aim, rng) if movers else None
+        if not movers:
+            return None
+        asked = ask(kind, Video(movers, frames, level), aim, rng)
         if asked is None:
             return None
         shown = [visible(movers, frame, frames, level.side) for frame in range(1, frames + 1)]
