@@ -17,7 +17,7 @@ from vilasr_jax.models.inputs import VisionInput
 
 if TYPE_CHECKING:
     from flax import nnx
-    from jaxtyping import Array, Bool, Float, Int
+    from jaxtyping import Array, Bool, Float, Int, Int32
 
     from vilasr_jax.models.hf_tensors import HFTensor
 
@@ -161,14 +161,14 @@ class ModelFamily:
 
     def positions(
         self,
-        ids: np.ndarray,
+        ids: Int[np.ndarray, " t"],
         grids: Sequence[Grid],
         special: Any,
         *,
         start: int = 0,
         second_per_grid_ts: Sequence[float] | None = None,
         tokens_per_second: float = 2,
-    ) -> tuple[np.ndarray, int]:
+    ) -> tuple[Int32[np.ndarray, "3 t"], int]:
         """Rotary positions [3, t] int32 of a conversation's ids [t], and that of the next token."""
         raise NotImplementedError
 

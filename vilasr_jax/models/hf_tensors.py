@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Shaped
 
 _BLOCK = 256  # rows transposed in one go: they stay in a core's cache
 
@@ -24,16 +25,18 @@ class HFTensor:
         """Whether ours is the transpose: torch's [out, in] becomes [in, out]."""
         return self.path.endswith("/kernel")
 
-    def to_ours(self, array: np.ndarray) -> np.ndarray:
+    def to_ours(self, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Published values, or those of some rows, as our (one layer's) weight, or its columns."""
         return transposed(array.reshape(len(array), -1)) if self.is_kernel else array
 
-    def to_hf(self, array: np.ndarray) -> np.ndarray:
+    def to_hf(self, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Our (one layer's) weight, or some columns of it, as published, or its rows."""
         return transposed(array).reshape(-1, *self.shape[1:]) if self.is_kernel else array
 
 
-def transposed(array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def transposed(
+    array: Shaped[np.ndarray, "rows columns"], out: Shaped[np.ndarray, "columns rows"] | None = None
+) -> Shaped[np.ndarray, "columns rows"]:
     """The transpose of a matrix, in memory of its own or in `out`; by blocks, on several cores."""
     out = np.empty(array.shape[::-1], array.dtype) if out is None else out
     bits = f"u{array.dtype.itemsize}"  # NumPy copies these faster than bfloat16

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Shaped
 
 from vilasr_jax.models.params import path_names
 from vilasr_jax.models.registry import kernel_kinds
@@ -152,7 +153,7 @@ def param_shardings(params: Any, mesh: Mesh, sharding: Sharding | None = None) -
     return jax.tree.map(place, params, partition_specs(params, sharding))
 
 
-def constrain(x: jax.Array, spec: P) -> jax.Array:
+def constrain(x: Shaped[Array, "*shape"], spec: P) -> Shaped[Array, "*shape"]:
     """`x` laid out as `spec` says, on the mesh that the caller has set; `x` itself where none is.
 
     Axes that `jax.shard_map` has taken are left out, and those that do not cut `x` evenly.

@@ -131,7 +131,7 @@ def sft_weights(batch: Batch, kind: str = "token_mean") -> Float[Array, "b t"]:
     return mask / jnp.maximum(over_segments(mask, jnp.asarray(batch.segment_ids)), 1)
 
 
-def sft_loss(logprobs: Float[Array, "b t"], batch: Batch, kind: str = "token_mean") -> Float[Array, " b"]:
+def sft_loss(logprobs: Float[Array, "b t"], batch: Batch, kind: str = "token_mean") -> Float[Array, ""]:
     """Summed negative log-likelihood of the assistant's tokens, <|im_end|> included.
 
     Divided by the sum of `sft_weights` over all of a step's rows it is the step's loss: the same however

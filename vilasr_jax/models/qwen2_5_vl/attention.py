@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.qwen2_5_vl.context_parallel import AXIS, balanced, gather_tokens
@@ -26,8 +26,8 @@ _MAX_BLOCKS = 16
 
 def self_attention(
     q: Float[Array, "b t n h"],
-    k: Float[Array, "b t k h"],
-    v: Float[Array, "b t k h"],
+    k: Float[Array, "b t kv h"],
+    v: Float[Array, "b t kv h"],
     segment_ids: Int[Array, "b t"],
     *,
     causal: bool,
@@ -73,8 +73,8 @@ def self_attention(
 
 def context_attention(
     q: Float[Array, "b own n h"],
-    k: Float[Array, "b own k h"],
-    v: Float[Array, "b own k h"],
+    k: Float[Array, "b own kv h"],
+    v: Float[Array, "b own kv h"],
     segment_ids: Int[Array, "b own"],
     *,
     backend: str = "xla",
@@ -82,12 +82,12 @@ def context_attention(
     """Causal `self_attention` by a device that holds a part of each row's tokens (see `context_parallel`).
 
     Args:
-      q: [b, t / n, heads, h]; k, v: [b, t / n, kv, h].
-      segment_ids: int [b, t / n].
+      q: [b, own, n, h]; k, v: [b, own, kv, h], own being the tokens of a row that the device holds.
+      segment_ids: int [b, own].
       backend: as in `self_attention`.
 
     Returns:
-      [b, t / n, heads, h] in q's dtype.
+      [b, own, n, h] in q's dtype.
     """
     k, v, key_ids = (gather_tokens(x) for x in (k, v, segment_ids))
     able = attention_backend(backend)
@@ -101,8 +101,8 @@ def context_attention(
 
 def banded_attention(
     q: Float[Array, "b t n h"],
-    k: Float[Array, "b t k h"],
-    v: Float[Array, "b t k h"],
+    k: Float[Array, "b t kv h"],
+    v: Float[Array, "b t kv h"],
     segment_ids: Int[Array, "b t"],
     longest: int,
 ) -> Float[Array, "b t n h"]:
@@ -142,8 +142,8 @@ def banded_attention(
 
 def cached_attention(
     q: Float[Array, "b t n h"],
-    k: Float[Array, "b k s h"],
-    v: Float[Array, "b k s h"],
+    k: Float[Array, "b kv s h"],
+    v: Float[Array, "b kv s h"],
     visible: Int[Array, "b t"],
     *,
     backend: str = "xla",
@@ -175,7 +175,13 @@ def cached_attention(
     return jax.lax.map(row, (q, k, v, visible))
 
 
-def _blockwise(q, k, v, visible, block: int):
+def _blockwise(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b kv s h"],
+    v: Float[Array, "b kv s h"],
+    visible: Int[Array, "b t"],
+    block: int,
+) -> Float[Array, "b t n h"]:
     """Softmax over blocks of slots, with a running maximum and sum (arXiv 1805.02867, 2112.05682)."""
     b, t, n, h = q.shape
     kv, s = k.shape[1:3]
@@ -204,12 +210,17 @@ def _blockwise(q, k, v, visible, block: int):
     return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)
 
 
-def _same_segment(ids, key_ids):
+def _same_segment(ids: Int[Array, "b t"], key_ids: Int[Array, "b s"]) -> Bool[Array, "b t s"]:
     """Queries' ids [b, t], keys' [b, s] -> bool [b, t, s]: whether a query sees a key; 0 is padding."""
     return (ids[:, :, None] == key_ids[:, None, :]) & (key_ids != 0)[:, None, :]
 
 
-def _plain(q, k, v, mask):
+def _plain(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b kv s h"],
+    v: Float[Array, "b kv s h"],
+    mask: Bool[Array, "b t s"],
+) -> Float[Array, "b t n h"]:
     """k, v: [b, kv, s, h]; mask: bool [b, t, s].
 
     Softmax in float32; its denominator is divided out after the sum over values.

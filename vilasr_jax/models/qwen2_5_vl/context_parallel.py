@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, Shaped
 
 from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.sharding import constrain, fitted, layout, partition_specs
@@ -29,7 +30,7 @@ def devices(config: Any) -> int:
     return mesh.shape[AXIS]
 
 
-def balanced(t: int, n: int) -> np.ndarray:
+def balanced(t: int, n: int) -> Int[np.ndarray, " t"]:
     """The order in which n devices hold t tokens, one device after the other; 2 n must divide t.
 
     >>> balanced(8, 2).tolist()
@@ -50,24 +51,24 @@ class Split:
         self.padding = -t % (2 * n * attention_backend(backend).token_multiple)
         self.order = balanced(t + self.padding, n)
 
-    def divide(self, x: jax.Array, fill: int = 0) -> jax.Array:
-        """[..., t] in the row's order -> in that of the devices; padding is `fill`."""
+    def divide(self, x: Shaped[Array, "*rows t"], fill: int = 0) -> Shaped[Array, "*rows padded"]:
+        """[..., t] in the row's order -> [..., padded] in that of the devices; padding is `fill`."""
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.padding)], constant_values=fill)
         return x[..., self.order]
 
-    def unite(self, x: jax.Array) -> jax.Array:
-        """[b, tokens, d] in the devices' order -> [b, t, d] in the row's, each row on one device."""
+    def unite(self, x: Float[Array, "b padded d"]) -> Float[Array, "b t d"]:
+        """[b, padded, d] in the devices' order -> [b, t, d] in the row's, each row on one device."""
         return in_order(constrain(x, layout("training").act_btd), self.n)[:, : self.t]
 
 
-def in_order(x: jax.Array, n: int) -> jax.Array:
+def in_order(x: Shaped[Array, "b t ..."], n: int) -> Shaped[Array, "b t ..."]:
     """[b, t, ...] from the order of `balanced` back to the row's."""
     parts = jnp.split(x, 2 * n, axis=1)
     return jnp.concatenate([parts[i] for i in np.argsort(_parts(n))], axis=1)
 
 
-def gather_tokens(x: jax.Array) -> jax.Array:
-    """Inside `by_device`: a device's [b, t / n, ...] -> its rows' tokens in their order [b, t, ...]."""
+def gather_tokens(x: Shaped[Array, "b own ..."]) -> Shaped[Array, "b t ..."]:
+    """Inside `by_device`: a device's [b, own, ...] -> its rows' tokens in their order [b, t, ...]."""
     return in_order(_gathered(x, AXIS, 1), jax.lax.axis_size(AXIS))
 
 

@@ -1,12 +1,13 @@
 """The language model: a decoder with grouped-query attention, M-RoPE and SwiGLU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
 
 from vilasr_jax.models.qwen2_5_vl.attention import cached_attention, context_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.cache import KVCache, write, write_slots
@@ -41,7 +42,9 @@ class DecoderLayer(nnx.Module):
         self.heads = Heads(h, config.attention)
         self.act_btd = layout("training").act_btd
 
-    def __call__(self, x, rope, attend: Callable):
+    def __call__(
+        self, x: Float[Array, "b t d"], rope: Sequence[Float[Array, "b t half"]], attend: Callable
+    ) -> Float[Array, "b t d"]:
         """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets them rotated."""
         y = self.input_layernorm(x)
         q, k, v = (self.heads.split(y, proj)[0] for proj in (self.q_proj, self.k_proj, self.v_proj))
@@ -60,11 +63,15 @@ class LanguageModel(nnx.Module):
         self.norm = RMSNorm(config.hidden_size, config, eps=config.rms_norm_eps)
         self.config = config
 
-    def _rope(self, positions):
+    def _rope(
+        self, positions: Int[Array, "3 b t"]
+    ) -> tuple[Float[Array, "b t half"], Float[Array, "b t half"]]:
         c = self.config
         return mrope(positions, c.head_dim, c.rope_theta, c.mrope_section)
 
-    def __call__(self, x, positions, segment_ids):
+    def __call__(
+        self, x: Float[Array, "b t d"], positions: Int[Array, "3 b t"], segment_ids: Int[Array, "b t"]
+    ) -> Float[Array, "b t d"]:
         """x [b, t, d], positions [3, b, t], segment_ids [b, t] (0 = padding) -> hidden [b, t, d], normed.
 
         With context parallelism tokens come, and go, in the order of `context_parallel.balanced`.
@@ -93,14 +100,23 @@ class LanguageModel(nnx.Module):
             gather=gather,
         )
 
-    def apply_layers(self, x, positions, attend: Callable):
+    def apply_layers(
+        self, x: Float[Array, "b t d"], positions: Int[Array, "3 b t"], attend: Callable
+    ) -> Float[Array, "b t d"]:
         """The layers one after another; see `Qwen2_5_VL.apply_layers`."""
         rope = self._rope(positions)
         for layer in unstack(self.layers, self.config.num_layers):
             x = layer(x, rope, attend)
         return x
 
-    def extend(self, x, positions, valid, cache: KVCache, layers: list[DecoderLayer] | None = None) -> tuple:
+    def extend(
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "3 b t"],
+        valid: Bool[Array, "b t"],
+        cache: KVCache,
+        layers: Sequence[DecoderLayer] | None = None,
+    ) -> tuple[Float[Array, "b t d"], KVCache]:
         """Reads new tokens into the cache; see `Qwen2_5_VL.extend`."""
         layers = unstack(self.layers, self.config.num_layers) if layers is None else layers
         rope = self._rope(positions)

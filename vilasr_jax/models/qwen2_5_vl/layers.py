@@ -4,19 +4,24 @@ Weights of repeated layers are stacked: built with `layers=n`, every weight has 
 layer is applied through a module whose weights are one slice of it (see `stack.py`).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
 
 from vilasr_jax.models.attention_backends import attention_backend
+from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.qwen2_5_vl.rope import rotate
 from vilasr_jax.models.qwen2_5_vl.stack import MLP
 from vilasr_jax.models.sharding import constrain, layout
 
 
-def matmul_precision(dtype) -> jax.lax.Precision:
+def matmul_precision(dtype: Any) -> jax.lax.Precision:
     """Full precision for float32 (TPUs would round the factors to bfloat16), the default for the rest."""
     return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else jax.lax.Precision.DEFAULT
 
@@ -28,14 +33,23 @@ def _stacked(layers: int | None, *shape: int) -> tuple[int, ...]:
 class Linear(nnx.Module):
     """x [..., d_in] -> x @ kernel (+ bias) [..., d_out]; kernel is [d_in, d_out], torch's transposed."""
 
-    def __init__(self, d_in, d_out, config, *, bias: bool, rngs: nnx.Rngs, layers: int | None = None):
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        config: ModelConfig,
+        *,
+        bias: bool,
+        rngs: nnx.Rngs,
+        layers: int | None = None,
+    ):
         std = d_in**-0.5 if config.init_std is None else config.init_std
         kernel = jax.random.normal(rngs.params(), _stacked(layers, d_in, d_out), jnp.float32) * std
         self.kernel = nnx.Param(kernel.astype(config.param_dtype))
         self.bias = nnx.Param(jnp.zeros(_stacked(layers, d_out), config.param_dtype)) if bias else None
         self.dtype = config.dtype
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows d_in"]) -> Float[Array, "*rows d_out"]:
         kernel = self.kernel[...].astype(self.dtype)
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])  # one matrix: 3x faster backward on CPU
         y = jnp.dot(rows, kernel, precision=matmul_precision(self.dtype))
@@ -61,7 +75,9 @@ class Heads:
         self.head_dim, self.plain = head_dim, not backend.opaque_kernel
         self.padding = -head_dim % backend.head_dim_multiple if fill else 0
 
-    def split(self, x, linear: Linear, parts: int = 1) -> list:
+    def split(
+        self, x: Float[Array, "b t d"], linear: Linear, parts: int = 1
+    ) -> list[Float[Array, "b t n padded"]]:
         """x [b, t, d] -> `parts` arrays [b, t, n, h + padding]."""
         if self.plain:
             y = linear(x).reshape(*x.shape[:2], -1, self.head_dim)
@@ -76,7 +92,7 @@ class Heads:
             for w, c in zip(kernels, biases, strict=True)
         ]
 
-    def join(self, x, linear: Linear):
+    def join(self, x: Float[Array, "b t n padded"], linear: Linear) -> Float[Array, "b t d"]:
         """x [b, t, n, h + padding] -> [b, t, d]."""
         if self.plain:
             return linear(x.reshape(*x.shape[:2], -1))
@@ -84,12 +100,14 @@ class Heads:
         y = jnp.einsum("bnth,nhd->btd", x.swapaxes(1, 2), kernel, precision=matmul_precision(x.dtype))
         return y if linear.bias is None else y + linear.bias[...].astype(x.dtype)
 
-    def rotate(self, x, rope):
+    def rotate(
+        self, x: Float[Array, "b t n padded"], rope: Sequence[Float[Array, "b t half"]]
+    ) -> Float[Array, "b t n padded"]:
         """`rope.rotate` of x [b, t, n, h + padding]."""
         rope = [jnp.pad(a, ((0, 0), (0, 0), (0, self.padding // 2))) for a in rope]
         return rotate(x, rope, by_matrix=not self.plain)
 
-    def _wide(self, weight, axis: int):
+    def _wide(self, weight: jax.Array, axis: int) -> jax.Array:
         """[.., n * h, ..] -> [.., n, h + padding, ..] along `axis`."""
         before, after = weight.shape[:axis], weight.shape[axis + 1 :]
         halves = weight.reshape(*before, -1, 2, self.head_dim // 2, *after)
@@ -100,31 +118,41 @@ class Heads:
 class RMSNorm(nnx.Module):
     """x / sqrt(mean(x^2) + eps) * scale over the last axis, the division in float32 (arXiv 1910.07467)."""
 
-    def __init__(self, dim, config, *, eps: float, layers: int | None = None):
+    def __init__(self, dim: int, config: ModelConfig, *, eps: float, layers: int | None = None):
         self.scale = nnx.Param(jnp.ones(_stacked(layers, dim), config.param_dtype))
         self.eps = eps
         self.dtype = config.dtype
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
         x32 = x.astype(jnp.float32)
         x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
         return (x32 * self.scale[...].astype(jnp.float32)).astype(self.dtype)
 
 
-def _silu(x):
+def _silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.silu(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class SwiGLU(nnx.Module):
     """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
-    def __init__(self, dim, hidden, config, *, bias, act_rf: P, rngs: nnx.Rngs, layers: int | None = None):
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        config: ModelConfig,
+        *,
+        bias: bool,
+        act_rf: P,
+        rngs: nnx.Rngs,
+        layers: int | None = None,
+    ):
         self.act_rf = act_rf  # how its hidden rows [rows, hidden] lie on a mesh
         self.gate_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.up_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.down_proj = Linear(hidden, dim, config, bias=bias, rngs=rngs, layers=layers)
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
         rows = x.reshape(-1, x.shape[-1])  # see Linear
         # Kept apart: TPUs would compute the product again for each block of the matrix products that read it.
         gate, up = jax.lax.optimization_barrier((self.gate_proj(rows), self.up_proj(rows)))
@@ -137,13 +165,13 @@ class SwiGLU(nnx.Module):
 class Embedding(nnx.Module):
     """The token table [vocab, d]: ids [b, t] -> [b, t, d]."""
 
-    def __init__(self, vocab_size, dim, config, *, rngs: nnx.Rngs):
+    def __init__(self, vocab_size: int, dim: int, config: ModelConfig, *, rngs: nnx.Rngs):
         std = dim**-0.5 if config.init_std is None else config.init_std
         table = jax.random.normal(rngs.params(), (vocab_size, dim), jnp.float32) * std
         self.embedding = nnx.Param(table.astype(config.param_dtype))
         self.dtype = config.dtype
 
-    def __call__(self, ids):
+    def __call__(self, ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
         places = layout("training")
         ids = constrain(ids, places.embed_ids_bt)
         x = jnp.take(self.embedding[...], ids, axis=0, mode="clip").astype(self.dtype)

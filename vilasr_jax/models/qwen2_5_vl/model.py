@@ -1,6 +1,6 @@
 """The Qwen2.5-VL model (arXiv 2502.13923) as one Flax NNX module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -135,7 +135,7 @@ class Qwen2_5_VL(nnx.Module):
         positions: Int[Array, "3 b t"],
         valid: Bool[Array, "b t"],
         cache: KVCache,
-        layers: list[DecoderLayer] | None = None,
+        layers: Sequence[DecoderLayer] | None = None,
     ) -> tuple[Float[Array, "b t d"], KVCache]:
         """Reads t more tokens a row into the cache: prefill, insertion of a turn, (t = 1) a decoding step.
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from vilasr_jax.errors import DataError
 from vilasr_jax.models.family import Grid
@@ -11,14 +12,14 @@ from vilasr_jax.models.qwen2_5_vl.config import IMAGES
 
 
 def mrope_positions(
-    ids: np.ndarray,
+    ids: Int[np.ndarray, " t"],
     grids: Sequence[Grid],
     special: Any,
     *,
     start: int = 0,
     second_per_grid_ts: Sequence[float] | None = None,
     tokens_per_second: float = 2,
-) -> tuple[np.ndarray, int]:
+) -> tuple[Int32[np.ndarray, "3 t"], int]:
     """Positions of a conversation, or of the next piece of one.
 
     Text counts up by one on all three axes. A picture of h x w merged tokens that begins at position s has

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 
-def inverse_frequencies(dim: int, theta: float) -> np.ndarray:
+def inverse_frequencies(dim: int, theta: float) -> Float[np.ndarray, " half"]:
     """theta^(-2i/dim) for i < dim/2, float32 [dim/2]."""
     return (1.0 / np.float32(theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))).astype(
         np.float32
@@ -82,7 +82,7 @@ def rotate(
     return turned.astype(x.dtype)
 
 
-def _swap(h: int) -> np.ndarray:
+def _swap(h: int) -> Float[np.ndarray, "h h"]:
     """[h, h]: x = (a, b) -> (-b, a), halves."""
     one, zero = np.eye(h // 2), np.zeros((h // 2, h // 2))
     return np.block([[zero, one], [-one, zero]])

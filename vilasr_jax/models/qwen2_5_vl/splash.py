@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
 
 from vilasr_jax.models.qwen2_5_vl.context_parallel import AXIS, balanced
 from vilasr_jax.models.qwen2_5_vl.stack import ATTENTION
@@ -20,8 +21,15 @@ _KEY_BLOCKS = (3072, 2048, 1024, *_BLOCKS)  # backward, of keys: each gives a pa
 
 
 def splash_self_attention(
-    q, k, v, segment_ids, *, causal: bool, width: int | None = None, interpret: bool = False
-):
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b t kv h"],
+    v: Float[Array, "b t kv h"],
+    segment_ids: Int[Array, "b t"],
+    *,
+    causal: bool,
+    width: int | None = None,
+    interpret: bool = False,
+) -> Float[Array, "b t n h"]:
     """As `attention.self_attention`.
 
     Args:
@@ -44,13 +52,21 @@ def splash_self_attention(
         return _apply(kernel, q, k, v, splash.SegmentIds(segment_ids, segment_ids), width)[:, :t]
 
 
-def splash_context_attention(q, k, v, segment_ids, key_segment_ids, *, interpret: bool = False):
+def splash_context_attention(
+    q: Float[Array, "b own n h"],
+    k: Float[Array, "b t kv h"],
+    v: Float[Array, "b t kv h"],
+    segment_ids: Int[Array, "b own"],
+    key_segment_ids: Int[Array, "b t"],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "b own n h"]:
     """As `attention.context_attention`, with all keys.
 
     Args:
-      q: [b, t / n, heads, h], one device's part of `context_parallel.balanced`.
+      q: [b, own, n, h], one device's part of `context_parallel.balanced`.
       k, v: [b, t, kv, h] in the row's order.
-      segment_ids: int [b, t / n]; key_segment_ids: int [b, t].
+      segment_ids: int [b, own]; key_segment_ids: int [b, t].
       interpret: as above.
     """
     t, shards = k.shape[1], k.shape[1] // q.shape[1]

@@ -1,10 +1,13 @@
 """Running a stack of equal layers whose weights are stacked along a leading layer axis."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PyTree
 
 from vilasr_jax.models.sharding import constrain, partition_specs
 
@@ -19,8 +22,15 @@ _POLICIES = {
 
 
 def scan_layers(
-    stack: nnx.Module, apply, x, per_layer=None, *, remat: str = "none", unroll: int = 1, gather=None
-):
+    stack: nnx.Module,
+    apply: Callable[[Any, Any, Any], Any],
+    x: PyTree[Array],
+    per_layer: PyTree[Array | np.ndarray] | None = None,
+    *,
+    remat: str = "none",
+    unroll: int = 1,
+    gather: Callable[[Any], Any] | None = None,
+) -> PyTree[Array]:
     """Applies `apply(layer, x, per_layer[i]) -> x` for each layer in turn with `jax.lax.scan`.
 
     Args:

@@ -1,11 +1,13 @@
 """The vision tower: patches -> blocks of windowed or full attention -> one token for each 2x2 patches."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
 from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.inputs import VisionInput
@@ -38,7 +40,9 @@ class VisionBlock(nnx.Module):
         )
         self.heads = Heads(v.head_dim, config.attention, fill=True)
 
-    def __call__(self, x, rope, attend):
+    def __call__(
+        self, x: Float[Array, "r p d"], rope: Sequence[Float[Array, "r p half"]], attend: Callable
+    ) -> Float[Array, "r p d"]:
         """x [r, p, d], rope (cos, sin) [r, p, h/2] -> [r, p, d]; `attend` gets q, k, v [r, p, n, h]."""
         q, k, v = self.heads.split(self.norm1(x), self.qkv, 3)
         out = attend(self.heads.rotate(q, rope), self.heads.rotate(k, rope), v)
@@ -57,7 +61,7 @@ class PatchMerger(nnx.Module):
         self.fc2 = Linear(width, v.out_hidden_size, config, bias=True, rngs=rngs)
         self.width = width
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "r p d_vision"]) -> Float[Array, "r merged d"]:
         """x [r, p, d_vision] -> [r, p / 4, d]."""
         x = self.ln_q(x).reshape(x.shape[0], -1, self.width)
         x = constrain(self.fc1(x), layout("training").act_rpd)
@@ -74,8 +78,8 @@ class VisionTower(nnx.Module):
         self.merger = PatchMerger(config, rngs=rngs)
         self.config = config
 
-    def __call__(self, vision: VisionInput):
-        """Images -> tokens [b, n * p / 4, d], vision rows of a sample one after the other."""
+    def __call__(self, vision: VisionInput) -> Float[Array, "b m d"]:
+        """Images -> tokens [b, m, d] with m = n * p / 4, vision rows of a sample one after the other."""
         config, backend = self.config.vision, self.config.attention
         b, n, p, _ = vision.patches.shape
         patches, pos_hw, window_ids, image_ids = (a.reshape(b * n, *a.shape[2:]) for a in vision[:4])
