@@ -15,7 +15,9 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def browser():
     """One Chromium for the tests of a file."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright, of the extra [browser], is missing"
+    )
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("no Chromium is installed")
