@@ -20,7 +20,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 
@@ -56,9 +56,10 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
     if given is not None:
         wait_for_coordinator(given["coordinator_address"], given["process_id"], _answer_seconds(environ))
     if given is not None or on_tpu_host(environ):
+        arguments: dict[str, Any] = dict(given) if given is not None else {}
         try:
             jax.distributed.initialize(
-                **(given or {}),
+                **arguments,
                 initialization_timeout=START_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=SHUTDOWN_SECONDS,
