@@ -98,7 +98,8 @@ def convert_sizes(text: str, new: Mapping[Frame, Frame], certain: bool = True) -
     Sizes in JSON items stay. Unless the text is `certain` to speak of pictures, a bare "448 x 336" is
     replaced only beside words that make it a picture's.
     """
-    changes, items = {}, [item.span() for item in _items(text)]
+    changes: dict[Span, str] = {}
+    items = [item.span() for item in _items(text)]
     for size in stated_sizes(text):
         inside = any(a <= size.start < b for a, b in items)
         if size.frame in new and (certain or of_picture(text, size)) and not inside:

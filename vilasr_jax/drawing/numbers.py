@@ -20,7 +20,9 @@ Span = tuple[int, int]
 N = r"(?:(?<!\d)[-+])?(?:\d{1,9}(?:\.\d{1,30})?(?:e[-+]?\d{1,2})?|\.\d{1,30})"
 FLAGS = re.ASCII | re.IGNORECASE  # so that "300" in "x是300" is a word of its own
 
-_PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if chr(code) not in "！？．"}
+_PLAIN: dict[int, int | str] = {
+    code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if chr(code) not in "！？．"
+}
 _PLAIN |= {ord(a): b for a, b in zip("、−【】〈〉《》〔〕", ",-[]<><>[]", strict=True)}
 _PLAIN |= dict.fromkeys(map(ord, "\xa0\u2002\u2003\u2009\u202f\u3000"), " ")
 _SERIES = re.compile(rf"(?<![\w.,/]){N}(?:(?:\s*[,;]\s*|[ \t]*[/|][ \t]*|[ \t]+){N})+(?!\w|\.\d)", FLAGS)
@@ -117,7 +119,8 @@ def named_numbers(words: str, least: int = SMALLEST) -> Iterator[re.Match]:
     Those below `SMALLEST` count only where they are called x or y, and are not below `least`.
     """
     for match in _NAMED.finditer(words):
-        number, end = match[match.lastindex], match.end(match.lastindex)
+        group = match.lastindex or 0
+        number, end = match[group], match.end(group)
         smallest = least if match[0][0] in "xyXY" else SMALLEST
         if abs(float(number)) >= smallest and not UNIT_AFTER.match(words, end):
             yield match

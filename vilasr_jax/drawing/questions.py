@@ -76,7 +76,7 @@ def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, .
     places, other = PLACES.search(whole), _OTHER.search(whole)
     sure = {2: pixels, 4: pixels or bool(_BOXES.search(whole))} if not other else {}
     lengths = {len(series.texts) for some in found for series in some if series.large}
-    out = []
+    out: list[str] = []
     for text, rest, some in zip(texts, rests, found, strict=True):
         changes: dict[Span, str] = {}
         for series in some:
@@ -149,6 +149,10 @@ def _check_rest(rests: Sequence[str], pixels: bool) -> None:
     places = _ASKS.search(asked) and not _UNIT.search(asked)
     least = 0 if pixels else SMALLEST
     for number, rest in enumerate(rests):
-        found = next(named_numbers(rest, least), None) or (pixels and LENGTH.search(rest))
-        if found := found or ((pixels or (places and number)) and next(large_numbers(rest), None)):
+        found = next(named_numbers(rest, least), None)
+        if pixels and not found:
+            found = LENGTH.search(rest)
+        if not found and (pixels or (places and number)):
+            found = next(large_numbers(rest), None)
+        if found:
             raise DataError(f"{short(found[0])} may be in pixels, which a resized picture would change")
