@@ -329,7 +329,7 @@ def run_data_import(words: list[str], flags: Any) -> None:
         print(f"{index['broken']:,} rows were left out; {Path(target) / BROKEN} lists them")
     if prompt := index.get("prompt"):
         saved = (Path(target) / FILE).exists()
-        where = f"is kept in {Path(target) / FILE}" if saved else "is not kept: too few agree"
+        where = f"is saved in {Path(target) / FILE}" if saved else "is not saved: too few agree"
         print(f"prompt: {prompt['agree']:,} of {prompt['rows']:,} conversations have the same, which {where}")
     _save(flags, index)
 

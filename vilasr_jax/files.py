@@ -26,9 +26,9 @@ def literal_path(path: epath.PathLike) -> epath.Path:
 
 
 def mistaken_for(head: bytes) -> str:
-    """What a file that can't be read is instead, by its first bytes; "" if unknown.
+    """Names the format of a file that can't be read, by its first bytes; "" if unknown.
 
-    Known are what downloads leave in place of a file: a git-lfs pointer, and a web page.
+    It knows two that a failed download leaves: a git-lfs pointer and a web page.
     """
     head = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"version https://git-lfs"):
@@ -39,7 +39,7 @@ def mistaken_for(head: bytes) -> str:
 
 
 def parse_json(data: bytes) -> Any:
-    """The value in the bytes of a JSON file, a byte order mark before it or not.
+    """Parses the bytes of a JSON file, with or without a byte order mark.
 
     Raises:
       ValueError: they are no JSON; what they are where `mistaken_for` knows it.

@@ -26,7 +26,7 @@ Picture = str | Path | bytes | Image.Image
 
 
 class Sampler:
-    """Samples conversations in which a model answers by drawing; compiles at the first one.
+    """Samples drawing conversations from a model; compiles at the first call.
 
     Args:
       checkpoint: a workdir (its last finished stage) or a Hugging Face folder.
@@ -58,7 +58,7 @@ class Sampler:
 
         Args:
           images: PIL images, paths, URLs or bytes.
-          question: what the model is asked.
+          question: text for the model.
           options: of a multiple-choice question.
           samples: number of conversations.
           temperature, top_p: of sampling; greedy at temperature 0.

@@ -41,7 +41,7 @@ class _Printer:
             image.save(path)
             print(f"    drew {path}", flush=True)
         if turn["error"]:
-            print(f"    told: {turn['error']}", flush=True)
+            print(f"    error: {turn['error']}", flush=True)
 
 
 def solve(
@@ -51,7 +51,7 @@ def solve(
 
     Args:
       images: paths or URLs of the images.
-      question: what the model is asked.
+      question: text for the model.
       checkpoint: a workdir or a Hugging Face folder.
       out: the folder for drawn images.
       options: of a multiple-choice question.

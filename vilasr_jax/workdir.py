@@ -1,4 +1,4 @@
-"""The config of a workdir: written when a run begins, compared with that of every later command."""
+"""The config of a workdir: written when a run begins, and compared with the config of every later command."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
         keep_prompts(job, workdir)
         write_json(path, ours)
         return job
-    kept = _read(path)
-    data = kept.get("data", {}) | {key: ours["data"][key] for key in ours["data"] if f"data.{key}" in DATA}
-    if data != kept.get("data"):
-        write_json(path, {**kept, "data": data})
+    saved = _read(path)
+    data = saved.get("data", {}) | {key: ours["data"][key] for key in ours["data"] if f"data.{key}" in DATA}
+    if data != saved.get("data"):
+        write_json(path, {**saved, "data": data})
     return job
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: what is measured side by side in one run."""
+"""Benchmarks: each compares several ways of doing the same thing in one run."""

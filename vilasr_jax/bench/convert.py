@@ -85,7 +85,7 @@ def bench_convert(size: str, workdir: Path | None = None) -> dict[str, Any]:
 
 
 def write_random(config: ModelConfig, folder: Path) -> None:
-    """A Hugging Face folder with random bfloat16 weights of the config's shapes."""
+    """Writes a Hugging Face folder with random bfloat16 weights of the config's shapes."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(_BLOCK, np.float32).astype(ml_dtypes.bfloat16)
     tensors = {tensor.key: tensor.shape for tensor in hf_tensors(config)}

@@ -36,12 +36,14 @@ def bench_input(job: JobConfig) -> dict[str, Any]:
         run = open_run(job, Path(folder))
         figures: dict[str, Any] = {"rows_a_batch": job.cold_start.batch, "packed": job.packing.tokens > 0}
         for workers in WORKERS:
-            figures[f"made_{workers}"] = _made(_data(run, workers), job.cold_start.batch)
+            figures[f"made_{workers}"] = _production_rate(_data(run, workers), job.cold_start.batch)
         figures |= _step(run, _data(run, WORKERS[-1]))
     for workers in WORKERS:
-        print(f"made, threads {workers}: {figures[f'made_{workers}']:,.1f} rows a second")
-    print(f"taken by the step: {figures['taken']:,.1f} rows a second, {figures['step_seconds']:.2f} s a step")
-    print(f"together: the step waits {figures['waiting']:.1%} of the time")
+        print(f"produced, threads {workers}: {figures[f'made_{workers}']:,.1f} rows a second")
+    print(
+        f"consumed by the step: {figures['taken']:,.1f} rows a second, {figures['step_seconds']:.2f} s a step"
+    )
+    print(f"end to end: the step waits {figures['waiting']:.1%} of the time")
     return figures
 
 
@@ -60,8 +62,8 @@ def _data(run: Run, workers: int) -> Iterator[Batch]:
     )
 
 
-def _made(data: Iterator[Batch], rows: int) -> float:
-    """Rows a second. The prefetched ones are not counted: the clock starts when they are used up."""
+def _production_rate(data: Iterator[Batch], rows: int) -> float:
+    """Rows per second of a pipeline with `rows` rows a batch, without the batches that were prefetched."""
     for _ in range(WARM + 4):
         next(data)
     began = time.perf_counter()

@@ -3,7 +3,7 @@
 For each seed, in folders of their own:
 
     main       the config's stages: cold start, reflect, rl
-    more_sft   the cold start's parameters trained on by SFT, for the processor time that reflect and rl took
+    more_sft   the cold start's parameters trained further by SFT, for the processor time of reflect and rl
     direct     cold start on traces that answer at once, for as many training tokens (first seed)
     text       cold start on traces that write the coordinates as text, without drawing, likewise (first seed)
 
@@ -42,7 +42,7 @@ CONTROLS = {"direct": "direct", "text": "text_coordinates"}
 
 
 def bench_learn(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Runs all that is missing; prints and returns the pooled table, which also grows in `learn.json`."""
+    """Runs missing stages and controls; prints and returns the pooled table, and saves it in `learn.json`."""
     folders: dict[str, list[Path]] = {}
     mains = {
         seed: dataclasses.replace(job, seed=seed, stages=("cold_start", "reflect", "rl", "eval"))
@@ -71,7 +71,7 @@ def bench_learn(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str
 
 
 def _table(folders: dict[str, list[Path]]) -> dict[str, Any]:
-    """All that was measured so far."""
+    """The results so far."""
     return {
         **pooled(folders),
         "rl_over_cold_start": difference(folders["cold_start"], folders["rl"]),
@@ -80,8 +80,10 @@ def _table(folders: dict[str, list[Path]]) -> dict[str, Any]:
 
 
 def more_sft(job: JobConfig, home: Path) -> Path:
-    """The cold start's parameters, trained on with the same traces for the processor time that reflect and rl
-    took."""
+    """Trains the cold start's parameters further on its traces, for the processor time of reflect and rl.
+
+    Returns the folder of the evaluation.
+    """
     folder = home / "more_sft" / "eval"
     if (folder / "scores.json").exists():
         return folder

@@ -1,7 +1,7 @@
-"""How fast drawing conversations are sampled: by us, by us reading all anew at each turn, by transformers.
+"""How fast drawing conversations are sampled: with a cache, with a prefill at each turn, by transformers.
 
 All three hold the same scripted conversations (see `rollout_load`) with the same random weights, greedily,
-and draw the same pictures. The slow ones hold fewer of them: reading anew as many as there are slots,
+and draw the same pictures. The slow ones hold fewer of them: re-prefill as many as there are slots,
 transformers one group, in lock-step, as its `generate` does.
 """
 
@@ -77,7 +77,7 @@ def _per_token(record: dict[str, Any]) -> float:
 
 
 def bench_scale() -> list[dict[str, Any]]:
-    """Our cost on small images against the number of turns, beside re-prefill, slots and group size.
+    """Measures sampling on small images for several numbers of turns, slots and group sizes, and re-prefill.
 
     Prints a table.
     """
@@ -106,11 +106,11 @@ def measure(
     """Holds the conversations with an engine, after a warm-up."""
     engine = make_engine(kind, load, subject)
     engine.warm_up(subject.params)
-    heard: list[float] = []
+    first_tokens: list[float] = []
 
     def note_first(*_: Any) -> None:
-        if not heard:
-            heard.append(time.monotonic())
+        if not first_tokens:
+            first_tokens.append(time.monotonic())
 
     requests = [dataclasses.replace(request, on_tokens=note_first) for request in make_requests(load)]
     compiled: list[str] = []
@@ -136,7 +136,7 @@ def measure(
         "tokens_per_second": counters["sampled_tokens"] / wall,
         "prefilled": counters["prefilled_tokens"] / n,
         "images": counters["images"] / n,
-        "first_token": heard[0] - began,
+        "first_token": first_tokens[0] - began,
         "occupancy": counters["row_steps"] / counters["slot_steps"],
         "prefilled_per_new": counters["prefilled_tokens"] / new,
         "padded_per_new": counters["padded_tokens"] / new,
@@ -149,7 +149,7 @@ def measure(
 
 
 def _transformers(load: Load, subject: Subject, trajectories: list[Trajectory]) -> list[dict[str, Any]]:
-    """The same for transformers, on the first group; tells whether it wrote the same tokens."""
+    """The same for transformers, on the first group; prints whether it wrote the same tokens."""
     if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
         print("transformers: not installed, left out")
         return []

@@ -1,7 +1,7 @@
 """The conversations and the model of `vilasr bench rollout`.
 
-What random weights write is no drawing, so each turn has a script: how many tokens the model writes (the ends
-of a turn are ruled out, so that it never stops earlier) and what is then drawn. All else is the real thing.
+Random weights write no drawings, so each turn has a script: how many tokens the model writes (the ends of a
+turn are masked, so it never stops earlier) and what is then drawn. All other code is that of a rollout.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ScriptedSession(DrawingSession):
         ]
 
     def step(self, text: str, *, truncated: bool = False, lost: str | None = None) -> Reply:
-        """Takes a turn, but hears what the script says."""
+        """Accepts a turn; the reply is the script's, whatever the turn says."""
         turn = len(self.events)
         last = turn + 1 == len(self.limits)
         return super().step("<answer> A </answer>" if last else self.script[turn], lost=lost)
@@ -102,7 +102,7 @@ class RereadingWriter(CacheWriter):
 
 
 class RereadingEngine(ScriptedEngine):
-    """Prefills all of a conversation at each of its turns."""
+    """Prefills the full conversation at each of its turns."""
 
     writer_class = RereadingWriter
 
@@ -159,18 +159,18 @@ def make_requests(load: Load) -> list[Request]:
 
 
 class _Sessions:
-    """Makes the sessions of a question's samples, one after another."""
+    """Creates the sessions of a question's samples, one after another."""
 
     def __init__(self, load: Load, question: int):
-        self.load, self.question, self.made = load, question, 0
+        self.load, self.question, self.opened = load, question, 0
 
     def __call__(self) -> ScriptedSession:
-        self.made += 1
-        return ScriptedSession(self.load, self.question, self.made - 1)
+        self.opened += 1
+        return ScriptedSession(self.load, self.question, self.opened - 1)
 
 
 def ruled_out(subject: Subject) -> np.ndarray:
-    """[v] bool: what is never written; the ends of a turn too."""
+    """[v] bool: tokens that are never sampled, the ends of a turn included."""
     mask = suppressed_tokens(subject.tokenizer, subject.config.vocab_size)
     mask[[subject.tokenizer.special.im_end, subject.tokenizer.special.endoftext]] = True
     return mask

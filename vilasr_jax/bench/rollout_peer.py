@@ -18,7 +18,7 @@ from vilasr_jax.rollout import make_prompt
 
 
 class _FirstToken:
-    """A streamer that notes when the first token came."""
+    """A streamer that records the time of the first token."""
 
     def __init__(self):
         self.calls: list[float] = []
@@ -33,8 +33,8 @@ class _FirstToken:
 def hold_with_transformers(load: Load, subject: Subject) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Holds the first group's conversations in lock-step; returns the record and each one's tokens.
 
-    At each turn `generate` gets the whole conversations so far with all their images, left-padded to one
-    batch, and goes on until the longest turn of the group is written.
+    At each turn `generate` gets the full conversations so far with all their images, left-padded to one
+    batch, and runs until the longest turn of the group is complete.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"

@@ -27,7 +27,7 @@ from vilasr_jax.processing import Budget, Encoded, SpecialTokens, image_grid, pa
 
 CORES = 2
 BATCH = 32  # conversations a step, as published
-MICRO_BATCH = 4  # theirs, padded together
+MICRO_BATCH = 4  # theirs, padded to one length
 ROUNDS = 2  # of both, in turns
 STEPS = 3  # timed in each, after one that warms up
 LEARNING_RATE = 1e-4
@@ -62,7 +62,7 @@ def model_config() -> ModelConfig:
 def conversations(count: int = BATCH) -> list[Encoded]:
     """Drawing conversations of 2 to 12 turns, a picture in each, their lengths as uneven as real ones."""
     rng, unit = np.random.default_rng(0), SPECIAL.family.images.factor
-    made = []
+    examples = []
     for _ in range(count):
         ids: list[int] = []
         mask: list[bool] = []
@@ -75,8 +75,8 @@ def conversations(count: int = BATCH) -> list[Encoded]:
             turn = [SPECIAL.vision_start, *[SPECIAL.image_pad] * pads, SPECIAL.vision_end]
             ids += [*turn, *rng.integers(0, 2000, said + wrote).tolist()]
             mask += [False] * (len(turn) + said) + [True] * wrote
-        made.append(Encoded(np.array(ids, np.int32), np.array(mask), images, SPECIAL))
-    return made
+        examples.append(Encoded(np.array(ids, np.int32), np.array(mask), images, SPECIAL))
+    return examples
 
 
 def bench_sft() -> dict[str, Any]:

@@ -31,7 +31,7 @@ WEIGHT = 0.5
 
 
 def bench_soft(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Runs all that is missing; prints and returns the table, which also grows in `soft.json`."""
+    """Runs the missing arms; prints and returns the table, which is also saved in `soft.json`."""
     weight = job.soft_drawing.weight or WEIGHT
     folders: dict[str, list[Path]] = {"plain": [], "soft": []}
     for seed in seeds:
@@ -62,7 +62,7 @@ def bench_soft(job: JobConfig, workdir: Path, seeds: Sequence[int]) -> dict[str,
 
 
 def copy_perception(there: Path, here: Path) -> None:
-    """Copies the tokenizer and the finished phase of seeing, which the term does not touch."""
+    """Copies the tokenizer and the finished perception phase, which does not depend on the term."""
     for part in ("tokenizer", "cold_start/perception"):
         if not (here / part).exists() and (there / part).exists():
             draft = here / f"{part}.draft"
@@ -86,7 +86,7 @@ def run_arm(job: JobConfig, home: Path, name: str) -> Path:
 
 
 def print_table(table: dict[str, Any]) -> None:
-    """The two arms, their difference, and what a step costs."""
+    """Prints the two arms, their difference, and the cost of a step."""
     for name, row in table["stages"].items():
         seeds = ", ".join(f"{accuracy:.1%}" for accuracy in row["by_seed"])
         low, high = row["ci95"]

@@ -1,4 +1,4 @@
-"""Names of earlier versions: config keys and config files that are called otherwise now."""
+"""Config keys and config files of earlier versions, with their present names."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class ColdStartSection:
 
 @dataclass(frozen=True)
 class ReflectSection:
-    """Stage 2: reflective rejection sampling, then supervised fine-tuning on what passed."""
+    """Stage 2: reflective rejection sampling, then supervised fine-tuning on the accepted conversations."""
 
     questions: int = setting(4000, at_least=1)
     samples: int = setting(4, at_least=1)  # a question
@@ -117,8 +117,8 @@ class RLSection:
     overlong: str = setting(
         "keep", choices=("keep", "mask")
     )  # conversations cut off at a length limit; mask: no part in the loss
-    overlong_buffer: int = 0  # tokens before sampling.max_tokens over which reward is taken off; 0: off
-    overlong_penalty: float = 1.0  # taken off at the end of that buffer
+    overlong_buffer: int = 0  # tokens before sampling.max_tokens in which the penalty grows; 0: off
+    overlong_penalty: float = 1.0  # subtracted at the end of that buffer
     rewards: dict[str, float] = field(
         default_factory=lambda: {"accuracy": 0.5, "format": 0.5, "drawing": 0.0, "drew": 0.0, "repeat": 0.0},
         metadata={"at_least": None},

@@ -1,12 +1,12 @@
-"""The action grammar: what a turn thinks, asks for and answers.
+"""Parser of a turn: its thoughts, its drawing calls and its answer.
 
     <think> ... </think> Action: Object Mapper
     ```json
     [{"index": 1, "bbox_2d": [x1, y1, x2, y2], "label": "chair"}]
     ```
 
-or at the end `Action: Answer` and `<answer> B </answer>`. The reader takes far more than the published form
-and never raises; `strict_format` says whether a turn kept to the published form.
+or at the end `Action: Answer` and `<answer> B </answer>`. The parser accepts far more than the published form
+and never raises; `strict_format` says whether a turn has exactly the published form.
 """
 
 import json
@@ -21,7 +21,7 @@ from vilasr_jax.drawing.tools import PUBLISHED, ItemError, Tool, get_tools
 
 MAX_TEXT = 100_000  # characters of a turn that are read
 MAX_ITEMS = 64  # items of a turn that are read
-MAX_ERRORS = 3  # errors that are told
+MAX_ERRORS = 3  # errors that are reported to the model
 _MAX_BLOCKS = 16
 _ACTION = re.compile(
     r"action\*{0,2}\s{0,4}:\s{0,4}[\s*`\"'\[<(]{0,4}([a-z]{1,20}(?:[ _-][a-z]{1,20}){0,3})", re.IGNORECASE
@@ -35,7 +35,7 @@ _OPENING = re.compile(r"\[\s{0,8}[\[{(]|\{\s{0,8}[\"'}]")
 
 @dataclass(frozen=True)
 class ParsedTurn:
-    """One assistant turn as read. `action` is a tool's name, "Answer" or None; `errors` are for the model."""
+    """One parsed assistant turn. `action` is a tool's name, "Answer" or None; `errors` are for the model."""
 
     think: str | None
     action: str | None
@@ -46,7 +46,7 @@ class ParsedTurn:
 
 
 def parse_actions(text: str, tools: Sequence[Tool] | None = None) -> ParsedTurn:
-    """Reads one assistant turn. Never raises; time and memory are linear in `MAX_TEXT` at most.
+    """Parses one assistant turn. Never raises; time and memory are linear in `MAX_TEXT` at most.
 
     `tools` are the enabled ones, the published two when not given.
     """
@@ -69,8 +69,10 @@ def parse_actions(text: str, tools: Sequence[Tool] | None = None) -> ParsedTurn:
 
 
 def tagged_answer(text: str) -> str | None:
-    """The answer of a turn, the same wherever one is read: what stands in the first `<answer>` after the
-    thoughts, up to the next tag or the end; None without."""
+    """The answer of a turn: the text of the first `<answer>` after the thoughts, None without.
+
+    It ends at the next tag or at the end of the text. Rewards and scores use this function.
+    """
     return _split_answer(_split_think(text[:MAX_TEXT])[1])[0]
 
 
@@ -119,12 +121,12 @@ def _find_items(rest: str, errors: list[str]) -> list[Any]:
         blocks = [rest[bare.start() :]] if bare else []
     items: list[Any] = []
     for block in blocks:
-        value, whole = read_value(block)
+        value, complete = read_value(block)
         found = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
         if len(found) == 1 and isinstance(found[0], list):
             found = found[0]
         items += found[: MAX_ITEMS + 1]
-        if not whole:
+        if not complete:
             place = f" after item {min(len(items), MAX_ITEMS)}" if found else ""
             errors.append("the json can't be read" + place)
         elif not found:

@@ -1,4 +1,4 @@
-"""How fast pictures are drawn, beside PIL's own limit: the same shapes and plates with bare PIL calls."""
+"""Benchmark of drawing, compared with bare PIL calls for the same shapes and plates."""
 
 import multiprocessing
 import random
@@ -73,7 +73,7 @@ def _rate(side: int, annotations: int, way: str, seconds: float) -> tuple[float,
             return render(base, calls, look)
         return _bare(base, calls, plate) if way == "pil" else base.copy()
 
-    _repeat(draw, sets, 0)  # fonts and plates are made once
+    _repeat(draw, sets, 0)  # fonts and plates are cached from here on
     return _repeat(draw, sets, seconds)
 
 
@@ -89,7 +89,7 @@ def _repeat(
 
 
 def _bare(base: Image.Image, calls: list[Box | Line], plate: Image.Image) -> Image.Image:
-    """What the clear style asks of PIL, at the least: rims, shapes, heads, dots and ready plates."""
+    """The fewest PIL calls that the clear style needs: rims, shapes, heads, dots and ready plates."""
     image = base.copy()
     draw, unit = ImageDraw.Draw(image), base.width / 448
     wide, narrow = round(5 * unit), round(3 * unit)

@@ -15,7 +15,7 @@ _KINDS = ("L", "R", "AL", "EN", "AN", "ES", "ET", "CS")  # what matters; all els
 
 
 def visual_order(text: str) -> str:
-    """The characters of a text from left to right; a letter keeps the marks above and below it.
+    """The characters of a text from left to right; marks above and below a letter stay with it.
 
     >>> visual_order("red שלום 12") == "red 12 םולש"
     True
@@ -47,7 +47,7 @@ def visual_order(text: str) -> str:
 
 
 def _numbers(kinds: list[str], base: str) -> list[str]:
-    """Signs inside and beside numbers become parts of them; a number after "L" becomes "L" (W2 to W7)."""
+    """Signs inside and next to numbers become parts of them; a number after "L" becomes "L" (W2 to W7)."""
     kinds, strong = list(kinds), base
     for at, kind in enumerate(kinds):
         if kind in ("L", "R", "AL"):
@@ -60,7 +60,7 @@ def _numbers(kinds: list[str], base: str) -> list[str]:
         if left == right and (left, sign) in (("EN", "CS"), ("EN", "ES"), ("AN", "CS")):
             kinds[at] = left
     start = 0
-    for kind, group in itertools.groupby(list(kinds)):  # signs beside a number: $5, 12%
+    for kind, group in itertools.groupby(list(kinds)):  # signs next to a number: $5, 12%
         end = start + len(list(group))
         if kind == "ET" and "EN" in (*kinds[max(start - 1, 0) : start], *kinds[end : end + 1]):
             kinds[start:end] = ["EN"] * (end - start)
@@ -100,7 +100,7 @@ def _sides(letters: list[str], kinds: list[str], base: str) -> list[str]:
 
 
 def _bracket_pairs(letters: list[str], kinds: list[str]) -> list[tuple[int, int]]:
-    """Places of brackets that belong together, by their opening."""
+    """Positions of matching brackets, sorted by the opening one."""
     pairs: list[tuple[int, int]] = []
     waiting: list[tuple[str, int]] = []
     for at, letter in enumerate(letters):

@@ -1,4 +1,4 @@
-"""Calls: what a turn asks for, one frozen record an item, in pixels of the image it names."""
+"""Drawing calls of a turn: one frozen record per item, in pixels of the image that it names."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One item of a turn: `index` is the 1-based image it names, `label` what it is called."""
+    """One item of a turn: `index` is the 1-based image that it names, `label` its name."""
 
     tool: ClassVar[str] = ""
     index: int

@@ -1,4 +1,4 @@
-"""What tools draw on: a picture in one style."""
+"""The canvas that tools draw on: a picture in one style."""
 
 import functools
 import math
@@ -38,7 +38,7 @@ def assign_colors(labels: tuple[str, ...], palette: tuple[Color, ...]) -> dict[s
 
 
 def shortened(ax: int, ay: int, bx: int, by: int, gap: float) -> tuple[int, int, int, int]:
-    """A line with `gap` pixels taken from each end; a short line keeps its middle third."""
+    """A line shortened by `gap` pixels at each end; of a short line the middle third remains."""
     if not gap:
         return ax, ay, bx, by
     length = math.hypot(bx - ax, by - ay)
@@ -52,9 +52,9 @@ def _middle(points: Sequence[Spot]) -> tuple[int, int]:
 
 
 class Canvas:
-    """A picture being drawn on. Coordinates are clipped, so a far one costs nothing.
+    """A picture being drawn on. Coordinates are clipped, so far ones are cheap.
 
-    Labels and the ring wait until `finish`, so that no later line hides them, and labels keep off each other.
+    `finish` draws the labels and the ring last, so no line hides them, and labels do not overlap.
     """
 
     def __init__(self, image: Image.Image, style: Style, labels: Sequence[str] = ()):
@@ -67,7 +67,7 @@ class Canvas:
         self._colors = assign_colors(tuple(labels), style.palette)
         self._ring: tuple[float, float] | None = None
         self._labels: list[tuple[str, Callable[[tuple[int, int]], Iterable[Spot]]]] = []
-        self._taken: list[Rect] = []
+        self._occupied: list[Rect] = []
 
     def color(self, label: str) -> Color:
         """The colour of a label on this canvas."""
@@ -102,7 +102,7 @@ class Canvas:
         style, color, rim = self.style, self.color(label), self.rim
         ax, ay, bx, by = (round(c) for c in clipped)
         width = self.pixels(style.line_width)
-        reaches = (round(x2), round(y2)) == (bx, by)  # its end lies in the picture
+        reaches = (round(x2), round(y2)) == (bx, by)  # its end is in the picture
         head = self._head(ax, ay, bx, by) if style.arrow and reaches else []
         ex, ey = _middle(head) if head else (bx, by)  # inside the head, so that its tip is sharp
         ends = shortened(ax, ay, ex, ey, style.line_gap * self.scale)
@@ -114,7 +114,7 @@ class Canvas:
         if head:
             self.draw.polygon(head, fill=color, outline=ink(color) if rim else None, width=rim)
             xs, ys = [p[0] for p in head], [p[1] for p in head]
-            self._taken.append((min(xs), min(ys), max(xs), max(ys)))
+            self._occupied.append((min(xs), min(ys), max(xs), max(ys)))
         if newest and style.newest_ring:
             self._ring = (bx, by)
         self._note(label, lambda size: line_spots((ax, ay), (bx, by), size, width + 2 * rim))
@@ -125,15 +125,15 @@ class Canvas:
         self.draw.ellipse((x - r, y - r, x + r, y + r), fill=color, outline=ink(color) if self.rim else None)
 
     def mark(self, x: float, y: float, label: str) -> None:
-        """A dot with its label beside it."""
+        """A dot with its label next to it."""
         radius = self.style.line_width * 1.5
         self.dot(x, y, radius, self.color(label))
         r = self.pixels(radius) + 1
-        self._taken.append((x - r, y - r, x + r, y + r))
+        self._occupied.append((x - r, y - r, x + r, y + r))
         self._note(label, lambda size: box_spots((x - r, y - r, x + r, y + r), size, 0))
 
     def words(self, x: float, y: float, text: str) -> None:
-        """Words whose lower left corner is at a place; moved only as far as the image's border asks for."""
+        """Text with its lower left corner at (x, y), moved only as far as needed to stay inside the image."""
         self._labels.append((text, lambda size: [(x, y - size[1])]))
 
     def _note(self, label: str, spots: Callable[[tuple[int, int]], Iterable[Spot]]) -> None:
@@ -141,7 +141,7 @@ class Canvas:
             self._labels.append((label, spots))
 
     def finish(self) -> None:
-        """Draws what lies on top: the ring and the labels."""
+        """Draws the top layer: the ring and the labels."""
         if self._ring:
             (x, y), r = self._ring, self.pixels(self.style.newest_ring)
             width = self.pixels(self.style.ring_width)
@@ -151,8 +151,8 @@ class Canvas:
         for text, spots in self._labels:
             if text:
                 tile = label_tile(text, size, self.color(text), self.width)
-                rect = place(tile.size, spots(tile.size), self._taken, self.image.size)
-                self._taken.append(rect)
+                rect = place(tile.size, spots(tile.size), self._occupied, self.image.size)
+                self._occupied.append(rect)
                 self.image.paste(tile, (rect[0], rect[1]))
 
     def _head(self, ax: int, ay: int, bx: int, by: int) -> list[Spot]:

@@ -1,4 +1,4 @@
-"""Clipping, so that a far-away coordinate costs nothing to draw."""
+"""Clipping of lines to an image."""
 
 
 def clip_line(x1: float, y1: float, x2: float, y2: float, width: int, height: int):

@@ -1,4 +1,4 @@
-"""Labels: their pixels on a plate that is readable on any picture, and where each of them fits."""
+"""Labels: text on a plate that is readable on any picture, and the choice of a free place."""
 
 import functools
 import math
@@ -27,7 +27,7 @@ def _luminance(color: Color) -> float:
 
 @functools.lru_cache(maxsize=256)
 def ink(color: Color) -> Color:
-    """Black or white, whichever stands out more from a colour (by at least 4.5)."""
+    """Black or white, whichever has more contrast with a colour (at least 4.5)."""
     return max((BLACK, WHITE), key=lambda other: contrast(color, other))
 
 
@@ -48,14 +48,14 @@ def label_tile(text: str, size: int, color: Color, most: int) -> Image.Image:
 
 
 def place(
-    size: tuple[int, int], spots: Iterable[Spot], taken: Sequence[Rect], within: tuple[int, int]
+    size: tuple[int, int], spots: Iterable[Spot], occupied: Sequence[Rect], within: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Where a label of `size` goes: the first spot that is free, else the one that hides least.
+    """Chooses a label's place: the first free spot, else the one that hides least.
 
     Args:
       size: (width, height) of the label.
       spots: candidates, the best first; each is moved into the image, which counts against it.
-      taken: what other labels and arrow heads occupy.
+      occupied: rectangles of other labels and of arrow heads.
       within: (width, height) of the image.
     """
     (width, height), (most_x, most_y) = size, (within[0] - size[0], within[1] - size[1])
@@ -65,7 +65,7 @@ def place(
         top = 0 if y < 0 or most_y < 0 else most_y if y > most_y else round(y)
         right, bottom = left + width, top + height
         cost = 2 * (abs(left - x) + abs(top - y)) + 3 * rank
-        for l, t, r, b in taken:  # noqa: E741
+        for l, t, r, b in occupied:  # noqa: E741
             if l < right and left < r and t < bottom and top < b:
                 cost += (min(right, r) - max(left, l)) * (min(bottom, b) - max(top, t))
         if cost < least:
@@ -101,7 +101,7 @@ def line_spots(a: Spot, b: Spot, size: tuple[int, int], width: float) -> Iterato
     nx, ny = away * dy / length, away * dx / length
     if dx < 0:  # the first side is the upper one
         nx, ny = -nx, -ny
-    for share in (0.5, 0.35, 0.65, 0.2, 0.8):
-        x, y = ax + dx * share - w / 2, ay + dy * share - h / 2
+    for fraction in (0.5, 0.35, 0.65, 0.2, 0.8):
+        x, y = ax + dx * fraction - w / 2, ay + dy * fraction - h / 2
         yield x + nx, y - ny
         yield x - nx, y + ny

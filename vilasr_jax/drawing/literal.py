@@ -1,7 +1,7 @@
 """Reads the JSON that models really write: JSON, Python literals, trailing commas, or a text cut short.
 
 Linear in the text, bounded in depth, and it never raises: what was complete is returned, with a flag that
-says whether the whole value was.
+says whether the value was complete.
 """
 
 import json
@@ -33,7 +33,7 @@ _CUT = object()
 
 
 def read_value(text: str) -> tuple[Any, bool]:
-    """The first value in `text` and whether it was whole; `(None, False)` when there is nothing to read."""
+    """The first value in `text` and whether it was complete; `(None, False)` where there is none."""
     try:
         return json.loads(text, parse_int=_number), True
     except (ValueError, RecursionError):

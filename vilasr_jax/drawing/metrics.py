@@ -1,4 +1,4 @@
-"""Figures about how one conversation drew, from `DrawingSession.events`."""
+"""Metrics of the drawings of one conversation, from `DrawingSession.events`."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ _NONE = (0, 0, 0, 0)
 def drawing_metrics(
     events: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, float]:
-    """Counts of one conversation, and how well what was drawn last fits where a task knows the truth.
+    """Counts of one conversation, and how well its last drawings fit the truth where the task has it.
 
     Args:
       events: what the session noted, one a turn.
@@ -22,7 +22,7 @@ def drawing_metrics(
     Returns:
       `turns`, `drawings` (drawn images), `corrections`, `repeats`, `invalid` (turns with an error),
       `calls/<tool>` for each tool used; with `truth` also, of its boxes, `box_iou` (mean, 0 for one never
-      drawn), and of its lines `lines_drawn` (their share) and `line_distance` (mean distance of the end
+      drawn), and of its lines `lines_drawn` (a fraction) and `line_distance` (mean distance of the end
       points of those drawn, in pixels).
     """
     counts = Counter(call["tool"] for event in events for call in event["calls"])

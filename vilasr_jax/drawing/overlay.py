@@ -1,6 +1,6 @@
 """The overlay: annotations as data above clean base images.
 
-Images are numbered from 1; a drawn image takes the next number. Every drawn image is painted afresh from its
+Images are numbered from 1; a drawn image gets the next number. Every drawn image is rendered from its clean
 base and the annotations that base has now, so nothing old remains in the pixels. A base and all images drawn
 from it share one overlay: a call may name any of them.
 
@@ -24,7 +24,7 @@ Key = tuple[int, str, str, int]
 
 @dataclass(frozen=True)
 class Applied:
-    """What one turn's calls did: the new images' numbers, counts, and what could not be done.
+    """Result of one turn's calls: the new images' numbers, counts and errors.
 
     `full`: the new images would have been more than `max_images`, so none was drawn.
     """
@@ -37,7 +37,7 @@ class Applied:
 
 
 class Overlay:
-    """Images of one conversation and what is drawn on them. `images[k - 1]` is image k."""
+    """Images of one conversation and the annotations on them. `images[k - 1]` is image k."""
 
     def __init__(
         self, images: Sequence[Image.Image], style: Style, max_images: int | None = None, image_unit: int = 1
@@ -71,12 +71,12 @@ class Overlay:
         return self.images[self.base(index) - 1].size
 
     def annotations(self, index: int) -> list[Call]:
-        """What is drawn on an image's base now, in order of first appearance."""
+        """The annotations of an image's base, in order of first appearance."""
         base = self.base(index)
         return [call for key, call in self._annotations.items() if key[0] == base]
 
     def apply(self, calls: Sequence[Call]) -> Applied:
-        """Applies one turn's calls and draws every image they touched, once. Never raises."""
+        """Applies one turn's calls and draws every image that they changed, once. Never raises."""
         self._reset_turn()
         before = dict(self._annotations), dict(self._newest)
         errors = []
@@ -108,7 +108,7 @@ class Overlay:
         return render(self.images[base - 1], self.annotations(base), self.style, self._newest.get(base))
 
     def put(self, call: Call) -> None:
-        """Adds an annotation, or moves the one of that label; it becomes the newest, but keeps its place.
+        """Adds an annotation, or moves the one of that label, which becomes the newest; its order stays.
 
         What is already there in the same place is only counted: a turn of nothing else draws no image.
         """
@@ -126,7 +126,7 @@ class Overlay:
         self._corrected += old is not None
 
     def erase(self, index: int, label: str) -> int:
-        """Removes every annotation of a label from the base under an image; how many there were."""
+        """Removes every annotation of a label from the base under an image; returns their number."""
         base = self.base(index)
         gone = [key for key in self._annotations if (key[0], key[2]) == (base, label)]
         for key in gone:
@@ -136,16 +136,16 @@ class Overlay:
         return len(gone)
 
     def touch(self, index: int) -> None:
-        """Has the base under an image drawn again in this turn."""
+        """Marks the base under an image to be drawn again in this turn."""
         self._touched[self.base(index)] = None
 
     def add_image(self, index: int, make: Callable[[Image.Image], Image.Image]) -> None:
-        """Adds a new base image, made from the clean base under an image when the turn is drawn."""
+        """Adds a base image, which `make` computes from the clean base of image `index` at `draw`."""
         self._added.append((self.base(index), make))
 
 
 def _place(call: Call) -> tuple:
-    """A call's coordinates, without the number of the image it named."""
+    """A call's coordinates, without its image number."""
     fields = call.to_dict()
     del fields["index"]
     return tuple(fields.values())

@@ -1,8 +1,8 @@
-"""The words around a drawing conversation.
+"""The texts of a drawing conversation that are not the model's or the question's.
 
-Two sets are ours: "vilasr_jax", and "short" with the same facts in few words, for tiny models. The published
-words, and anyone's, are read from a file: `vilasr data import` writes those of recorded conversations into
-`prompt.json` of the imported folder.
+Two sets are built in: "vilasr_jax", and "short" with the same content in few words, for tiny models. Any
+other, like the published one, is read from a file: `vilasr data import` writes the one of recorded
+conversations to `prompt.json` in the imported folder.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ FILE = "prompt.json"
 
 @dataclass(frozen=True)
 class PromptSet:
-    """One set of words. Templates take the named fields; `{images}` describes the images given."""
+    """The texts of a prompt. Templates have the named fields; `{images}` describes the images given."""
 
     system: str  # also {width} and {height} of the first image, and their {count}
     system_without_tools: str
@@ -47,11 +47,11 @@ class PromptSet:
     closing: str = ""  # ends the first user message
     tools: tuple[str, ...] = ()  # the only ones that `system` describes; empty: it lists those enabled
     name: str = ""  # what a score calls it
-    source: str = ""  # where the words were taken from
+    source: str = ""  # file that the texts come from
 
     @property
     def sha256(self) -> str:
-        """Of the words."""
+        """SHA-256 of the texts, in hexadecimal digits."""
         words = {
             key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "source")
         }
@@ -59,7 +59,7 @@ class PromptSet:
 
 
 def agree(one: PromptSet, other: PromptSet) -> bool:
-    """Whether two sets have the same words. Conversations may not show all of them: what a set took from
+    """Whether two sets have the same words. Conversations may not show all of them: what a set has from
     "vilasr_jax" agrees with anything, but for the system prompt, the question and the lines after images."""
     ours, a, b = (_flat(prompts) for prompts in (PROMPTS["vilasr_jax"], one, other))
     for key in ours.keys() - {"name", "source"}:
@@ -70,7 +70,7 @@ def agree(one: PromptSet, other: PromptSet) -> bool:
 
 
 def own_parts(prompts: PromptSet) -> int:
-    """How many parts a set has that are not those of "vilasr_jax"."""
+    """The number of parts of a set that differ from those of "vilasr_jax"."""
     ours, theirs = _flat(PROMPTS["vilasr_jax"]), _flat(prompts)
     return sum(ours[key] != theirs[key] for key in ours)
 
@@ -138,7 +138,7 @@ PROMPTS: dict[str, PromptSet] = {
 
 
 def get_prompts(variant: str | PromptSet) -> PromptSet:
-    """A set by name; one that is a set already is given back."""
+    """The set of this name; a `PromptSet` is returned as it is."""
     if isinstance(variant, PromptSet):
         return variant
     if variant not in PROMPTS:
@@ -224,7 +224,7 @@ def system_text(prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size]
 
 
 def before_text(prompts: PromptSet, count: int, video: bool) -> str:
-    """What opens the first user message about `count` images."""
+    """The start of the first user message about `count` images."""
     return ((video and prompts.before_video) or prompts.before).format(count=count)
 
 

@@ -1,10 +1,10 @@
 """The published look, as the released code paints it (AntResearchNLP/ViLaSR, utils/edit_image.py).
 
 Boxes are 4 pixels wide, in PIL's named colours by their order on the image, each with its label in PIL's own
-font just inside the corner. Lines lie over them, black, 4 pixels wide, with a red dot where they start and a
-blue one where they end, and without labels. Coordinates lose their fractions, after a division and a
-multiplication by the image's side that now and then takes a pixel off: repeated here, so that a model sees
-what it was trained on.
+font just inside the corner. Lines are drawn over them, black, 4 pixels wide, with a red dot where they
+start and a blue one where they end, and without labels. Coordinates are divided by the image's side,
+multiplied by it and rounded down, which is now and then one pixel less. This module does the same, so a model
+sees what it was trained on.
 """
 
 from PIL import ImageColor
@@ -20,7 +20,7 @@ _FIRST = (
 ORDER: tuple[Color, ...] = tuple(ImageColor.getrgb(name)[:3] for name in (*_FIRST, *ImageColor.colormap))
 LINE, START, END = (0, 0, 0), (255, 0, 0), (0, 0, 255)
 INSET = (8, 6)  # of a label, from its box's corner
-_FAR = 4  # image sides; what lies further out is drawn from there
+_FAR = 4  # image sides; coordinates further out are clipped to this
 
 
 class PublishedCanvas(Canvas):
@@ -56,11 +56,11 @@ class PublishedCanvas(Canvas):
         super().finish()
 
     def _x(self, x: float) -> int:
-        return _whole(x, self.width)
+        return _published_pixel(x, self.width)
 
     def _y(self, y: float) -> int:
-        return _whole(y, self.height)
+        return _published_pixel(y, self.height)
 
 
-def _whole(c: float, side: int) -> int:
+def _published_pixel(c: float, side: int) -> int:
     return int(max(-_FAR * side, min(c, (_FAR + 1) * side)) / side * side)

@@ -14,7 +14,7 @@ LOOKS: dict[str, type[Canvas]] = {"clear": Canvas, "published": PublishedCanvas}
 
 
 def render(base: Image.Image, calls: Iterable[Call], style: Style, newest: Call | None = None) -> Image.Image:
-    """A drawn copy of `base` (RGB). Later calls lie on top; `newest` is the last one by default."""
+    """A drawn copy of `base` (RGB). Later calls are drawn on top; `newest` is the last one by default."""
     calls = list(calls)
     newest = calls[-1] if calls and newest is None else newest
     canvas = LOOKS[style.look](base.copy(), style, [call.label for call in calls])

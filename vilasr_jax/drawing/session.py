@@ -1,4 +1,4 @@
-"""One drawing conversation's host side: builds the prompt, reads each turn, draws, and replies.
+"""The session of one drawing conversation: it builds the prompt, parses each turn, draws, and replies.
 
 The same session replays expert traces for training and serves live rollouts, so the pixels and the words
 around them are the same bit for bit in both. It is deterministic and can be pickled.
@@ -33,7 +33,7 @@ NO_ROOM = "there is no room for another image"
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """How conversations are held.
+    """Settings of drawing conversations.
 
     With `draw=False` there are no tools: the model may only write and answer (the text-only control).
     """
@@ -41,21 +41,21 @@ class DrawingSettings:
     style: str | Style = "clear"
     tools: tuple[str, ...] = PUBLISHED
     max_turns: int = 10
-    max_images: int = 42  # given and drawn together; then the model is asked for its answer
+    max_images: int = 42  # given and drawn ones; at the limit the model has to answer
     prompt: str | PromptSet = "vilasr_jax"
     draw: bool = True
     stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
     image_unit: int = 1  # sides of new images are multiples of this many pixels; the model says which
-    coordinates: int | None = None  # a whole side of an image in what the model writes; None: pixels
+    coordinates: int | None = None  # units per image side in what the model writes; None: pixels
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What follows an assistant turn: the next user message, or the end and its reason.
+    """The reply to an assistant turn: the next user message, or the end and its reason.
 
-    Reasons: "answer", "turn_limit", "image_limit" (asked for its answer there, the model drew on), "repeat",
+    Reasons: "answer", "turn_limit", "image_limit" (the model drew another one there), "repeat",
     "no_action", "truncated".
-    `drawn` counts the images drawn in this turn; `error` is the line the model was told.
+    `drawn` counts the images drawn in this turn; `error` is the line that the model reads about it.
     """
 
     message: Message | None
@@ -66,10 +66,10 @@ class Reply:
 
 
 class DrawingSession:
-    """Holds one conversation. `images` are RGB pictures already resized for the model.
+    """Runs one conversation. `images` are RGB pictures already resized for the model.
 
-    `captions` are texts that stand before the given images ("" for none). `messages` is the opening (system
-    and user); `step` takes each assistant text and never raises on it.
+    `captions` are texts before the given images ("" for none). `messages` is the opening (system
+    and user); `step` is called with each assistant text and never raises on it.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class DrawingSession:
         self.answer: str | None = None
         self.stop_reason: str | None = None
         self._given, self._captions = len(images), tuple(captions)
-        self._full = False  # there is no room for another image: the next turn has to answer
+        self._full = False  # no more images are possible: the next turn has to answer
         self._overlay = Overlay(images, get_style(settings.style), settings.max_images, settings.image_unit)
         self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools)  # a wrong setting fails here, not later
@@ -125,13 +125,13 @@ class DrawingSession:
         return [{"role": "system", "content": [_text(system)]}, {"role": "user", "content": _joined(content)}]
 
     def step(self, text: str, *, truncated: bool = False, lost: str | None = None) -> Reply:
-        """Takes one assistant turn.
+        """Executes one assistant turn and returns the reply to it.
 
         Args:
           text: what the model wrote.
           truncated: it ran into the token limit of a turn.
-          lost: why this turn's drawing can't be made (it took too long, say): nothing is drawn, and the model
-            is told this.
+          lost: why this turn can't be drawn (a time limit, say). Nothing is drawn, and this text is the error
+            that the model reads.
         """
         if self.stop_reason:
             return Reply(None, True, self.stop_reason, 0, None)
@@ -161,24 +161,24 @@ class DrawingSession:
         return self._draw(turn, event, lost)
 
     def as_written(self, text: str) -> str:
-        """A turn with coordinates in pixels, as the model writes it: in its own coordinates.
+        """Converts a turn with coordinates in pixels to the coordinates that the model writes.
 
         Raises:
-          DataError: what image a coordinate belongs to can't be told.
+          DataError: it is unclear to which image a coordinate belongs.
         """
-        whole = self.settings.coordinates
-        if whole is None:
+        units = self.settings.coordinates
+        if units is None:
             return text
-        scales = {i: Scale(image.size, (whole, whole)) for i, image in enumerate(self.images, 1)}
+        scales = {i: Scale(image.size, (units, units)) for i, image in enumerate(self.images, 1)}
         known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
         return convert_prose(convert_items(text, scales, known), known)
 
     def _in_pixels(self, call: Call) -> Call:
-        whole = self.settings.coordinates
-        if whole is None or not 1 <= call.index <= len(self.images):
+        units = self.settings.coordinates
+        if units is None or not 1 <= call.index <= len(self.images):
             return call
         width, height = self.images[call.index - 1].size
-        return scaled(call, width / whole, height / whole)
+        return scaled(call, width / units, height / units)
 
     def _draw(self, turn, event: dict[str, Any], lost: str | None) -> Reply:
         applied = self._overlay.apply(turn.calls) if lost is None else Applied((), 0, 0, (lost,))
@@ -207,7 +207,7 @@ class DrawingSession:
         return Reply(None, True, reason, drawn, error)
 
     def _image_parts(self, numbers: Sequence[int], drawn: bool = False) -> list[dict[str, Any]]:
-        """Each image followed by the line with its own number and size."""
+        """Message parts of the images: each one, then the line with its number and size."""
         prompts = get_prompts(self.settings.prompt)
         parts: list[dict[str, Any]] = []
         for number in numbers:

@@ -5,14 +5,14 @@ coordinates. With `s(t) = sigmoid(t / softness)` and a pixel centre at integer `
 
     span(x; a, b) = s(x - a + 1/2) * s(b - x + 1/2)
 
-which goes to 1 for the whole pixels `a..b` and 0 outside as the softness goes to 0: what PIL paints. A
+which goes to 1 for the pixels `a..b` and 0 outside as the softness goes to 0: what PIL paints. A
 filled box is `span(x; x1, x2) * span(y; y1, y2)`; an outline of width `w`, drawn inwards, is that times one
 minus the box shrunk by `w`. A line is a span along it and one across it, in its own rotated coordinates.
 
 Many shapes make one mask by the probability that at least one covers a pixel, `1 - prod_k (1 - m_k)`, added
 up as logarithms: the running sum enters linearly, so the gradient needs no copy of the image for each shape.
 
-`expected_number` and `soft_iou` serve the SFT term of `training.soft_drawing`, where its derivation stands.
+`expected_number` and `soft_iou` serve the SFT term of `training.soft_drawing`, which has the derivation.
 """
 
 from typing import Literal
@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 Kind = Literal["box", "filled", "line"]
-_LEAST = 1e-6  # keeps logarithms and lengths away from 0
+_LEAST = 1e-6  # lower limit of logarithms' arguments and of lengths
 
 
 def soft_shape(
@@ -63,11 +63,11 @@ def soft_mask(
 ) -> Float[Array, "*b h w"]:
     """Coverage by any of n shapes; padding shapes have `valid` False. Memory: one image a batch entry.
 
-    Shapes are taken one after another (`lax.scan`) and recomputed for the gradient.
+    Shapes are processed one after another (`lax.scan`) and recomputed for the gradient.
     """
     batch = corners.shape[:-2]
     flat = corners.reshape(-1, *corners.shape[-2:]).swapaxes(0, 1)
-    keep = valid.reshape(-1, valid.shape[-1]).swapaxes(0, 1)
+    used = valid.reshape(-1, valid.shape[-1]).swapaxes(0, 1)
     draw = jax.vmap(lambda c: soft_shape(kind, c, size, width, softness))
 
     @jax.checkpoint
@@ -78,7 +78,7 @@ def soft_mask(
         return total + clear(*inputs), None
 
     start = jnp.zeros((flat.shape[1], *size), jnp.float32)
-    total, _ = jax.lax.scan(step, start, (flat, keep))
+    total, _ = jax.lax.scan(step, start, (flat, used))
     return (1 - jnp.exp(total)).reshape(*batch, *size)
 
 
@@ -125,7 +125,7 @@ def expected_number(
 
 
 def _span(x: Array, low: Array | float, high: Array | float, softness: float) -> Array:
-    """How far each `x` lies in the whole pixels from `low` to `high`."""
+    """Soft indicator of `low <= x <= high` for pixel positions `x`."""
     return jax.nn.sigmoid((x - low + 0.5) / softness) * jax.nn.sigmoid((high - x + 0.5) / softness)
 
 

@@ -30,8 +30,8 @@ class Style:
     `look` is the painter: "clear", which all other fields steer, or "published", which draws as the published
     code does and reads `box_width`, `line_width`, `dots`, `labels` and `label_size` only.
 
-    `reference` makes sizes follow the image: they hold for a short side of that many pixels and grow and
-    shrink with it, down to `least_scale` (never below 1 px); 0 keeps them as they are.
+    `reference` scales sizes with the image: they hold for a short side of that many pixels and grow and
+    shrink in proportion, down to `least_scale` (never below 1 px); 0: they are not scaled.
     """
 
     name: str = "custom"
@@ -40,7 +40,7 @@ class Style:
     line_width: float = 3
     line_gap: float = 0  # free space before each end of a line, so that a mark at a way point stays readable
     box_width: float = 3
-    rim: float = 0  # around lines and boxes, black or white, whichever stands out from their colour
+    rim: float = 0  # around lines and boxes, black or white, whichever has more contrast with their colour
     reference: int = 0
     least_scale: float = 0
     labels: bool = True

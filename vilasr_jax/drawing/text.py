@@ -3,8 +3,8 @@
 PIL's own font has ASCII, DejaVu Sans (of matplotlib) other Latin letters, Greek, Cyrillic, Hebrew, Arabic,
 Noto Sans CJK Chinese, Japanese and Korean. A character that none of them has (most emoji) is a box with
 its code point in hexadecimal digits: two different labels never look alike. Letters that are written from
-right to left are put in that order, Arabic ones in their joined forms; no font or library of the system takes
-part.
+right to left are put in that order, Arabic ones in their joined forms; no font or library of the system
+is used.
 """
 
 import functools
@@ -133,7 +133,7 @@ def _forms() -> dict[str, dict[str, str]]:
 
 
 def _joined(text: str) -> str:
-    """Arabic letters in the form that their neighbours ask for."""
+    """Arabic letters in the form that fits their neighbours."""
     forms = _forms()
     places = [at for at, character in enumerate(text) if not unicodedata.combining(character)]
     shaped = list(text)

@@ -1,7 +1,7 @@
-"""Scores of a results file, ours or anyone's, without a model.
+"""Scores a results file of any origin, without a model.
 
 A line needs `answer`, `problem_type` (or `question_type`) and `model_output`, the last turn's text; the
-answer is what stands in its `<answer>` (see `drawing.tagged_answer`), and without one the line scores 0.
+answer is the text of its `<answer>` (see `drawing.tagged_answer`), and without one the line scores 0.
 Where there is `prediction`, it is the answer itself (null: none). `original_question_type` gives the type;
 `id` (or the question with its images) and `sample` say which lines answer the same question.
 """
@@ -25,7 +25,7 @@ from vilasr_jax.evaluation.scorers import READINGS, SCORERS, question_kind
 from vilasr_jax.files import split_lines
 from vilasr_jax.rewards.answers import tagged_answer
 
-NOT_ASKED = "not_asked"  # stop reason of a question that can't be read or is too large for the engine
+SKIPPED = "not_asked"  # stop reason of a question that can't be read or is too large for the engine
 _NAMELESS = "line "  # begins the key of a line that does not say which question it is about
 BENCHMARKS = ("maze", "SpatialEval_spatialreal", "vsi_bench", "spar_bench", "mmsi_bench")
 
@@ -36,14 +36,14 @@ class ScoredRun:
 
     Attributes:
       label: a name for tables.
-      benchmark: which means are taken, see `benchmark_table`; "" for plain ones.
+      benchmark: which means are computed, see `benchmark_table`; "" for plain ones.
       types: question type of each question, by its key.
       scores: the published score of each of its samples, 0 to 1, by its key.
       lenient: the same in our own kinder reading (see `scorers`).
       kinds: how many lines each scorer scored.
       unanswered: lines without an answer.
       broken: what is wrong with lines that could not be scored and count as wrong, each with its number.
-      not_asked: lines about questions that could not be asked, which count as wrong.
+      skipped: lines about questions that the model did not get, which count as wrong.
     """
 
     label: str
@@ -54,7 +54,7 @@ class ScoredRun:
     kinds: Mapping[str, int]
     unanswered: int
     broken: Sequence[str] = field(default_factory=tuple)
-    not_asked: int = 0
+    skipped: int = 0
 
     @property
     def means(self) -> dict[str, float]:
@@ -76,7 +76,7 @@ class ScoredRun:
         return benchmark_table(self.benchmark, rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in `scores.json`: the table, the scorers used, and pass@k where there are samples."""
+        """The entry of `scores.json`: the table, the scorers used, and pass@k where there are samples."""
         scorers = {kind: (SCORERS[kind].__doc__ or "").split(";")[0].split("\n")[0] for kind in self.kinds}
         right = [[s == 1 for s in own] for key, own in self.scores.items() if not key.startswith(_NAMELESS)]
         return {
@@ -87,7 +87,7 @@ class ScoredRun:
             "scored": dict(self.kinds),
             "unanswered": self.unanswered,
             "counted_as_wrong": len(self.broken),
-            **({"lines_not_asked": self.not_asked} if self.not_asked else {}),
+            **({"lines_not_asked": self.skipped} if self.skipped else {}),
             **sample_scores(right),
         }
 
@@ -106,10 +106,10 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
     name = label or "the results"
     unread = [f"line {number}: {line}" for number, line in enumerate(lines, 1) if isinstance(line, str)]
     if unread:
-        told = "; ".join(unread[:3]) + ("; ..." if len(unread) > 3 else "")
+        quoted = "; ".join(unread[:3]) + ("; ..." if len(unread) > 3 else "")
         raise DataError(
-            f"{name}: {len(unread)} of {len(lines)} lines can't be read ({told}); mend the file, or take "
-            "them out if they are no results"
+            f"{name}: {len(unread)} of {len(lines)} lines can't be read ({quoted}); mend the file, or remove "
+            "them if they are no results"
         )
     readable = [line for line in lines if not isinstance(line, str)]
     for number, line in enumerate(readable, 1):
@@ -139,10 +139,10 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
     if is_typed(known) and (nameless := [key for key, kind in types.items() if not kind]):
         raise DataError(
             f"{name}: {len(nameless)} of {len(types)} questions have no original_question_type, over which "
-            f"{known} takes its means; the first: {nameless[0][:80]}"
+            f"{known} computes its means; the first: {nameless[0][:80]}"
         )
-    not_asked = sum(isinstance(line, dict) and line.get("stop_reason") == NOT_ASKED for line in lines)
-    return ScoredRun(label, known, types, scores, lenient, kinds, unanswered, broken, not_asked)
+    skipped = sum(isinstance(line, dict) and line.get("stop_reason") == SKIPPED for line in lines)
+    return ScoredRun(label, known, types, scores, lenient, kinds, unanswered, broken, skipped)
 
 
 def read_results(path: str | os.PathLike, benchmark: str = "") -> ScoredRun:
@@ -188,7 +188,7 @@ def _prediction(line: Mapping[str, Any]) -> str | None:
         said = line["prediction"]
         return None if said is None else str(said)
     output = line.get("model_output")
-    if isinstance(output, list):  # some keep the turns
+    if isinstance(output, list):  # some files have all turns
         output = output[-1] if output else ""
     if not isinstance(output, str):
         raise DataError("has no model_output (the last turn's text) and no prediction")
@@ -196,7 +196,7 @@ def _prediction(line: Mapping[str, Any]) -> str | None:
 
 
 def _key(line: Mapping[str, Any], number: int) -> str:
-    """What lines about the same question have in common; a line that does not say has a key of its own."""
+    """The key of a line's question; a line that does not name its question has a key of its own."""
     if line.get("id") is not None:
         return str(line["id"])
     if line.get("question") is None:

@@ -1,12 +1,12 @@
-"""The means of a benchmark as it is published: by question type, by group, and overall, with 95 % intervals.
+"""The means of a benchmark as published: by question type, by group, and overall, with 95 % intervals.
 
-They are taken as ViLaSR's evaluation takes them (arXiv 2506.09965), with whose results they are compared:
+They are computed as in ViLaSR's evaluation (arXiv 2506.09965), with whose results they are compared:
 
 - VSI-Bench (arXiv 2412.14171): the macro mean over its eight types. The three levels of
-  `object_rel_direction` are one type whose questions are pooled (VSI-Bench's own code takes the mean of the
-  three means).
+  `object_rel_direction` are one type whose questions are pooled (VSI-Bench's own code: the mean of the three
+  means).
 - SPAR-Bench (arXiv 2503.22976): the macro mean over its types. The groups Low, Medium and High pool the
-  questions of their types (SPAR-Bench's own code takes the mean of the types' means).
+  questions of their types (SPAR-Bench's own code computes the mean of the types' means).
 - All others: the mean over rows, and each type's own.
 
 Types without rows are left out.
@@ -71,7 +71,7 @@ class Mean:
     n: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in `scores.json`."""
+        """The entry of `scores.json`."""
         return {"mean": self.mean, "ci95": [self.low, self.high], "n": self.n}
 
 
@@ -90,7 +90,7 @@ class BenchmarkTable:
         return {**self.types, **self.groups, "overall": self.overall}
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in `scores.json`."""
+        """The entry of `scores.json`."""
         parts = {"groups": self.groups, "types": self.types}
         named = {part: {name: m.to_dict() for name, m in means.items()} for part, means in parts.items()}
         return {"benchmark": self.benchmark, "overall": self.overall.to_dict(), **named}

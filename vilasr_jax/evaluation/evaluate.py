@@ -1,4 +1,4 @@
-"""Scores of answered questions: how many are right, how much was drawn and corrected."""
+"""Scores of answered questions: accuracy, drawings and corrections."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vilasr_jax.rollout import Trajectory
 
 
 def score_all(trajectories: Sequence[Trajectory], reward: Callable[[Trajectory], dict[str, float]]) -> None:
-    """Fills in every trajectory's reward parts."""
+    """Computes every trajectory's reward and stores its parts in it."""
     for trajectory in trajectories:
         trajectory.reward = reward(trajectory)
 
 
 def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval over questions, and how much was drawn and corrected.
+    """Accuracy with its 95 % interval over questions, and means of drawings and corrections.
 
     `lines` are those of `results.jsonl`, or `figures` of trajectories. With several samples a question,
     `accuracy` is their mean, `samples` their number, and `pass_at_k` the chance that k of them hold a right
@@ -30,7 +30,7 @@ def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     right: dict[str, list[bool]] = defaultdict(list)
     for line in lines:
         right[line["id"]].append(bool(line["correct"]))
-    shares = [float(np.mean(own)) for own in right.values()]
+    fractions = [float(np.mean(own)) for own in right.values()]
 
     drawing = metric_sums([line["drawing"] for line in lines])
 
@@ -38,9 +38,9 @@ def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return float(np.mean([value(line) for line in lines]))
 
     return {
-        "accuracy": float(np.mean(shares)),
-        "ci95": list(mean_interval(shares)),
-        "n": len(shares),
+        "accuracy": float(np.mean(fractions)),
+        "ci95": list(mean_interval(fractions)),
+        "n": len(fractions),
         "drawings": mean(lambda line: line["drawings"]),
         "drew": mean(lambda line: line["drawings"] > 0),
         "corrected": mean(lambda line: line["corrected"] > 0),

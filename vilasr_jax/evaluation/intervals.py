@@ -1,4 +1,4 @@
-"""How sure a score is: intervals of proportions and means, and paired comparison of two runs."""
+"""Confidence intervals of proportions and means, and paired comparison of two runs."""
 
 import math
 from collections.abc import Sequence

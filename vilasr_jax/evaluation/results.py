@@ -3,9 +3,9 @@
     {question, options, problem_type, original_question_type, data_type, image_path, answer, grid_size,
      conversations: [{role, content}], model_output, model_id, sample_dir}
 
-and beside these what the report and the scores need: id, sample, stage, prediction, score, correct, reward,
-stop_reason, turns, images, drawings, corrected, errors, tokens, meta. The file grows by whole shards, so that
-a stopped evaluation goes on after the last one and ends with the same file.
+and also what the report and the scores need: id, sample, stage, prediction, score, correct, reward,
+stop_reason, turns, images, drawings, corrected, errors, tokens, meta. The file grows by complete shards:
+a stopped evaluation resumes after the last one and ends with the same file.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class ResultsFile:
         self.path, self.shard = folder / "results.jsonl", shard
 
     def __len__(self) -> int:
-        """How many lines there are."""
+        """The number of lines."""
         if not self.path.exists():
             return 0
         with self.path.open("rb") as file:
             return sum(1 for _ in file)
 
     def begin(self) -> int:
-        """Drops a shard that was broken off; returns how many lines are left."""
+        """Removes an incomplete last shard; returns the number of lines left."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             return 0
@@ -49,10 +49,10 @@ class ResultsFile:
                 size += len(line)
                 if line.endswith(b"\n"):
                     ends.append(size)
-        kept = (len(ends) - 1) // self.shard * self.shard
+        complete = (len(ends) - 1) // self.shard * self.shard
         with self.path.open("ab") as file:
-            file.truncate(ends[kept])
-        return kept
+            file.truncate(ends[complete])
+        return complete
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Adds a shard's lines."""
@@ -60,7 +60,7 @@ class ResultsFile:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def read(self) -> list[dict[str, Any]]:
-        """Every line."""
+        """Reads every line."""
         with self.path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
@@ -74,7 +74,7 @@ def write_results(folder: Path, lines: Sequence[dict[str, Any]], scores: Mapping
 
 
 def figures(trajectory: Trajectory) -> dict[str, Any]:
-    """What a summary counts of a scored conversation."""
+    """The values of a scored conversation that `summarize` needs."""
     return {
         "id": trajectory.row["id"],
         "correct": trajectory.reward["accuracy"] == 1,

@@ -1,9 +1,9 @@
-"""The scorers of one answer, by question type, in two readings. Both take anything and never raise.
+"""Scorers of one answer, by question type, in two readings. Both accept any value and never raise.
 
 - "published": exactly what ViLaSR's evaluation does (arXiv 2506.09965): a choice is the first character, a
-  number is the whole text without its commas. "(B) left" and "3.5 meters" score 0. Scores are these, where
+  number is the full text without its commas. "(B) left" and "3.5 meters" score 0. Scores are these, where
   nothing else is said.
-- "lenient": our own kinder reading. A bracket may stand before the letter, a unit after the number.
+- "lenient": our own kinder reading. A bracket is allowed before the letter, a unit after the number.
 
 They read the text of `<answer>`; an answer that is missing scores 0. Free-form text, which has no published
 scorer, is compared by case-folded equality.
@@ -77,8 +77,10 @@ def lenient_choice(prediction: Any, truth: Any) -> float:
 
 
 def lenient_numerical(prediction: Any, truth: Any) -> float:
-    """1 when both or neither carry a decimal point and they agree after rounding to 2 places; a unit may
-    follow."""
+    """1 when both or neither have a decimal point and they agree after rounding to 2 places.
+
+    A unit after the number is ignored.
+    """
     said, right = number_text(prediction), number_text(truth)
     if said is None or right is None or ("." in said) != ("." in right):
         return 0.0
@@ -86,12 +88,12 @@ def lenient_numerical(prediction: Any, truth: Any) -> float:
 
 
 def lenient_regression(prediction: Any, truth: Any) -> float:
-    """Mean relative accuracy of the two numbers, 0 when one is missing; a unit may follow."""
+    """Mean relative accuracy of the two numbers, 0 when one is missing; units are ignored."""
     return mean_relative_accuracy(read_number(prediction), read_number(truth))
 
 
 def lenient_vci(prediction: Any, truth: Any) -> float:
-    """View change as published, but with space, capitals and units; an axis that should stand still is judged
+    """View change as published, but with space, capitals and units; an axis without movement is judged
     by the absolute error, as SPAR-Bench does."""
     return view_change_accuracy(prediction, truth)
 

@@ -12,7 +12,7 @@ from vilasr_jax.evaluation.answers import ScoredRun
 
 
 def print_scores(run: ScoredRun, console: Console | None = None) -> None:
-    """One run: the means of types, groups and overall with their intervals, and what could not be scored."""
+    """Prints one run: means of types, groups and overall with intervals, and the lines without a score."""
     console = console or Console()
     table = Table(title=f"{run.label}: {run.benchmark or 'plain means'}", title_justify="left")
     table.add_column("Type")
@@ -31,10 +31,10 @@ def print_scores(run: ScoredRun, console: Console | None = None) -> None:
     if "pass_at_k" in scores:
         passed = ", ".join(f"pass@{k} {100 * value:.1f}" for k, value in scores["pass_at_k"].items())
         console.print(f"{scores['samples']} samples a question: {passed}")
-    if run.not_asked:
+    if run.skipped:
         console.print(
-            f"{run.not_asked:,} lines are of questions that could not be asked (not readable, or larger than "
-            "the engine's buckets); they count as wrong"
+            f"{run.skipped:,} lines are of questions that the model did not get (not readable, or larger "
+            "than the engine's buckets); they count as wrong"
         )
     if run.unanswered:
         console.print(f"{run.unanswered:,} lines hold no answer and score 0")
@@ -47,7 +47,7 @@ def print_scores(run: ScoredRun, console: Console | None = None) -> None:
 
 
 def print_comparison(comparison: Mapping[str, Any], console: Console | None = None) -> None:
-    """Several runs: a column each, and for each after the first its difference with interval and p value."""
+    """Prints several runs: a column each, and differences to the first with interval and p value."""
     console = console or Console()
     labels = comparison["runs"]
     table = Table(

@@ -1,4 +1,4 @@
-"""Conversations to one padded batch of static shape.
+"""Collates conversations into one padded batch of static shape.
 
 Every length is rounded up to a bucket, so that a step is compiled for few shapes. A vision row holds one
 picture: row k of an example is its k-th picture, its patches left-aligned.

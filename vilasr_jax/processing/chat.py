@@ -1,4 +1,4 @@
-"""Conversations to token ids: the ChatML template, with a mask of what the assistant wrote.
+"""Encodes conversations as token ids: the ChatML template, with a mask of the assistant's tokens.
 
 Messages are Hugging Face's: `{"role": "system" | "user" | "assistant", "content": str | [part, ...]}`, a part
 being `{"type": "text", "text": str}` or `{"type": "image", "image": PIL.Image}` (RGB, already resized).
@@ -53,7 +53,7 @@ class Encoded:
 
 
 def join(pieces: Sequence[Encoded]) -> Encoded:
-    """The pieces one after another; each must carry the same extras."""
+    """Concatenates pieces; each must have the same extras."""
     extras = {name: np.concatenate([piece.extras[name] for piece in pieces]) for name in pieces[0].extras}
     return Encoded(
         np.concatenate([piece.ids for piece in pieces]),

@@ -73,7 +73,7 @@ def _turned_size(image: Image.Image) -> tuple[int, int]:
 
 
 def check_image(source: str | os.PathLike | bytes) -> None:
-    """Decodes a picture as cheaply as can be.
+    """Decodes a picture with as little work as possible.
 
     Raises:
       ImageError: `load_image` could not read it.

@@ -69,7 +69,7 @@ class PackedRow:
         return self._tokens
 
     def add(self, example: Encoded) -> bool:
-        """Adds a conversation if all of it fits, and returns whether it does; else nothing changes."""
+        """Adds a conversation if it fits; returns whether it did."""
         if len(example.ids) > self._tokens:
             return False
         placed = first_fit(

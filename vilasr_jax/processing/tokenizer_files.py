@@ -95,7 +95,7 @@ def check_ids(backend: tokenizers.Tokenizer, added: Mapping[int, AddedToken]) ->
 def read_template(path: epath.Path, config: Mapping[str, Any]) -> str | None:
     """The chat template of a folder: of chat_template.jinja, chat_template.json or tokenizer_config.json.
 
-    Of several the one named "default" is taken; None where there is none.
+    Of several it is the one named "default"; None where there is none.
     """
     file = path / "chat_template.jinja"
     if file.exists():

@@ -24,7 +24,7 @@ def conversation_figure(trajectory: Trajectory, width: float = 2.0) -> Figure:
     panels = [(image, f"image {k}") for k, image in enumerate(trajectory.images[: trajectory.base_images], 1)]
     for turn in trajectory.turns:
         drawn = [trajectory.images[k - 1] for k in turn["drawn"]]
-        error = f"\n(told: {turn['error']})" if turn["error"] else ""
+        error = f"\n(error: {turn['error']})" if turn["error"] else ""
         panels.append((drawn[-1] if drawn else None, _said(turn["text"]) + error))
     figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), width * 1.8), squeeze=False)
     for axis, (image, words) in zip(axes[0], panels, strict=True):
@@ -40,7 +40,7 @@ def conversation_figure(trajectory: Trajectory, width: float = 2.0) -> Figure:
 def curves_figure(
     curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], names: Sequence[tuple[str, str]]
 ) -> Figure:
-    """Some curves of a run beside each other.
+    """Plots several curves of a run side by side.
 
     Args:
       curves: stage -> metric -> [step, value] pairs, as `report.read_run(workdir).curves`.

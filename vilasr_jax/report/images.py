@@ -1,4 +1,4 @@
-"""Pictures for the report: each different one embedded once, small."""
+"""Embeds pictures in the report, each different one once and compressed."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ MAX_SIDE = 1024  # pixels; a bigger picture is shrunk for the page
 
 
 class ImageShelf:
-    """Data URIs by key, at most `budget` bytes of them; equal files share one key."""
+    """Data URIs by key, at most `budget` bytes of them; equal files have the same key."""
 
     def __init__(self, budget: int = 24_000_000):
         self.uris: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything inside, to be opened, sent or kept."""
+"""The report: one self-contained HTML file."""
 
 import json
 import os
@@ -62,12 +62,12 @@ def pack_conversations(run: Run, shelf: ImageShelf) -> list[dict[str, Any]]:
     if len(packed) > MAX_CONVERSATIONS:
         run.notes.append(f"{len(packed) - MAX_CONVERSATIONS} conversations beyond {MAX_CONVERSATIONS}")
     if shelf.left_out:
-        run.notes.append(f"{shelf.left_out} pictures, to keep the page small")
+        run.notes.append(f"{shelf.left_out} pictures, to limit the size of the page")
     return packed[:MAX_CONVERSATIONS]
 
 
 def safe_json(value: Any) -> str:
-    """JSON that can stand inside a `<script>` element whatever text it holds."""
+    """JSON that is safe inside a `<script>` element, whatever text it holds."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

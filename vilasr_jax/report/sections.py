@@ -1,4 +1,4 @@
-"""The report's fixed parts as HTML: headline, score table, funnel. They read without JavaScript."""
+"""The report's fixed parts as HTML: headline, score table, funnel. They need no JavaScript."""
 
 from collections.abc import Mapping
 from html import escape
@@ -26,9 +26,9 @@ BENCHMARK_COLUMNS = {
 }
 
 
-def percent(share: Any, digits: int = 1) -> str:
+def percent(fraction: Any, digits: int = 1) -> str:
     """0.8421 -> "84.2 %"; a dash where there is nothing."""
-    return f"{100 * share:.{digits}f} %" if _is_number(share) else "–"
+    return f"{100 * fraction:.{digits}f} %" if _is_number(fraction) else "–"
 
 
 def plain_duration(seconds: Any) -> str:
@@ -41,7 +41,7 @@ def plain_duration(seconds: Any) -> str:
 
 
 def headline(run: Run) -> str:
-    """What was trained, and how good it is, in one sentence and a line of facts."""
+    """The page's head: what was trained, how good it is, and a summary of the run."""
     scores = run.scores
     final = next((name for name in MAIN_STAGES if name in scores), None)
     if final is None:
@@ -56,11 +56,13 @@ def headline(run: Run) -> str:
             lead += f" Before training it was {percent(scores['untrained'].get('accuracy'))}."
         if _is_number(row.get("drawings")):
             lead += f" The model draws {row['drawings']:.1f} times a question."
-    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(run).items())
+    summary = "".join(
+        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _summary(run).items()
+    )
     name = run.config.get("name") or run.path.resolve().name
     return (
         f'<p class="eyebrow">{escape(str(name))}</p><h1>{escape(sentence)}</h1>'
-        f'<p class="lead">{escape(lead)}</p><dl class="facts">{facts}</dl>'
+        f'<p class="lead">{escape(lead)}</p><dl class="summary">{summary}</dl>'
     )
 
 
@@ -85,9 +87,9 @@ def score_table(run: Run) -> str:
     note = f" The thin line marks chance, {percent(chance)}." if _is_number(chance) else ""
     return (
         f"{_table('Scores', COLUMNS, rows)}"
-        '<p class="note">Each answer is a whole conversation that ran freely. '
+        '<p class="note">Each answer is a complete conversation that the model sampled. '
         "Drawings: mean number a question. "
-        f"Corrected: share of conversations in which a drawing was moved.{note}</p>"
+        f"Corrected: fraction of conversations in which a drawing was moved.{note}</p>"
     )
 
 
@@ -113,8 +115,8 @@ def benchmark_tables(run: Run) -> str:
         data = (scores.get("settings") or {}).get("data") or {}
         if _is_number(broken := data.get("left_out_at_import")):
             note += f" {broken:,} questions were left out at import and are not scored."
-        if _is_number(not_asked := scores.get("lines_not_asked")):
-            note += f" {not_asked:,} of them could not be asked."
+        if _is_number(skipped := scores.get("lines_not_asked")):
+            note += f" {skipped:,} of them could not be given to the model."
         tables.append(
             f'<h3>{escape(title)}</h3>{_table(title, BENCHMARK_COLUMNS, rows)}<p class="note">{note}</p>'
         )
@@ -126,7 +128,7 @@ def benchmark_tables(run: Run) -> str:
 
 
 def _table(title: str, columns: Mapping[str, str], rows: list[str]) -> str:
-    """Rows of HTML under their heads (words -> class), in a part of the page that scrolls by itself."""
+    """A table of HTML rows with heads (words -> class), in a part of the page that scrolls by itself."""
     heads = "".join(f'<th scope="col" class="{kind}">{words}</th>' for words, kind in columns.items())
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">'
@@ -173,48 +175,48 @@ def funnel(run: Run) -> str:
         return ""
     most, items, before = max(count for _, count in steps) or 1, [], None
     for name, count in steps:
-        share = f"{percent(count / before, 0)} of the step before" if before else ""
+        fraction = f"{percent(count / before, 0)} of the step before" if before else ""
         items.append(
             f'<li><span class="count">{count:,.0f}</span>'
-            f'<span class="what">{escape(FUNNEL_STEPS[name])}</span><span class="share">{share}</span>'
+            f'<span class="what">{escape(FUNNEL_STEPS[name])}</span><span class="fraction">{fraction}</span>'
             f'<span class="bar" style="width:{100 * count / most:.2f}%" aria-hidden="true"></span></li>'
         )
         before = count
     return (
         '<section aria-labelledby="funnel"><h2 id="funnel">From samples to training traces</h2>'
-        '<p class="note">Reflective rejection sampling keeps a conversation only if every rule holds.</p>'
+        '<p class="note">Reflective rejection sampling accepts a conversation only if every rule holds.</p>'
         f'<ol class="funnel">{"".join(items)}</ol></section>'
     )
 
 
 def notes(run: Run) -> str:
-    """What could not be read, if anything."""
+    """A list of files that could not be read, if any."""
     if not run.notes:
         return ""
     return f'<p class="note warn"><strong>Left out:</strong> {escape("; ".join(run.notes))}.</p>'
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _summary(run: Run) -> dict[str, str]:
     model = mapping(run.config.get("model"))
-    facts: dict[str, str] = {}
+    summary: dict[str, str] = {}
     if model.get("preset"):
-        facts["Model"] = f"Qwen2.5-VL {model['preset']}"
+        summary["Model"] = f"Qwen2.5-VL {model['preset']}"
     if _is_number(run.summary.get("parameters")):
-        facts["Parameters"] = _short(run.summary["parameters"])
+        summary["Parameters"] = _short(run.summary["parameters"])
     metas = (row.get("meta") for row in run.conversations)
     families = {str(meta["family"]) for meta in metas if isinstance(meta, dict) and meta.get("family")}
     if families:
-        facts["Questions about"] = ", ".join(sorted(families))
+        summary["Questions about"] = ", ".join(sorted(families))
     cold_start = mapping(run.config.get("cold_start"))
     if _is_number(cold_start.get("traces")):
-        facts["Expert traces"] = f"{cold_start['traces']:,}"
+        summary["Expert traces"] = f"{cold_start['traces']:,}"
     if "seed" in run.config:
-        facts["Seed"] = str(run.config["seed"])
+        summary["Seed"] = str(run.config["seed"])
     if "seconds" in run.summary:
-        facts["Time"] = plain_duration(run.summary["seconds"])
+        summary["Time"] = plain_duration(run.summary["seconds"])
     if _is_number(run.summary.get("peak_rss_bytes")):
-        facts["Peak memory"] = f"{run.summary['peak_rss_bytes'] / 2**30:.1f} GiB"
-    return facts
+        summary["Peak memory"] = f"{run.summary['peak_rss_bytes'] / 2**30:.1f} GiB"
+    return summary
 
 
 def _short(number: float) -> str:

@@ -1,4 +1,4 @@
-"""Reads a workdir for people: what is there is read, what is missing or half-written is left out."""
+"""Reads a workdir for the report; missing or incomplete files are left out."""
 
 import json
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ FUNNEL_STEPS = {
     "parsed": "read without fault",
     "right": "answered right",
     "reflective": "corrected a drawing",
-    "kept": "kept for training",
+    "kept": "used for training",
 }
 
 
 @dataclass
 class Run:
-    """A workdir's content. `conversations` are results lines with `folder`, where their pictures lie."""
+    """A workdir's content. `conversations` are results lines with `folder`, where their pictures are."""
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)

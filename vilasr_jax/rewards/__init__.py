@@ -1,4 +1,4 @@
-"""Rewards: accuracy, format and drawing, by name, and the rule that joins them."""
+"""Rewards: accuracy, format and drawing, by name, and the rule that adds them up."""
 
 from vilasr_jax.rewards import parts as parts
 from vilasr_jax.rewards.answers import mean_relative_accuracy as mean_relative_accuracy

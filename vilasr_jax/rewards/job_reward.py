@@ -1,4 +1,4 @@
-"""The reward function of a job, made from its configuration."""
+"""The reward function of a job, built from its configuration."""
 
 from __future__ import annotations
 

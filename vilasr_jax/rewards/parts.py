@@ -29,29 +29,29 @@ def accuracy(done: Finished) -> float:
 
 
 @register("format")
-def format_kept(done: Finished) -> float:
-    """1 when every turn keeps to the published form and only the last one answers."""
+def valid_format(done: Finished) -> float:
+    """1 when every turn has the published form and only the last one answers."""
     if not done.turns:
         return 0.0
     *earlier, last = done.turns
-    kept = all(turn.strict_format and turn.answer is None and turn.action != "Answer" for turn in earlier)
-    return float(kept and last.strict_format and last.action == "Answer" and last.answer is not None)
+    valid = all(turn.strict_format and turn.answer is None and turn.action != "Answer" for turn in earlier)
+    return float(valid and last.strict_format and last.action == "Answer" and last.answer is not None)
 
 
 @register("drawing")
 def drawing(done: Finished) -> float:
-    """Share of the row's own right drawings that were made within tolerance (0 when it has none).
+    """Fraction of the row's own right drawings that were drawn within tolerance (0 when it has none).
 
     The row's `meta["drawings"]` lists them: `{"label", "points": [[x, y], ...], "tolerance"}` in pixels, the
     points being a box's two corners or a line's two ends. The last call of a label is the one that counts.
     """
     wanted = [item for item in done.meta.get("drawings") or () if isinstance(item, dict)]
-    made = {}
+    found = {}
     for call in done.calls:
         points = [call[name] for name in ("x1", "y1", "x2", "y2") if call.get(name) is not None]
         if len(points) == 4:
-            made[call.get("label")] = points
-    return sum(_near(made.get(item.get("label")), item) for item in wanted) / len(wanted) if wanted else 0.0
+            found[call.get("label")] = points
+    return sum(_near(found.get(item.get("label")), item) for item in wanted) / len(wanted) if wanted else 0.0
 
 
 @register("drew")
@@ -63,7 +63,7 @@ def drew(done: Finished) -> float:
 
 @register("repeat")
 def repeat(done: Finished) -> float:
-    """Share of the turns that only drew what was there already; a penalty, so its weight is taken off."""
+    """Fraction of the turns that only repeated drawings; a penalty, so its weight is subtracted."""
     repeated = [event for event in done.events if event.get("repeated") and not event.get("drawn")]
     return len(repeated) / len(done.events) if done.events else 0.0
 

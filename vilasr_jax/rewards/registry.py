@@ -25,17 +25,17 @@ class Finished:
 
     @property
     def prediction(self) -> str | None:
-        """What stands in `<answer>` in the last turn. A number or letter elsewhere is no answer."""
+        """The text of `<answer>` in the last turn. A number or letter elsewhere is no answer."""
         return self.turns[-1].answer if self.turns else None
 
     @property
     def drawings(self) -> int:
-        """Calls that changed a picture."""
+        """Number of drawing calls that changed a picture."""
         return sum(_count(event.get("drawn")) for event in self.events)
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """What was asked to be drawn, as plain data in pixels: as the session noted it, else as read."""
+        """The drawing calls as plain data in pixels: as the session noted them, else as parsed."""
         noted = [event.get("calls") for event in self.events]
         calls: list[dict[str, Any]] = []
         for number, turn in enumerate(self.turns):
@@ -52,8 +52,8 @@ _REWARDS: dict[str, Reward] = {}
 def register(name: str) -> Callable[[Reward], Reward]:
     """Adds a reward under `name`; it returns 0 to 1 for a `Finished`.
 
-    The function of the same name again, as when a notebook's cell or a config file is run twice, takes the
-    place of the first.
+    A second registration of the same function name, as when a notebook's cell or a config file is run twice,
+    replaces the first.
     """
 
     def add(reward: Reward) -> Reward:
@@ -67,7 +67,7 @@ def register(name: str) -> Callable[[Reward], Reward]:
 
 
 def get_reward(name: str) -> Reward:
-    """The reward registered as `name`; ConfigError lists the names there are."""
+    """The reward registered as `name`; ConfigError for an unknown name."""
     if name not in _REWARDS:
         raise ConfigError(f"no reward named {name!r}; there are: {', '.join(sorted(_REWARDS))}")
     return _REWARDS[name]

@@ -20,7 +20,7 @@ class RewardSettings:
     accuracy_weight: float = 0.5
     format_weight: float = 0.5
     drawing_weight: float = 0.0  # for rows that come with right drawings
-    repeat_penalty: float = 0.0  # taken off for turns that only repeat a drawing
+    repeat_penalty: float = 0.0  # subtracted for turns that only repeat a drawing
     must_draw: bool = False  # an answer without any drawing gets nothing
     extra: tuple[tuple[str, float], ...] = ()
     tools: tuple[str, ...] = PUBLISHED  # () where the model may only write
@@ -61,13 +61,13 @@ def score(
       settings: weights.
 
     Returns:
-      Each part (0 to 1), `drew` (1 when any drawing was made) and `total`.
+      Each part (0 to 1), `drew` (1 when anything was drawn) and `total`.
 
     >>> score(["<think>up, then left</think> Action: Answer\n<answer>B</answer>"], answer="B")
     {'accuracy': 1.0, 'format': 1.0, 'drew': 0.0, 'total': 1.0}
     """
     weights = settings.weights()
-    rewards = {name: get_reward(name) for name in weights}  # a wrong name is told here
+    rewards = {name: get_reward(name) for name in weights}  # raises on a wrong name
     tools = get_tools(settings.tools)
     done = Finished(
         turns=tuple(_read(text, tools) for text in texts),
@@ -90,7 +90,7 @@ def _read(text: Any, tools: Sequence[Any]) -> ParsedTurn:
 
 
 def _value(name: str, reward: Any, done: Finished) -> float:
-    """A user's own reward may fail on some text: that is 0 and a line in the log, not the end of a job."""
+    """The value of a reward; 0 and a warning in the log when a user's own function raises."""
     try:
         value = float(reward(done))
     except Exception as error:

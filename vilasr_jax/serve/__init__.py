@@ -1,4 +1,4 @@
-"""Serving: a page to ask a model on, and an OpenAI-compatible API, streaming."""
+"""Serving: a page for questions to a model, and an OpenAI-compatible API with streaming."""
 
 from vilasr_jax.serve.app import make_app as make_app
 from vilasr_jax.serve.limits import ApiError as ApiError

@@ -1,4 +1,4 @@
-"""The web application: the chat completions API, the page, and what guards both."""
+"""The web application: the chat completions API, the page, and their access checks."""
 
 from __future__ import annotations
 
@@ -117,16 +117,16 @@ class _Server:
         if kind != "application/json":
             raise ApiError(415, "send the request as Content-Type: application/json")
         body = await self.read_body(request)
-        ask = await asyncio.to_thread(read_chat_request, body, self.models, self.limits)
+        chat = await asyncio.to_thread(read_chat_request, body, self.models, self.limits)
         del body
-        stream = await self.worker.submit(ask)
-        ask = stream.chat  # without its pictures
+        stream = await self.worker.submit(chat)
+        chat = stream.chat  # without its pictures
         events = stream.events(self.limits.seconds)
-        if ask.stream:
-            lines = server_sent(Replies(ask), events)
+        if chat.stream:
+            lines = server_sent(Replies(chat), events)
             return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE)
         ended = await self.all_ended(request, stream, events)
-        return _json(await asyncio.to_thread(Replies(ask).reply, ended))
+        return _json(await asyncio.to_thread(Replies(chat).reply, ended))
 
     async def all_ended(self, request: Request, stream: Stream, events: AsyncGenerator[Event]) -> list[Any]:
         """The trajectories in the order of their samples; stops early when the client has gone."""
@@ -168,15 +168,15 @@ class _Server:
 
 async def server_sent(replies: Replies, events: AsyncGenerator[Event]) -> AsyncIterator[str]:
     """A request's events as server-sent chunks; an error after the first one is a chunk of its own."""
-    ask, ended = replies.chat, []
-    turns = [0] * ask.samples  # told so far
-    new = [True] * ask.samples  # whether a turn is about to begin
+    chat, ended = replies.chat, []
+    turns = [0] * chat.samples  # sent so far
+    new = [True] * chat.samples  # whether a turn is about to begin
     try:
         async with contextlib.aclosing(events):
-            for sample in range(ask.samples):
+            for sample in range(chat.samples):
                 yield _line(replies.chunk(sample, {"role": "assistant", "content": ""}))
             async for kind, sample, value in events:
-                if kind == "tokens" and not ask.answer_only:
+                if kind == "tokens" and not chat.answer_only:
                     text = (BETWEEN if new[sample] and turns[sample] else "") + value
                     new[sample] = False
                     yield _line(replies.chunk(sample, {"content": text}))
@@ -191,7 +191,7 @@ async def server_sent(replies: Replies, events: AsyncGenerator[Event]) -> AsyncI
                 elif kind == "end":
                     ended.append(value)
                     yield _line(replies.last_chunk(sample, value))
-        if ask.include_usage:
+        if chat.include_usage:
             yield _line(replies.usage_chunk(ended))
         yield "data: [DONE]\n\n"
     except ApiError as error:
@@ -221,8 +221,8 @@ async def _refuse(request: Request, error: ApiError) -> Response:
 
 async def _refuse_http(request: Request, error: HTTPException) -> Response:
     message = {404: f"there is nothing at {request.url.path[:80]}", 405: "that method is not allowed here"}
-    told = ApiError(error.status_code, message.get(error.status_code, error.detail))
-    return _json(told.body(), error.status_code, headers=error.headers)
+    refusal = ApiError(error.status_code, message.get(error.status_code, error.detail))
+    return _json(refusal.body(), error.status_code, headers=error.headers)
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:

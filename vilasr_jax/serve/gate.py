@@ -1,4 +1,4 @@
-"""What stands before the application: which host names it answers to, and how many requests at once."""
+"""Middleware: which host names the application answers to, and how many requests it accepts at once."""
 
 from __future__ import annotations
 

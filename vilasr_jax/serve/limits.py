@@ -1,4 +1,4 @@
-"""What a server accepts, and how it says no."""
+"""Limits of a server, and the error of a refused request."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on one request and on all of them together."""
+    """Bounds on one request and on all requests at once."""
 
     slots: int = 8  # conversations answered at once
     waiting: int = 24  # conversations that may wait for a slot; one more is refused with 429
-    seconds: float = 300.0  # a request may take, waiting included
+    seconds: float = 300.0  # for a request, waiting included
     body_bytes: int = 24 << 20
-    body_seconds: float = 30.0  # a body may take to arrive
+    body_seconds: float = 30.0  # until a body has arrived
     images: int = 4  # a request
     image_pixels: int = 40_000_000  # of one image as sent; it is shrunk for the model
     text: int = 4_000  # characters of the question
@@ -22,7 +22,7 @@ class Limits:
 
 
 class ApiError(Exception):
-    """A request that is refused, in the shape OpenAI clients read.
+    """A refused request; its body has the shape that OpenAI clients read.
 
     Attributes:
       status: the HTTP status, 4xx or 5xx.

@@ -1,7 +1,7 @@
-"""The parameters of a chat completion request: an allow-list, so that none that matters is passed over.
+"""The parameters of a chat completion request: an allow-list, so no parameter is silently ignored.
 
-A parameter is read, or is known to change no answer (`NO_MATTER`), or is known and accepted where it asks for
-nothing (`NEUTRAL`). Any other is refused, a misspelt one with the name that it resembles.
+A parameter is read, or is known to change no answer (`NO_MATTER`), or is known and accepted where its
+value changes nothing (`NEUTRAL`). Any other is refused, a misspelt one with the name that it resembles.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NO_MATTER = (
     "request_id",
     "parallel_tool_calls",
 )
-# What would change the answer if it were ignored, and the values that ask for nothing (null always does).
+# What would change the answer if it were ignored, and the values that change nothing (null never does).
 NEUTRAL: dict[str, tuple] = {
     "add_generation_prompt": (True,),
     "audio": (),
@@ -85,7 +85,7 @@ NEUTRAL: dict[str, tuple] = {
 
 
 def check_parameters(value: dict) -> None:
-    """Raises ApiError (400) for a parameter that is unknown, or asks for what is not supported."""
+    """Raises ApiError (400) for a parameter that is unknown or has an unsupported value."""
     for name, got in value.items():
         if got is None or name in READ or name in NO_MATTER:
             continue
@@ -100,7 +100,7 @@ def check_parameters(value: dict) -> None:
 
 
 def check_keys(value: dict, known: Sequence[str], where: str) -> None:
-    """Raises ApiError (400) for an unknown key that asks for something (null, false and empty do not)."""
+    """Raises ApiError (400) for an unknown key with a value (null, false and empty are none)."""
     for name, got in value.items():
         if name not in known and got not in (None, False, [], {}):
             here = f"{where}.{name[:80]}"
@@ -122,8 +122,8 @@ def typed(value: dict, name: str, kind: type, default: Any) -> Any:
     return got
 
 
-def number(value: dict, name: str, low: float, high: float, whole: bool = False) -> Any:
-    """A number from `low` to `high`, None where it is absent; `whole`: an int, also from 512.0.
+def number(value: dict, name: str, low: float, high: float, integer: bool = False) -> Any:
+    """A number from `low` to `high`, None where it is absent; `integer`: an int, also from 512.0.
 
     Raises:
       ApiError: 400, it is no such number.
@@ -131,11 +131,11 @@ def number(value: dict, name: str, low: float, high: float, whole: bool = False)
     got = value.get(name)
     if got is None:
         return None
-    if whole and isinstance(got, float) and got.is_integer():
+    if integer and isinstance(got, float) and got.is_integer():
         got = int(got)
-    kinds = int if whole else (int, float)
+    kinds = int if integer else (int, float)
     if not isinstance(got, kinds) or isinstance(got, bool) or not low <= got <= high or math.isnan(got):
-        kind = "whole number" if whole else "number"
+        kind = "whole number" if integer else "number"
         raise ApiError(400, f"{name} must be a {kind} from {low:g} to {high:g}", param=name)
     return got
 

@@ -45,7 +45,9 @@ def read_picture(url: str, here: str, limits: Limits) -> Image.Image:
         raw = _decoded(data)
     except binascii.Error:
         quoted = data[:1] in ("'", '"') or data[:2] in ("b'", 'b"')
-        cure = " (quotes stand around it: in Python, send base64.b64encode(...).decode())" if quoted else ""
+        cure = (
+            " (there are quotes around it: in Python, send base64.b64encode(...).decode())" if quoted else ""
+        )
         if " " in data.strip():
             cure = ' (it holds spaces: encode each "+" as %2B where a form or URL carries it)'
         raise bad(f"its base64 is broken{cure}") from None

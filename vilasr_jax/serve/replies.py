@@ -68,7 +68,7 @@ class Replies:
         return self.chunk(sample, delta, finish_reason(trajectory))
 
     def usage_chunk(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-        """The token counts at the end of a stream that asked for them."""
+        """The token counts at the end of a stream, for requests with `include_usage`."""
         return {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage(trajectories)}
 
     def reply(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads a chat completion request: what the client asks for, or the 4xx that says why not."""
+"""Parses a chat completion request, or raises the 4xx that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vilasr_jax.serve.pictures import read_picture
 ANSWER_ONLY = ":answer"  # after a model's name: `content` is the bare answer
 TEXT_PARTS = ("text", "input_text")
 IMAGE_PARTS = (None, "image_url", "input_image", "image")  # None: some clients write no type
-# Fields that are read, or that change no answer; any other one that asks for something is refused.
+# Fields that are read, or that change no answer; any other one with a value is refused.
 MESSAGE_KEYS = ("role", "content", "name", "id")
 TEXT_KEYS = ("type", "text", "id", "index", "cache_control")
 IMAGE_KEYS = ("type", "image_url", "image", "source", "detail", "id", "index", "cache_control")
@@ -55,7 +55,7 @@ class ChatRequest:
     Attributes:
       model: the name the client used.
       pictures: in the order in which they were sent.
-      question, options: what is asked.
+      question, options: text for the model.
       captions: the text before each image, where there is more than the question; empty: none.
       samples: conversations wanted (`n`).
       temperature, top_p: None where the server's own are to be used.
@@ -120,10 +120,10 @@ def read_chat_request(body: bytes, models: Sequence[str], limits: Limits) -> Cha
         question=question,
         options=tuple(_clean(option) for option in options),
         captions=captions,
-        samples=number(value, "n", 1, limits.samples, whole=True) or 1,
+        samples=number(value, "n", 1, limits.samples, integer=True) or 1,
         temperature=number(value, "temperature", 0, 2),
         top_p=number(value, "top_p", 1e-6, 1),
-        max_tokens=number(value, name, 1, 1 << 30, whole=True),
+        max_tokens=number(value, name, 1, 1 << 30, integer=True),
         seed=seed(value),
         stream=stream,
         include_usage=stream and usage,
@@ -158,8 +158,8 @@ def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple
         if role == "assistant" and at == len(messages) - 1 and not message.get("content"):
             continue  # the beginning of an answer, with nothing in it
         if role not in ("system", "developer", "user"):
-            told = "the model answers one question at a time, so earlier turns can't be given"
-            hint = told if role in ("assistant", "tool", "function") else "role must be system or user"
+            reason = "the model answers one question at a time, so earlier turns can't be given"
+            hint = reason if role in ("assistant", "tool", "function") else "role must be system or user"
             raise ApiError(400, f"{where}: {hint}", param=where)
         parts = _parts(message.get("content"), where, limits)
         users += role == "user"
@@ -183,8 +183,10 @@ def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple
     if not pictures:
         raise ApiError(400, "the user message holds no image; add an image_url part", param="messages")
     if not question and captions:
-        told = "no text follows the last image, and several come before images: which is the question?"
-        raise ApiError(400, f"{told} Put it last", param="messages")
+        reason = (
+            "there is no text after the last image, and several come before images: which is the question?"
+        )
+        raise ApiError(400, f"{reason} Put it last", param="messages")
     if not question:
         raise ApiError(400, "the user message holds no text; add a question", param="messages")
     if len(question) + sum(map(len, captions)) > limits.text:
@@ -198,7 +200,7 @@ def _in_order(sent: Sequence[str | Picture]) -> tuple[tuple[str, ...], str]:
     Where nothing comes after it, and text was sent in one place alone, that is the question: the model reads
     it after its images, wherever it was sent. Of texts in several places none is; the question is empty.
     """
-    before: list[list[str]] = [[]]  # one list for each image, and one for what follows the last
+    before: list[list[str]] = [[]]  # one list for each image, and one for the text after the last
     for part in sent:
         if not isinstance(part, str):
             before.append([])
@@ -242,7 +244,7 @@ def _url(part: dict, here: str) -> str | None:
     """The data URL of a picture's part; None where there is none.
 
     Raises:
-      ApiError: 400, a field of the part asks for what is not done.
+      ApiError: 400, a field of the part is not supported.
     """
     check_keys(part, IMAGE_KEYS, here)
     named = [name for name in ("image_url", "image", "source") if part.get(name)]

@@ -76,7 +76,7 @@ class Stream:
                     left -= event.kind == "end"
                     yield event
         except TimeoutError:
-            message = f"no answer within {seconds:g} seconds; ask for fewer tokens, or try again later"
+            message = f"no answer within {seconds:g} seconds; request fewer tokens, or try again later"
             raise ApiError(504, message, code="timeout") from None
         finally:
             self.gone = True

@@ -1,4 +1,4 @@
-"""What a task family is: one class that makes rows, expert traces and everything a job needs from them."""
+"""Base class of a task family: it generates rows, expert traces and everything else a job needs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ IS = "The answer is "
 
 
 class Family:
-    """A kind of task. A subclass must give `name`, `Spec`, `row` and `expert_trace`; the rest has defaults.
+    """A kind of task. A subclass must give `name`, `Spec`, `row` and `expert_trace`; others have defaults.
 
     `Spec` is a frozen dataclass of all that a row depends on besides its seed. It has a field `split`; its
-    fields that are also fields of the job's section of this name (`config.static`, say) are taken from there.
+    fields that are also fields of the job's section of this name (`config.static`, say) come from there.
     The same spec and seed always give the same row, and a row's content decides its split
-    (`tasks.splits`), so that no two splits share one.
+    (`tasks.splits`), so no row is in two splits.
 
     To add a task, write one module that ends with `FAMILY = MyFamily()`, and name the module in
     `config.tasks`.
@@ -75,11 +75,11 @@ class Family:
         return Trace(row, (answer_turn(IS + row.answer, row.answer),))
 
     def perception(self, spec: Any, seed: int, settings: DrawingSettings) -> list[dict[str, Any]] | None:
-        """Messages of questions about what is where, for a model that learns to see first."""
+        """Messages of questions about places in the images, for the perception phase; None without."""
         return None
 
     def ood(self, section: Any) -> Mapping[str, Sequence[Any]]:
-        """Specifications unlike the trained ones, by what is unlike."""
+        """Specifications out of distribution, by what differs from the trained ones."""
         return {"unseen": (self.spec(section, "ood"),)}
 
     def corpus(self, section: Any, settings: DrawingSettings = SHORT) -> Iterator[str]:
@@ -105,8 +105,8 @@ class Family:
         rows: list[Row] = []
         kinds = self.ood(section)
         for left, (kind, specs) in zip(range(len(kinds), 0, -1), kinds.items(), strict=True):
-            share = (count - len(rows)) // left
-            each = -(-share // len(specs))
+            size = (count - len(rows)) // left
+            each = -(-size // len(specs))
             part = [row for spec in specs for row in self.rows(spec, each, first)]
-            rows += [dataclasses.replace(row, meta={**row.meta, "unlike": kind}) for row in part[:share]]
+            rows += [dataclasses.replace(row, meta={**row.meta, "unlike": kind}) for row in part[:size]]
         return rows

@@ -52,14 +52,14 @@ class Thing:
     name: str = ""
 
     def box(self, width: int, height: int) -> Corners:
-        """The box around it, whole pixels, inside a picture of this size."""
+        """The box around it in integer pixels, inside a picture of this size."""
         left, top = math.floor(self.x - self.radius), math.floor(self.y - self.radius)
         right, bottom = math.ceil(self.x + self.radius), math.ceil(self.y + self.radius)
         return max(0, left), max(0, top), min(width, right), min(height, bottom)
 
     @property
     def point(self) -> tuple[int, int]:
-        """Its centre in whole pixels."""
+        """Its centre in integer pixels."""
         return round(self.x), round(self.y)
 
 

@@ -1,8 +1,8 @@
 """An endless stream of packed batches.
 
-Row r of every batch is a lane of its own: it takes examples r, r + rows, r + 2 rows, ... of the shuffled
-stream, looks a few ahead, and fills its row with the oldest and then the longest that still fit. What a row
-holds then does not depend on how many hosts there are, and a host encodes only what its own rows take.
+Row r of every batch is a lane of its own: it reads examples r, r + rows, r + 2 rows, ... of the shuffled
+stream, a few ahead, and fills its row with the oldest and then the longest that still fit. So a row's content
+does not depend on the number of hosts, and a host encodes only the examples of its own rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PackedBatches:
       budget: what a row holds.
       rows: of a batch, over all hosts.
       lookahead: examples that a lane chooses from.
-      share: (number, count): this host's part of the rows.
+      host: (index, count) of this host, which makes the index-th of count equal parts of the rows.
       gather: every host's value of a small JSON-able thing, where there are several hosts.
       tokens_per_second: from the model's vision config.
       workers: threads that make and encode examples.
@@ -38,7 +38,7 @@ class PackedBatches:
         rows: int,
         *,
         lookahead: int = 16,
-        share: tuple[int, int] = (0, 1),
+        host: tuple[int, int] = (0, 1),
         gather: Callable[[Any], list[Any]] = lambda value: [value],
         tokens_per_second: float = 2,
         workers: int = 2,
@@ -46,7 +46,7 @@ class PackedBatches:
         self._examples, self._budget, self._rows = examples, budget, rows
         self._lookahead, self._tokens_per_second = lookahead, tokens_per_second
         self._gather = gather
-        number, count = share
+        number, count = host
         own = rows // count
         self._mine = range(number * own, (number + 1) * own)
         self._encoders = ThreadPoolExecutor(workers)
@@ -75,7 +75,7 @@ class PackedBatches:
         return {"lanes": lanes}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on where `get_state` was called, on any number of hosts."""
+        """Resumes where `get_state` was called, on any number of hosts."""
         if self._coming is not None:
             self._coming.result()
             self._coming = None
@@ -88,7 +88,7 @@ class PackedBatches:
             self._look_ahead(r)
         packed = [self._fill(r) for r in self._mine]
         for r in self._mine:
-            self._look_ahead(r)  # encoded while the rows are put together and trained on
+            self._look_ahead(r)  # encoded while the rows are collated and trained on
         batch = collate_packed(packed, self._budget, tokens_per_second=self._tokens_per_second)
         return batch, dict(self._lanes)
 
@@ -108,12 +108,12 @@ class PackedBatches:
         ready = {index: self._waiting[index].result() for index in pending}
         oldest, *others = pending
         check_fits(ready[oldest], self._budget, f"example {oldest}")
-        row, taken = PackedRow(self._budget), [oldest]
+        row, used = PackedRow(self._budget), [oldest]
         row.add(ready[oldest])
         for index in sorted(others, key=lambda index: -len(ready[index].ids)):
             if row.add(ready[index]):
-                taken.append(index)
-        for index in taken:
+                used.append(index)
+        for index in used:
             del self._waiting[index]
-        self._lanes[r] = following, [index for index in pending if index not in taken]
+        self._lanes[r] = following, [index for index in pending if index not in used]
         return row

@@ -1,4 +1,4 @@
-"""What the tiny tokenizer learns from: the constant phrases around every conversation, and sample texts."""
+"""Training data of the tiny tokenizer: the constant phrases of every conversation, and sample texts."""
 
 import random
 import re
@@ -13,7 +13,7 @@ from vilasr_jax.tasks.words import PIECES
 SHORT = DrawingSettings(prompt="short")
 LETTERS = "ABCD"
 ERRORS = ("the json can't be read", "item ", "there is no image ", "the line starts where it ends")
-_SIDE = 999_999  # stands for an image's side, which is cut out of the system prompt
+_SIDE = 999_999  # placeholder of an image's side, which is cut out of the system prompt
 
 
 def common_phrases(settings: DrawingSettings = SHORT) -> set[str]:

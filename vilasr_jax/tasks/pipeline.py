@@ -1,7 +1,7 @@
 """The Grain pipeline that shuffles, encodes and batches training examples.
 
-Every example is made from its number alone, and the iterator's state is part of the checkpoint, so a
-restarted run sees exactly the batches that the broken one would have seen.
+An example depends on its number alone, and the iterator's state is part of the checkpoint, so a resumed run
+sees exactly the batches that the stopped one would have seen.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def batches(
     buckets: Buckets,
     packing: Budget | None = None,
     lookahead: int = 16,
-    share: tuple[int, int] = (0, 1),
+    host: tuple[int, int] = (0, 1),
     gather: Callable[[Any], list[Any]] = lambda value: [value],
     workers: int = 2,
 ) -> Batches:
     """An endless, deterministic iterator of batches.
 
     Args:
-      sources: random-access collections of `Encoded`; each is shuffled anew at every pass.
-      weights: each source's share of the examples.
+      sources: random-access collections of `Encoded`; each is reshuffled at every epoch.
+      weights: each source's fraction of the examples.
       seed: of the order.
       batch: examples a batch, or packed rows; over all hosts.
       buckets: static shapes, see `processing.collate`.
       packing: several examples in a row of this size; None: one.
       lookahead: examples that each row is chosen from when packing.
-      share: (number, count): this host reads the number-th of count equal parts of each batch.
+      host: (index, count) of this host, which reads the index-th of count equal parts of each batch.
       gather: see `PackedBatches`.
       workers: threads that make and encode examples.
     """
@@ -63,15 +63,15 @@ def batches(
     mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights=list(weights))
     if packing is not None:
         return PackedBatches(
-            mixed, packing, batch, lookahead=lookahead, share=share, gather=gather, workers=workers
+            mixed, packing, batch, lookahead=lookahead, host=host, gather=gather, workers=workers
         )
-    return PaddedBatches(mixed, buckets, batch, share, workers)
+    return PaddedBatches(mixed, buckets, batch, host, workers)
 
 
 class PaddedBatches:
     """Batches of an example a row, read ahead by Grain, with `get_state` and `set_state`.
 
-    The state is the number of batches taken, so that any number of hosts can go on from it.
+    The state is the number of batches returned, so any number of hosts can resume from it.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class PaddedBatches:
         examples: grain.MapDataset,
         buckets: Buckets,
         batch: int,
-        share: tuple[int, int],
+        host: tuple[int, int],
         workers: int = 2,
     ):
-        self._examples, self._buckets, self._batch, self._share = examples, buckets, batch, share
+        self._examples, self._buckets, self._batch, self._host = examples, buckets, batch, host
         self._workers = workers
-        self._taken = 0
+        self._returned = 0
         self._iterator: Iterator[Batch] | None = None
 
     def __iter__(self) -> PaddedBatches:
@@ -93,21 +93,21 @@ class PaddedBatches:
     def __next__(self) -> Batch:
         self._iterator = self._read() if self._iterator is None else self._iterator
         batch = next(self._iterator)
-        self._taken += 1
+        self._returned += 1
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """How many batches were taken."""
-        return {"taken": self._taken}
+        """The number of batches returned."""
+        return {"taken": self._returned}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on where `get_state` was called."""
-        self._taken, self._iterator = int(state["taken"]), None
+        """Resumes where `get_state` was called."""
+        self._returned, self._iterator = int(state["taken"]), None
 
     def _read(self) -> Iterator[Batch]:
-        number, count = self._share
+        number, count = self._host
         own = self._batch // count
-        mine = self._examples[self._taken * self._batch + number :: count]
+        mine = self._examples[self._returned * self._batch + number :: count]
         read = grain.ReadOptions(num_threads=self._workers, prefetch_buffer_size=4 * own)
         return iter(
             mine.to_iter_dataset(read).batch(

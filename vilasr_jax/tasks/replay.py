@@ -11,7 +11,7 @@ from vilasr_jax.tasks.words import said
 def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:
     """All messages of the conversation, images drawn as in a rollout, coordinates as the model writes them.
 
-    `DataError` when a turn is refused, the trace goes on after the end, or it ends without an answer.
+    `DataError` when a turn is refused, the trace has turns after the end, or it ends without an answer.
     """
     session = trace.row.session(settings)
     messages = session.messages

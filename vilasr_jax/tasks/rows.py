@@ -1,4 +1,4 @@
-"""Rows and traces: what every task family hands to training, rollouts and evaluation."""
+"""Rows and traces: the data that every task family gives to training, rollouts and evaluation."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from PIL import Image
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 
 T_co = TypeVar("T_co", covariant=True)
+TEXT_FIELDS = ("id", "question", "answer", "question_type", "data_type")  # of a `Row`, in files
 VIDEO_TYPES = ("video", "spatial_r1")  # data types whose images are a video's frames
 
 
@@ -33,8 +34,8 @@ class Row:
     images: tuple[Image.Image, ...]
     data_type: str  # "maze", "vqa", "spatial_r1" or "video"
     meta: dict[str, Any] = field(default_factory=dict)  # plain values, stored with the row
-    scene: Any = None  # what a generator knows of the truth; not stored
-    # By what the row is found again: (family, seed), or ("data.questions", number) of a stored row.
+    scene: Any = None  # the generator's ground truth; not stored
+    # Identifies the row in its source: (family, seed), or ("data.questions", number) of a stored row.
     source: tuple[str, int] | None = field(default=None, compare=False)
 
     def session(self, settings: DrawingSettings) -> DrawingSession:

@@ -18,15 +18,15 @@ from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
 from vilasr_jax.tasks.words import GOOD, NAMED_PIECES, WRONG, Corners, answer_turn, box_turn, line_turn, said
 
-# What a perception row asks for, and the answer where there is nothing to draw.
+# Texts of a perception row's requests, and the answer where there is nothing to draw.
 BOX, EVERYTHING, IN_IMAGE = "Box ", "everything", " in image "
 LINES, TO = "Draw lines from ", " to "
 NOTHING = "nothing"
 # Levels for small models that learn to see here. Their pictures have a line around them, by which places are
-# found, and a drawing's label stands before its place: few layers find a thing when they have just named it.
+# found, and a drawing's label comes before its place: few layers can find a thing after writing its name.
 TINY = ("tiny", "tiny_wide")
 Named = TypeVar("Named")
-MOST_ASKED = 4  # images of one scene that a perception row asks about
+MOST_IMAGES = 4  # images of one scene in a perception row
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Step:
-    """One turn of the expert: what it thinks, then boxes (or lines)."""
+    """One turn of the expert: its thought, then boxes (or lines)."""
 
     think: str
     marks: tuple[Mark, ...]
@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True)
 class SceneQuestion:
-    """A question with its truth, the drawings that show it, and what they let one conclude."""
+    """A question with its answer, the expert's drawings, and the conclusion from them."""
 
     kind: str
     question: str
@@ -67,18 +67,18 @@ class SceneQuestion:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture (or several) shows, and what was asked about it. `content` decides the split."""
+    """What a picture (or several) shows, and a question about it. `content` decides the split."""
 
     content: Any
     sizes: tuple[tuple[int, int], ...]  # width and height of each image
     places: tuple[Mark, ...]  # every object that can be seen, boxed
-    asked: SceneQuestion
+    question: SceneQuestion
     drawn: Any = None  # what `pictures` draws from
 
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """All that a scene's row depends on besides its seed."""
+    """Everything that a scene's row depends on besides its seed."""
 
     level: str = "easy"
     kinds: tuple[str, ...] = ()  # of question; none: all of the level
@@ -89,7 +89,7 @@ class SceneSpec:
 class SceneFamily(Family):
     """A family that proposes scenes and draws them: give `levels`, `propose` and `pictures`.
 
-    A level has `kinds`, the kinds of question it can ask. The levels stand in order of difficulty: rows of
+    A level has `kinds`, its kinds of question. The levels are in order of difficulty: rows of
     the next one are the "harder" ones out of distribution.
     """
 
@@ -168,18 +168,18 @@ class SceneFamily(Family):
 
     def row(self, spec: SceneSpec, seed: int) -> Row:
         scene = self.scene(spec, seed)
-        asked = scene.asked
+        question = scene.question
         return Row(
             id=f"{self.name}-{spec.split}-{spec.level}-{spec.look}-{seed}",
-            question=asked.question,
-            answer=asked.answer,
-            question_type=asked.question_type,
-            options=asked.options,
+            question=question.question,
+            answer=question.answer,
+            question_type=question.question_type,
+            options=question.options,
             images=tuple(self.images(spec, scene)),
             data_type=self.data_type,
             meta={
                 "family": self.name,
-                "kind": asked.kind,
+                "kind": question.kind,
                 "level": spec.level,
                 "hash": content_hash(scene.content),
             },
@@ -187,10 +187,10 @@ class SceneFamily(Family):
         )
 
     def expert_trace(self, row: Row, rng: random.Random, slip: bool = False) -> Trace:
-        asked: SceneQuestion = row.scene.asked
-        slip_at = rng.randrange(len(asked.steps)) if slip else -1
+        question: SceneQuestion = row.scene.question
+        slip_at = rng.randrange(len(question.steps)) if slip else -1
         turns, judged, named = [], "", row.meta["level"] in TINY
-        for number, step in enumerate(asked.steps):
+        for number, step in enumerate(question.steps):
             if number == slip_at:
                 bad = rng.randrange(len(step.marks))
                 marks = list(step.marks)
@@ -199,7 +199,7 @@ class SceneFamily(Family):
                 judged, step = WRONG, replace(step, marks=(step.marks[bad],))
             turns.append(step.turn(judged, named))
             judged = GOOD
-        turns.append(answer_turn(judged + asked.conclusion, asked.answer))
+        turns.append(answer_turn(judged + question.conclusion, question.answer))
         return Trace(row, tuple(turns), (slip_at,) if slip else ())
 
     def corpus(self, section: Any, settings: DrawingSettings = SHORT) -> Iterator[str]:
@@ -210,16 +210,18 @@ class SceneFamily(Family):
             yield from sample_texts(self, spec, settings, rows=24)
 
     def perception(self, spec: SceneSpec, seed: int, settings: DrawingSettings) -> list[dict[str, Any]]:
-        """Requests about one scene, in random order, each answered by what the expert would draw: boxes in
-        each image (at most `MOST_ASKED`), and lines."""
+        """A conversation of requests about one scene, each answered by what the expert would draw.
+
+        In random order: boxes in each image (at most `MOST_IMAGES`), and lines.
+        """
         scene = self.scene(spec, seed)
         images = self.images(spec, scene)
         rng = random.Random(f"perception {seed}")
-        asked = rng.sample(range(1, len(images) + 1), min(len(images), MOST_ASKED))
+        shown = rng.sample(range(1, len(images) + 1), min(len(images), MOST_IMAGES))
         named = spec.level in TINY
-        wanted = [_boxes(scene, index, named, rng) for index in asked]
+        wanted = [_boxes(scene, index, named, rng) for index in shown]
         if self.lines:
-            wanted += _lines(scene, asked[0], named, rng)
+            wanted += _lines(scene, shown[0], named, rng)
         rng.shuffle(wanted)
         (question, answer), *others = wanted
         session = DrawingSession(
@@ -271,7 +273,7 @@ def choice(
 ) -> tuple[tuple[str, ...], str]:
     """Options ("A. red", ...), and the right one of them; at most three wrong ones.
 
-    They stand in random order, or as in `order`.
+    The order is random, or that of `order`.
     """
     wrong, order = [text for text in wrong if text != right], list(order)
     said = [right, *rng.sample(wrong, min(len(wrong), len(LETTERS) - 1))]
@@ -299,5 +301,5 @@ def misplaced(mark: Mark, line: bool, size: tuple[int, int], rng: random.Random)
         inside = inside and 0 <= min(moved[1::2]) and max(moved[1::2]) <= height
         if inside and moved != mark.corners and moved[:2] != moved[2:]:
             places.append(moved)
-    whole = (x1 + wide // 4, y1 + high // 4, x2, y2)  # a box as large as the image shrinks
-    return replace(mark, corners=rng.choice(places[:4] or [whole]))
+    shrunk = (x1 + wide // 4, y1 + high // 4, x2, y2)  # a box as large as the image shrinks
+    return replace(mark, corners=rng.choice(places[:4] or [shrunk]))

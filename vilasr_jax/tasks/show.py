@@ -42,9 +42,9 @@ img { border: 1px solid #ccd; max-width: 100%; image-rendering: pixelated; }
 
 
 def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> int:
-    """Writes the page of the job's tasks, `count` rows each: made anew, or those that lie in `folder`.
+    """Writes the page of the job's tasks, `count` rows each: new ones, or those in `folder`.
 
-    A folder of imported rows or synthesized traces is shown as it is; a recorded drawing is made again.
+    A folder of imported rows or synthesized traces is shown as it is; recorded drawings are drawn again.
     """
     settings = DrawingSettings(
         style=job.drawing.style,
@@ -61,7 +61,7 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> in
     for family in map(get_family, job.tasks):
         if folder is None:
             spec = family.spec(getattr(job, family.name, None), "train")
-            parts.append((family.name, made_traces(family, spec, count)))
+            parts.append((family.name, expert_traces(family, spec, count)))
         else:
             dataset = DatasetRows(folder, family.name, "train")
             first = (dataset[number] for number in range(min(count, len(dataset))))
@@ -70,7 +70,7 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> in
     return show_rows(parts, settings, path)
 
 
-def made_traces(family: Family, spec: object, count: int, first: int = 0) -> Iterable[Trace]:
+def expert_traces(family: Family, spec: object, count: int, first: int = 0) -> Iterable[Trace]:
     """Expert traces of `count` rows, every second one with a slip."""
     for number, row in enumerate(family.rows(spec, count, first)):
         yield family.expert_trace(row, random.Random(f"trace {row.id}"), slip=number % 2 == 1)
@@ -81,8 +81,8 @@ def stored_trace(stored: StoredRow, min_pixels: int, max_pixels: int) -> Trace:
     row, said = stored.row(min_pixels, max_pixels), []
     if stored.messages:
         messages = stored.conversation(min_pixels, max_pixels)
-        asked = next(message for message in messages if message["role"] == "user")
-        row = dataclasses.replace(row, images=tuple(p["image"] for p in asked["content"] if "image" in p))
+        first = next(message for message in messages if message["role"] == "user")
+        row = dataclasses.replace(row, images=tuple(p["image"] for p in first["content"] if "image" in p))
         said = [m["content"][0]["text"] for m in messages if m["role"] == "assistant" and m["content"]]
     return Trace(row, tuple(said))
 
@@ -121,8 +121,8 @@ def _card(trace: Trace, settings: DrawingSettings) -> str:
         event = session.events[-1]
         drawn = [(index, session.images[index - 1]) for index in event["drawn"]]
         kind = "turn wrong" if number in trace.mistakes else "turn"
-        told = f"<p>{html.escape(event['error'])}</p>" if event["error"] else ""
-        turns.append(f'<div class="{kind}"><pre>{html.escape(text)}</pre>{told}{_images(drawn)}</div>')
+        error = f"<p>{html.escape(event['error'])}</p>" if event["error"] else ""
+        turns.append(f'<div class="{kind}"><pre>{html.escape(text)}</pre>{error}{_images(drawn)}</div>')
     return (
         f'<article><div class="id">{html.escape(row.id)} · {html.escape(str(row.meta.get("kind", "")))}</div>'
         f'<p class="question">{html.escape(row.question)}</p>{_options(row)}'

@@ -1,4 +1,4 @@
-"""Training examples by number, made or read when they are asked for."""
+"""Training examples by index, generated or read on access."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Interleaved:
 
 @dataclass(frozen=True)
 class MappedSource(Generic[Item]):
-    """Stored items, each turned into an `Encoded` when it is asked for."""
+    """Stored items, each turned into an `Encoded` on access."""
 
     items: Source[Item]
     encode: Callable[[Item], Encoded]

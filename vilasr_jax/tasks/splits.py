@@ -1,4 +1,4 @@
-"""Splits by content: a hash of what a row shows decides its split, whatever the seed."""
+"""Splits by content: the hash of a row's content decides its split, whatever the seed."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def content_hash(content: Any) -> str:
-    """16 hex digits of what `repr` shows of the content."""
+    """16 hex digits of a hash of the content's `repr`."""
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 

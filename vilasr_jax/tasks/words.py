@@ -52,7 +52,7 @@ def said(role: str, text: str) -> dict[str, Any]:
 def line_turn(think: str, lines: Sequence[tuple[int, Corners, str | int]], named_first: bool = False) -> str:
     """A turn that thinks and draws lines, each (image index, (x1, y1, x2, y2), label).
 
-    With `named_first` a label stands before its line: JSON knows no order; the published one has it last.
+    With `named_first` a label comes before its line; the published order has it last, and JSON has none.
     """
     places = [(i, f"{START}{x1}, {y1}{END}{x2}, {y2}", label) for i, (x1, y1, x2, y2), label in lines]
     return _turn(think, NAMED_LINES if named_first else LINES, places, named_first)

@@ -125,7 +125,7 @@ class Batching:
             buckets=self.buckets,
             packing=self.packing,
             lookahead=self.job.packing.lookahead,
-            share=self.host,
+            host=self.host,
             gather=gather,
         )
 

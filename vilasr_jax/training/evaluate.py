@@ -21,7 +21,7 @@ from vilasr_jax.config import JobConfig, SamplingSection, to_dict
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
-from vilasr_jax.evaluation.answers import NOT_ASKED
+from vilasr_jax.evaluation.answers import SKIPPED
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, is_writer
 from vilasr_jax.rollout import Trajectory
@@ -239,13 +239,13 @@ def _empty(questions: Questions, rows: Source[Row], number: int, sample: int) ->
     tokens, mask = none.astype(np.int32), none.astype(bool)
     record = questions.request(row).row
     return Trajectory(
-        f"{row.id}/{sample}", tokens, mask, none.astype(np.float32), [], [], NOT_ASKED, 0, 0, record
+        f"{row.id}/{sample}", tokens, mask, none.astype(np.float32), [], [], SKIPPED, 0, 0, record
     )
 
 
 def _left_out(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The questions that could not be asked, for the scores."""
-    ids = list(dict.fromkeys(line["id"] for line in lines if line["stop_reason"] == NOT_ASKED))
+    ids = list(dict.fromkeys(line["id"] for line in lines if line["stop_reason"] == SKIPPED))
     return {"not_asked": {"count": len(ids), "first": ids[:LOGGED]}} if ids else {}
 
 

@@ -1,4 +1,4 @@
-"""The tools a model may call. The two published ones are on by default; the others a config names."""
+"""The tools a model may call. The two published ones are enabled by default; a config enables others."""
 
 import importlib
 from collections.abc import Sequence

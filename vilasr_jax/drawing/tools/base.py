@@ -1,4 +1,4 @@
-"""What a tool is, and the readers of item fields that tools share."""
+"""Base class of drawing tools, and the readers of item fields that they have in common."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from vilasr_jax.drawing.calls import Call
 
-MAX_LABEL = 64  # characters of a label that are kept
+MAX_LABEL = 64  # characters; a longer label is cut
 MAX_COORDINATE = 1e6  # pixels; anything further out is not a place in an image
 _NUMBERS = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?")
 
@@ -16,14 +16,14 @@ class ItemError(Exception):
 
 
 class Tool:
-    """One tool: how it is described, which JSON items are its own, how one is read, applied and drawn.
+    """One tool: its description, its JSON items, and how an item is read, applied and drawn.
 
     A tool is one class in one file: a module of one's own that ends with `TOOL = MyTool()`, named in
     `config.drawing.tools`, or a file under `drawing/tools/`, listed in `tools/__init__.py`.
     """
 
     id: ClassVar[str]  # what settings and records call it
-    name: ClassVar[str]  # what follows "Action:" in a turn
+    name: ClassVar[str]  # the word after "Action:" in a turn
     keys: ClassVar[tuple[str, ...]]  # JSON keys of an item besides "index" and "label"
     purpose: ClassVar[str]  # one sentence for the published prompt
     example: ClassVar[str]  # the JSON of one item, as the prompt shows it
@@ -33,11 +33,11 @@ class Tool:
         return any(key in item for key in self.keys)
 
     def complete(self, item: dict) -> bool:
-        """Whether the item has every key the published format asks for."""
+        """Whether the item has every key of the published format."""
         return "label" in item and all(key in item for key in self.keys)
 
     def read(self, item: dict) -> Call:
-        """The call an item asks for, or `ItemError`."""
+        """The call that an item describes; raises `ItemError` when it can't be read."""
         raise NotImplementedError
 
     def apply(self, call: Call, overlay: Any) -> None:

@@ -1,4 +1,4 @@
-"""Erase: takes away everything of one label from an image."""
+"""Erase: removes everything of one label from an image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +9,7 @@ from vilasr_jax.drawing.tools.base import ItemError, Tool, read_index, read_labe
 
 @dataclass(frozen=True, slots=True)
 class Erasure(Call):
-    """All annotations of `label` on image `index` go."""
+    """A call that removes all annotations of `label` on image `index`."""
 
     tool: ClassVar[str] = "erase"
 

@@ -1,4 +1,4 @@
-/* Curves: a small figure for each metric of a stage; a training and a validation series share one. */
+/* Curves: a small figure for each metric of a stage; a training and a validation series are in one. */
 const charts = (() => {
   const WIDTH = 330, HEIGHT = 150, LEFT = 42, BOTTOM = 20, TOP = 8;
   const FIRST = ["loss", "reward", "accuracy", "format", "drew", "drawing", "corrected", "turns", "length", "tokens"];

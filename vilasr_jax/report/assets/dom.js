@@ -1,5 +1,5 @@
 "use strict";
-/* What the pages of the report and of the server share. */
+/* Functions of both pages, the report's and the server's. */
 
 /* el("p", {class: "x", onclick: f}, "text", node, ...): text is always text, never markup. */
 function el(tag, attributes, ...children) {
@@ -25,7 +25,7 @@ function number(value) {
   return String(+value.toPrecision(size >= 1000 ? 5 : 3));
 }
 
-/* Colours: as the system says, until the reader chooses; the choice is kept where storage is allowed. */
+/* Colours: as the system says, until the reader chooses; the choice is saved where storage is allowed. */
 const theme = (() => {
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");

@@ -81,7 +81,7 @@ const gallery = (() => {
       answer !== null ? el("p", { class: "said" }, `Answer: ${answer}`) : null,
       !known && rest ? el("p", {}, rest) : null,
       turn.calls.length ? el("ul", {}, ...turn.calls.map((call) => el("li", {}, callWords(call)))) : null,
-      turn.error ? el("p", { class: "fault" }, `The model was told: ${turn.error}`) : null,
+      turn.error ? el("p", { class: "fault" }, `Error that the model read: ${turn.error}`) : null,
       el("details", {}, el("summary", {}, "As written"), el("pre", {}, turn.text)));
     const pics = turn.images.map((key) => picture(key, `Image ${++counter.value}, after turn ${number}`, set));
     return el("li", { class: "turn" }, body, pics.length ? el("div", { class: "pics" }, ...pics) : null);
@@ -90,7 +90,7 @@ const gallery = (() => {
   function questionView(conv, set) {
     const given = conv.images.map((key, i) => picture(key, `Image ${i + 1}, given`, set));
     return el("div", { class: "turn" }, el("div", {}, el("h3", {}, "Question"), el("p", { class: "question" }, conv.question),
-      given.length ? null : el("p", { class: "meta" }, "The pictures of this conversation were not kept.")),
+      given.length ? null : el("p", { class: "meta" }, "The pictures of this conversation were not saved.")),
       given.length ? el("div", { class: "pics" }, ...given) : null);
   }
 
@@ -115,8 +115,8 @@ const gallery = (() => {
 
   function compareView(conv) {
     const others = byQuestion.get(conv.id);
-    const told = others.find((other) => other.images.length) || conv;
-    return el("article", { "aria-label": `Question ${conv.id} at each stage` }, questionView(told, []),
+    const shown = others.find((other) => other.images.length) || conv;
+    return el("article", { "aria-label": `Question ${conv.id} at each stage` }, questionView(shown, []),
       el("div", { class: "compare", tabindex: 0, role: "region", "aria-label": "One column for each stage" },
         ...others.map((other) => el("section", {}, el("h3", { class: "stage" }, stageLabel(other.stage)),
           el("div", {}, verdict(other)), el("p", { class: "meta" }, metaWords(other).split(" · ").slice(1).join(" · ")),
@@ -172,11 +172,11 @@ const gallery = (() => {
   ];
 
   function filter() {
-    const keep = state.shown[state.at], words = search.value.trim().toLowerCase();
+    const current = state.shown[state.at], words = search.value.trim().toLowerCase();
     state.shown = all.filter((conv) => filters.every((one) => one.passes(conv)) && (!words
       || conv.question.toLowerCase().includes(words) || conv.id.toLowerCase().includes(words)
       || conv.turns.some((turn) => turn.text.toLowerCase().includes(words))));
-    state.at = Math.max(0, state.shown.indexOf(keep));
+    state.at = Math.max(0, state.shown.indexOf(current));
     state.limit = Math.max(PAGE, state.at + 1);
     showList();
     showConversation();

@@ -1,10 +1,10 @@
 "use strict";
-/* Asks the server's own chat completions API, and shows the conversation while it is written. */
+/* Sends questions to the server's chat completions API, and shows the conversation as it streams. */
 const $ = (id) => document.getElementById(id);
 const MAX_BYTES = 16 * 1024 * 1024;
 const state = { image: null, known: null, model: "", running: null };
 
-function tell(fault) {
+function showFault(fault) {
   $("fault").textContent = fault || "";
   $("fault").hidden = !fault;
 }
@@ -37,16 +37,16 @@ function showImage(url, words, known) {
   $("preview").alt = words;
   $("preview").hidden = false;
   $("hint").textContent = words;
-  tell();
+  showFault();
 }
 
 function takeFile(file) {
   if (!file) return;
-  if (!file.type.startsWith("image/")) return tell(`${file.name || "That"} is no image.`);
-  if (file.size > MAX_BYTES) return tell(`${file.name} is larger than 16 MiB; shrink it first.`);
+  if (!file.type.startsWith("image/")) return showFault(`${file.name || "That"} is no image.`);
+  if (file.size > MAX_BYTES) return showFault(`${file.name} is larger than 16 MiB; shrink it first.`);
   const reader = new FileReader();
   reader.addEventListener("load", () => showImage(reader.result, file.name || "Pasted image"));
-  reader.addEventListener("error", () => tell(`${file.name} can't be read.`));
+  reader.addEventListener("error", () => showFault(`${file.name} can't be read.`));
   reader.readAsDataURL(file);
 }
 
@@ -66,13 +66,13 @@ async function load() {
     document.querySelector(".samples").replaceChildren(...samples.map((sample, i) =>
       el("button", { type: "button", title: sample.question, "aria-label": `Sample ${i + 1}: ${sample.question}`,
         onclick: () => takeSample(sample, i + 1) }, el("img", { src: sample.image, alt: "", loading: "lazy" }))));
-    tell();
+    showFault();
   } catch (error) {
-    tell(error.message);
+    showFault(error.message);
   }
 }
 
-/* One turn on the page: text as it comes, then what was drawn, and what the model was told. */
+/* One turn on the page: text as it streams, then what was drawn, and the error that the model read. */
 function turnNode(number) {
   const text = el("pre", { class: "writing" });
   const body = el("div", {}, el("h3", {}, `Turn ${number}`), text);
@@ -83,7 +83,7 @@ function turnNode(number) {
     end(turn, images) {
       text.textContent = turn.text.trim();
       text.classList.remove("writing");
-      if (turn.error) body.append(el("p", { class: "fault" }, `The model was told: ${turn.error}`));
+      if (turn.error) body.append(el("p", { class: "fault" }, `Error that the model read: ${turn.error}`));
       if (images.length) node.append(el("div", { class: "pics" }, ...images.map((image) => figure(image.image_url.url,
         `Image ${image.index}, drawn in turn ${number}`))));
     },
@@ -130,12 +130,12 @@ function request() {
   };
 }
 
-async function ask() {
+async function send() {
   if (state.running) return;
-  if (!state.image) return tell("Choose an image first.");
-  if (!$("question").value.trim()) { $("question").focus(); return tell("Write a question first."); }
+  if (!state.image) return showFault("Choose an image first.");
+  if (!$("question").value.trim()) { $("question").focus(); return showFault("Write a question first."); }
   if (!state.model) await load();
-  tell();
+  showFault();
   state.running = new AbortController();
   $("ask").disabled = true;
   $("stop").disabled = false;
@@ -165,7 +165,7 @@ async function ask() {
   } catch (error) {
     const stopped = error.name === "AbortError";
     $("status").textContent = stopped ? "Stopped." : "The conversation broke off.";
-    if (!stopped) tell(error.message);
+    if (!stopped) showFault(error.message);
   } finally {
     document.querySelectorAll(".writing").forEach((node) => node.classList.remove("writing"));
     state.running = null;
@@ -178,7 +178,7 @@ function stop() {
   if (state.running) state.running.abort();
 }
 
-$("form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+$("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
 $("stop").addEventListener("click", stop);
 $("file").addEventListener("change", (event) => takeFile(event.target.files[0]));
 $("token").addEventListener("change", load);
@@ -192,7 +192,7 @@ $("drop").addEventListener("drop", (event) => {
 document.addEventListener("paste", (event) => takeFile([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); ask(); }
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); }
 });
 
 load();

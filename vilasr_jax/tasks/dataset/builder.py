@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
-from vilasr_jax.tasks.rows import Row
+from vilasr_jax.tasks.rows import TEXT_FIELDS, Row
 from vilasr_jax.tasks.scene_family import SceneFamily
 
 VERSION = "2.0.0"  # the first number grows when a seed's rows or traces change
@@ -32,10 +32,9 @@ ROWS = {"train": 1000, "rl": 1000, "val": 256, "test": 512, "ood": 512}  # of a 
 def features() -> tfds.features.FeaturesDict:
     """What a stored row holds; `meta` is JSON, a trace the assistant's turns."""
     texts = tfds.features.Sequence(tfds.features.Text())
-    names = ("id", "question", "answer", "question_type", "data_type", "meta")
     return tfds.features.FeaturesDict(
         {
-            **{name: tfds.features.Text() for name in names},
+            **{name: tfds.features.Text() for name in (*TEXT_FIELDS, "meta")},
             "options": texts,
             "images": tfds.features.Sequence(
                 tfds.features.Image(shape=(None, None, 3), encoding_format="png")
@@ -46,7 +45,7 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def example(family: Family, row: Row) -> dict[str, Any]:
-    """A row with its traces, as the features take it. The traces follow from the row's id."""
+    """The record of a row and its traces, one value per feature. The row's id seeds the traces."""
     rng = random.Random(f"trace {row.id}")
     traces = (
         family.expert_trace(row, rng),
@@ -55,11 +54,7 @@ def example(family: Family, row: Row) -> dict[str, Any]:
         family.direct_trace(row),
     )
     return {
-        "id": row.id,
-        "question": row.question,
-        "answer": row.answer,
-        "question_type": row.question_type,
-        "data_type": row.data_type,
+        **{name: getattr(row, name) for name in TEXT_FIELDS},
         "meta": json.dumps({**row.meta, "mistakes": traces[1].mistakes}),
         "options": list(row.options),
         "images": [_png(image) for image in row.images],

@@ -2,8 +2,8 @@
 
     DIR/static/2.0.0/static-train.array_record-00000-of-00010 ... dataset_info.json features.json
 
-Shard k of a split draws its rows from seeds of its own, so it is the same whoever writes it and whenever.
-Each is written as a draft and then renamed: a run that was stopped goes on with those that are missing.
+Shard k of a split draws its rows from seeds of its own, so its content does not depend on the process that
+writes it. Each is written as a draft and then renamed: a stopped run resumes with the missing ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Shard:
 def make_data(
     job: JobConfig, folder: Path, show: Callable[[int, int, str], None] | None = None
 ) -> dict[str, Any]:
-    """Writes what is missing of `job.tasks` under `folder`; returns each dataset's rows and bytes.
+    """Writes the missing datasets of `job.tasks` under `folder`; returns each one's rows and bytes.
 
     Args:
       job: its `make` section says how many rows and processes.
@@ -134,7 +134,7 @@ def _plan(job: JobConfig, task: str, folder: Path) -> list[Shard]:
 
 
 def _check_settings(job: JobConfig, task: str) -> None:
-    """Raises ConfigError for settings that can't be, before anything is written."""
+    """Raises ConfigError for impossible settings, before anything is written."""
     family = get_family(task)
     section = getattr(job, family.name, None)
     for split in _counts(job.make):
@@ -145,7 +145,7 @@ def _counts(section: MakeSection) -> dict[str, int]:
     names = ("train", "rl", "val", "test", "ood")
     counts = {name: getattr(section, name) for name in names}
     if min(counts.values()) < 0 or not any(counts.values()) or section.shard < 1 or section.workers < 1:
-        raise ConfigError(f"config.make={section}: rows, shard and workers must be positive whole numbers")
+        raise ConfigError(f"config.make={section}: rows, shard and workers must be positive integers")
     return {name: count for name, count in counts.items() if count}
 
 

@@ -15,7 +15,7 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.processing import Encoded, Tokenizer, encode_conversation
 from vilasr_jax.tasks.dataset.builder import TRACES, VERSION
 from vilasr_jax.tasks.replay import replay
-from vilasr_jax.tasks.rows import Row, Trace
+from vilasr_jax.tasks.rows import TEXT_FIELDS, Row, Trace
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,21 @@ class DatasetRows:
     def __getitem__(self, number: int) -> DatasetRow:
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
-        return _made(self._source[int(number)])
+        return _parse(self._source[int(number)])
 
 
-def _made(record: dict[str, Any]) -> DatasetRow:
+def _parse(record: dict[str, Any]) -> DatasetRow:
     def text(name: str) -> str:
         return record[name].decode()
 
     def texts(name: str) -> tuple[str, ...]:
         return tuple(value.decode() for value in record[name])
 
+    fields: dict[str, Any] = {name: text(name) for name in TEXT_FIELDS}
     row = Row(
-        id=text("id"),
-        question=text("question"),
-        answer=text("answer"),
-        question_type=text("question_type"),
+        **fields,
         options=texts("options"),
         images=tuple(Image.fromarray(pixels) for pixels in record["images"]),
-        data_type=text("data_type"),
         meta=json.loads(text("meta")),
     )
     return DatasetRow(row, {name: texts(f"{name}_turns") for name in TRACES})
@@ -93,10 +90,10 @@ class DatasetTraces:
         return min(self.count, len(self.rows))
 
     def __getitem__(self, index: int) -> Encoded:
-        made = self.rows[int(index)]
+        stored = self.rows[int(index)]
         name = self.format
         if name == "drawing":
-            slip = random.Random(f"slip {made.row.id}").random() < self.slip_fraction
+            slip = random.Random(f"slip {stored.row.id}").random() < self.slip_fraction
             name = "slip" if slip else "expert"
         settings = replace(self.settings, draw=self.format == "drawing")
-        return encode_conversation(self.tokenizer, replay(made.trace(name), settings))
+        return encode_conversation(self.tokenizer, replay(stored.trace(name), settings))

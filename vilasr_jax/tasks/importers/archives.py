@@ -1,6 +1,6 @@
-"""Zip files as they are published: whole, split by zip itself, or cut into pieces.
+"""Zip files as they are published: in one file, split by zip itself, or cut into pieces.
 
-- `x.zip`: whole;
+- `x.zip`: one file;
 - `x.z01`, `x.z02`, ..., `x.zip`: a split archive, whose offsets count from the start of their own part;
 - `x.zip.001`, `x.zip.002`, ... (or `.part01`, `.aa`): one archive, cut.
 """
@@ -36,13 +36,13 @@ def group_archives(paths: Iterable[epath.Path]) -> dict[epath.Path, list[epath.P
             groups.setdefault(path.parent / f"{split[1]}.zip", []).append(path)
         elif path.suffix.lower() == ".zip":
             groups.setdefault(path, []).append(path)
-    for whole, parts in groups.items():
-        if whole in parts:  # the last part of a split archive, the only one of a whole one
-            parts.sort(key=lambda part: part == whole)
+    for name, parts in groups.items():
+        if name in parts:  # the last part of a split archive, or the only file of another
+            parts.sort(key=lambda part: part == name)
     return groups
 
 
-def open_archive(whole: epath.Path, parts: Sequence[epath.Path]) -> zipfile.ZipFile:
+def open_archive(name: epath.Path, parts: Sequence[epath.Path]) -> zipfile.ZipFile:
     """Opens an archive of one or more parts; DataError when it can't be read."""
     try:
         files = [part.open("rb") for part in parts]
@@ -50,25 +50,26 @@ def open_archive(whole: epath.Path, parts: Sequence[epath.Path]) -> zipfile.ZipF
             return zipfile.ZipFile(files[0])
         joined = _Joined(files)
         archive = zipfile.ZipFile(io.BufferedReader(joined))
-        if whole in parts:
+        if name in parts:
             _count_from_start(archive, joined.starts)
         return archive
     except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise DataError(f"{whole}: can't be read as a zip archive of {len(parts)} parts ({error})") from None
+        raise DataError(f"{name}: can't be read as a zip archive of {len(parts)} parts ({error})") from None
 
 
 def _count_from_start(archive: zipfile.ZipFile, starts: Sequence[int]) -> None:
-    """Makes the offsets of a split archive count from its beginning. zipfile took the part that holds the
-    directory for the one that holds every file."""
-    taken = starts[bisect_right(starts, archive.start_dir) - 1]
+    """Makes the offsets of a split archive count from its beginning. zipfile assumes that the part with the
+    directory holds every file.
+    """
+    assumed = starts[bisect_right(starts, archive.start_dir) - 1]
     for member in archive.infolist():
-        member.header_offset += starts[member.volume] - taken
+        member.header_offset += starts[member.volume] - assumed
         if hasattr(member, "_end_offset"):  # newer versions check that files do not overlap
             member._end_offset = None
 
 
 class _Joined(io.RawIOBase):
-    """Files read as one. A 64-bit archive's end is told to have one disk, as zipfile refuses more."""
+    """Files read as one. In a 64-bit archive's end record it sets one disk, as zipfile refuses more."""
 
     def __init__(self, files: Sequence[BinaryIO]):
         sizes = [file.seek(0, io.SEEK_END) for file in files]

@@ -2,7 +2,7 @@
 
     {"question", "options"?, "problem_type", "image_path", "answer", ...}
 
-and beside it `original_question_type` (VSI-Bench, SPAR-Bench, MMSI-Bench), `data_type` single_view or
+and also `original_question_type` (VSI-Bench, SPAR-Bench, MMSI-Bench), `data_type` single_view or
 multi_view (SPAR-Bench, MMSI-Bench), `grid_size` (maze). A row of VSI-Bench has 16 frames.
 """
 
@@ -15,13 +15,13 @@ from vilasr_jax.tasks.importers.fields import (
     Draft,
     answer_of,
     image_paths_of,
-    kept,
     options_of,
+    present_fields,
     question_type_of,
     text_of,
 )
 
-# Sentences of the question that contradict the answer's form asked for by the prompt.
+# Sentences of the question that contradict the form of answer that the prompt names.
 _DROPPED = (
     "Your answer can only include one of options A, B, C or D.",
     "Answer using a single number and nothing else.",
@@ -54,7 +54,7 @@ def benchmark_reader(name: str, data_type: str = "") -> Callable[[Mapping[str, A
             options=options_of(item),
             image_paths=paths,
             data_type=kind,
-            meta={"benchmark": name, **kept(item, "original_question_type", "grid_size")},
+            meta={"benchmark": name, **present_fields(item, "original_question_type", "grid_size")},
         )
 
     return read

@@ -1,4 +1,4 @@
-"""What the importers share: reading one published item's fields, with errors that name the key."""
+"""Reads the fields of one published item for all importers, with errors that name the key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Draft:
 
 
 def text_of(item: Mapping[str, Any], key: str) -> str:
-    """A text that is there and not empty; a number is taken as its text."""
+    """The value of a key as non-empty text, also of a number; DataError without."""
     value = item.get(key)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
@@ -73,6 +73,6 @@ def image_paths_of(item: Mapping[str, Any], key: str = "image_path") -> tuple[st
     return tuple(paths)
 
 
-def kept(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Those of the keys that the item has a value for."""
+def present_fields(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """The item's values of those keys that have one."""
     return {key: item[key] for key in keys if item.get(key) is not None}

@@ -1,4 +1,4 @@
-"""The items of a published file, one after another: a JSON list or JSON lines, whichever it holds."""
+"""Reads the items of a published file, a JSON list or JSON lines, one at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIRST_KEY = re.compile(r'\{\s*"([^"\\]+)"')
 class Item:
     """One item and the line it starts on (from 1); `error` says why there is no `value`.
 
-    `at` is the share of the file that lies before it.
+    `at` is the fraction of the file before it.
     """
 
     line: int

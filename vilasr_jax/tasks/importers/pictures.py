@@ -16,7 +16,7 @@ class Pictures:
     """Reads pictures by the path a row gives.
 
     A relative path is looked for under each root, as it is and without its first folder. A zip file anywhere
-    below `archives` counts as unpacked where it lies.
+    below `archives` counts as unpacked in its folder.
     """
 
     def __init__(self, roots: Sequence[epath.Path], archives: Sequence[epath.Path] = ()):
@@ -27,23 +27,23 @@ class Pictures:
         self._ways = [(root, short) for short in (False, True) for root in self.roots]
 
     def _add_archives(self, root: epath.Path) -> None:
-        for whole, parts in group_archives(_files(root)).items():
-            archive = open_archive(whole, parts)
+        for path, parts in group_archives(_files(root)).items():
+            archive = open_archive(path, parts)
             for name in archive.namelist():
                 if not name.endswith("/"):
-                    self._zipped.setdefault(str(whole.parent / _clean(name)), (archive, name))
+                    self._zipped.setdefault(str(path.parent / _clean(name)), (archive, name))
 
     def read(self, path: str) -> bytes:
         """The picture's bytes; DataError when it is nowhere."""
-        whole = _clean(path)
-        _, _, shorter = whole.partition("/")
+        full = _clean(path)
+        _, _, shorter = full.partition("/")
         for way in list(self._ways):
             root, short = way
             if short and "/" not in shorter:
                 continue  # a bare file name could be anybody's
-            data = self._read(root / (shorter if short else whole))
+            data = self._read(root / (shorter if short else full))
             if data is not None:
-                if self._ways[0] != way:  # the next row's lie there too
+                if self._ways[0] != way:  # the next row's are probably there too
                     self._ways = [way, *(other for other in self._ways if other != way)]
                 return data
         looked = ", ".join(map(str, self.roots))
@@ -65,7 +65,7 @@ class Pictures:
 
 
 def _files(root: epath.Path) -> Iterator[epath.Path]:
-    """Every file below a folder. What walks a bucket leaves out `gs://`."""
+    """Every file below a folder. `walk` of a bucket omits `gs://`, which is added here."""
     scheme = str(root).rpartition("://")[0]
     for folder, _, names in root.walk():
         place = str(folder)

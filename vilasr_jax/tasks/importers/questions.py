@@ -14,8 +14,8 @@ from vilasr_jax.tasks.importers.fields import (
     Draft,
     answer_of,
     image_paths_of,
-    kept,
     options_of,
+    present_fields,
     question_type_of,
     text_of,
 )
@@ -30,5 +30,5 @@ def read_question(item: Mapping[str, Any], source: str) -> Draft:
         options=options_of(item),
         image_paths=image_paths_of(item),
         data_type=text_of(item, "data_type"),
-        meta=kept(item, "grid_size"),
+        meta=present_fields(item, "grid_size"),
     )

@@ -1,7 +1,7 @@
 """Imports published data: every row that can be used is written, every other is named with file and line.
 
-Rows are written shard by shard, so a stopped import goes on with the first shard that is missing and ends
-with the same files.
+Rows are written shard by shard, so a stopped import resumes with the first missing shard and ends with the
+same files.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from vilasr_jax.tasks.importers.wording import extract_prompts
 from vilasr_jax.tasks.stored import INDEX, StoredRow, StoredRows, shard_note, write_shard
 
 SHARD = 128  # items
-PROMPT_ROWS = 2000  # conversations, evenly spaced, that the prompt is taken from
+PROMPT_ROWS = 2000  # conversations, evenly spaced, that the prompt is extracted from
 BROKEN = "broken.txt"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A published layout: where its files lie below the folder given, and how an item becomes a row."""
+    """A published layout: where its files are below the given folder, and how an item becomes a row."""
 
     folders: tuple[str, ...]
     names: tuple[str, ...]
@@ -75,13 +75,13 @@ def import_data(
       name: one of `FORMATS`.
       source: a published folder, local or `gs://`, or one file of it.
       destination: a local folder, new or that of the same import.
-      images: where relative image paths start, if not at `source` or beside the file.
-      progress: called with the share that is done and a line of figures.
+      images: where relative image paths start, if not at `source` or in the file's folder.
+      progress: called with the fraction that is done and a line of figures.
 
     Returns:
       {"format", "source", "files", "rows", "images", "broken", "shards": [names]}; the broken rows are listed
       in `broken.txt`, one a line. Of conversations also "prompt", see `extract_prompts`; the prompt itself is
-      kept in `prompt.json` when they are of one wording.
+      saved in `prompt.json` when they are of one wording.
 
     Raises:
       ConfigError: an unknown format, or a destination that holds something else.
@@ -108,12 +108,12 @@ def import_data(
             path = folder / f"rows-{number:05d}.array_record"
             note = shard_note(path)
             if note is None:
-                made = list(pool.map(lambda it: _make_row(form, pictures, *it), some))
-                good = [row for row in made if isinstance(row, StoredRow)]
+                results = list(pool.map(lambda it: _make_row(form, pictures, *it), some))
+                good = [row for row in results if isinstance(row, StoredRow)]
                 note = {
                     "rows": len(good),
                     "images": sum(len(row.images) for row in good),
-                    "broken": [line for line in made if isinstance(line, str)],
+                    "broken": [line for line in results if isinstance(line, str)],
                 }
                 write_shard(path, (row.to_bytes() for row in good), note)
             rows, pixels = rows + note["rows"], pixels + note["images"]
@@ -129,13 +129,13 @@ def import_data(
         first = (folder / BROKEN).read_text().split("\n")[0] if broken else f"{source} holds no row"
         raise DataError(f"none of {broken} rows of {source} can be used; the first: {first}")
     if form.read is read_sharegpt:
-        index["prompt"] = _keep_prompt(folder, index)
+        index["prompt"] = _save_prompt(folder, index)
     write_json(folder / INDEX, index)
     return index
 
 
-def _keep_prompt(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
-    """Writes the conversations' prompt beside them; returns the note on how many have it."""
+def _save_prompt(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """Writes the conversations' prompt to their folder; returns the note on how many have it."""
     rows = StoredRows.of_shards([folder / name for name in index["shards"]])
     step = max(1, len(rows) // PROMPT_ROWS)
     prompts, note = extract_prompts((rows[n] for n in range(0, len(rows), step)), index["source"])
@@ -175,12 +175,12 @@ def _open_folder(folder: Path, plan: dict[str, Any]) -> None:
 def _pictures(source: epath.Path, files: list[epath.Path], images: str | os.PathLike | None) -> Pictures:
     base = source if source.is_dir() else source.parent
     given = [epath.Path(images)] if images else []
-    beside = [parent for file in files for parent in (file.parent, file.parent.parent)]
-    return Pictures([*given, base, *beside], archives=[*given, base])
+    folders = [parent for file in files for parent in (file.parent, file.parent.parent)]
+    return Pictures([*given, base, *folders], archives=[*given, base])
 
 
 def _numbered(files: list[epath.Path]) -> Iterator[tuple[epath.Path, int, Item, float]]:
-    """Every item with its file, its number there (from 0), and the share of all files up to its end."""
+    """Every item with its file, its number there (from 0), and the fraction of all files up to its end."""
     sizes = [file.stat().length or 1 for file in files]
     for at, file in enumerate(files):
         before = sum(sizes[:at])
@@ -189,7 +189,7 @@ def _numbered(files: list[epath.Path]) -> Iterator[tuple[epath.Path, int, Item, 
 
 
 def _make_row(
-    form: Format, pictures: Pictures, file: epath.Path, number: int, item: Item, share: float
+    form: Format, pictures: Pictures, file: epath.Path, number: int, item: Item, fraction: float
 ) -> StoredRow | str:
     """The row, or a line that says what is wrong with it."""
     where = f"{file}:{item.line}"
@@ -206,7 +206,7 @@ def _make_row(
 
 
 def _checked(path: str, data: bytes) -> bytes:
-    """The bytes of a picture that can be decoded and has a size the model takes."""
+    """The bytes of a picture that can be decoded and has a size that the model supports."""
     try:
         resize_image(load_image(data))
     except DataError as error:

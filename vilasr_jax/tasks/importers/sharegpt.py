@@ -6,7 +6,7 @@
 `images` are those of all messages, in order: the given ones, then the drawn ones. Other trainers' dialects of
 it are read, too: `messages` for `conversations`, `from` and `value` for `role` and `content`, human and gpt,
 tool and observation (what a tool gives back), a content that is a list of text and image parts, `image` for
-`images`, and a `system` beside the conversations.
+`images`, and a `system` next to the conversations.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def read_sharegpt(item: Mapping[str, Any], source: str) -> Draft:
     roles = [message["role"] for message in messages]
     if "user" not in roles or roles[-1] != "assistant":
         raise DataError(f"{key} must hold a user message and end with the assistant's")
-    asked = messages[roles.index("user")]["content"]
+    first = messages[roles.index("user")]["content"]
     if any(IMAGE_MARK in m["content"] for m in messages if m["role"] == "assistant"):
         raise DataError("an assistant message holds an image")
     paths = image_paths_of(item, "image" if "images" not in item and "image" in item else "images")
     marks = sum(message["content"].count(IMAGE_MARK) for message in messages)
     if marks != len(paths):
         raise DataError(f"{key} hold {marks} {IMAGE_MARK}, images {len(paths)} paths")
-    if IMAGE_MARK not in asked:
+    if IMAGE_MARK not in first:
         raise DataError(f"the first user message holds no {IMAGE_MARK}")
     answer = tagged_answer(messages[-1]["content"]) or ""
     return Draft(
-        question=asked.replace(IMAGE_MARK, "").strip(),
+        question=first.replace(IMAGE_MARK, "").strip(),
         answer=answer,
         question_type=_guess_type(answer),
         options=(),

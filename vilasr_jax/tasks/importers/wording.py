@@ -1,8 +1,8 @@
-"""The prompt that recorded conversations were held with, taken from their words.
+"""Extracts the prompt of recorded conversations from their texts.
 
-What is the same in all conversations but for sizes, numbers and the question becomes a template. It is kept
-only where nearly all conversations come out of it again: system text, first user message and drawn turns.
-Options count where they can be told from the question; user turns without a picture do not.
+What is the same in all conversations but for sizes, numbers and the question becomes a template. It is used
+only if it reproduces nearly all conversations: system text, first user message and drawn turns.
+Options count where they can be separated from the question; user turns without a picture do not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vilasr_jax.tasks.frames import IMAGE_MARK, frames_of
 from vilasr_jax.tasks.stored import StoredRow
 
 NAME = "imported"
-AGREE = 0.95  # share of the conversations that must come out of the template
-_ASKED = {  # how the published prompt asks for a kind of answer
+AGREE = 0.95  # fraction of the conversations that the template must reproduce
+_SUFFIXES = {  # the published prompt's sentence for a kind of answer
     "multiple choice": "Answer with the option's letter from the given choices directly.",
     "numerical": "Please answer the question using a single word or phrase (e.g., 42 or 3.14).",
 }
@@ -60,7 +60,7 @@ def extract_prompts(rows: Iterable[StoredRow], source: str) -> tuple[PromptSet |
     """The prompt of recorded conversations, and a note on how many agree with it.
 
     Args:
-      rows: conversations; those whose sizes can't be told are passed over.
+      rows: conversations; those whose sizes are unclear are skipped.
       source: what the prompt says of where it is from.
 
     Returns:
@@ -175,10 +175,10 @@ def _build(records: list[_Record], source: str) -> tuple[PromptSet, list[str]]:
         only_last.pop(go_on, None)
     final = only_last.most_common(1)[0][0] if only_last else None
     several = len({record.source for record in records}) > 1
-    header, closing, asked = _question([text.removeprefix(index) for text in openings], several)
+    header, closing, block = _question([text.removeprefix(index) for text in openings], several)
     own += ["drawn"] * (go_on is None) + ["final"] * (final is None) + ["error"]
-    own += [name for name in ("multiple choice", "numerical") if name not in asked["suffixes"]]
-    suffixes = {**ours.suffixes, **asked["suffixes"]}
+    own += [name for name in ("multiple choice", "numerical") if name not in block["suffixes"]]
+    suffixes = {**ours.suffixes, **block["suffixes"]}
     suffixes["regression"] = suffixes["numerical"]
     prompts = dataclasses.replace(
         ours,
@@ -198,8 +198,8 @@ def _build(records: list[_Record], source: str) -> tuple[PromptSet, list[str]]:
         question=f"{header}{{question}}",
         closing=_plain(closing),
         suffixes=suffixes,
-        choices=asked.get("choices", ours.choices),
-        joint=asked.get("joint", ours.joint),
+        choices=block.get("choices", ours.choices),
+        joint=block.get("joint", ours.joint),
     )
     return prompts, own
 
@@ -237,17 +237,17 @@ def _shared_caption(texts: list[str]) -> str:
 def _question(texts: list[str], several: bool) -> tuple[str, str, dict[str, Any]]:
     """The block around the question: what opens it, what ends it, and its suffixes and choices.
 
-    Words that all questions share may be the questions' own. Apart from a header and what follows a suffix
-    they are the block's only where the texts are from `several` sources.
+    Words that all questions have in common may be the questions' own. Apart from a header and the text after
+    a suffix they are the block's only where the texts are from `several` sources.
     """
     shared = _common(texts)
     header = _LONG_HEADER.match(shared) if several else _HEADER.match(shared)
     opened = header[0] if header else shared[: len(shared) - len(shared.lstrip())]
     rests = [text.removeprefix(opened) for text in texts]
     found: dict[str, Any] = {"suffixes": {}}
-    closings, plain = [], [text for text in rests if not any(s in text for s in _ASKED.values())]
+    closings, plain = [], [text for text in rests if not any(s in text for s in _SUFFIXES.values())]
     chosen = plain
-    for kind, sentence in _ASKED.items():
+    for kind, sentence in _SUFFIXES.items():
         heads = [text.partition(sentence) for text in rests if sentence in text]
         spaces = [head[len(head.rstrip()) :] for head, _, _ in heads]
         if heads:
@@ -290,15 +290,15 @@ def _options(text: str) -> tuple[str, str, list[str], str] | None:
 
 
 def _agrees(prompts: PromptSet, record: _Record) -> bool:
-    """Whether the record's own system text, first user message and drawn turns come out of the template."""
-    system, asked, later = record.raw
+    """Whether the record's own system text, first user message and drawn turns match the template."""
+    system, first, later = record.raw
     given = record.frames[: record.given]
     if system != system_text(prompts, get_tools(PUBLISHED), given, record.video):
         return False
     start = before_text(prompts, record.given, record.video) + "".join(
         IMAGE_MARK + index_text(prompts, index, frame) for index, frame in enumerate(given, 1)
     )
-    if not (asked.startswith(start) and _asked_alike(prompts, asked.removeprefix(start))):
+    if not (first.startswith(start) and _same_question(prompts, first.removeprefix(start))):
         return False
     index = record.given
     for text in later:
@@ -314,10 +314,10 @@ def _agrees(prompts: PromptSet, record: _Record) -> bool:
     return True
 
 
-def _asked_alike(prompts: PromptSet, asked: str) -> bool:
-    """Whether a question comes out of the template again, with its options where it shows them."""
-    kind = next((kind for kind, sentence in _ASKED.items() if sentence in asked), "")
+def _same_question(prompts: PromptSet, text: str) -> bool:
+    """Whether the template reproduces a question's text, with its options where it shows them."""
+    kind = next((kind for kind, sentence in _SUFFIXES.items() if sentence in text), "")
     end = prompts.suffixes.get(kind, "") + prompts.closing
     header = prompts.question.format(question="")
-    words, _, options, _ = _options(asked.removesuffix(end)) or (asked.removesuffix(end), "", [], "")
-    return asked == question_text(prompts, words.removeprefix(header), kind, options)
+    words, _, options, _ = _options(text.removesuffix(end)) or (text.removesuffix(end), "", [], "")
+    return text == question_text(prompts, words.removeprefix(header), kind, options)

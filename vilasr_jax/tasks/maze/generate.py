@@ -1,6 +1,6 @@
 """Seeded mazes: walls, a list of moves, and four lettered cells, one of them the true end.
 
-A move into a wall or off the grid is skipped. The other letters stand where likely mistakes end.
+A move into a wall or off the grid is skipped. The other letters are where likely mistakes end.
 """
 
 import random
@@ -46,13 +46,15 @@ def make_maze_row(spec: MazeSpec, seed: int) -> Row:
     )
 
 
-ASK_MOVES = "Moves from the green start: "
-ASK_END = ". A move into a wall or off the grid is skipped. At which letter does the path end?"
+MOVES_START = "Moves from the green start: "
+MOVES_END = ". A move into a wall or off the grid is skipped. At which letter does the path end?"
 
 
 def question(maze: Maze) -> str:
-    """The numbered moves and what is asked."""
-    return ASK_MOVES + ", ".join(f"{number} {move}" for number, move in enumerate(maze.moves, 1)) + ASK_END
+    """The question: the numbered moves, then where they end."""
+    return (
+        MOVES_START + ", ".join(f"{number} {move}" for number, move in enumerate(maze.moves, 1)) + MOVES_END
+    )
 
 
 def random_walls(spec: MazeSpec, rng: random.Random) -> frozenset[tuple[Cell, Cell]]:
@@ -65,7 +67,7 @@ def random_walls(spec: MazeSpec, rng: random.Random) -> frozenset[tuple[Cell, Ce
 
 
 def _propose(spec: MazeSpec, rng: random.Random, decisive: bool) -> Maze | None:
-    """One random maze, or None when it has too few open moves or is not decisive (or not, as asked)."""
+    """One random maze, or None when it has too few open moves or is not as `decisive` as wanted."""
     grid = spec.grid
     cells = [(x, y) for y in range(grid) for x in range(grid)]
     walls = random_walls(spec, rng)

@@ -20,7 +20,7 @@ RING = "Where is the ring?"
 RING_MOVES = "Which moves from the ring are open? "
 CELL_MOVES = "Which moves are open? "
 KINDS = ("marks", "ring", "ring_moves", "cell_moves")
-_CHECKS = 6  # moves asked about in "cell_moves"
+_CHECKS = 6  # moves of a question of kind "cell_moves"
 
 
 def perception_example(
@@ -38,8 +38,8 @@ def perception_example(
     ]
     if lines:
         picture = render(picture, lines, get_style(settings.style))
-    asked, answer = _ask(kind, maze, path[-1], spec.cell, rng)
-    session = DrawingSession([picture], asked, question_type="free-form", settings=settings)
+    question, answer = _question(kind, maze, path[-1], spec.cell, rng)
+    session = DrawingSession([picture], question, question_type="free-form", settings=settings)
     return [*session.messages, said("assistant", answer)]
 
 
@@ -53,7 +53,7 @@ def _prefix(maze: Maze, rng: random.Random, at_least: int) -> list[Cell]:
     return cells
 
 
-def _ask(kind: str, maze: Maze, end: Cell, cell: int, rng: random.Random) -> tuple[str, str]:
+def _question(kind: str, maze: Maze, end: Cell, cell: int, rng: random.Random) -> tuple[str, str]:
     if kind == "marks":
         places = {"start": maze.start} | maze.letters
         return MARKS, ", ".join(f"{name}: {point(*centre(place, cell))}" for name, place in places.items())
@@ -62,13 +62,13 @@ def _ask(kind: str, maze: Maze, end: Cell, cell: int, rng: random.Random) -> tup
         return RING, f"{point(*centre(end, cell))}, {letter}"
     if kind == "ring_moves":
         checks = [(end, step) for step in rng.sample(sorted(STEPS), len(STEPS))]
-        asked = ", ".join(f"{number} {step}" for number, (_, step) in enumerate(checks, 1))
-        return RING_MOVES + asked, f"{point(*centre(end, cell))}. {_verdicts(maze, checks)}"
+        listed = ", ".join(f"{number} {step}" for number, (_, step) in enumerate(checks, 1))
+        return RING_MOVES + listed, f"{point(*centre(end, cell))}. {_verdicts(maze, checks)}"
     checks = [_random_check(maze, rng) for _ in range(_CHECKS)]
-    asked = ", ".join(
+    listed = ", ".join(
         f"{number} {point(*centre(at, cell))} {step}" for number, (at, step) in enumerate(checks, 1)
     )
-    return CELL_MOVES + asked, _verdicts(maze, checks)
+    return CELL_MOVES + listed, _verdicts(maze, checks)
 
 
 def _random_check(maze: Maze, rng: random.Random) -> tuple[Cell, str]:

@@ -1,4 +1,4 @@
-"""What the tiny tokenizer learns from mazes: constant phrases, and sample texts with every integer."""
+"""Training data of the tiny tokenizer for mazes: constant phrases, and sample texts with every integer."""
 
 import random
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ PHRASES = (
     traces.OPEN,
     traces.WALL,
     traces.ENDS_AT,
-    generate.ASK_MOVES,
-    generate.ASK_END,
+    generate.MOVES_START,
+    generate.MOVES_END,
     perception.MARKS,
     perception.RING,
     perception.RING_MOVES,

@@ -1,6 +1,6 @@
 """Maze pictures: cells of exactly `cell` pixels, no margin, walls centred on the cell edges.
 
-A wall's pixels lie half in each of its two cells, so that each cell's vision token sees its own side of it.
+Half of a wall's pixels are in each of its two cells, so each cell's vision token sees its own side of it.
 """
 
 from PIL import Image, ImageDraw

@@ -19,9 +19,14 @@ from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import first_in_split
 from vilasr_jax.tasks.words import GOOD, WRONG, answer_turn, line_turn
 
-ASK = "Which list of moves leads from the green start to the red goal without running into a wall?"
+QUESTION = "Which list of moves leads from the green start to the red goal without running into a wall?"
 LIST_IS = "The list is "
-PHRASES = (f"\n{ASK}", LIST_IS, *(f"{letter}{mark}" for letter in LETTERS for mark in (". ", ": ")), *STEPS)
+PHRASES = (
+    f"\n{QUESTION}",
+    LIST_IS,
+    *(f"{letter}{mark}" for letter in LETTERS for mark in (". ", ": ")),
+    *STEPS,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def make_route_row(spec: MazeSpec, seed: int) -> Row:
     route = first_in_split(lambda: _propose(spec, rng), lambda route: route.maze.content_hash, spec.split)
     return Row(
         id=f"maze-{spec.split}-{spec.grid}x{spec.grid}-{spec.look}-route-{seed}",
-        question=ASK,
+        question=QUESTION,
         answer=route.answer,
         question_type="multiple choice",
         options=tuple(f"{letter}. {', '.join(moves)}" for letter, moves in route.lists.items()),

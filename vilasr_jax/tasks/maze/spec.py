@@ -1,4 +1,4 @@
-"""What a set of mazes is like: size, walls, moves, look and split."""
+"""Specification of a set of mazes: size, walls, moves, look and split."""
 
 from dataclasses import dataclass
 
@@ -43,8 +43,8 @@ class MazeSpec:
     grid: int = 5
     cell: int = 28
     moves: tuple[int, int] = (4, 6)
-    wall_density: float = 0.35  # share of inner edges that are walls
-    decisive: float = 0.9  # share of mazes where ignoring the walls ends at another letter
+    wall_density: float = 0.35  # fraction of inner edges that are walls
+    decisive: float = 0.9  # fraction of mazes where ignoring the walls ends at another letter
     kinds: tuple[str, ...] = ("end",)  # of question: end, route
     look: str = "plain"
     split: str = "train"

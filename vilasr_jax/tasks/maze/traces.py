@@ -31,7 +31,7 @@ def expert_trace(row: Row, rng: random.Random, slip: bool = False, labels: str =
     """The right conversation of a maze row; with `slip` one line is wrong and corrected a turn later.
 
     `labels` numbers the lines by "move" (the number in the question) or by "line" (1, 2, ...). With "line" a
-    slip may also be a wall taken for open or an open side for a wall, because the next line takes over the
+    slip may also be a wall read as open or an open side read as a wall, because the next line reuses the
     wrong one's label.
     """
     maze, cell = row.scene, row.meta["cell"]
@@ -82,13 +82,13 @@ def _legs(maze: Maze) -> tuple[list[_Leg], tuple[int, ...]]:
     return legs, tuple(blocked)
 
 
-def _slipped(maze: Maze, leg: _Leg, rng: random.Random, takes_over: bool) -> tuple[str, Cell]:
-    """Words and end of a wrong line: the wrong neighbour or, where the next line takes over its
+def _slipped(maze: Maze, leg: _Leg, rng: random.Random, reuses_label: bool) -> tuple[str, Cell]:
+    """Words and end of a wrong line: the wrong neighbour or, where the next line reuses its
     label, also a wall overlooked or seen where there is none."""
     ends = {maze.step(leg.start, step, ignore_walls=True) for step in STEPS} - {leg.start, leg.end}
     said = _verdicts(maze, leg.blocked, WALL) + _verdicts(maze, (leg.move,), OPEN)
     mistakes = [(said, rng.choice(sorted(ends)))]
-    if takes_over:
+    if reuses_label:
         mistakes += _overlooked(maze, leg) + _imagined(maze, leg)
     return rng.choice(mistakes)
 
@@ -105,7 +105,7 @@ def _overlooked(maze: Maze, leg: _Leg) -> list[tuple[str, Cell]]:
 
 
 def _imagined(maze: Maze, leg: _Leg) -> list[tuple[str, Cell]]:
-    """Words and end of the next line when the open move is taken for blocked; none if no line follows."""
+    """Words and end of the next line when the open move is read as blocked; none after the last line."""
     said = _verdicts(maze, (*leg.blocked, leg.move), WALL)
     for position in range(leg.move + 1, len(maze.moves)):
         end = maze.step(leg.start, maze.moves[position])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from vilasr_jax.tasks.multiview.picture import draw_room
-from vilasr_jax.tasks.multiview.questions import MOVES, PHRASES, Views, ask
+from vilasr_jax.tasks.multiview.questions import MOVES, PHRASES, Views, make_question
 from vilasr_jax.tasks.multiview.room import LEVELS, Camera, Level, make_camera, make_solids
 from vilasr_jax.tasks.objects import LOOKS
 from vilasr_jax.tasks.scene_family import Scene, SceneFamily, SceneSpec
@@ -33,8 +33,8 @@ class MultiviewFamily(SceneFamily):
             return None
         cameras = _cameras(level, kind, aim, rng)
         views = Views(solids, cameras, level)
-        asked = ask(kind, views, aim, rng)
-        if asked is None or not views.clear:
+        question = make_question(kind, views, aim, rng)
+        if question is None or not views.clear:
             return None
         marks = [views.box(view, k) for view in range(len(cameras)) for k in range(len(solids))]
         content = [
@@ -42,7 +42,7 @@ class MultiviewFamily(SceneFamily):
             [tuple(round(value, 1) for value in dataclasses.astuple(camera)[:4]) for camera in cameras],
         ]
         sizes = ((level.side, level.side),) * len(cameras)
-        return Scene(content, sizes, tuple(marks), asked, views)
+        return Scene(content, sizes, tuple(marks), question, views)
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         views: Views = scene.drawn

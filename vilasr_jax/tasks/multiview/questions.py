@@ -15,7 +15,7 @@ from vilasr_jax.tasks.phrases import LETTERS
 from vilasr_jax.tasks.scene_family import Mark, SceneQuestion, Step, choice, offered
 
 SAME = "Which letter marks the thing in the last image that an arrow marks in image 1?"
-STAND, FACE, WHERE = "Someone stands at ", " and looks at ", ". Where do they see "
+PLACE, FACE, WHERE = "Someone stands at ", " and looks at ", ". Where do they see "
 SIDES = {"left": 90, "right": -90, "behind": 180, "in front": 0}  # degrees from where they look
 CAMERA = "Which way did the camera move from image 1 to image 2?"
 MOVES = ("left", "right", "forward", "back")
@@ -28,7 +28,7 @@ DISTANCE, AND = "How many metres are between the middles of ", " and "
 UNIT = "? The floor's squares are 1 metre."
 PHRASES = (
     f"\n{SAME}",
-    f"\n{STAND}",
+    f"\n{PLACE}",
     FACE,
     WHERE,
     f"\n{CAMERA}",
@@ -91,9 +91,9 @@ class Views:
         return math.hypot(self.solids[a].x - self.solids[b].x, self.solids[a].y - self.solids[b].y)
 
 
-def ask(kind: str, views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:
-    """A question of this kind."""
-    return _ASK[kind](views, aim, rng)
+def make_question(kind: str, views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:
+    """A question of this kind, or None where it would be ambiguous."""
+    return _QUESTIONS[kind](views, aim, rng)
 
 
 def the(solid: Solid) -> str:
@@ -128,7 +128,7 @@ def _side(views: Views, aim: float, rng: random.Random) -> SceneQuestion | None:
         return None
     options, said = choice(rng, side, SIDES, SIDES if views.level.spots else ())
     step = Step("", (views.line(0, 1), views.line(0, 2)), lines=True)
-    question = f"{STAND}{the(a)}{FACE}{the(b)}{WHERE}{the(c)}?"
+    question = f"{PLACE}{the(a)}{FACE}{the(b)}{WHERE}{the(c)}?"
     return SceneQuestion("side", question, said[0], (step,), said, options)
 
 
@@ -184,7 +184,7 @@ def _distance(views: Views, aim: float, rng: random.Random) -> SceneQuestion:
     )
 
 
-_ASK: dict[str, Callable[[Views, float, random.Random], SceneQuestion | None]] = {
+_QUESTIONS: dict[str, Callable[[Views, float, random.Random], SceneQuestion | None]] = {
     "same": _same,
     "side": _side,
     "camera": _camera,

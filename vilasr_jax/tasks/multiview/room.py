@@ -28,10 +28,10 @@ class Level:
     size: float = 0.5  # of a solid
     height: tuple[float, float] = (3.0, 4.0)  # of the cameras
     away: tuple[float, float] = (4.5, 5.5)  # of the cameras, from the middle of the room
-    spots: int = 0  # solids stand on a grid of so many places a side; 0: anywhere
-    quarter: bool = False  # cameras stand north, east, south or west
+    spots: int = 0  # solids are on a grid of this many places a side; 0: anywhere
+    quarter: bool = False  # cameras are north, east, south or west
     snap: int = 1  # boxes are rounded outwards to multiples of this
-    hidden: float = 0.15  # share of a solid's box that another's may cover
+    hidden: float = 0.15  # fraction of a solid's box that another's may cover
     views: int = 2
     looks: int = 0  # different looks among solids to find again; 0: all differ
     kinds: tuple[str, ...] = KINDS
@@ -147,7 +147,7 @@ def corners_of(solid: Solid) -> np.ndarray:
 
 
 def box_of(solid: Solid, camera: Camera, level: Level) -> Box:
-    """The solid's box in the camera's picture, in pixels; it may lie outside."""
+    """The solid's box in the camera's picture, in pixels; it may be outside."""
     if solid.shape == "ball":
         centre, depth = camera.project([solid.middle], level.side)
         radius = camera.focal * level.side * solid.size / 2 / depth[0]
@@ -160,7 +160,7 @@ def box_of(solid: Solid, camera: Camera, level: Level) -> Box:
 
 
 def rounded(box: Box, level: Level) -> Corners:
-    """A box in whole pixels, rounded outwards to multiples of `level.snap`, inside the picture."""
+    """A box in integer pixels, rounded outwards to multiples of `level.snap`, inside the picture."""
     snap = level.snap
     left, top = (max(0, math.floor(v / snap) * snap) for v in box[:2])
     right, bottom = (min(level.side, math.ceil(v / snap) * snap) for v in box[2:])
@@ -168,7 +168,7 @@ def rounded(box: Box, level: Level) -> Corners:
 
 
 def covered(a: Box, b: Box) -> float:
-    """Share of the smaller box that both cover."""
+    """Fraction of the smaller box that the other covers."""
     wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
     return max(0.0, wide) * max(0.0, high) / max(1.0, smaller)

@@ -1,4 +1,4 @@
-"""Static pictures: where coloured objects are, how many, how large and how far apart."""
+"""Static pictures: places, numbers, sizes and distances of coloured objects."""
 
 from vilasr_jax.tasks.static.family import StaticFamily as StaticFamily
 from vilasr_jax.tasks.static.scene import LEVELS as LEVELS

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES, draw_things
 from vilasr_jax.tasks.scene_family import Scene, SceneFamily, SceneSpec
-from vilasr_jax.tasks.static.questions import PHRASES, ask, box
+from vilasr_jax.tasks.static.questions import PHRASES, box, make_question
 from vilasr_jax.tasks.static.scene import LEVELS, Level, names, place, strokes
 
 
@@ -29,14 +29,14 @@ class StaticFamily(SceneFamily):
         things = place(level, described, rng, between=kind == "between")
         if not things:
             return None
-        asked = ask(kind, things, level, rng)
-        if asked is None:
+        question = make_question(kind, things, level, rng)
+        if question is None:
             return None
         lines = strokes(level, rng)
         order = rng.sample(things, len(things))
         content = [(t.color, t.shape, round(t.x, 1), round(t.y, 1), round(t.radius, 1)) for t in things]
         marks = [box(thing, level) for thing in things]
-        return Scene((sorted(content),), ((level.side, level.side),), tuple(marks), asked, (order, lines))
+        return Scene((sorted(content),), ((level.side, level.side),), tuple(marks), question, (order, lines))
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         things, lines = scene.drawn

@@ -54,9 +54,11 @@ def line(a: Thing, b: Thing) -> Mark:
     return Mark(1, (*a.point, *b.point), b.name)
 
 
-def ask(kind: str, things: Sequence[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
+def make_question(
+    kind: str, things: Sequence[Thing], level: Level, rng: random.Random
+) -> SceneQuestion | None:
     """A question of this kind; the first objects are the ones it is about."""
-    return _ASK[kind](list(things), level, rng)
+    return _QUESTIONS[kind](list(things), level, rng)
 
 
 def _relation(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
@@ -125,8 +127,8 @@ def _size(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestio
     if max(ratio, 1 / ratio) < 1.15:
         return None
     wrong = rng.sample(ordered[1:], min(3, len(ordered) - 1))
-    asked = f"{WHICH_IS}{SMALLEST if least else LARGEST}?"
-    return _pick("size", asked, ordered[0], wrong, level, rng)
+    question = f"{WHICH_IS}{SMALLEST if least else LARGEST}?"
+    return _pick("size", question, ordered[0], wrong, level, rng)
 
 
 def _distance(things: list[Thing], level: Level, rng: random.Random) -> SceneQuestion | None:
@@ -149,7 +151,7 @@ def _pick(
     return SceneQuestion(kind, question, said[0], (step,), said, options)
 
 
-_ASK: dict[str, Callable[[list[Thing], Level, random.Random], SceneQuestion | None]] = {
+_QUESTIONS: dict[str, Callable[[list[Thing], Level, random.Random], SceneQuestion | None]] = {
     "relation": _relation,
     "furthest": _furthest,
     "nearest": _nearest,

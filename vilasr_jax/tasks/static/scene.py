@@ -1,4 +1,4 @@
-"""Seeded pictures of coloured objects: levels of difficulty, and where the objects stand."""
+"""Seeded pictures of coloured objects: levels of difficulty, and the objects' places."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Level:
     side: int
     things: tuple[int, int]  # the least and the most objects
     radius: tuple[float, float]
-    cell: int = 0  # objects stand in the middle of cells of this size; 0: anywhere
-    overlap: float = 0.0  # share of two radii's sum by which objects may overlap
+    cell: int = 0  # objects are in the middle of cells of this size; 0: anywhere
+    overlap: float = 0.0  # fraction of two radii's sum by which objects may overlap
     clutter: int = 0  # faint strokes in the background
     most: int = 6  # objects counted at most
     kinds: tuple[str, ...] = KINDS
@@ -46,9 +46,9 @@ def names(level: Level, count: int, rng: random.Random) -> list[tuple[str, str, 
 def place(
     level: Level, described: list[tuple[str, str, str]], rng: random.Random, between: bool = False
 ) -> list[Thing] | None:
-    """The objects at random places, as far apart as the level asks; None when one finds no room.
+    """The objects at random places, as far apart as the level says; None when one does not fit.
 
-    With `between` the third stands midway between the first two.
+    With `between` the third is midway between the first two.
     """
     things: list[Thing] = []
     for number, (color, shape, name) in enumerate(described):

@@ -1,4 +1,4 @@
-"""Videos: what moves where, in which order things appear, how many there are, where one that left must be."""
+"""Videos: direction, order of appearance, number, and the place of an object that left the picture."""
 
 from vilasr_jax.tasks.video.family import VideoFamily as VideoFamily
 from vilasr_jax.tasks.video.scene import LEVELS as LEVELS

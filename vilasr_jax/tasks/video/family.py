@@ -9,7 +9,7 @@ from PIL import Image
 
 from vilasr_jax.tasks.objects import LOOKS, draw_things
 from vilasr_jax.tasks.scene_family import Mark, Scene, SceneFamily, SceneSpec
-from vilasr_jax.tasks.video.questions import PHRASES, Video, ask, thing_box
+from vilasr_jax.tasks.video.questions import PHRASES, Video, make_question, thing_box
 from vilasr_jax.tasks.video.scene import LEVELS, make_movers, visible
 
 LEAVE = ("gone", "beyond")
@@ -29,8 +29,8 @@ class VideoFamily(SceneFamily):
         movers = make_movers(level, frames, rng, leaves=kind in LEAVE)
         if not movers:
             return None
-        asked = ask(kind, Video(movers, frames, level), aim, rng)
-        if asked is None:
+        question = make_question(kind, Video(movers, frames, level), aim, rng)
+        if question is None:
             return None
         shown = [visible(movers, frame, frames, level.side) for frame in range(1, frames + 1)]
         marks = [
@@ -44,7 +44,7 @@ class VideoFamily(SceneFamily):
             for t in [m.thing]
         ]
         sizes = ((level.side, level.side),) * frames
-        return Scene((frames, sorted(content)), sizes, tuple(marks), asked, shown)
+        return Scene((frames, sorted(content)), sizes, tuple(marks), question, shown)
 
     def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         look = LOOKS[spec.look]

@@ -56,9 +56,9 @@ def thing_box(thing: Thing, level: Level) -> tuple[int, int, int, int]:
     return left, top, left + level.cell, top + level.cell
 
 
-def ask(kind: str, video: Video, aim: float, rng: random.Random) -> SceneQuestion | None:
-    """A question of this kind."""
-    return _ASK[kind](video, aim, rng)
+def make_question(kind: str, video: Video, aim: float, rng: random.Random) -> SceneQuestion | None:
+    """A question of this kind, or None where it would be ambiguous."""
+    return _QUESTIONS[kind](video, aim, rng)
 
 
 def _order(video: Video, aim: float, rng: random.Random) -> SceneQuestion | None:
@@ -129,7 +129,7 @@ def _way(mover: Mover) -> str:
     return max(WAYS, key=lambda name: WAYS[name][0] * mover.dx + WAYS[name][1] * mover.dy)
 
 
-_ASK: dict[str, Callable[[Video, float, random.Random], SceneQuestion | None]] = {
+_QUESTIONS: dict[str, Callable[[Video, float, random.Random], SceneQuestion | None]] = {
     "order": _order,
     "direction": _direction,
     "count": _count,

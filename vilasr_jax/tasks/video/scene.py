@@ -23,7 +23,7 @@ class Level:
     radius: tuple[float, float]
     speed: tuple[float, float]
     cell: int = 0  # objects move from cell to cell of this size; 0: anywhere
-    slant: float = 0.0  # how far a way may lean, as a share of its length
+    slant: float = 0.0  # how far a way may lean, as a fraction of its length
     kinds: tuple[str, ...] = KINDS
 
 
