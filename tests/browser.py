@@ -29,7 +29,7 @@ def browser():
 
 @contextlib.contextmanager
 def tab(browser, width: int = 1400, height: int = 900, dark: bool = False):
-    """Yields (page, faults): a tab with nothing kept from others, and what its console complained about."""
+    """Yields (page, faults): a tab with an empty profile, and the errors in its console."""
     size, scheme = {"width": width, "height": height}, "dark" if dark else "light"
     context = browser.new_context(viewport=size, color_scheme=scheme)
     page, faults = context.new_page(), []

@@ -11,7 +11,7 @@ from hypothesis import settings
 from tests.browser import browser as browser
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than running here
+jax.config.update("jax_disable_most_optimizations", True)  # compilation is slower than running here
 
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

@@ -21,8 +21,8 @@ def imports(path: Path) -> set[str]:
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vilasr_jax"):
             for name in node.names:
-                whole = f"{node.module}.{name.name}"
-                found.add(whole if whole in FILES else node.module)
+                full = f"{node.module}.{name.name}"
+                found.add(full if full in FILES else node.module)
     return found & FILES.keys()
 
 

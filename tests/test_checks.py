@@ -68,7 +68,7 @@ def test_questions_given_as_traces_are_refused(tmp_path):
     accepted(tmp_path, data=data)
 
 
-def test_reflect_and_rl_never_ask_the_same_unless_told(tmp_path):
+def test_reflect_and_rl_have_the_same_questions_only_if_allowed(tmp_path):
     folder, rl = (str(write_rows(tmp_path / "q", 3)),), dataclasses.replace(JOB.rl, validate_every=0)
     data = DataSection(questions=folder, reflect_questions=folder)
     refused(tmp_path, "would use the same questions", tasks=(), stages=("rl",), data=data, rl=rl)

@@ -317,7 +317,7 @@ def test_config_prints_what_would_run_and_the_defaults(run, tmp_path):
     assert json.loads((tmp_path / "c.json").read_text())["rl.steps"] == {"value": 7, "default": 1000}
 
 
-def test_flags_may_stand_before_and_after_words():
+def test_flags_are_allowed_before_and_after_words():
     found, rest = find_command(["data", "--count=3", "show", "rows", f"{CONFIG}", "--config.seed", "4"])
     words, flags = found.parse(rest)
     assert (found.name, words, flags.count, flags.config.seed) == ("data show", ["rows"], 3, 4)

@@ -70,15 +70,15 @@ def params(seed: int = 0):
 def suppressed(words: int = 12) -> np.ndarray:
     """[v] bool: the model may write `words` letters and the ends of a turn, so that it often ends one."""
     mask = suppressed_tokens(tokenizer(), config().vocab_size)
-    kept = [i for text in "abcdefghijklmnopqrstuvwxyz"[:words] for i in tokenizer().encode(text)]
+    letters = [i for text in "abcdefghijklmnopqrstuvwxyz"[:words] for i in tokenizer().encode(text)]
     special = [tokenizer().special.im_end, tokenizer().special.endoftext]
     allowed = np.zeros_like(mask)
-    allowed[[*kept, *special]] = True
+    allowed[[*letters, *special]] = True
     return mask | ~allowed
 
 
 def mesh(devices: int = 1):
-    """The first so many devices along the data axis."""
+    """A mesh of the first `devices` devices along the data axis."""
     return make_mesh(MeshSection(), jax.devices()[:devices])
 
 
@@ -147,13 +147,13 @@ GREEDY = SamplingSection(temperature=0.0, max_turn_tokens=7, max_tokens=90)
 
 @functools.cache
 def engine(slots: int = 6, lanes: int = 2, devices: int = 1, sampling: SamplingSection = SAMPLING) -> Engine:
-    """A compiled engine; tests that ask for the same one share it."""
+    """A compiled engine; the same arguments give the same engine."""
     section = EngineSection(
         slots=slots, lanes=lanes, decode_steps=5, stop_fraction=0.5, prompt_tokens=(40,), insert_tokens=(32,)
     )
     return Engine(config(), graphdef(), tokenizer(), suppressed(), section, sampling, PATCHES, mesh(devices))
 
 
-def generate(runner: Engine, asked: list[Request], *, seed: int = 0, key: int = 0) -> list[Trajectory]:
+def generate(runner: Engine, requests: list[Request], *, seed: int = 0, key: int = 0) -> list[Trajectory]:
     """Runs an engine with the random weights of `seed`."""
-    return runner.generate(place(params(seed), runner.steps.mesh), asked, jax.random.key(key))
+    return runner.generate(place(params(seed), runner.steps.mesh), requests, jax.random.key(key))

@@ -39,14 +39,14 @@ def test_difference_is_paired_on_the_same_rows(tmp_path):
     assert difference([before], [before])["mean"] == 0
 
 
-def test_conversion_is_timed_beside_a_copy(tmp_path, capsys):
+def test_conversion_is_timed_next_to_a_copy(tmp_path, capsys):
     result = bench_convert("tiny", tmp_path)
     assert "Orbax -> safetensors" in capsys.readouterr().out
     assert result["bytes"] > 500_000 and result["in_peak_bytes"] > 0 and result["out_seconds"] > 0
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
-def test_soft_shares_the_seeing_phase_and_compares_both_arms(tmp_path, capsys, monkeypatch):
+def test_soft_reuses_the_seeing_phase_and_compares_both_arms(tmp_path, capsys, monkeypatch):
     """Training and evaluation replaced: what is left is who starts from what, and the table."""
     ran = []
 

@@ -1,6 +1,6 @@
 """The published look, painted from its description: plain NumPy geometry, none of our renderer.
 
-A box is a band of 4 pixels inside its corners, in a named colour by its order; its label stands 8 to the
+A box is a band of 4 pixels inside its corners, in a named colour by its order; its label is 8 to the
 right and 6 below the corner, in PIL's own font. A line is every pixel at most 2 from the segment, black, over
 all boxes, with a red disc of radius 4 where it starts and a blue one where it ends.
 """
@@ -12,7 +12,7 @@ COLORS = ((255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0), (255, 165, 0), (
 
 
 def paint(base: Image.Image, boxes, lines, labels: bool = True) -> np.ndarray:
-    """[h, w, 3] uint8. `boxes`: (x1, y1, x2, y2, label); `lines`: (x1, y1, x2, y2), in whole pixels."""
+    """[h, w, 3] uint8. `boxes`: (x1, y1, x2, y2, label); `lines`: (x1, y1, x2, y2), in integer pixels."""
     picture = np.array(base)
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(float)
     for (x1, y1, x2, y2, label), color in zip(boxes, COLORS, strict=False):

@@ -72,7 +72,7 @@ def test_json_in_the_think_is_not_an_action():
     assert parsed.calls == () and parsed.answer is None and parsed.errors
 
 
-def test_cut_json_keeps_whole_items():
+def test_complete_items_of_cut_json_are_read():
     parsed = parse_actions(turn(f'[{BOX}, {{"index": 1, "bbox_2d": [1, 2', fence="```json\n{}"))
     assert parsed.calls == (BOX_CALL,) and parsed.errors == ("the json can't be read after item 1",)
 

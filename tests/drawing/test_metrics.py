@@ -59,7 +59,7 @@ def test_one_label_on_two_frames_is_two_things():
     assert drawing_metrics(session.events, truth)["box_iou"] == pytest.approx(0.75)
 
 
-def test_sums_count_all_conversations_for_calls_and_those_that_have_one_for_the_rest():
+def test_sums_count_calls_everywhere_and_others_where_present():
     sums = metric_sums([{"turns": 2.0, "calls/zoom": 3.0}, {"turns": 4.0, "box_iou": 0.5}])
     assert sums == {"turns": (6.0, 2.0), "calls/zoom": (3.0, 2.0), "box_iou": (0.5, 1.0)}
     assert metric_sums([]) == {}

@@ -1,4 +1,4 @@
-"""Styles: the published look against pictures made from geometry, and what makes the clear one readable."""
+"""Styles: the published look against pictures computed from geometry, and the clear one's legibility."""
 
 import time
 
@@ -29,7 +29,7 @@ def changed(image: Image.Image, base: Image.Image | None = None) -> np.ndarray:
 
 @pytest.mark.parametrize("number", range(len(SCENES)))
 def test_published_style_is_the_published_one(number):
-    """2 % of the pixels is the bar; those that differ must also lie on the rim of a line or a dot."""
+    """2 % of the pixels is the bar; those that differ must also be on the rim of a line or a dot."""
     size, boxes, lines = SCENES[number]
     calls = [Box(1, label, *c) for *c, label in boxes] + [Line(1, "way", *c) for c in lines]
     for base in (white(*size), Image.effect_noise(size, 60).convert("RGB")):
@@ -49,7 +49,7 @@ def rims(picture: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_published_lines_lie_over_boxes_and_colours_stay_when_a_box_moves():
+def test_published_lines_cover_boxes_and_colours_stay():
     overlay = Overlay([white(448)], get_style("published"))
     boxes = [Box(1, "a", 20, 20, 100, 100), Box(1, "b", 50, 150, 300, 300)]
     overlay.apply([Line(1, "way", 10, 200, 400, 200), *boxes])
@@ -81,8 +81,8 @@ def test_each_label_has_a_colour_of_its_own_that_stays():
     assert set(assign_colors((*labels, "one more"), PALETTE)) == {*labels, "one more"}
 
 
-def test_crowded_labels_keep_off_each_other():
-    """Twelve boxes over each other: every label's plate is whole in the picture."""
+def test_crowded_labels_do_not_overlap():
+    """Twelve boxes over each other: every label's plate is fully visible in the picture."""
     side = 448
     calls = [Box(1, f"thing {k}", 60 + 9 * k, 60 + 7 * k, 300 + 9 * k, 330 + 7 * k) for k in range(12)]
     style = get_style("clear")
@@ -115,16 +115,16 @@ def test_arrow_heads_point_to_the_end():
     assert out[:, -5:].sum() == out[:, 60:65].sum()  # what leaves the picture has no head at its border
 
 
-def test_sizes_follow_the_image():
+def test_sizes_scale_with_the_image():
     style = get_style("clear", reference=140, labels=False)
     small = changed(render(white(140), [Box(1, "", 20, 20, 90, 90)], style)).sum()
     large = changed(render(white(280), [Box(1, "", 40, 40, 180, 180)], style)).sum()
     assert 3.5 < large / small < 4.5
-    shares = []
+    fractions = []
     for side in (140, 448, 1036):
         call = Box(1, "cup", side // 4, side // 4, side // 2, side // 2)
-        shares.append(changed(render(white(side), [call], get_style("clear"))).mean())
-    assert max(shares[1:]) < 1.3 * min(shares[1:]) and shares[0] < 0.15
+        fractions.append(changed(render(white(side), [call], get_style("clear"))).mean())
+    assert max(fractions[1:]) < 1.3 * min(fractions[1:]) and fractions[0] < 0.15
 
 
 def test_unknown_style_is_the_users_error():

@@ -47,7 +47,7 @@ def test_published_prompt_names_tools_format_and_size():
 
 
 def test_each_image_has_its_own_size():
-    """Fault 11: one size was told for all images of a row."""
+    """Fault 11: the prompt gave one size for all images of a row."""
     user = texts(session((140, 84), (56, 28)).messages[1])
     assert "<image>The index of the given image is 1 (width: 140, height: 84).\n" in user
     assert "<image>The index of the given image is 2 (width: 56, height: 28).\n" in user
@@ -77,7 +77,7 @@ def test_drawn_turn():
     assert s.step(draw(line())).stop_reason == "answer" and len(s.events) == 3
 
 
-def test_errors_are_told_and_recorded():
+def test_errors_are_reported_and_recorded():
     """Fault 7: an error ended or silently discarded the turn."""
     s = session()
     reply = s.step(draw(line(index=4)))
@@ -109,7 +109,7 @@ def test_what_is_not_drawn_for_want_of_room_is_no_correction():
     assert (s.events[-1]["corrected"], s.events[-1]["drawn"]) == (0, [])
 
 
-def test_at_the_image_limit_the_answer_is_asked_for():
+def test_at_the_image_limit_the_answer_is_requested():
     s = session(max_images=3)
     assert "no tool may be used" not in texts(s.step(draw(line("1"))).message)
     reply = s.step(draw(line("2")))

@@ -94,7 +94,7 @@ def test_any_text_is_drawn(text):
     assert text_width(text, 12) >= 0
 
 
-def test_deep_brackets_take_no_time():
+def test_deep_brackets_are_fast():
     began = time.process_time()
     visual_order("א" + "(" * 8000 + ")" * 8000)
     assert time.process_time() - began < 2

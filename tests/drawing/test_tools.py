@@ -1,4 +1,4 @@
-"""The tools that are off by default, and that prompt and parser follow the enabled ones."""
+"""The tools that are off by default, and prompt and parser for the enabled ones."""
 
 import pickle
 
@@ -106,7 +106,7 @@ def test_select_frame_shows_the_image_as_it_is():
     assert reply.drawn == 1 and s.images[2].tobytes() == s.images[1].tobytes()
 
 
-def test_too_many_new_images_are_not_made():
+def test_too_many_new_images_are_not_drawn():
     s = session(max_images=10)
     items = ", ".join([BOX] * 60)
     reply = s.step(turn("Zoom", items))

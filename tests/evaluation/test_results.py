@@ -22,6 +22,7 @@ from vilasr_jax.rewards import score as reward_of
 from vilasr_jax.rollout import Trajectory, joined, messages_of
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.importers.sharegpt import read_sharegpt
+from vilasr_jax.tasks.rows import question_record
 
 BOX = (
     "<think> I look at <image> and <|im_end|> too. </think> Action: Object Mapper\n```json\n"
@@ -33,7 +34,7 @@ ANSWER = "<think> So. </think> Action: Answer\n<answer> B </answer>"
 def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B", **meta) -> Trajectory:
     """A conversation about two pictures, its ids as a rollout would have them."""
     pictures = tuple(Image.new("RGB", size, "teal") for size in ((56, 28), (28, 56)))
-    row = Row(f"row-{number}", "Which?", answer, "multiple choice", ("A. x", "B. y"), pictures, "vqa")
+    row = Row(f"row-{number}", "Which?", answer, "multiple choice", ("A. x", "B. y"), pictures, "vqa", meta)
     session = row.session(DrawingSettings(prompt="short"))
     messages = session.messages
     for text in texts:
@@ -42,15 +43,6 @@ def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B"
         if reply.message:
             messages.append(reply.message)
     encoded = encode_conversation(tiny.tokenizer(), messages)
-    plain = {
-        "id": row.id,
-        "question": row.question,
-        "answer": row.answer,
-        "options": list(row.options),
-        "question_type": row.question_type,
-        "data_type": "vqa",
-        "meta": meta,
-    }
     right = float(session.answer == answer)
     return Trajectory(
         f"{row.id}/{sample}",
@@ -62,7 +54,7 @@ def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B"
         session.stop_reason,
         2,
         len(encoded.images),
-        plain,
+        question_record(row),
         {"accuracy": right, "format": 1.0, "total": right},
     )
 
@@ -92,22 +84,22 @@ def test_a_line_has_the_published_layout(tmp_path):
     assert list(line)[: len(published)] == published
     assert line["model_output"] == ANSWER and line["problem_type"] == "multiple choice"
     assert [m["role"] for m in line["conversations"]] == ["system", "user", "assistant", "user", "assistant"]
-    system, asked, said, drawn, _ = line["conversations"]
+    system, opening, said, drawn, _ = line["conversations"]
     assert isinstance(system["content"], str) and said["content"] == BOX
-    assert [part["type"] for part in asked["content"]] == ["image", "image", "text"]
-    assert asked["content"][2]["text"].count("<|vision_start|><|image_pad|><|vision_end|>") == 2
-    paths = [p["image"] for m in (asked, drawn) for p in m["content"] if p["type"] == "image"]
+    assert [part["type"] for part in opening["content"]] == ["image", "image", "text"]
+    assert opening["content"][2]["text"].count("<|vision_start|><|image_pad|><|vision_end|>") == 2
+    paths = [p["image"] for m in (opening, drawn) for p in m["content"] if p["type"] == "image"]
     assert paths == [f"images/row-0-0_{k}.png" for k in (1, 2, 3)]
     assert all((tmp_path / path).exists() for path in paths)
     assert (line["prediction"], line["score"], line["correct"], line["sample"]) == ("B", 1.0, True, 0)
     json.dumps(line)
 
 
-def test_the_file_grows_by_whole_shards(tmp_path):
+def test_the_file_grows_by_complete_shards(tmp_path):
     lines = [line_of(trajectory(n)) for n in range(7)]
-    whole = ResultsFile(tmp_path / "whole", 3)
-    assert whole.begin() == 0
-    whole.append(lines)
+    full = ResultsFile(tmp_path / "full", 3)
+    assert full.begin() == 0
+    full.append(lines)
     broken = ResultsFile(tmp_path / "broken", 3)
     broken.begin()
     broken.append(lines[:3])
@@ -116,12 +108,12 @@ def test_the_file_grows_by_whole_shards(tmp_path):
             file.write(half)
         assert ResultsFile(tmp_path / "broken", 3).begin() == 3
     broken.append(lines[3:])
-    assert broken.path.read_bytes() == whole.path.read_bytes() and broken.read() == lines
+    assert broken.path.read_bytes() == full.path.read_bytes() and broken.read() == lines
 
 
 def test_summary_over_samples():
-    asked = [(n, s, "B" if n + s < 2 else "A") for n in range(3) for s in (0, 1)]
-    lines = [line_of(trajectory(n, sample=s, answer=right)) for n, s, right in asked]
+    samples = [(n, s, "B" if n + s < 2 else "A") for n in range(3) for s in (0, 1)]
+    lines = [line_of(trajectory(n, sample=s, answer=right)) for n, s, right in samples]
     scores = summarize(lines)  # right: 2 of 2, 1 of 2, 0 of 2
     assert scores["accuracy"] == pytest.approx(0.5) and scores["n"] == 3 and scores["samples"] == 2
     assert scores["pass_at_k"] == pytest.approx({"1": 0.5, "2": 2 / 3})
@@ -218,7 +210,7 @@ def test_a_line_without_a_type_stops_a_mean_over_types():
     assert score_lines(lines, "maze").table.overall.mean == 1
 
 
-def test_a_line_that_names_no_question_leaves_the_samples_of_others():
+def test_a_line_without_a_question_does_not_change_others():
     said = "<answer>B</answer>"
     lines = [published("multiple choice", said, "B", "", n) for n in (0, 1) for _ in "ab"]
     lines = [{**line, "id": line["question"]} for line in lines]
@@ -227,7 +219,7 @@ def test_a_line_that_names_no_question_leaves_the_samples_of_others():
     assert scores["samples"] == 2 and scores["pass_at_k"]
 
 
-ANSWERED = {  # texts of a last turn, and the answer that all readers take
+ANSWERED = {  # texts of a last turn, and the answer that all readers find
     "<think> a </think> Action: Answer\n<answer> B </answer>": "B",
     "<think> a </think> Action: Answer\n<answer> A </answer> No: <answer> B </answer>": "A",
     "<think> <answer> A </answer>? no </think> Action: Answer\n<answer> B </answer>": "B",
@@ -245,7 +237,7 @@ ANSWERED = {  # texts of a last turn, and the answer that all readers take
 
 @pytest.mark.parametrize("text", ANSWERED)
 def test_one_reader_of_answers(text):
-    """Rollout, trajectory, reward, results, `eval --answers` and import take the same answer of a text."""
+    """Rollout, trajectory, reward, results, `eval --answers` and import find the same answer in a text."""
     answer = ANSWERED[text]
     session = DrawingSession([Image.new("RGB", (56, 56))], "?")
     session.step(text)
@@ -258,7 +250,7 @@ def test_one_reader_of_answers(text):
     assert read_sharegpt({"conversations": messages, "images": ["1.png"]}, "vqa").answer == (answer or "")
 
 
-def test_both_readings_stand_side_by_side():
+def test_both_readings_are_side_by_side():
     lines = [
         published("multiple choice", f"<answer> {said} </answer>", "B", "MSR", n)
         for n, said in enumerate(["B", "(B) left", "C"])

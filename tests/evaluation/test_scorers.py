@@ -56,7 +56,7 @@ def test_every_hand_worked_mean(case):
         assert 0 <= means[name].low <= value + 1e-9 and value - 1e-9 <= means[name].high <= 1
 
 
-def test_unknown_kind_is_told():
+def test_unknown_kind_is_an_error():
     with pytest.raises(DataError, match="'essay' is unknown"):
         score_answer("B", "B", "essay")
 

@@ -1,4 +1,4 @@
-"""Batches: buckets, padding, and which vision token stands where."""
+"""Batches: buckets, padding, and the places of vision tokens."""
 
 import dataclasses
 

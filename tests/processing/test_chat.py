@@ -1,4 +1,4 @@
-"""The chat template: whole conversations, turns, and the mask of what the assistant wrote."""
+"""The chat template: full conversations, turns, and the mask of what the assistant wrote."""
 
 import numpy as np
 import pytest
@@ -62,15 +62,15 @@ def test_a_conversation_is_its_prompt_and_its_turns(tokenizer, first, rounds, la
             expected_mask.append(np.zeros(len(pieces[-1]), bool))
             messages.append(answer)
     joined = join(pieces)
-    whole = encode_conversation(tokenizer, messages)
-    np.testing.assert_array_equal(joined.ids, whole.ids[:-1])  # the last line break is nobody's
-    np.testing.assert_array_equal(joined.loss_mask, whole.loss_mask[:-1])
-    np.testing.assert_array_equal(np.concatenate(expected_mask), whole.loss_mask[:-1])
-    assert len(joined.images) == len(whole.images)
-    assert tokenizer.decode(whole.ids[-1:]) == "\n"
+    full = encode_conversation(tokenizer, messages)
+    np.testing.assert_array_equal(joined.ids, full.ids[:-1])  # the last line break is nobody's
+    np.testing.assert_array_equal(joined.loss_mask, full.loss_mask[:-1])
+    np.testing.assert_array_equal(np.concatenate(expected_mask), full.loss_mask[:-1])
+    assert len(joined.images) == len(full.images)
+    assert tokenizer.decode(full.ids[-1:]) == "\n"
     special = tokenizer.special
-    assert (whole.ids == special.im_end).sum() == len(messages) + 1  # text added none
-    assert (whole.ids == special.vision_start).sum() == len(whole.images)
+    assert (full.ids == special.im_end).sum() == len(messages) + 1  # text added none
+    assert (full.ids == special.vision_start).sum() == len(full.images)
 
 
 def test_a_turn_cut_off_at_a_limit_is_closed_without_loss(tokenizer):

@@ -52,7 +52,7 @@ def test_load_image_names_what_it_could_not_read(tmp_path):
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
-def test_smart_resize_keeps_its_promises(height, width):
+def test_smart_resize_stays_within_its_limits(height, width):
     low, high = 28 * 28 * 4, 28 * 28 * 256
     if max(height, width) / min(height, width) > 200:
         with pytest.raises(ImageError, match="too narrow"):
@@ -177,7 +177,7 @@ METADATA = {
 
 
 @pytest.mark.parametrize("name", METADATA)
-def test_damaged_or_large_metadata_keeps_no_picture_away(name, tmp_path):
+def test_pictures_with_damaged_or_large_metadata_are_read(name, tmp_path):
     data, size = METADATA[name]
     (tmp_path / "picture").write_bytes(data)
     for source in (data, tmp_path / "picture"):
@@ -196,7 +196,7 @@ def test_orientation_is_that_of_pillow(orientation):
     assert image_size(out.getvalue()) == expected.size
 
 
-def test_a_large_file_that_is_no_picture_is_not_read_whole(tmp_path, monkeypatch):
+def test_a_large_file_that_is_no_picture_is_not_read_fully(tmp_path, monkeypatch):
     (tmp_path / "model.bin").write_bytes(bytes(1 << 20))
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail("it was read"))
     with pytest.raises(ImageError, match="model"):

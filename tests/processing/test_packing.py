@@ -17,7 +17,7 @@ SIZES = ((28, 28), (56, 28), (84, 56), (28, 84))
 
 
 def example(seed: int, words: int, pictures: int) -> Encoded:
-    """Random ids with pictures among them, and an extra that tells every token apart."""
+    """Random ids with pictures among them, and an extra that is different for every token."""
     rng, special = np.random.default_rng(seed), tiny.tokenizer().special
     ids, images = [], []
     for place in sorted(rng.integers(0, words + 1, pictures).tolist(), reverse=True):
@@ -41,7 +41,7 @@ def example(seed: int, words: int, pictures: int) -> Encoded:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 3)), min_size=1, max_size=7), st.integers(0, 99))
-def test_every_conversation_is_whole_in_some_row(sizes, seed):
+def test_every_conversation_is_complete_in_some_row(sizes, seed):
     examples = [example(seed * 10 + i, words, pictures) for i, (words, pictures) in enumerate(sizes)]
     rows = pack(examples, BUDGET)
     batch = collate_packed(rows, BUDGET, rows=len(rows) + 1)
@@ -75,7 +75,9 @@ def test_every_conversation_is_whole_in_some_row(sizes, seed):
         assert not batch.segment_ids[i, at:].any() and (batch.image_index[i, at:] == -1).all()
     assert sorted(found) == list(range(len(examples)))
     assert not batch.segment_ids[-1].any()
-    for i, row in enumerate(rows):  # pictures of one vision row never share a window or an image number
+    for i, row in enumerate(
+        rows
+    ):  # pictures of one vision row never have a window in common or an image number
         patches = [r * c // 196 for e in row.examples for im in e.images for r, c in [im.size]]
         count = sum(len(np.unique(ids[ids > 0])) for ids in batch.vision.image_ids[i])
         assert count == len(patches)
@@ -83,7 +85,7 @@ def test_every_conversation_is_whole_in_some_row(sizes, seed):
         assert ((batch.vision.window_ids[i] > 0) == (batch.vision.image_ids[i] > 0)).all()
 
 
-def test_what_does_not_fit_is_told():
+def test_what_does_not_fit_is_an_error():
     with pytest.raises(DataError, match="example 0 has 80 tokens and 0 pictures"):
         pack([example(0, 80, 0)], BUDGET)
     with pytest.raises(DataError, match="vision_rows=3 of packing"):
@@ -96,10 +98,10 @@ class Stream:
     """An endless stream of short conversations."""
 
     def __init__(self):
-        self.asked = []
+        self.requested = []
 
     def __getitem__(self, index):
-        self.asked.append(index)
+        self.requested.append(index)
         return example(index, 3 + index * 7 % 23, index % 3)
 
 
@@ -118,13 +120,13 @@ def same(a, b):
 def test_the_stream_goes_on_where_it_was_on_any_number_of_hosts():
     options = dict(budget=BUDGET, rows=4, lookahead=5)
     stream = Stream()
-    whole = PackedBatches(stream, **options)
-    first, state = drained(whole, 3), whole.get_state()
-    rest = drained(whole, 3)
+    full = PackedBatches(stream, **options)
+    first, state = drained(full, 3), full.get_state()
+    rest = drained(full, 3)
     again = PackedBatches(Stream(), **options)
     again.set_state(state)
     same(drained(again, 3), rest)
-    hosts = [PackedBatches(Stream(), **options, share=(i, 2)) for i in range(2)]
+    hosts = [PackedBatches(Stream(), **options, host=(i, 2)) for i in range(2)]
     halves = [drained(host, 3) for host in hosts]
     same([_joined(*pair) for pair in zip(*halves, strict=True)], first)
     lanes = {}
@@ -170,7 +172,7 @@ def test_at_least_95_percent_of_a_packed_batch_is_useful():
     assert packed >= 0.95 > np.mean(padded)
 
 
-def test_padded_batches_go_on_on_any_number_of_hosts():
+def test_padded_batches_resume_on_any_number_of_hosts():
     class Texts:
         def __len__(self):
             return 7
@@ -178,20 +180,20 @@ def test_padded_batches_go_on_on_any_number_of_hosts():
         def __getitem__(self, index):
             return example(int(index), 5 + int(index), 0)
 
-    def made(share=(0, 1)):
-        return batches([Texts()], [1], seed=1, batch=4, buckets=Buckets((16,), (0,), (4,)), share=share)
+    def batched(host=(0, 1)):
+        return batches([Texts()], [1], seed=1, batch=4, buckets=Buckets((16,), (0,), (4,)), host=host)
 
-    whole = made()
-    first, state = drained(whole, 3), whole.get_state()
-    rest = drained(whole, 2)
+    full = batched()
+    first, state = drained(full, 3), full.get_state()
+    rest = drained(full, 2)
     assert state == {"taken": 3} and len(first) == 3
-    halves = [made((i, 2)) for i in range(2)]
+    halves = [batched((i, 2)) for i in range(2)]
     for half in halves:
         half.set_state(state)
     for expected, one, other in zip(rest, *(drained(half, 2) for half in halves), strict=True):
         both = np.concatenate([one.tokens, other.tokens])
         assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, expected.tokens.tolist()))
-    again = made()
+    again = batched()
     again.set_state(state)
     for one, other in zip(drained(again, 2), rest, strict=True):
         np.testing.assert_array_equal(one.tokens, other.tokens)

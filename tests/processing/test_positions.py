@@ -49,8 +49,8 @@ def test_piece_by_piece_equals_all_at_once(tokenizer, pieces, start, data):
     special = tokenizer.special
     ids, grids, clips = ids_of(special, pieces)
     seconds = data.draw(st.lists(st.floats(0.1, 3), min_size=clips, max_size=clips))
-    whole, following = mrope_positions(ids, grids, special, start=start, second_per_grid_ts=seconds)
-    assert whole.shape == (3, len(ids))
+    full, following = mrope_positions(ids, grids, special, start=start, second_per_grid_ts=seconds)
+    assert full.shape == (3, len(ids))
     parts, position, done, clip = [], start, 0, 0
     for one in pieces:
         ids_one, grids_one, clips_one = ids_of(special, [one])
@@ -60,10 +60,10 @@ def test_piece_by_piece_equals_all_at_once(tokenizer, pieces, start, data):
         parts.append(part)
         done += len(ids_one)
         clip += clips_one
-    np.testing.assert_array_equal(np.concatenate(parts, 1), whole)
+    np.testing.assert_array_equal(np.concatenate(parts, 1), full)
     assert position == following and done == len(ids)
     text = ids == 1
-    assert (whole[:, text] == whole[:1, text]).all()
+    assert (full[:, text] == full[:1, text]).all()
 
 
 def test_pictures_that_do_not_fit_the_tokens_are_refused(tokenizer):

@@ -172,7 +172,7 @@ def test_bad_folders_are_refused_by_name(tokenizer, tmp_path):
 
 
 def moved(folder, tokens):
-    """Takes tokens out of a folder's tokenizer.json; returns their entries."""
+    """Removes tokens from a folder's tokenizer.json; returns their entries."""
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
     gone = [token for token in content["added_tokens"] if token["content"] in tokens]

@@ -1,4 +1,4 @@
-"""A small made-up workdir with every piece the report reads."""
+"""A small invented workdir with every piece that the report reads."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def write_conversation(folder: Path, stage: str, number: int, pictures: bool) ->
     prediction = right_answer if correct else chance.choice([x for x in "ABCD" if x != right_answer])
     names, turns, at = [], [], (2 * CELL + 14, 2 * CELL + 14)
 
-    def keep(picture: Image.Image) -> list[str]:
+    def save(picture: Image.Image) -> list[str]:
         if not pictures:
             return []
         names.append(f"images/{number}_{len(names) + 1}.png")
@@ -54,7 +54,7 @@ def write_conversation(folder: Path, stage: str, number: int, pictures: bool) ->
         picture.save(folder / names[-1])
         return names[-1:]
 
-    base = keep(image)
+    base = save(image)
     for k in range(chance.randint(2, 5)):
         end = (
             (at[0] + CELL * chance.choice([-1, 1]), at[1])
@@ -84,7 +84,7 @@ def write_conversation(folder: Path, stage: str, number: int, pictures: bool) ->
                 "text": f"{text}Action: Path Tracer\n```json\n{block}\n```",
                 "calls": [] if error else [call],
                 "error": error,
-                "images": [] if error else keep(image),
+                "images": [] if error else save(image),
             }
         )
         at = end

@@ -65,7 +65,7 @@ def test_keyboard_comparison_and_zoom(report, browser):
         chart.focus()
         page.keyboard.press("ArrowRight")
         assert page.locator("#curves output").first.inner_text().startswith("step 6:")
-        assert shown(page) == "1 of 6 conversations"  # the chart kept the key for itself
+        assert shown(page) == "1 of 6 conversations"  # only the chart handled the key
         assert not faults
 
 
@@ -92,7 +92,7 @@ def test_every_control_has_a_name_and_every_picture_words(report, browser):
         assert not faults
 
 
-def test_text_stands_out_in_both_themes():
+def test_text_has_contrast_in_both_themes():
     """Contrast as WCAG 2 reckons it: 4.5 at least for text."""
     css = files("vilasr_jax.report").joinpath("assets", "style.css").read_text()
     light, dark = re.findall(r"^:root[^{]*\{(.*?)^\}", css, re.DOTALL | re.MULTILINE)

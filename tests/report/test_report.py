@@ -51,7 +51,7 @@ def check(html):
     return blocks["data"], blocks["images"]
 
 
-def test_whole_run(workdir):
+def test_full_run(workdir):
     out = render_report(workdir)
     assert out == workdir / "report.html" and not list(workdir.glob("*.part"))
     html = out.read_text()
@@ -175,7 +175,7 @@ def test_page_stays_small(workdir, monkeypatch):
     html = render_report(workdir).read_text()
     data, images = check(html)
     assert len(data["conversations"]) == 20 and sum(map(len, images.values())) < 13_000
-    assert "to keep the page small" in html and "conversations beyond 20" in html
+    assert "to limit the size of the page" in html and "conversations beyond 20" in html
 
 
 def test_a_step_written_twice_counts_as_written_last(tmp_path):

@@ -56,7 +56,7 @@ def test_accuracy(said, right, kind, want):
     assert score([text], answer=right, question_type=kind)["accuracy"] == pytest.approx(want)
 
 
-def test_no_answer_tag_scores_nothing():  # fault 3: the first number or letter in the text was taken
+def test_no_answer_tag_scores_nothing():  # fault 3: the first number or letter counted
     for text in ("<think>12 steps</think> Action: Answer\n12", "12", "B", "Action: Answer B"):
         assert score([text], answer="12", question_type="numerical")["total"] == 0.0
         assert score([text], answer="B")["total"] == 0.0
@@ -64,7 +64,7 @@ def test_no_answer_tag_scores_nothing():  # fault 3: the first number or letter 
     assert score([], answer="B")["total"] == 0.0
 
 
-def test_answer_without_drawing_can_be_refused_and_is_told():  # fault 4
+def test_answer_without_drawing_is_reported_or_refused():  # fault 4
     direct, drawn = score([ANSWER], [{"drawn": []}], answer="B"), score([BOX, ANSWER], [DREW, {}], answer="B")
     assert (direct["drew"], direct["total"]) == (0.0, 1.0) and drawn["drew"] == 1.0
     must = RewardSettings(must_draw=True)
@@ -118,7 +118,7 @@ def test_any_text_scores_between_0_and_1(texts, answer, kind):
     assert all(0.0 <= value <= 1.0 for value in got.values())
 
 
-def test_drawing_reward_compares_the_last_call_of_a_label_with_the_right_one():
+def test_drawing_reward_compares_the_last_call_of_each_label():
     meta = {
         "drawings": [
             {"label": "path", "points": [[14, 14], [42, 14]], "tolerance": 5},
@@ -188,7 +188,7 @@ def test_no_number_is_cut_out_of_a_longer_one(said):
     assert got["accuracy"] == answers.mean_relative_accuracy(NUMBERS.get(said), 1.0)
 
 
-def test_repeat_penalty_is_off_until_asked_for():
+def test_repeat_penalty_is_off_by_default():
     events = [DREW, REPEATED, {}, {}]
     assert "repeat" not in score([BOX, BOX, LINE, ANSWER], events, answer="B")
     got = score([BOX, BOX, LINE, ANSWER], events, answer="B", settings=RewardSettings(repeat_penalty=0.4))
@@ -206,7 +206,7 @@ def test_own_reward_by_name(monkeypatch):
     assert score([BOX, ANSWER], answer="B", settings=weighted)["total"] == pytest.approx(1.2)
     assert (
         score([BOX, LINE, ANSWER], answer="B", settings=weighted)["short"] == 0.0
-    )  # it raised: 0, and the job goes on
+    )  # it raised: 0, and the job continues
     with pytest.raises(ConfigError, match="no reward named 'shorter'; there are: accuracy, "):
         score([ANSWER], answer="B", settings=RewardSettings(extra=(("shorter", 1.0),)))
     with pytest.raises(ConfigError, match="registered twice"):

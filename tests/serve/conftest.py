@@ -28,13 +28,13 @@ TURNS = [
 class ScriptedEngine:
     """Answers as `Engine.serve` does: every question in the same three turns.
 
-    A question with "slow" or "pause" takes its time, one with "crash" brings the engine down, a long one is
-    refused.
+    A question with "slow" or "pause" is answered slowly, one with "crash" stops the engine with an error, and
+    a long one is refused.
     """
 
     def __init__(self):
         self.cancelled = 0
-        self.asked = []
+        self.requests = []
 
     def check(self, request):
         if len(request.row["question"]) > 3000:
@@ -42,7 +42,7 @@ class ScriptedEngine:
 
     def serve(self, params, inbox, key):
         while (request := inbox.get()) is not None:
-            self.asked.append(request)
+            self.requests.append(request)
             if "crash" in request.row["question"]:
                 raise RuntimeError("out of memory")
             for sample in range(request.samples):
@@ -100,7 +100,7 @@ def body(**fields):
 
 
 class Served:
-    """A running server: where it is, and what stands behind it."""
+    """A running server: its URL, engine and worker."""
 
     def __init__(self, limits=None, token="", hosts=("*",)):
         self.limits = limits or Limits(slots=2, waiting=6, seconds=20, body_bytes=1 << 20, image_pixels=10**6)

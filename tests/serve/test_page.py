@@ -45,12 +45,12 @@ def test_an_upload_streams_and_can_be_stopped(served, browser):
         assert page.get_by_role("button", name="Ask").is_enabled() and page.locator(".writing").count() == 0
         page.wait_for_timeout(300)
         assert served.engine.cancelled > before and list(
-            served.engine.asked[-1].session().images[0].size
+            served.engine.requests[-1].session().images[0].size
         ) == [112, 84]
         assert not faults
 
 
-def test_what_goes_wrong_is_told(served, browser):
+def test_errors_are_shown(served, browser):
     with tab(browser) as (page, faults):
         page.goto(served.url)
         page.get_by_role("button", name="Ask").click()
@@ -62,7 +62,7 @@ def test_what_goes_wrong_is_told(served, browser):
         page.get_by_role("button", name="Ask").click()
         page.get_by_role("alert").filter(has_text="no image that can be read").wait_for()
         assert page.get_by_text("The conversation broke off.").is_visible()
-        # a browser itself reports the two things that were made to fail: the picture, and the 400
+        # a browser itself reports the two things that failed: the picture, and the 400
         assert all("400" in fault or "image" in fault.lower() for fault in faults)
 
 

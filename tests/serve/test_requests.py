@@ -44,8 +44,8 @@ TEXT, IMAGE = {"type": "text", "text": "Where?"}, {"type": "image_url", "image_u
 USER = {"role": "user", "content": [TEXT, IMAGE]}
 
 
-def read(asked=None, **fields):
-    content = json.dumps({"model": "m", "messages": [USER] if asked is None else asked, **fields})
+def read(sent=None, **fields):
+    content = json.dumps({"model": "m", "messages": [USER] if sent is None else sent, **fields})
     return read_chat_request(content.encode(), ("m", "m:answer"), Limits())
 
 
@@ -61,7 +61,7 @@ def refused(*args, **fields):
 
 
 # Values that would change the answer.
-ASKING = {
+UNSUPPORTED = {
     "frequency_penalty": 1.0,
     "top_k": 1,
     "min_p": 0.5,
@@ -86,12 +86,12 @@ ASKING = {
 }
 
 
-@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_a_parameter_that_would_change_the_answer_is_refused(name):
-    assert refused(**{name: ASKING[name]}) == f"{name} is not supported; leave it out"
+    assert refused(**{name: UNSUPPORTED[name]}) == f"{name} is not supported; leave it out"
 
 
-def test_neutral_values_are_taken():
+def test_neutral_values_are_accepted():
     for name, values in NEUTRAL.items():
         for value in (None, *values):
             assert read(**{name: value}).question == "Where?"
@@ -106,10 +106,10 @@ def test_unknown_parameters_are_refused_with_what_is_near():
     assert read(option=None).options == ()
 
 
-def test_numbers_are_taken_in_any_form_that_is_whole():
-    ask = read(n=1.0, max_tokens=512.0, seed=7.0)
-    assert (ask.samples, ask.max_tokens, ask.seed) == (1, 512, 7)
-    assert type(ask.max_tokens) is type(ask.seed) is int
+def test_any_form_of_an_integer_is_accepted():
+    chat = read(n=1.0, max_tokens=512.0, seed=7.0)
+    assert (chat.samples, chat.max_tokens, chat.seed) == (1, 512, 7)
+    assert type(chat.max_tokens) is type(chat.seed) is int
     for name, value in (("max_tokens", 1.5), ("n", 1.5), ("seed", 0.5), ("seed", float("inf")), ("n", True)):
         assert name in refused(**{name: value})
     assert read(model="").model == read(model=None).model == "m"
@@ -131,19 +131,19 @@ def test_numbers_are_taken_in_any_form_that_is_whole():
     ],
 )
 def test_data_urls_are_read_as_they_are_written(url):
-    ask = read(user(TEXT, {"type": "image_url", "image_url": {"url": url}}))
-    assert ask.images[0].tobytes() == PICTURE.tobytes()
+    chat = read(user(TEXT, {"type": "image_url", "image_url": {"url": url}}))
+    assert chat.images[0].tobytes() == PICTURE.tobytes()
 
 
 def test_quoted_base64_is_refused_with_the_cure():
     for data in (f'"{PLAIN}"', repr(PLAIN.encode())):
         said = refused(user(TEXT, {"type": "image_url", "image_url": f"data:image/png;base64,{data}"}))
-        assert "quotes stand around it" in said
+        assert "there are quotes around it" in said
     assert "loads nothing" in refused(user(TEXT, {"type": "image_url", "image_url": "picture.png"}))
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "sent",
     [
         user(TEXT, {"type": "image_url", "image_url": URL}),
         user("Where?", IMAGE),
@@ -159,16 +159,16 @@ def test_quoted_base64_is_refused_with_the_cure():
         [USER, {"role": "user", "content": None}],
     ],
 )
-def test_shapes_of_a_request_are_read(asked):
-    ask = read(asked)
-    assert ask.question == "Where?" and ask.images[0].tobytes() == PICTURE.tobytes() and not ask.captions
+def test_shapes_of_a_request_are_read(sent):
+    chat = read(sent)
+    assert chat.question == "Where?" and chat.images[0].tobytes() == PICTURE.tobytes() and not chat.captions
 
 
 EXTRAS = {"tool_calls": None, "refusal": None, "audio": None, "function_call": None, "annotations": []}
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "sent",
     [
         [{**USER, "name": "ann", **EXTRAS}],  # what clients' message types dump
         [{"role": "system", "content": "", "name": None}, USER],
@@ -178,15 +178,15 @@ EXTRAS = {"tool_calls": None, "refusal": None, "audio": None, "function_call": N
         user(TEXT, {"type": "image_url", "image_url": {"url": URL, "detail": None}}),
     ],
 )
-def test_fields_that_change_nothing_are_taken(asked):
-    assert read(asked).question == "Where?"
+def test_fields_that_change_nothing_are_accepted(sent):
+    assert read(sent).question == "Where?"
 
 
 URL_LOW = {"type": "image_url", "image_url": {"url": URL, "detail": "low"}}
 
 
 @pytest.mark.parametrize(
-    "asked, words",
+    "sent, words",
     [
         (user(TEXT, URL_LOW), "detail must be auto or high"),
         (user(TEXT, {"type": "input_image", "image_url": URL, "detail": "low"}), "detail"),
@@ -201,8 +201,8 @@ URL_LOW = {"type": "image_url", "image_url": {"url": URL, "detail": "low"}}
         (["Where?"], "messages[0] must be an object"),
     ],
 )
-def test_fields_in_messages_that_would_change_it_are_refused(asked, words):
-    assert words in refused(asked)
+def test_fields_in_messages_that_would_change_it_are_refused(sent, words):
+    assert words in refused(sent)
 
 
 def test_options_and_stream_options_are_checked():
@@ -216,11 +216,11 @@ def test_options_and_stream_options_are_checked():
 
 
 @pytest.mark.parametrize("value", ["abc", [1], {}, True, False, 0.5, float("nan"), float("-inf"), ""])
-def test_a_seed_that_is_no_whole_number_is_refused(value):
+def test_a_seed_that_is_no_integer_is_refused(value):
     assert refused(seed=value) == "seed must be a whole number"
 
 
-def test_any_whole_number_is_a_seed():
+def test_any_integer_is_a_seed():
     assert [read(seed=value).seed for value in (7, 7.0, (1 << 30) + 7, 10**400 << 30)] == [7, 7, 7, 0]
 
 
@@ -246,18 +246,18 @@ def test_a_picture_with_much_text_in_it_is_read():
     assert "no image that can be read (PNG" in refused(user(text, {"type": "image_url", "image_url": url}))
 
 
-def test_text_and_pictures_keep_their_order():
+def test_text_and_pictures_stay_in_order():
     left, right = ({"type": "text", "text": f"{side} view:"} for side in ("Left", "Right"))
-    ask = read([{"role": "system", "content": "Be brief."}, *user(left, IMAGE, right, IMAGE, TEXT)])
-    assert (ask.captions, ask.question) == (("Left view:", "Right view:"), "Be brief.\nWhere?")
+    chat = read([{"role": "system", "content": "Be brief."}, *user(left, IMAGE, right, IMAGE, TEXT)])
+    assert (chat.captions, chat.question) == (("Left view:", "Right view:"), "Be brief.\nWhere?")
     assert "which is the question?" in refused(user(left, IMAGE, right, IMAGE))
-    asked = [{"role": "system", "content": "Which is larger?"}, *user(left, IMAGE, right, IMAGE)]
-    ask = read(asked)
-    assert (ask.captions, ask.question) == (("Left view:", "Right view:"), "Which is larger?")
-    ask = read([{"role": "system", "content": "Be brief."}, *user(TEXT, IMAGE, IMAGE)])
-    assert (ask.captions, ask.question) == ((), "Be brief.\nWhere?")
-    ask = read(user(IMAGE, TEXT, IMAGE))
-    assert (ask.captions, ask.question) == ((), "Where?")
+    sent = [{"role": "system", "content": "Which is larger?"}, *user(left, IMAGE, right, IMAGE)]
+    chat = read(sent)
+    assert (chat.captions, chat.question) == (("Left view:", "Right view:"), "Which is larger?")
+    chat = read([{"role": "system", "content": "Be brief."}, *user(TEXT, IMAGE, IMAGE)])
+    assert (chat.captions, chat.question) == ((), "Be brief.\nWhere?")
+    chat = read(user(IMAGE, TEXT, IMAGE))
+    assert (chat.captions, chat.question) == ((), "Where?")
     white = [Image.new("RGB", (56, 28), "white")] * 2
     for prompt in ("short", "vilasr_jax"):
         session = DrawingSession(
@@ -289,9 +289,9 @@ def test_the_prompt_is_counted_once():
 def test_other_hosts_are_refused_in_json_unless_allowed():
     served = Served(hosts=("127.0.0.1", "::1", "Host.docker.internal:8000", "http://lab.example/"))
     try:
-        asked = {"127.0.0.1:9": 200, "[::1]:8": 200, "Host.docker.internal:8": 200, "lab.example": 200}
-        asked |= {"evil.example": 400}
-        for host, status in asked.items():
+        hosts = {"127.0.0.1:9": 200, "[::1]:8": 200, "Host.docker.internal:8": 200, "lab.example": 200}
+        hosts |= {"evil.example": 400}
+        for host, status in hosts.items():
             url = f"{served.url}/v1/models"
             reply = httpx.get(url, headers={"Host": host}, trust_env=False, verify=False)
             assert reply.status_code == status
@@ -317,7 +317,7 @@ def test_a_full_server_decodes_no_picture(served, monkeypatch):
     assert reply.status_code == 429
 
 
-def test_a_bad_picture_takes_no_place(served):
+def test_a_bad_picture_uses_no_slot(served):
     url = f"{served.url}/v1/chat/completions"
     bad = body(messages=messages(url=picture()[:200]))
     for _ in range(10):  # more than there are places

@@ -44,8 +44,8 @@ def worker():
     worker.stop()
 
 
-async def answer(worker, ask):
-    stream = await worker.submit(ask)
+async def answer(worker, chat):
+    stream = await worker.submit(chat)
     text, trajectory = "", None
     async for event in stream.events(60):
         text += event.value if event.kind == "tokens" else ""
@@ -54,21 +54,21 @@ async def answer(worker, ask):
 
 
 def test_many_at_once(worker):
-    asks = [
+    chats = [
         ChatRequest("m", (IMAGE,), f"look {n}", seed=n, temperature=0.5 * (n % 3), max_tokens=5)
         for n in range(8)
     ]
 
     async def all_of_them():
-        return await asyncio.gather(*(answer(worker, ask) for ask in asks))
+        return await asyncio.gather(*(answer(worker, chat) for chat in chats))
 
-    told = asyncio.run(all_of_them())
+    answers = asyncio.run(all_of_them())
     assert worker.busy == 0
-    for ask, (text, trajectory) in zip(asks, told, strict=True):
+    for chat, (text, trajectory) in zip(chats, answers, strict=True):
         assert text == "".join(trajectory.texts) and trajectory.loss_mask.sum() <= 5
-        alone, _ = asyncio.run(answer(worker, ask))
+        alone, _ = asyncio.run(answer(worker, chat))
         assert alone == text  # whatever its neighbours were
-    assert jax.device_get(worker.engine.steps.decode._cache_size()) == 1  # nothing was compiled anew
+    assert jax.device_get(worker.engine.steps.decode._cache_size()) == 1  # nothing was recompiled
 
 
 def test_a_question_without_room(worker):

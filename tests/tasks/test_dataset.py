@@ -1,4 +1,4 @@
-"""Sets made as files: the same bytes however they were made, readable as TFDS, replayable."""
+"""Datasets as files: the same bytes however they were generated, readable as TFDS, replayable."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import train_tiny_tokenizer
 from vilasr_jax.tasks import dataset, get_family, replay
 from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces, make_data
-from vilasr_jax.tasks.show import made_traces, show_rows
+from vilasr_jax.tasks.show import expert_traces, show_rows
 
 JOB = JobConfig(tasks=("maze", "static"), make=MakeSection(7, 3, 0, 2, 6, shard=3, workers=1))
 SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20)
@@ -30,14 +30,14 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
     report = make_data(JOB, folder)
     assert report["static"]["rows"] == {"train": 7, "rl": 3, "test": 2, "ood": 6}
     return folder
 
 
-def test_an_unfinished_run_goes_on_to_the_same_bytes(made, tmp_path):
+def test_an_unfinished_run_resumes_to_the_same_bytes(built, tmp_path):
     seen = []
 
     def stop(done, total, note):
@@ -50,16 +50,16 @@ def test_an_unfinished_run_goes_on_to_the_same_bytes(made, tmp_path):
     with pytest.raises(DataError, match="no finished set"):
         DatasetRows(tmp_path, "static", "train")
     make_data(JOB, tmp_path)
-    assert digests(tmp_path) == digests(made)
+    assert digests(tmp_path) == digests(built)
 
 
-def test_a_finished_set_is_left_as_it_is(made, tmp_path):
+def test_a_finished_set_is_left_as_it_is(built, tmp_path):
     make_data(JOB, tmp_path)
     assert make_data(JOB, tmp_path)["static"]["rows"]["train"] == 7
-    assert digests(tmp_path) == digests(made)
+    assert digests(tmp_path) == digests(built)
 
 
-def test_a_run_stopped_between_two_families_goes_on_to_the_same_bytes(made, tmp_path, monkeypatch):
+def test_a_run_stopped_between_families_resumes(built, tmp_path, monkeypatch):
     """The maze set is finished, of the static set's description half is written."""
     write = DatasetInfo.write_to_directory
 
@@ -78,13 +78,13 @@ def test_a_run_stopped_between_two_families_goes_on_to_the_same_bytes(made, tmp_
     with pytest.raises(DataError, match="no finished set"):
         DatasetRows(tmp_path, "static", "train")
     make_data(JOB, tmp_path)
-    assert digests(tmp_path) == digests(made)
+    assert digests(tmp_path) == digests(built)
 
 
-def test_rows_and_traces_come_back(made):
+def test_rows_and_traces_come_back(built):
     for name in JOB.tasks:
         family = get_family(name)
-        rows = DatasetRows(made, family.name, "train")
+        rows = DatasetRows(built, family.name, "train")
         assert len(rows) == 7
         want = next(family.rows(family.spec(getattr(JOB, name), "train"), 1))
         have = rows[0]
@@ -96,13 +96,13 @@ def test_rows_and_traces_come_back(made):
                 session.step(text)
             assert session.answer == have.row.answer
         assert replay(have.trace("slip"), SETTINGS) and have.trace("slip").mistakes
-    unlike = {DatasetRows(made, "static", "ood")[k].row.meta["unlike"] for k in range(6)}
+    unlike = {DatasetRows(built, "static", "ood")[k].row.meta["unlike"] for k in range(6)}
     assert unlike == {"other look", "harder"}
 
 
-def test_built_traces_are_training_examples(made):
+def test_built_traces_are_training_examples(built):
     tokenizer = train_tiny_tokenizer(["look"], ["look"], 300)
-    rows = DatasetRows(made, "maze", "train")
+    rows = DatasetRows(built, "maze", "train")
     for form in ("drawing", "text", "direct"):
         source = DatasetTraces(rows, SETTINGS, tokenizer, 5, slip_fraction=0.5, format=form)
         assert len(source) == 5
@@ -111,18 +111,18 @@ def test_built_traces_are_training_examples(made):
         assert tokenizer.decode(one.ids) == tokenizer.decode(source[2].ids)
 
 
-def test_other_settings_are_refused(made):
+def test_other_settings_are_refused(built):
     other = JobConfig(tasks=("static",), make=MakeSection(8, 3, 0, 2, 6, shard=3))
     with pytest.raises(ConfigError, match="other settings"):
-        make_data(other, made)
+        make_data(other, built)
     with pytest.raises(DataError, match="no split 'val'"):
-        DatasetRows(made, "static", "val")
+        DatasetRows(built, "static", "val")
     silly = JobConfig(tasks=("maze", "static"), static=SceneSection(level="silly"))
     with pytest.raises(ConfigError, match="no level 'silly'"):
-        make_data(silly, made / "silly")
-    assert not (made / "silly").exists()
+        make_data(silly, built / "silly")
+    assert not (built / "silly").exists()
     with pytest.raises(ConfigError, match=r"config\.make"):
-        make_data(JobConfig(tasks=("static",), make=MakeSection(shard=0)), made / "x")
+        make_data(JobConfig(tasks=("static",), make=MakeSection(shard=0)), built / "x")
 
 
 def test_the_builder_makes_a_set_by_itself(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_the_builder_makes_a_set_by_itself(tmp_path, monkeypatch):
 def test_the_page_shows_turns_and_drawings(tmp_path):
     family = get_family("static")
     spec = family.spec(None, "train", level="tiny")
-    assert show_rows([("static <b>", made_traces(family, spec, 2))], SETTINGS, tmp_path / "rows.html") == 2
+    assert show_rows([("static <b>", expert_traces(family, spec, 2))], SETTINGS, tmp_path / "rows.html") == 2
     page = (tmp_path / "rows.html").read_text()
     assert "static &lt;b&gt;" in page and page.count('class="turn wrong"') == 1
     assert page.count("data:image/png;base64,") >= 5 and "http" not in page.replace("https://json", "")
@@ -149,18 +149,18 @@ def test_killed_at_random_moments(tmp_path):
     """SIGKILL while several processes write: finished afterwards, it equals an unbroken run."""
     config = tmp_path / "config.py"
     job = JobConfig(tasks=("static", "video"), make=MakeSection(60, 20, 0, 10, 12, shard=10, workers=2))
-    made = json.dumps(to_config_dict(job).to_json())
+    settings = json.dumps(to_config_dict(job).to_json())
     config.write_text(
         "import json\nfrom ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict(json.loads({made}))\n"
+        f"def get_config():\n    return ConfigDict(json.loads({settings}))\n"
     )
     command = [sys.executable, "-m", "vilasr_jax.cli", "data", "make", f"--config={config}"]
-    make_data(job, tmp_path / "whole")
+    make_data(job, tmp_path / "full")
     for pause in (6, 8, 10):
         process = subprocess.Popen([*command, f"--workdir={tmp_path / 'broken'}"], start_new_session=True)
         time.sleep(pause)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run([*command, f"--workdir={tmp_path / 'broken'}"], check=True)
-    kept = {name: value for name, value in digests(tmp_path / "broken").items() if "draft" not in name}
-    assert kept == digests(tmp_path / "whole")
+    finished = {name: value for name, value in digests(tmp_path / "broken").items() if "draft" not in name}
+    assert finished == digests(tmp_path / "full")

@@ -1,4 +1,4 @@
-"""Records read at another size: coordinates and stated sizes follow the pictures, or the row is refused."""
+"""Records read at another size: coordinates and stated sizes fit the pictures, or the row is refused."""
 
 import io
 
@@ -47,7 +47,7 @@ def stored(messages, *sizes) -> StoredRow:
     return StoredRow("vqa-7", "?", "there", "free-form", (), images, "vqa", {}, tuple(messages))
 
 
-def test_boxes_lines_and_stated_sizes_follow_the_picture():
+def test_boxes_lines_and_stated_sizes_are_adapted():
     row = stored(record(turn(BOX % 1), turn(PATH % 2, tool="Path Tracer")), *[(448, 336)] * 3)
     messages = row.conversation(784, SMALL)
     sizes = [part["image"].size for m in messages for part in m["content"] if part["type"] == "image"]
@@ -61,7 +61,7 @@ def test_boxes_lines_and_stated_sizes_follow_the_picture():
     assert texts[5] == LINE.format(3, 252, 168) + "Continue."
 
 
-def test_a_record_within_the_limits_keeps_every_byte():
+def test_a_record_within_the_limits_is_unchanged():
     messages = record(turn(BOX % 1, think="at (7, 7), 20 px to the left of x = 3"))
     fitted, sizes = fit_conversation(messages, [(448, 336)] * 2, 784, LARGE)
     assert fitted == messages and sizes == [(448, 336)] * 2
@@ -91,7 +91,7 @@ def test_images_of_two_sizes_are_converted_each_by_its_own():
     )
 
 
-def test_words_that_repeat_an_items_coordinates_follow_too():
+def test_words_that_repeat_coordinates_are_adapted_too():
     messages = record(turn(BOX % 1, think="It lies at [300, 200, 440, 330], from (300, 200) on."))
     fitted, _ = fit_conversation(messages, [(448, 336)] * 2, 784, SMALL)
     assert "It lies at [169, 100, 248, 165], from (169, 100) on." in fitted[2]["content"]
@@ -127,7 +127,7 @@ def test_a_stated_size_of_another_shape_is_refused():
         fit_conversation(record(turn(BOX % 1)), [(448, 336), (336, 448)], 784, LARGE)
 
 
-def test_a_question_in_pixels_follows_its_picture():
+def test_a_question_in_pixels_is_adapted_to_its_picture():
     texts = ("Which box is the chair?", "A. [300, 200, 440, 330]", "B. [0, 0, 448, 336]", "A")
     found, sizes = fit_question(texts, [(448, 336)], 784, SMALL)
     assert sizes == [(252, 168)]
@@ -144,7 +144,7 @@ def test_a_question_in_pixels_follows_its_picture():
         "图中最高的建筑有15层,对吗?",
     ],
 )
-def test_what_is_asked_of_a_picture_that_stays_is_not_refused(question):
+def test_a_question_about_an_unchanged_picture_is_accepted(question):
     assert fit_question((question, "1.2"), [(448, 336)], 784, LARGE) == ((question, "1.2"), [(448, 336)])
 
 
@@ -168,7 +168,7 @@ def test_a_question_whose_pixels_cannot_be_placed_is_refused(texts, sizes):
         fit_question(texts, sizes, 784, SMALL)
 
 
-def test_decimals_keep_their_number_and_halves_round_up():
+def test_decimals_stay_as_many_and_halves_round_up():
     assert Scale((448, 336), (224, 168)).numbers(("3", "3", "-3", "2.50", "0.05")) == (
         "2",
         "2",

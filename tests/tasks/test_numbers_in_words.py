@@ -48,13 +48,13 @@ def fitted(think: str, answer: str = "there", question: str = "Where is it?") ->
         ("Is the image 1792x1344 or 896x672?", "896x672"),
     ],
 )
-def test_a_question_for_pixels_is_refused_only_when_its_picture_shrinks(texts):
+def test_a_request_for_pixels_is_refused_if_its_picture_shrinks(texts):
     assert fit_question(texts, [(896, 672)], 784, 896 * 672) == (texts, [(896, 672)])
     with pytest.raises(DataError):
         fit_question(texts, [(896, 672)], 784, SMALL)
 
 
-def test_pixels_of_a_question_are_converted_however_they_are_written():
+def test_pixels_of_a_question_are_converted_in_any_notation():
     assert convert_question(("Pixel (3e2, 2e2) or （300，200）?", "a"), {HALF}) == (
         "Pixel (150, 100) or （150，100）?",
         "a",
@@ -94,7 +94,7 @@ def test_a_size_among_choices_is_not_the_pictures_own():
         ("坐标（300，200）", "坐标（169，100）"),
     ],
 )
-def test_points_and_boxes_in_words_follow_their_item_in_every_notation(think, converted):
+def test_places_in_words_are_adapted_in_every_notation(think, converted):
     assert fitted(think) == converted
 
 
@@ -107,7 +107,7 @@ def test_points_and_boxes_in_words_follow_their_item_in_every_notation(think, co
         *("40 pixels wide and 50 pixels high", "[300.1234567, 200.1234567]", "[1, 310, 210, 430, 320]"),
     ],
 )
-def test_a_coordinate_in_words_that_stands_alone_refuses_the_record(think):
+def test_a_single_coordinate_in_words_refuses_the_record(think):
     with pytest.raises(DataError):
         fitted(think)
 
@@ -139,7 +139,7 @@ def test_counts_and_measures_in_words_stay(think):
     assert fitted(think) == think
 
 
-def test_a_number_that_is_the_answer_may_be_said_unless_it_is_in_pixels():
+def test_an_answer_may_be_in_words_unless_it_is_in_pixels():
     assert fitted("So it is 300.", "300", "How long is it?") == "So it is 300."
     with pytest.raises(DataError):
         fitted("So it is 300.", "301", "How long is it?")
@@ -165,7 +165,7 @@ def test_items_are_read_with_all_their_decimals():
         convert_items(BOX.replace("300", "1234567890") % 1, {1: HALF}, {})
 
 
-def test_questions_in_pixels_are_refused_for_a_model_of_other_coordinates():
+def test_pixels_are_refused_for_a_model_of_other_coordinates():
     box = ("Which is the chair's bounding box?", "A. [300, 200, 440, 330]", "B. [0, 0, 9, 9]", "A")
     with pytest.raises(DataError, match="run from 0 to 1000, but the question's are pixels"):
         check_relative(box, [(448, 336)], 1000)
@@ -209,7 +209,7 @@ def test_any_words_of_a_turn_are_converted_or_refused(text):
 
 
 @given(st.from_regex(r"-?[0-9]{1,4}(\.[0-9]{1,9})?", fullmatch=True))
-def test_a_coordinate_keeps_its_text_at_an_equal_size_and_its_decimals_at_another(text):
+def test_coordinates_stay_or_are_scaled_with_their_decimals(text):
     assert SAME.number(text, 0) == text
     decimals = len(text.partition(".")[2])
     assert abs(float(HALF.number(text, 0)) - float(text) / 2) <= 0.5001 * 10**-decimals

@@ -1,4 +1,4 @@
-"""Makes the small folders beside this file: every published layout, with questions and pictures of our own.
+"""Writes the small folders next to this file: every published layout, with questions and pictures of our own.
 
 python tests/tasks/published/make_published.py
 """

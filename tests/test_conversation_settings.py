@@ -75,12 +75,12 @@ def test_an_export_answers_as_its_workdir_does(workdir, drawing):
     ours, theirs = (Sampler(folder, slots=2) for folder in (workdir, workdir / "hf"))
     rows = ours.rows("test", 2)
     assert [row.question for row in theirs.rows("test", 2)] == [row.question for row in rows]
-    asked = [
+    ways = [
         lambda sampler: sampler.sample_rows(rows, temperature=0.7, top_p=0.9, seed=4),
         lambda sampler: sampler.sample(rows[0].images[0].resize((200, 130)), "Where does it end?", "ABCD"),
     ]
-    for ask in asked:
-        for a, b in zip(ask(ours), ask(theirs), strict=True):
+    for sample in ways:
+        for a, b in zip(sample(ours), sample(theirs), strict=True):
             assert a.texts == b.texts and a.stop_reason == b.stop_reason
             np.testing.assert_array_equal(a.tokens, b.tokens)
             assert [image.tobytes() for image in a.images] == [image.tobytes() for image in b.images]
@@ -102,7 +102,7 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
     assert theirs.engine.sampling == ours.engine.sampling
 
 
-def test_evaluation_and_questions_share_one_setting(workdir):
+def test_evaluation_and_questions_have_one_setting(workdir):
     run = open_run(JOB, workdir, tiny.mesh())
     row = open_model(workdir).rows("test", 1)[0]
     assert run.questions.requests([row])[0].session().settings == drawing_settings(JOB, "maze", WORDS)
@@ -124,7 +124,7 @@ def test_settings_travel_with_a_converted_folder(workdir, tmp_path):
     assert model.prompts == before.prompts and model.prompts.system == "Look."
 
 
-def test_other_folders_are_asked_as_published(workdir, tmp_path):
+def test_other_folders_have_the_published_settings(workdir, tmp_path):
     export_hf(tiny.params(), tiny.config(), tmp_path / "hf", tokenizer=tiny.tokenizer(), max_pixels=50_000)
     model = open_model(tmp_path / "hf")
     assert (model.settings.style, model.prompts.name) == ("published", "vilasr_jax")
@@ -146,7 +146,7 @@ def test_other_folders_are_asked_as_published(workdir, tmp_path):
         open_model(tmp_path / "hf")
 
 
-def test_a_published_model_is_asked_and_offers_no_mazes(tmp_path):
+def test_a_published_model_answers_and_has_no_mazes(tmp_path):
     export_hf(tiny.params(), tiny.config(), tmp_path, tokenizer=tiny.tokenizer())
     model = open_model(tmp_path)
     assert question_data_type(model.job) == "vqa" and model.job.tasks == ()

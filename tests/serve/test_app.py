@@ -84,7 +84,7 @@ def test_openai_client_streaming(served):
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 def test_curl(served, tmp_path):
-    (tmp_path / "ask.json").write_text(body(stream=True))
+    (tmp_path / "request.json").write_text(body(stream=True))
     command = [
         "curl",
         "-sN",
@@ -95,7 +95,7 @@ def test_curl(served, tmp_path):
         f"Content-Type: {JSON['Content-Type']}",
     ]
     out = subprocess.run(
-        [*command, "-d", f"@{tmp_path / 'ask.json'}"], capture_output=True, text=True, timeout=30
+        [*command, "-d", f"@{tmp_path / 'request.json'}"], capture_output=True, text=True, timeout=30
     )
     lines = [line for line in out.stdout.splitlines() if line]
     assert lines[-1] == "data: [DONE]" and all(line.startswith("data: ") for line in lines)
@@ -137,7 +137,7 @@ def test_curl(served, tmp_path):
         ("x" * (2 << 20), 413, "1 MiB"),
     ],
 )
-def test_bad_requests_are_told_why(served, content, status, word):
+def test_bad_requests_are_explained(served, content, status, word):
     reply = post(served, content)
     error = reply.json()["error"]
     assert reply.status_code == status and word in error["message"]
@@ -172,7 +172,7 @@ def test_the_client_leaves(served):
     wait_until(lambda: served.engine.cancelled > before and served.worker.busy == 0)
 
 
-def test_it_takes_too_long():
+def test_a_slow_answer_is_a_timeout():
     served = Served(Limits(slots=1, waiting=2, seconds=0.3))
     try:
         reply = post(served, body(messages=messages("slow")))
@@ -221,11 +221,11 @@ MESSAGES = st.lists(
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     fields=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3),
-    asked=st.none() | MESSAGES,
+    sent=st.none() | MESSAGES,
     cut=st.floats(0.5, 1),
 )
-def test_no_request_makes_it_fail(served, http, fields, asked, cut):
-    text = json.dumps({"messages": messages() if asked is None else asked, **fields})
+def test_no_request_makes_it_fail(served, http, fields, sent, cut):
+    text = json.dumps({"messages": messages() if sent is None else sent, **fields})
     for content in (text, text[: int(len(text) * cut)]):
         reply = http.post(f"{served.url}/v1/chat/completions", content=content, headers=JSON)
         assert reply.status_code == 200 or 400 <= reply.status_code < 500, reply.text

@@ -1,4 +1,4 @@
-"""A maze conversation in the tiny tokenizer: few tokens, and one token for a thing wherever it stands."""
+"""A maze conversation in the tiny tokenizer: few tokens, and one token for a thing wherever it is."""
 
 import random
 
@@ -36,7 +36,7 @@ def test_few_tokens():
         assert len(encode_conversation(tokenizer, messages, add_generation_prompt=False).ids) < 400
 
 
-def test_perception_shares_the_tokens_of_traces():
+def test_perception_has_the_tokens_of_traces():
     tokenizer = train_tiny_tokenizer(corpus(SPEC, SETTINGS), template_phrases(SETTINGS), 1024)
     traces = set()
     for seed in range(40):

@@ -142,7 +142,7 @@ def test_unstated_sizes_are_those_of_drawn_pictures():
         ("Cell (3, 3), 30, 45 chairs, red (255, 0, 0), then left 3.", None),
     ],
 )
-def test_bare_pairs_in_words_follow_the_items(think, converted):
+def test_bare_pairs_in_words_are_adapted_like_the_items(think, converted):
     fitted, _ = fit_conversation(record(turn(BOX % 1, think=think)), [(448, 336)] * 2, 784, SMALL)
     assert fitted[2]["content"].startswith(f"<think> {converted or think} </think>")
 
@@ -196,7 +196,7 @@ def test_a_bare_size_after_a_picture_is_its_own(said):
         ("[-90, 20, 40, 30]", "-90 is outside"),
     ],
 )
-def test_coordinates_that_are_no_pixels_of_their_image_are_refused(place, says):
+def test_coordinates_outside_their_image_are_refused(place, says):
     text = f'[{{"index": 1, "bbox_2d": {place}, "label": "a"}}]'
     with pytest.raises(DataError, match=says):
         check_places(text, [(224, 168)])

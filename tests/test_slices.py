@@ -10,7 +10,7 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.mesh import mesh_sizes
 from vilasr_jax.slices import SLICES, parse_topology
 
-VILASR = Path(__file__).parents[2] / "configs" / "vilasr.py"
+VILASR = Path(__file__).parents[1] / "configs" / "vilasr.py"
 SHIPPED = runpy.run_path(str(VILASR))["LAYOUTS"]
 
 

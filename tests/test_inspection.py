@@ -11,8 +11,8 @@ from vilasr_jax.trained_model import TrainedModel
 def model_and_conversation():
     words = PROMPTS["vilasr_jax"]
     model = TrainedModel(JobConfig(), tiny.config(), tiny.tokenizer(), words, tiny.params())
-    made = tiny.generate(tiny.engine(), tiny.requests(4))
-    return model, max(made, key=lambda trajectory: trajectory.images_read)
+    sampled = tiny.generate(tiny.engine(), tiny.requests(4))
+    return model, max(sampled, key=lambda trajectory: trajectory.images_read)
 
 
 def test_attention_and_logprobs_of_a_conversation():
@@ -29,7 +29,7 @@ def test_attention_and_logprobs_of_a_conversation():
     assert len(maps) == trajectory.images_read and 0 < sum(m.sum() for m in maps) < 1
     width, height = trajectory.images[0].size
     assert maps[0].shape == (height // 28, width // 28)
-    told = token_logprobs(model, trajectory)
-    assert [token.logprob for token in told] == list(map(float, trajectory.logprobs[trajectory.loss_mask]))
-    assert least_sure(model, trajectory, 2)[0].logprob == min(token.logprob for token in told)
+    tokens = token_logprobs(model, trajectory)
+    assert [token.logprob for token in tokens] == list(map(float, trajectory.logprobs[trajectory.loss_mask]))
+    assert least_sure(model, trajectory, 2)[0].logprob == min(token.logprob for token in tokens)
     assert len(conversation_figure(trajectory).axes) == trajectory.base_images + len(trajectory.turns)

@@ -127,7 +127,7 @@ def test_wrong_shape_names_the_parameter_and_both_shapes(tmp_path):
             store.restore(1, {"opt_state": None})
 
 
-def test_missing_checkpoints_are_told_plainly_and_nothing_is_made(tmp_path):
+def test_missing_checkpoints_are_errors_and_nothing_is_written(tmp_path):
     with pytest.raises(CheckpointError, match="no finished checkpoint"):
         CheckpointStore(tmp_path / "none").restore(None, {"params": None})
     assert not (tmp_path / "none").exists()
