@@ -5,8 +5,10 @@ from vilasr_jax.parallel.devices import peak_flops as peak_flops
 from vilasr_jax.parallel.distributed import join as join
 from vilasr_jax.parallel.hosts import any_host as any_host
 from vilasr_jax.parallel.hosts import barrier as barrier
+from vilasr_jax.parallel.hosts import from_writer as from_writer
 from vilasr_jax.parallel.hosts import gather as gather
 from vilasr_jax.parallel.hosts import gather_bytes as gather_bytes
+from vilasr_jax.parallel.hosts import gather_results as gather_results
 from vilasr_jax.parallel.hosts import is_writer as is_writer
 from vilasr_jax.parallel.hosts import to_host as to_host
 from vilasr_jax.parallel.mesh import batch_axis as batch_axis

@@ -7,11 +7,16 @@ process 0 alone; each host reads, samples and draws its own rows.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from vilasr_jax.errors import UserError
+
+T = TypeVar("T")
 
 
 def is_writer() -> bool:
@@ -35,6 +40,36 @@ def gather_bytes(data: bytes) -> list[bytes]:
     padded[: len(data)] = np.frombuffer(data, np.uint8)
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
+def gather_results(compute: Callable[[], T]) -> list[T]:
+    """Every process's result of `compute` (JSON-able), in the order of the processes; all must call it.
+
+    Raises:
+      UserError, RuntimeError: `compute` raised in some process; then every process raises, none waits for it.
+    """
+    value, error = None, None
+    try:
+        value = compute()
+    except Exception as raised:
+        error = raised
+    failure = error and {"user": isinstance(error, UserError), "text": str(error) or type(error).__name__}
+    results = gather([value, failure])
+    if error:
+        raise error
+    for number, (_, failure) in enumerate(results):
+        if failure:
+            kind = UserError if failure["user"] else RuntimeError
+            raise kind(f"{failure['text']} (process {number} of {len(results)})")
+    return [value for value, _ in results]
+
+
+def from_writer(compute: Callable[[], T]) -> T:
+    """The writing process's result of `compute` (JSON-able) in every process; see `gather_results`.
+
+    Files that the writer is about to change are read this way, so that all processes see the same.
+    """
+    return gather_results(lambda: compute() if is_writer() else None)[0]
 
 
 def any_host(flag: bool) -> bool:

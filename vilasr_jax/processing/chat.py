@@ -13,6 +13,7 @@ joined.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,6 +35,7 @@ class Encoded:
       special: the tokenizer's special tokens and model family; `collate` finds the pictures' places by them.
       extras: per-token arrays [t] (advantages, logprobs ...), padded with zeros by `collate`.
       grids: frames, patch rows and patch columns of each image; computed here where they are not given.
+      replaced: the unusable examples that this one replaces, see `training.row_filter`.
     """
 
     ids: np.ndarray
@@ -42,6 +44,7 @@ class Encoded:
     special: SpecialTokens
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     grids: Sequence[Grid] = ()
+    replaced: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self):
         if len(self.grids) != len(self.images):

@@ -7,7 +7,7 @@ does not depend on the number of hosts, and a host encodes only the examples of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -55,6 +55,7 @@ class PackedBatches:
         self._lanes: dict[int, tuple[int, list[int]]] = {}
         self._state: dict[int, tuple[int, list[int]]] = {r: (0, []) for r in self._mine}
         self._coming: Future | None = None
+        self.replaced: list[Mapping[str, Any]] = []  # the unusable examples that the last batch's replace
 
     def __iter__(self) -> PackedBatches:
         return self
@@ -63,7 +64,7 @@ class PackedBatches:
         if self._coming is None:
             self._lanes = dict(self._state)
             self._coming = self._maker.submit(self._make)
-        batch, self._state = self._coming.result()
+        batch, self._state, self.replaced = self._coming.result()
         self._coming = self._maker.submit(self._make)
         return batch
 
@@ -83,14 +84,15 @@ class PackedBatches:
         lanes = {r: state["lanes"][str(r)] for r in self._mine}
         self._state = {r: (int(following), list(pending)) for r, (following, pending) in lanes.items()}
 
-    def _make(self) -> tuple[Batch, dict[int, tuple[int, list[int]]]]:
+    def _make(self) -> tuple[Batch, dict[int, tuple[int, list[int]]], list[Mapping[str, Any]]]:
         for r in self._mine:
             self._look_ahead(r)
         packed = [self._fill(r) for r in self._mine]
         for r in self._mine:
             self._look_ahead(r)  # encoded while the rows are collated and trained on
         batch = collate_packed(packed, self._budget, tokens_per_second=self._tokens_per_second)
-        return batch, dict(self._lanes)
+        replaced = [line for row in packed for example in row.examples for line in example.replaced]
+        return batch, dict(self._lanes), replaced
 
     def _look_ahead(self, r: int) -> None:
         following, pending = self._lanes[r]

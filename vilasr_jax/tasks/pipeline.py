@@ -6,7 +6,7 @@ sees exactly the batches that the stopped one would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -17,7 +17,12 @@ from vilasr_jax.tasks.rows import Source
 
 
 class Batches(Protocol):
-    """An endless iterator of batches that a checkpoint can hold."""
+    """An endless iterator of batches that a checkpoint can hold.
+
+    `replaced` names the unusable examples that those of the last batch replace.
+    """
+
+    replaced: list[Mapping[str, Any]]
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -85,14 +90,15 @@ class PaddedBatches:
         self._examples, self._buckets, self._batch, self._host = examples, buckets, batch, host
         self._workers = workers
         self._returned = 0
-        self._iterator: Iterator[Batch] | None = None
+        self._iterator: Iterator[tuple[Batch, list[Mapping[str, Any]]]] | None = None
+        self.replaced: list[Mapping[str, Any]] = []
 
     def __iter__(self) -> PaddedBatches:
         return self
 
     def __next__(self) -> Batch:
         self._iterator = self._read() if self._iterator is None else self._iterator
-        batch = next(self._iterator)
+        batch, self.replaced = next(self._iterator)
         self._returned += 1
         return batch
 
@@ -104,13 +110,13 @@ class PaddedBatches:
         """Resumes where `get_state` was called."""
         self._returned, self._iterator = int(state["taken"]), None
 
-    def _read(self) -> Iterator[Batch]:
+    def _read(self) -> Iterator[tuple[Batch, list[Mapping[str, Any]]]]:
         number, count = self._host
         own = self._batch // count
         mine = self._examples[self._returned * self._batch + number :: count]
         read = grain.ReadOptions(num_threads=self._workers, prefetch_buffer_size=4 * own)
-        return iter(
-            mine.to_iter_dataset(read).batch(
-                own, drop_remainder=True, batch_fn=lambda some: collate(some, buckets=self._buckets)
-            )
-        )
+        return iter(mine.to_iter_dataset(read).batch(own, drop_remainder=True, batch_fn=self._collate))
+
+    def _collate(self, examples: Sequence[Encoded]) -> tuple[Batch, list[Mapping[str, Any]]]:
+        replaced = [line for example in examples for line in example.replaced]
+        return collate(examples, buckets=self._buckets), replaced

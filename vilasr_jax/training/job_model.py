@@ -22,7 +22,7 @@ from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, preset, published_sizes
 from vilasr_jax.models.params import build
 from vilasr_jax.models.sharding import param_shardings
-from vilasr_jax.parallel import any_host, barrier, is_writer, place
+from vilasr_jax.parallel import any_host, from_writer, is_writer, place
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
 from vilasr_jax.training.questions import Tasks
@@ -56,12 +56,15 @@ class JobModel(ModelBundle):
     def tokenizer(self) -> Tokenizer:  # type: ignore[override]  # likewise
         """Read from the workdir; saved there first, from `job.tokenizer` or `model.init_from`, or trained."""
         saved = self.workdir / "tokenizer"
-        if is_writer() and not saved.exists():
-            draft = saved.with_name(f"{saved.name}.draft")
-            shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
-            self._new_tokenizer().save(draft)
-            draft.rename(saved)
-        barrier("tokenizer")
+
+        def save() -> None:
+            if not saved.exists():
+                draft = saved.with_name(f"{saved.name}.draft")
+                shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
+                self._new_tokenizer().save(draft)
+                draft.rename(saved)
+
+        from_writer(save)
         return Tokenizer.from_dir(saved, self.family)
 
     def _new_tokenizer(self) -> Tokenizer:
