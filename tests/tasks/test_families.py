@@ -11,7 +11,7 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.tasks import chance, get_family, replay
 from vilasr_jax.tasks.registry import BUILT_IN
 from vilasr_jax.tasks.splits import SPLITS
-from vilasr_jax.training.cold_start import trace_source
+from vilasr_jax.training.examples import trace_source
 from vilasr_jax.training.run import open_run
 
 NAMES = (*BUILT_IN, "tests.tasks.count_dots")

@@ -26,6 +26,20 @@ def test_steps_follow_passes_over_the_data(tmp_path, capsys):
     assert plan_steps(tmp_path, section, "cold start", "data mended before step 1", 70, 8.0) == 27
 
 
+def test_other_data_of_the_same_length_is_refused(tmp_path):
+    def plan(digest: str, begun: bool = True) -> int:
+        data = {"runs/a": "a" * 16, "runs/b": digest * 16}
+        return plan_steps(tmp_path, ColdStartSection(), "cold start", "rows", 35, 8.0, begun, data)
+
+    steps = plan("b", begun=False)
+    assert plan("b") == steps
+    with pytest.raises(
+        DataError, match=r"cold start: the data has changed .* \(runs/b\); restore it, or choose"
+    ):
+        plan("c")
+    assert plan("c", begun=False) == steps == plan("c")
+
+
 def test_many_passes_are_said(tmp_path, capsys):
     assert plan_steps(tmp_path, ColdStartSection(steps=50), "reflect", "35 kept", 35, 8.0) == 50
     assert "11.4 passes" in capsys.readouterr().err

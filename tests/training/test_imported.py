@@ -28,7 +28,6 @@ from vilasr_jax.processing import Encoded, encode_conversation
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRow, StoredRows, write_shard
 from vilasr_jax.training import evaluate, synthesis
-from vilasr_jax.training.cold_start import recorded_source, trace_sources
 from vilasr_jax.training.row_filter import Fitting, read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.trajectory_dataset import TIMING
@@ -130,7 +129,7 @@ def test_a_question_whose_picture_can_not_be_read_is_left_out(tmp_path, imported
 
 def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported):
     run = run_of(tmp_path, DataSection(traces=(str(imported / "cold_start"),)))
-    (source,), weights = trace_sources(run)
+    (source,), weights = run.examples.traces
     assert weights == [1.0] and len(source) == 3
     for example, stored in zip(source, StoredRows([imported / "cold_start"]), strict=True):
         whole = encode_conversation(run.model.tokenizer, stored.conversation(784, 1280 * 784))
@@ -138,10 +137,10 @@ def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported
         assert len(example.images) == 2
     mixed = run_of(tmp_path, dataclasses.replace(run.job.data, traces_fraction=0.25))
     mixed = open_run(dataclasses.replace(mixed.job, tasks=("maze",)), tmp_path, tiny.mesh())
-    assert trace_sources(mixed)[1] == [0.25, 0.75]
+    assert mixed.examples.traces[1] == [0.25, 0.75]
     wrong = run_of(tmp_path, DataSection(traces=(str(imported / "rl"),)))
     with pytest.raises(DataError, match="without a recorded conversation"):
-        recorded_source(wrong)[0]
+        wrong.examples.recorded("traces")[0]
 
 
 def stored_conversation(name: str, question: str, image: bytes | None = None) -> StoredRow:
@@ -181,7 +180,7 @@ def test_rows_no_stage_can_train_on_are_named_before_step_1(tmp_path, packing, c
     changes = {"packing": PACKINGS[packing], "buckets": BucketSection((256,), (1,), (36,))}
     run = run_of(tmp_path, data, **changes)
     run.model.__dict__["tokenizer"] = tiny.tokenizer()
-    source = recorded_source(run)
+    source = run.examples.recorded("traces")
     assert len(source) == 10
     assert read_notes(tmp_path) == {"traces": {"rows": 12, "count": 2, "first": ["row-3", "row-7"]}}
     told = caplog.text
@@ -191,11 +190,11 @@ def test_rows_no_stage_can_train_on_are_named_before_step_1(tmp_path, packing, c
     again.model.__dict__["tokenizer"] = tiny.tokenizer()
     whole = run.batching.batches([source], [1], seed=0, batch=2)
     some = [next(whole) for _ in range(9)]
-    rest = again.batching.batches([recorded_source(again)], [1], seed=0, batch=2)
+    rest = again.batching.batches([again.examples.recorded("traces")], [1], seed=0, batch=2)
     for _ in range(4):
         next(rest)
     state = rest.get_state()
-    last = again.batching.batches([recorded_source(again)], [1], seed=0, batch=2)
+    last = again.batching.batches([again.examples.recorded("traces")], [1], seed=0, batch=2)
     last.set_state(state)
     for batch in some[4:]:
         assert np.array_equal(next(last).tokens, batch.tokens)
@@ -208,7 +207,7 @@ def test_no_usable_conversation_is_an_error_before_step_1(tmp_path):
     with pytest.raises(
         DataError, match=r"config\.data\.traces: none of 1 rows can be used; the first: row row-0"
     ):
-        recorded_source(run)
+        run.examples.recorded("traces")
 
 
 def test_an_over_long_example_is_replaced_by_the_next(tmp_path):
@@ -244,6 +243,63 @@ def test_a_benchmark_row_that_cannot_be_read_counts_as_wrong(tmp_path):
     assert scores["overall"]["mean"] == 0.75 and scores["n"] == 4
     assert scores["not_asked"] == {"count": 1, "first": ["row-2"]}
     assert [row for asked in run.rollouts.engine(None).asked for row in asked] == ["row-0", "row-1", "row-3"]
+
+
+def test_a_benchmarks_broken_record_counts_as_wrong(tmp_path):
+    rows = [dataclasses.replace(stored_conversation(f"row-{n}", "?"), messages=()) for n in range(4)]
+    folder = Path(written(tmp_path / "rows", rows))
+    records = [*(row.to_bytes() for row in rows[:3]), b"\x03\x00\x00\x00{no"]
+    write_shard(folder / "rows-00000.array_record", records, {})
+    (folder / "index.json").write_text((folder / "index.json").read_text().replace("cold_start", "maze"))
+    answers = dict.fromkeys((row.id for row in rows), "A")
+    run = evaluating(tmp_path, tmp_path, answers, data=DataSection(benchmarks=(str(folder),)))
+    evaluate.evaluate_benchmark(run, None, folder, tmp_path / "maze", "rl")
+    scores = json.loads((tmp_path / "maze" / "scores.json").read_text())
+    assert scores["overall"]["mean"] == 0.75 and scores["not_asked"] == {"count": 1, "first": ["number 3"]}
+
+
+def test_changed_benchmarks_are_looked_at_again_in_any_run(tmp_path):
+    rows = [dataclasses.replace(stored_conversation(f"row-{n}", "?"), messages=()) for n in range(3)]
+    data = DataSection(benchmarks=(written(tmp_path / "rows", rows),))
+    (tmp_path / "eval").mkdir()  # something has been evaluated
+    (tmp_path / "rl" / "checkpoints").mkdir(parents=True)
+    for torn in (1, 2):
+        changed = list(rows)
+        changed[torn] = dataclasses.replace(rows[torn], images=(torn_jpeg(),))
+        written(tmp_path / "rows", changed)
+        run = run_of(tmp_path, data)
+        run.model.__dict__["tokenizer"] = tiny.tokenizer()
+        assert {row.id for row in run.questions.validation_rows(9)} == {"row-0", f"row-{3 - torn}"}
+
+
+def test_changed_questions_of_a_begun_stage_are_refused(tmp_path):
+    rows = [dataclasses.replace(stored_conversation(f"row-{n}", "?"), messages=()) for n in range(3)]
+    data = DataSection(questions=(written(tmp_path / "rows", rows),))
+    for begun in (False, True):
+        run = run_of(tmp_path, data)
+        run.model.__dict__["tokenizer"] = tiny.tokenizer()
+        if not begun:
+            assert len(run.questions.rows("rl", 3)) == 3
+            (tmp_path / "rl" / "checkpoints").mkdir(parents=True)
+            written(tmp_path / "rows", [dataclasses.replace(row, question="!") for row in rows])
+            continue
+        with pytest.raises(DataError, match=r"data\.questions: the data has changed .*/rows\); restore"):
+            run.questions.rows("rl", 3)
+
+
+def test_a_process_evaluates_what_the_writer_found_unfinished(tmp_path, imported, monkeypatch):
+    """The writer may have added lines before another process counts them."""
+    from vilasr_jax.parallel import hosts
+
+    writer = evaluating(tmp_path, imported, {})
+    source, folder = imported / "vsi_bench", tmp_path / "vsi"
+    evaluate.evaluate_benchmark(writer, None, source, folder, "rl")  # all of it, meanwhile
+    other = evaluating(tmp_path, imported, {})
+    monkeypatch.setattr(hosts, "is_writer", lambda: False)
+    monkeypatch.setattr(evaluate, "is_writer", lambda: False)
+    monkeypatch.setattr(hosts, "gather", lambda value: [[2, None] if value == [None, None] else value])
+    evaluate.evaluate_benchmark(other, None, source, folder, "rl")
+    assert other.rollouts.engine(None).asked == [["vsi_bench-1"]]
 
 
 def test_no_data_and_no_tasks(tmp_path):
@@ -319,7 +375,7 @@ def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, 
     assert len(rows) == 8 and {row.answer for row in rows} == {"A", "C"}
     run = run_of(tmp_path, DataSection(traces=(str(folder),)))
     run.model.__dict__["tokenizer"] = tiny.tokenizer()
-    example = recorded_source(run)[0]
+    example = run.examples.recorded("traces")[0]
     said = tiny.tokenizer().decode(example.ids[example.loss_mask])
     assert said.count("Object Mapper") == 2 and "<answer>" in said and len(example.images) == 4
     for moment in range(3):

@@ -30,7 +30,6 @@ from vilasr_jax.sampler import Sampler
 from vilasr_jax.solve import solve
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRows, folder_digest
-from vilasr_jax.training.cold_start import recorded_source
 from vilasr_jax.training.run import Run, open_run
 
 PUBLISHED = Path(__file__).parents[1] / "tasks" / "published"
@@ -104,7 +103,7 @@ def test_every_stage_ran_as_long_as_its_data_says(road):
 def test_all_stages_use_one_wording_byte_for_byte(road):
     run, data = run_of(road), Path(road[0].data.root)
     stored = StoredRows([data / "cold_start"])
-    trained = recorded_source(run)
+    trained = run.examples.recorded("traces")
     for number, row in enumerate(stored):
         question = row.question.removeprefix("### Question:\n")
         asked = dataclasses.replace(
@@ -122,7 +121,7 @@ def test_coordinates_follow_the_resized_pictures_in_training(road):
     run = run_of(road)
     found = {}
     for example, stored in zip(
-        recorded_source(run), StoredRows([Path(road[0].data.root) / "cold_start"]), strict=True
+        run.examples.recorded("traces"), StoredRows([Path(road[0].data.root) / "cold_start"]), strict=True
     ):
         width, height = example.images[0].size
         assert (width, height) != (84, 56) and f"{width} x {height}" in run.model.tokenizer.decode(

@@ -31,6 +31,7 @@ from vilasr_jax.training import grpo, interrupt, reflect, sft
 from vilasr_jax.training import stage as stage_module
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.rejection_sampling import filter_trajectories
+from vilasr_jax.training.row_filter import read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import TIMED, Stage
@@ -128,6 +129,10 @@ class Breaking:
         self.data, self.left, self.asked = data, left, asked
         self.get_state, self.set_state = data.get_state, data.set_state
 
+    @property
+    def replaced(self):
+        return self.data.replaced
+
     def __next__(self):
         if self.left == 0 and self.asked:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -169,6 +174,37 @@ def test_sft_goes_on_bit_for_bit(tmp_path):
     stage = Stage(tmp_path / "broken", steps, save_every, "")
     model = scripted_run(JOB, tmp_path).model
     assert stage.done and bits(stage.load_params(model.abstract_params)) == bits(whole)
+
+
+def test_examples_that_training_replaces_are_counted_and_named(tmp_path):
+    def example(number):
+        if number in (3, 11):
+            raise KeyError("no turns")
+        return samples.example(number)
+
+    def run(folder, stop_before=None):
+        run = scripted_run(JOB, folder)
+        data = run.batching.batches([MappedSource(range(23), example)], [1], seed=3, batch=4)
+        stage = Stage(folder / "sft", 7, 2, "test")
+        try:
+            train_sft(run, stage, tiny.params(), Breaking(data, stop_before), ADAM, quiet())
+        finally:
+            stage.close()
+
+    run(tmp_path / "whole", -1)
+    counts = [line.get("left_out_sft", 0) for line in metrics(tmp_path / "whole" / "sft")]
+    assert counts == sorted(counts) and counts[-1] == 2
+    note = json.loads((tmp_path / "whole" / "left_out" / "sft.json").read_text())
+    assert {line["id"]: line["reason"] for line in note["left_out"]} == {
+        "example 3": "KeyError: 'no turns'",
+        "example 11": "KeyError: 'no turns'",
+    }
+    assert read_notes(tmp_path / "whole")["sft"]["count"] == 2
+    with pytest.raises(Stopped):
+        run(tmp_path / "broken", 5)
+    run(tmp_path / "broken", -1)
+    assert metrics(tmp_path / "broken" / "sft") == metrics(tmp_path / "whole" / "sft")
+    assert json.loads((tmp_path / "broken" / "left_out" / "sft.json").read_text()) == note
 
 
 def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):

@@ -28,7 +28,6 @@ from vilasr_jax.processing import encode_conversation
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRows
 from vilasr_jax.trained_model import open_model
-from vilasr_jax.training.cold_start import recorded_source
 from vilasr_jax.training.evaluate import settings_of
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.workdir import open_workdir
@@ -220,11 +219,11 @@ def test_an_older_run_called_our_words_published(tmp_path):
 
 def test_traces_of_another_wording_are_named(tmp_path, data, caplog):
     with caplog.at_level(logging.WARNING):
-        recorded_source(run_of(tmp_path / "one", data, "published"))
+        run_of(tmp_path / "one", data, "published").examples.recorded("traces")
         assert "was recorded with another prompt" not in caplog.text
         for prompt in ("short", "vilasr_jax"):
             caplog.clear()
-            recorded_source(run_of(tmp_path / "two", data, prompt))
+            run_of(tmp_path / "two", data, prompt).examples.recorded("traces")
             assert "cold_start was recorded with another prompt (imported)" in caplog.text
 
 

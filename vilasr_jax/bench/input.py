@@ -19,7 +19,6 @@ from vilasr_jax.config import JobConfig
 from vilasr_jax.parallel import put_batch
 from vilasr_jax.processing import Batch
 from vilasr_jax.tasks.pipeline import batches
-from vilasr_jax.training.cold_start import trace_sources
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.state import init_state
@@ -48,7 +47,7 @@ def bench_input(job: JobConfig) -> dict[str, Any]:
 
 
 def _data(run: Run, workers: int) -> Iterator[Batch]:
-    sources, weights = trace_sources(run)
+    sources, weights = run.examples.traces
     job = run.job
     return batches(
         sources,

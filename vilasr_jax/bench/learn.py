@@ -30,9 +30,9 @@ from vilasr_jax.files import split_lines, write_json
 from vilasr_jax.job import train
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import print_summary
-from vilasr_jax.training.cold_start import trace_source
 from vilasr_jax.training.duration import stage_steps
 from vilasr_jax.training.evaluate import evaluate
+from vilasr_jax.training.examples import trace_source
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.stage import Stage

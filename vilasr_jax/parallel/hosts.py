@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -69,7 +69,7 @@ def from_writer(compute: Callable[[], T]) -> T:
 
     Files that the writer is about to change are read this way, so that all processes see the same.
     """
-    return gather_results(lambda: compute() if is_writer() else None)[0]
+    return cast(T, gather_results(lambda: compute() if is_writer() else None)[0])
 
 
 def any_host(flag: bool) -> bool:

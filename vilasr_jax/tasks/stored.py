@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from vilasr_jax.tasks.rows import VIDEO_TYPES, Row, Source
 
 INDEX = "index.json"
 _END = 1 << 16  # bytes of a shard's ends that its digest counts
+_DIGEST = 16  # characters
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class StoredRows:
     """The `StoredRow`s of one or more folders, by number.
 
     Raises:
-      DataError: a folder is missing, unfinished or empty.
+      DataError: a folder is missing, unfinished or empty; on use, a row is broken.
     """
 
     def __init__(self, folders: Iterable[str | Path]):
@@ -163,13 +164,21 @@ class StoredRows:
     def __getitem__(self, number: int) -> StoredRow:
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
-        return StoredRow.from_bytes(self._source[int(number)])
+        try:
+            return StoredRow.from_bytes(self._source[int(number)])
+        except MemoryError:
+            raise
+        except Exception as error:  # the reader and JSON raise many types on broken files
+            raise DataError(f"row number {number} can't be read ({type(error).__name__}: {error})") from error
 
 
 def sample_texts(rows: Source[StoredRow], count: int = 500) -> Iterator[str]:
-    """The texts of the first rows, for a tiny tokenizer."""
+    """The texts of the first rows that can be read, for a tiny tokenizer."""
     for number in range(min(count, len(rows))):
-        row = rows[number]
+        try:
+            row = rows[number]
+        except DataError:
+            continue
         yield from (row.question, row.answer, *row.options)
         yield from (message["content"] for message in row.messages)
 
@@ -204,20 +213,46 @@ def read_index(folder: Path) -> dict[str, Any]:
 def folder_digest(folder: str | Path) -> str:
     """A short digest of a folder's index and its shards; the same wherever the folder is."""
     index = json.dumps(read_index(Path(folder)), sort_keys=True)
-    return hashlib.sha256(f"{index}{shards_digest(folder)}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{index}{shards_digest(folder)}".encode()).hexdigest()[:_DIGEST]
+
+
+def check_unchanged(what: str, before: str | None, now: str | None, folders: Sequence[str]) -> None:
+    """Raises DataError, naming the folders, when data is not that with which a stage began.
+
+    Args:
+      what: the data, for the message.
+      before: digests of the folders, joined, when the stage began; None where they were not noted.
+      now: those of today.
+      folders: where the data is.
+    """
+    if before is None or before == now:
+        return
+    digests = {before[at : at + _DIGEST] for at in range(0, len(before), _DIGEST)}
+    now = now or ""
+    parts = [now[at : at + _DIGEST] for at in range(0, len(now), _DIGEST)]
+    changed = [folder for folder, digest in zip(folders, parts, strict=False) if digest not in digests]
+    raise DataError(
+        f"{what}: the data has changed since the stage began ({', '.join(changed) or 'other folders'}); "
+        "restore it, or choose another --workdir"
+    )
 
 
 def shards_digest(folder: str | Path) -> str:
-    """A short digest of both ends of a folder's shards."""
+    """The digest of a folder's shards, see `files_digest`."""
+    return files_digest(Path(folder) / name for name in read_index(Path(folder))["shards"])
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """A short digest of the sizes and both ends of files."""
     digest = hashlib.sha256()
-    for name in read_index(Path(folder))["shards"]:
-        with (Path(folder) / name).open("rb") as file:
+    for path in paths:
+        with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             digest.update(str(size).encode())
             for place in (0, max(0, size - _END)):
                 file.seek(place)
                 digest.update(file.read(_END))
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:_DIGEST]
 
 
 def _shards(folder: Path) -> list[Path]:

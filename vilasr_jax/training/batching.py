@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -29,7 +30,7 @@ from vilasr_jax.processing import (
 )
 from vilasr_jax.tasks.pipeline import Batches, batches
 from vilasr_jax.tasks.rows import Source
-from vilasr_jax.training.row_filter import Fitting, check_sample, sample_numbers, usable
+from vilasr_jax.training.row_filter import Fitting, check_sample, sample_numbers, usable_everywhere
 
 MEASURED = 64  # examples that are packed to measure how many a row holds
 
@@ -45,6 +46,7 @@ class Batching:
 
     def __init__(self, job: JobConfig, model: ModelBundle, mesh: Mesh):
         self.job, self.model, self.mesh = job, model, mesh
+        self._judged: list[tuple[Source[Encoded], dict[int, Encoded | DataError]]] = []
 
     @cached_property
     def buckets(self) -> Buckets:
@@ -83,10 +85,31 @@ class Batching:
             except DataError as error:
                 raise DataError(f"{what}: {error}") from None
 
+    def check_source(self, source: Source[Encoded]) -> None:
+        """Looks at some examples of a source, or all of a small one; every process must call this.
+
+        Raises:
+          DataError: too many can't be created or are too long.
+        """
+        check_sample(self._judge(source, sample_numbers(source)))
+
+    def _judge(self, source: Source[Encoded], numbers: Iterable[int]) -> dict[int, Encoded | DataError]:
+        """Examples by number, without their pixels, or why they can't be used; each is created once."""
+        known = next((found for one, found in self._judged if one is source), None)
+        if known is None:
+            self._judged.append((source, known := {}))
+        new = sorted({*numbers} - known.keys())
+        judged = usable_everywhere(source, new, self.check_example)
+        for number, example in zip(new, judged, strict=True):
+            if not isinstance(example, DataError):
+                example = dataclasses.replace(example, images=[None] * len(example.grids))  # type: ignore[list-item]
+            known[number] = example
+        return {number: known[number] for number in numbers}
+
     def examples_per_row(self, sources: Sequence[Source[Encoded]], weights: Sequence[float]) -> float:
         """Examples that a training row holds on average: 1 without packing, else measured on a sample.
 
-        Each example of the sample is encoded once; it also says whether the sources can be trained on.
+        Every process must call this.
 
         Args:
           sources: random-access collections of examples.
@@ -97,17 +120,12 @@ class Batching:
         """
         found: list[Encoded] = []
         for source, weight in zip(sources, np.asarray(weights) / np.sum(weights), strict=True):
-            checked, measured = sample_numbers(source), set[int]()
+            self.check_source(source)
             if self.packing is not None:
                 count = max(1, round(MEASURED * weight))
-                measured = set(np.linspace(0, len(source) - 1, count, dtype=int).tolist())
-            examples: dict[int, Encoded | DataError] = {}
-            for number in sorted({*checked, *measured}):
-                example = usable(source, number, self.check_example)
-                examples[number] = example
-            check_sample({number: examples[number] for number in checked})
-            good = {n: example for n, example in examples.items() if not isinstance(example, DataError)}
-            found += [good[n] for n in sorted(measured) if n in good]
+                measured = np.unique(np.linspace(0, len(source) - 1, count, dtype=int)).tolist()
+                examples = self._judge(source, measured).values()
+                found += [example for example in examples if not isinstance(example, DataError)]
         return len(found) / len(pack(found, self.packing)) if self.packing is not None and found else 1.0
 
     def batches(
@@ -115,10 +133,11 @@ class Batching:
     ) -> Batches:
         """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`.
 
-        An example that can't be created or is too long is replaced by the next, and named in the log.
+        An example that can't be created or is too long is replaced by the next usable one (see `Fitting`).
         """
+        names = ["example"] if len(sources) == 1 else [f"source {i} example" for i in range(len(sources))]
         return batches(
-            [Fitting(source, self.check_example) for source in sources],
+            [Fitting(one, self.check_example, name) for one, name in zip(sources, names, strict=True)],
             weights,
             seed=seed,
             batch=batch,

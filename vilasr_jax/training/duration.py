@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vilasr_jax.config import ColdStartSection, ReflectSection, RLSection
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
-from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.parallel import barrier, from_writer, is_writer
+from vilasr_jax.tasks.stored import check_unchanged
 
 FILE = "steps.json"
 
@@ -36,6 +39,7 @@ def plan_steps(
     examples: int,
     rate: float,
     begun: bool = False,
+    data: Mapping[str, str] | None = None,
 ) -> int:
     """Fixes and prints the steps of a stage that begins.
 
@@ -47,20 +51,29 @@ def plan_steps(
       examples: how many there are; 0: new ones without end.
       rate: examples per step, on average.
       begun: a step is saved already; the number stays.
+      data: the folders that hold the examples, with digests of their content; none where they are generated.
 
     Raises:
-      DataError: the stage has begun with another number of examples.
+      DataError: the stage has begun with other data, or another number of examples.
     """
-    known = json.loads((folder / FILE).read_text()) if (folder / FILE).exists() else None
+    digest = "".join((data or {}).values())
+    known = from_writer(lambda: json.loads((folder / FILE).read_text()) if (folder / FILE).exists() else None)
+    if begun and known:
+        check_unchanged(title, known.get("data"), digest, [*(data or {})])
     if begun and known and known["examples"] != examples:
         raise DataError(
             f"{title}: began with {known['examples']:,} examples, and there are {examples:,} now ({what}); "
             "restore the data, or choose another --workdir"
         )
-    barrier("steps before")  # all have read it
     if known is None or not begun:
         steps = math.ceil(section.epochs * examples / rate) if section.epochs else section.steps
-        note = {"steps": max(steps, 1), "examples": examples, "examples_per_step": round(rate, 2)}
+        note: dict[str, Any] = {
+            "steps": max(steps, 1),
+            "examples": examples,
+            "examples_per_step": round(rate, 2),
+        }
+        if digest:
+            note["data"] = digest
         if is_writer():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FILE, note)

@@ -17,20 +17,20 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from vilasr_jax.config import JobConfig, SamplingSection, to_dict
+from vilasr_jax.config import JobConfig, to_dict
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
 from vilasr_jax.evaluation.answers import SKIPPED
 from vilasr_jax.files import write_json
-from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.parallel import barrier, from_writer, is_writer
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks import Row, chance
 from vilasr_jax.tasks.rows import Source
 from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index
 from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.questions import Questions
-from vilasr_jax.training.row_filter import LOGGED, usable
+from vilasr_jax.training.row_filter import LOGGED, usable_everywhere
 from vilasr_jax.training.run import Run
 
 SCORES, MODEL, PICTURES = "scores.json", "model.json", "images"
@@ -172,13 +172,14 @@ def _answer(
     section = run.job.eval
     samples = section.samples
     results = ResultsFile(folder, section.shard * samples)
-    if is_writer():
-        results.begin()
-    barrier("results")
-    done = min(len(results) // samples, len(rows))
+    done = min(from_writer(results.begin) // samples, len(rows))
     for first in range(done, len(rows), section.shard):
         numbers = range(first, min(first + section.shard, len(rows)))
-        some = [_usable(run.questions, rows, number, section.sampling) for number in numbers]
+        some = usable_everywhere(
+            rows, numbers, lambda row: run.questions.check_request(row, section.sampling)
+        )
+        for refused in (row for row in some if isinstance(row, DataError)):
+            logging.warning("not asked, counts as wrong: %s", refused)
         if not any(isinstance(row, Row) for row in some) and len(rows) == len(some):
             raise DataError(f"{folder}: none of {len(rows)} questions can be asked; the first: {some[0]}")
         requests = [
@@ -218,23 +219,17 @@ def _answer(
     return results.read()
 
 
-def _usable(
-    questions: Questions, rows: Source[Row], number: int, sampling: SamplingSection
-) -> Row | DataError:
-    """The row, or the error for which it can't be asked."""
-    row = usable(rows, number, lambda row: questions.check_request(row, sampling))
-    if isinstance(row, DataError):
-        logging.warning("not asked, counts as wrong: %s", row)
-    return row
-
-
 def _report(progress: Callable[[int], None], before: int, n: int) -> None:
     progress(before + n)
 
 
 def _empty(questions: Questions, rows: Source[Row], number: int, sample: int) -> Trajectory:
     """The empty conversation of a row that can't be asked."""
-    row = rows.stored[number].words() if isinstance(rows, DecodedRows) else rows[number]
+    try:
+        row = rows.stored[number].words() if isinstance(rows, DecodedRows) else rows[number]
+    except DataError:  # not even its words can be read
+        kind = {"original_question_type": "unreadable"}
+        row = Row(f"number {number}", "", "", "multiple choice", (), (), "vqa", kind)
     none = np.zeros(0)
     tokens, mask = none.astype(np.int32), none.astype(bool)
     record = questions.request(row).row

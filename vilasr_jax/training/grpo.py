@@ -58,7 +58,8 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     # ------------------------------------------------ questions, and how many steps they take
     questions, what = run.questions.source("rl")
     folder, rate = stage.directory, section.prompts
-    stage.steps = plan_steps(folder, section, stage.title, what, questions, rate, stage.begun)
+    data = run.tasks.imported.digests("questions") if questions else None
+    stage.steps = plan_steps(folder, section, stage.title, what, questions, rate, stage.begun, data)
 
     # ------------------------------------------------ optimiser, state, compiled steps
     updates = stage.steps * section.updates

@@ -20,6 +20,7 @@ from vilasr_jax.tasks.stored import (
     sample_texts,
     shards_digest,
 )
+from vilasr_jax.training.row_filter import usable
 
 # The keys that name folders, and for each the key of its images' largest area.
 USES = ("traces", "reflect_traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
@@ -56,25 +57,27 @@ class Imported:
 
     def check(self, use: str, stage: str) -> None:
         """Raises DataError when a key's rows, which `stage` needs, can't be read or are of another kind."""
+        where = f"config.data.{use}, for {stage}"
         try:
-            first = self.stored[use][0]
+            rows = self.stored[use]
         except DataError as error:
-            raise DataError(f"config.data.{use}, for {stage}: {error}") from None
+            raise DataError(f"{where}: {error}") from None
+        some = (usable(rows, number, lambda row: None) for number in range(len(rows)))
+        first = next((row for row in some if not isinstance(row, DataError)), None)
+        if first is None:
+            raise DataError(f"{where}: none of {len(rows)} rows can be read")
         for folder in map(Path, self.job.data.folders(use)):
             if not use.endswith("traces") and read_index(folder)["format"] in RECORDED:
                 raise DataError(
-                    f"config.data.{use}, for {stage}: {folder} holds recorded conversations, whose questions "
-                    "are wrapped in their prompt; name imported questions (`vilasr data import rl SRC DST`)"
+                    f"{where}: {folder} holds recorded conversations, whose questions are wrapped in their "
+                    "prompt; name imported questions (`vilasr data import rl SRC DST`)"
                 )
         if use.endswith("traces") and not first.messages:
-            raise DataError(
-                f"config.data.{use}, for {stage}: row {first.id} is a question without a recorded "
-                "conversation"
-            )
+            raise DataError(f"{where}: row {first.id} is a question without a recorded conversation")
 
-    def digest(self, use: str) -> str:
-        """Of what a key's folders hold (see `tasks.stored.folder_digest`)."""
-        return "".join(map(folder_digest, self.job.data.folders(use)))
+    def digests(self, use: str) -> dict[str, str]:
+        """A key's folders, and what they hold (see `tasks.stored.folder_digest`)."""
+        return {folder: folder_digest(folder) for folder in self.job.data.folders(use)}
 
     @staticmethod
     def origins(folder: str) -> set[str]:

@@ -14,12 +14,13 @@ from vilasr_jax.config import JobConfig, SamplingSection, to_dict
 from vilasr_jax.drawing.questions import check_relative
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.model_bundle import ModelBundle
+from vilasr_jax.parallel import from_writer
 from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.rows import question_record
-from vilasr_jax.tasks.stored import StoredRow
+from vilasr_jax.tasks.stored import StoredRow, StoredRows
 from vilasr_jax.training.imported import Imported
-from vilasr_jax.training.row_filter import usable_rows
+from vilasr_jax.training.row_filter import sample_numbers, usable_everywhere, usable_rows
 
 # The key of config.data that names a stage's questions.
 QUESTIONS = {"rl": "questions", "reflect": "reflect_questions", "synthesis": "synthesis_questions"}
@@ -158,6 +159,8 @@ class Questions:
     def check(self, stages: Sequence[str]) -> None:
         """Finds the imported questions that unfinished stages can use, before the first of them begins.
 
+        All rows are looked at, of benchmarks that are only evaluated some of each.
+
         Raises:
           DataError: a stage has none.
         """
@@ -166,6 +169,20 @@ class Questions:
             sampled = not (stage == "reflect" and self.job.data.reflect_traces)
             if name in stages and sampled and use in self.imported.stored:
                 self._usable(use, getattr(self.job, stage).sampling)
+        every = {"cold_start": self.job.cold_start.validate_every, "rl": self.job.rl.validate_every}
+        if any(every[name] for name in every if name in stages):
+            self.validation_rows(0)
+        if "eval" in stages:
+            for folder in self.job.data.folders("benchmarks"):
+                self._check_benchmark(folder)
+
+    def _check_benchmark(self, folder: str) -> None:
+        """Raises DataError when none of some questions of a benchmark can be asked."""
+        rows, sampling = self.imported.decoded("benchmarks", StoredRows([folder])), self.job.eval.sampling
+        some = usable_everywhere(rows, sample_numbers(rows), lambda row: self.check_request(row, sampling))
+        if not any(isinstance(row, Row) for row in some):
+            reason = f"none of {len(some)} questions looked at can be asked; the first: {some[0]}"
+            raise DataError(f"config.data.benchmarks: {folder}: {reason}")
 
     def check_request(self, row: Row, sampling: SamplingSection) -> None:
         """Raises DataError when an engine's buckets can't hold the question, or its coordinates are pixels
@@ -182,21 +199,29 @@ class Questions:
         """[n] int, numbers of a key's imported rows that can be decoded and fit the engine's buckets."""
         if use not in self._usable_numbers:
             job, pixels = self.job, self.imported.pixels(use)
+            self.engine(sampling)  # made once, before threads use it
 
             def check(stored: StoredRow) -> None:
                 self.check_request(stored.row(*pixels, job.data.frames), sampling)
 
+            digests = self.imported.digests(use)
             limits = {
-                "data": self.imported.digest(use),
+                "data": "".join(digests.values()),
                 "room": (sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images),
                 "pictures": (job.buckets.patches, *pixels, job.data.frames),
                 "drawing": to_dict(job.drawing),
                 **({"coordinates": whole} if (whole := self.model.family.coordinates) else {}),
             }
             rows, name = self.imported.stored[use], f"config.data.{use}"
-            begun = (self.workdir / _BEGUN.get(use, "eval")).exists()
             numbers = usable_rows(
-                rows, check, name=name, folder=self.workdir, limits=limits, purpose="asked", begun=begun
+                rows,
+                check,
+                name=name,
+                folder=self.workdir,
+                limits=limits,
+                purpose="asked",
+                begun=use in _BEGUN and from_writer((self.workdir / _BEGUN[use]).exists),
+                folders=[*digests],
             )
             self._usable_numbers[use] = np.array(numbers)
         return self._usable_numbers[use]

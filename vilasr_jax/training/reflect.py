@@ -16,7 +16,6 @@ from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks.rows import Source
 from vilasr_jax.tasks.sources import MappedSource
-from vilasr_jax.training.cold_start import recorded_source, trace_sources
 from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.sft import train_sft
@@ -61,8 +60,10 @@ def run_reflect(run: Run, params: Any, progress: Progress) -> Any:
         return stage.load_params(run.model.abstract_params)
 
     # ------------------------------------------------ corrected conversations
+    data: dict[str, str] = {}
     if job.data.reflect_traces:
-        corrected: Source[Encoded] = recorded_source(run, "reflect_traces")
+        data = run.tasks.imported.digests("reflect_traces")
+        corrected: Source[Encoded] = run.examples.recorded("reflect_traces")
         what = f"{len(corrected):,} recorded conversations ({', '.join(job.data.folders('reflect_traces'))})"
     else:
         corrected = _sampled_source(run, params, progress)
@@ -71,11 +72,14 @@ def run_reflect(run: Run, params: Any, progress: Progress) -> Any:
     # ------------------------------------------------ mixed with those of the cold start
     sources, weights = [corrected], [section.kept_fraction]
     if section.kept_fraction < 1:
-        others, fractions = trace_sources(run)
+        others, fractions = run.examples.traces
+        data |= run.examples.trace_digests()
         sources += others
         weights += [(1 - section.kept_fraction) * fraction for fraction in fractions]
     rate = section.batch * batching.examples_per_row(sources, weights) * section.kept_fraction
-    stage.steps = plan_steps(stage.directory, section, stage.title, what, len(corrected), rate, stage.begun)
+    stage.steps = plan_steps(
+        stage.directory, section, stage.title, what, len(corrected), rate, stage.begun, data
+    )
 
     # ------------------------------------------------ train
     soft = open_soft_drawing(job.soft_drawing, run.model)

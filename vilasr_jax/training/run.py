@@ -13,6 +13,7 @@ from vilasr_jax.parallel import make_mesh
 from vilasr_jax.rewards import JobReward
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.training.batching import Batching
+from vilasr_jax.training.examples import Examples
 from vilasr_jax.training.imported import Imported
 from vilasr_jax.training.job_model import JobModel
 from vilasr_jax.training.questions import Questions, Tasks
@@ -30,6 +31,7 @@ class Run:
       tasks: the task families; generate rows.
       questions: of each stage, and the requests about them.
       batching: shapes of training batches, and the batches.
+      examples: of the supervised stages.
       rollouts: sampled conversations.
       reward: the parts of a finished conversation's reward.
       stages: folders and checkpoints of the trained stages.
@@ -42,6 +44,7 @@ class Run:
     tasks: Tasks
     questions: Questions
     batching: Batching
+    examples: Examples
     rollouts: Rollouts
     reward: Callable[[Trajectory], dict[str, float]]
     stages: Stages
@@ -60,6 +63,7 @@ def open_run(job: JobConfig, workdir: Path, mesh: Mesh | None = None, profile: i
     tasks = Tasks(job, Imported(job))
     model = JobModel(job, workdir, mesh, tasks)
     rollouts = Rollouts(job, model, mesh)
+    batching, stages = Batching(job, model, mesh), Stages(job, workdir, model, profile)
     return Run(
         job=job,
         workdir=workdir,
@@ -67,8 +71,9 @@ def open_run(job: JobConfig, workdir: Path, mesh: Mesh | None = None, profile: i
         model=model,
         tasks=tasks,
         questions=Questions(job, workdir, tasks, model, lambda sampling: rollouts.engine(sampling)),
-        batching=Batching(job, model, mesh),
+        batching=batching,
+        examples=Examples(job, workdir, tasks, model, batching, stages),
         rollouts=rollouts,
         reward=JobReward.from_config(job),
-        stages=Stages(job, workdir, model, profile),
+        stages=stages,
     )

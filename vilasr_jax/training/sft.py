@@ -14,12 +14,13 @@ from rich.progress import Progress
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import Stopped, TrainingError
 from vilasr_jax.models.sharding import param_shardings
-from vilasr_jax.parallel import put_batch
+from vilasr_jax.parallel import gather_results, put_batch
+from vilasr_jax.processing import Batch
 from vilasr_jax.tasks.pipeline import Batches
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.lora import Base
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
-from vilasr_jax.training.row_filter import read_notes
+from vilasr_jax.training.row_filter import ReplacedExamples, read_notes
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
@@ -98,6 +99,21 @@ def check_guard(state: TrainState, section: OptimizerSection) -> None:
         )
 
 
+def _next_batch(data: Batches) -> tuple[Batch, list[dict[str, str]]]:
+    """This host's next batch, and the examples that those of all hosts' batches replace.
+
+    Where one host has no batch, every host raises: none waits in the step for it.
+    """
+    taken = []
+
+    def take() -> list[Any]:
+        taken.append(next(data))
+        return list(data.replaced)
+
+    lines = [line for part in gather_results(take) for line in part]
+    return taken[0], lines
+
+
 def train_sft(
     run: Run,
     stage: Stage,
@@ -117,7 +133,7 @@ def train_sft(
       run: the model, the mesh and the workdir.
       stage: where checkpoints and metrics go.
       params: to start from when nothing is saved yet; the stage consumes them (see `resume_state`).
-      data: an endless iterator of batches; its state is saved and restored with the parameters.
+      data: endless batches; their state is saved and restored with the parameters.
       optimizer: the Optax optimiser.
       progress: where the bar is shown.
       validate_every, validate: `validate(params)` adds its figures to the metrics every that many steps.
@@ -145,7 +161,11 @@ def train_sft(
         soft=soft,
         loss=loss,
     )
-    stage.constants = {f"left_out_{use}": note["count"] for use, note in read_notes(run.workdir).items()}
+    name = stage.directory.name
+    replaced = ReplacedExamples(run.workdir, name, done)
+    counts = {
+        f"left_out_{use}": note["count"] for use, note in read_notes(run.workdir).items() if use != name
+    }
     stage.flops_per_token = 6.0 * run.model.matmul_parameters
     bar = progress.add_task(stage.title, total=steps, completed=done, note="")
 
@@ -155,7 +175,10 @@ def train_sft(
 
     for step in range(done + 1, steps + 1):
         stage.trace(step, done + 1)
-        state, metrics = step_fn(state, put_batch(run.mesh, next(data)))
+        batch, lines = _next_batch(data)
+        replaced.add(step, lines)
+        stage.constants = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
+        state, metrics = step_fn(state, put_batch(run.mesh, batch))
         stage.note(metrics)
         extra = {}
         if validate and validate_every and step % validate_every == 0:

@@ -8,3 +8,4 @@ from vilasr_jax.tasks.dataset.generate import make_data as make_data
 from vilasr_jax.tasks.dataset.read import DatasetRow as DatasetRow
 from vilasr_jax.tasks.dataset.read import DatasetRows as DatasetRows
 from vilasr_jax.tasks.dataset.read import DatasetTraces as DatasetTraces
+from vilasr_jax.tasks.dataset.read import dataset_digest as dataset_digest

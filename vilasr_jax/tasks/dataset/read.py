@@ -16,6 +16,7 @@ from vilasr_jax.processing import Encoded, Tokenizer, encode_conversation
 from vilasr_jax.tasks.dataset.builder import TRACES, VERSION
 from vilasr_jax.tasks.replay import replay
 from vilasr_jax.tasks.rows import TEXT_FIELDS, Row, Trace
+from vilasr_jax.tasks.stored import files_digest
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class DatasetRows:
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
         return _parse(self._source[int(number)])
+
+
+def dataset_digest(folder: str | Path, name: str) -> str:
+    """A short digest of a family's set, see `tasks.stored.files_digest`."""
+    return files_digest(sorted(path for path in (Path(folder) / name / VERSION).iterdir() if path.is_file()))
 
 
 def _parse(record: dict[str, Any]) -> DatasetRow:
