@@ -21,7 +21,7 @@ from vilasr_jax.config import TRAINED, JobConfig
 from vilasr_jax.conversation_settings import exported_settings
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
-from vilasr_jax.parallel import barrier, is_writer, to_host
+from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
@@ -62,13 +62,22 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
     # ------------------------------------------------ what is left to do, and whether it can run
     job = resolve_job(job, workdir)
     run = open_run(job, workdir, profile=profile)
-    todo = unfinished(run)
-    check(run, todo)
-    if not (workdir / "config.json").exists():
-        _check_new(run)
-    open_workdir(job, workdir)
-    run.model.save_config()
-    barrier("workdir")
+
+    def find_todo() -> list[str]:
+        names = unfinished(run)
+        check(run, names)
+        if not (workdir / "config.json").exists():
+            _check_new(run)
+        return names
+
+    def prepare() -> None:
+        open_workdir(job, workdir)
+        run.model.save_config()
+
+    todo = gather_results(find_todo)[0]
+    from_writer(prepare)
+    run.model.tokenizer  # noqa: B018  which all processes wait for
+    run.examples.check(todo)
     run.questions.check(todo)
 
     # ------------------------------------------------ the stages
@@ -130,8 +139,9 @@ def evaluations(run: Run) -> list[Evaluation]:
       ConfigError: a stage of `config.eval.benchmark_stages` is not finished.
       DataError: a benchmark that is still to be answered can't be read.
     """
-    job, last, home = run.job, run.stages.last(), run.workdir / "eval"
+    job, home = run.job, run.workdir / "eval"
     stages = ["untrained", *run.stages.finished()]
+    last = stages[-1]
     unknown = [name for name in job.eval.benchmark_stages if name not in stages]
     if job.data.benchmarks and unknown:
         where = f"config.eval.benchmark_stages={job.eval.benchmark_stages!r}"
@@ -185,8 +195,9 @@ def evaluate_stages(run: Run, progress: Progress) -> None:
 
 
 def _finished(run: Run, one: Evaluation) -> bool:
-    stage = one.of["stage"]
-    last = 0 if stage == "untrained" else run.stages[stage].step()
+    stage, last = one.of["stage"], 0
+    if stage != "untrained" and not (one.folder / MODEL).exists():  # an earlier version's
+        last = run.stages[stage].step()
     return is_evaluated(one.folder, one.of, last)
 
 

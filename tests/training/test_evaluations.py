@@ -1,9 +1,16 @@
 """Scores say which model they are of, and are never another's."""
 
+import dataclasses
 import json
 
+from tests import tiny
+from vilasr_jax import job as job_module
+from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.config import JobConfig, read_config
 from vilasr_jax.report.workdir import stage_label
 from vilasr_jax.training.evaluate import begin_evaluation, is_evaluated
+from vilasr_jax.training.run import open_run
+from vilasr_jax.training.stages import Stages
 
 COLD, RL = {"stage": "cold_start", "step": 9}, {"stage": "rl", "step": 4}
 
@@ -49,6 +56,29 @@ def test_scores_of_earlier_versions_are_kept_where_the_folder_says_whose(tmp_pat
         assert is_evaluated(folder, RL, last_step=4) is own
         assert not is_evaluated(folder, RL, last_step=9)  # the best step's are not the last one's
     assert not is_evaluated(tmp_path / "eval" / "rl", {**RL, "benchmark": "maze"}, last_step=4)
+
+
+def test_each_checkpoint_folder_is_listed_once(tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(
+        CheckpointStore, "steps", lambda self: listed.append(self.directory.parent.name) or []
+    )
+    run = open_run(JobConfig(stages=("cold_start", "reflect", "rl", "eval")), tmp_path, tiny.mesh())
+    for find in (job_module.unfinished, job_module.evaluations):
+        listed.clear()
+        find(run)
+        assert listed == ["cold_start", "reflect", "rl"]
+
+
+def test_a_job_finds_its_unfinished_stages_once(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(job_module, "unfinished", lambda run: found.append(run) or ["cold_start"])
+    monkeypatch.setattr(job_module, "_TRAIN", {"cold_start": lambda run, params, progress: params})
+    monkeypatch.setattr(Stages, "start_params", lambda stages, name: None)
+    job = read_config("configs/maze_tiny.py", {"mesh.cpu_devices": 1})
+    job = dataclasses.replace(job, stages=("cold_start",), mesh=JobConfig().mesh)
+    job_module.train(job, tmp_path)
+    assert len(found) == 1
 
 
 def test_a_controls_heading_names_its_model():
