@@ -195,7 +195,8 @@ def evaluate_stages(run: Run, progress: Progress) -> None:
 
 
 def _finished(run: Run, one: Evaluation) -> bool:
-    stage, last = one.of["stage"], 0
+    stage = one.of["stage"]
+    last: int | None = 0
     if stage != "untrained" and not (one.folder / MODEL).exists():  # an earlier version's
         last = run.stages[stage].step()
     return is_evaluated(one.folder, one.of, last)
@@ -203,8 +204,7 @@ def _finished(run: Run, one: Evaluation) -> bool:
 
 def model_of(run: Run, stage: str) -> dict[str, Any]:
     """The model of a stage that is evaluated and exported: {"stage", "step"}."""
-    step = 0 if stage == "untrained" else run.stages[stage].step(run.job.eval.best)
-    return {"stage": stage, "step": step}
+    return {"stage": stage, "step": 0 if stage == "untrained" else run.stages[stage].step(run.job.eval.best)}
 
 
 def _evaluate(run: Run, progress: Progress, params: Any, one: Evaluation) -> None:
