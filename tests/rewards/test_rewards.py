@@ -132,7 +132,7 @@ def test_drawing_reward_compares_the_last_call_of_each_label():
     assert nothing_to_compare["drawing"] == 0.0 and nothing_to_compare["total"] == 1.0
 
 
-FIVES = ("5", "+5", "5.0", "5.", "5,", "5;", "5 m", "5m", "5th", "5 m²", "5\u00a0m", "5 to 6")
+FIVES = ("5", "+5", "5.0", "5.", "5,", "5;", "5 m", "5m", "5th", "5 m²", "5\u00a0m")
 NUMBERS = {  # what an answer says, and the number that it starts with
     **dict.fromkeys(FIVES, 5.0),
     "-5": -5.0,
@@ -150,6 +150,7 @@ NONE = (
     "½",
     "5²",
     "5-6",
+    "5 to 6",
     "5\u20136",
     "5 - 6",
     "5~6",
