@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.config import RLSection, check_section
+from vilasr_jax.config import JobConfig, RLSection, check_section
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import preset, published_sizes
 from vilasr_jax.models.attention_backends import require_backend
+from vilasr_jax.parallel import host_mesh, host_rows, hosts
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
 from vilasr_jax.training.run import Run
@@ -81,17 +82,23 @@ def check_layout(run: Run) -> None:
                 f"config.{name}.accumulate={section.accumulate}: {name}.batch={section.batch} must be "
                 f"a multiple of that times {shards} data shards"
             )
-    if dict(run.mesh.local_mesh.shape)["model"] != run.mesh.shape["model"]:
-        raise ConfigError(
-            f"config.mesh.model={run.mesh.shape['model']} reaches over several hosts; sampling needs it "
-            "within one: make it no more than a host's devices"
-        )
-    if job.rl.prompts % run.batching.host[1]:
-        hosts = run.batching.host[1]
-        raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {hosts} hosts")
+    for host in hosts(run.mesh):
+        host_rows(run.mesh, host)
+        if samples(job):
+            host_mesh(run.mesh, host)
+    count = len(hosts(run.mesh))
+    if job.rl.prompts % count:
+        raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {count} hosts")
     for key, size in batches.items():
         if key.split(".")[0] in job.stages and (size < 1 or size % shards):
             raise ConfigError(f"config.{key}={size} must be a multiple of the mesh's {shards} data shards")
+
+
+def samples(job: JobConfig) -> bool:
+    """Whether any stage of the job samples conversations."""
+    sampled = {"rl", "eval", "synthesize"} | (set() if job.data.reflect_traces else {"reflect"})
+    validated = "cold_start" in job.stages and job.cold_start.validate_every
+    return bool(validated or sampled & set(job.stages))
 
 
 def check_data(run: Run, stages: Sequence[str]) -> None:

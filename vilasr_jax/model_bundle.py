@@ -79,7 +79,12 @@ class ModelBundle:
 
 
 def make_engine(
-    model: ModelBundle, engine: EngineSection, sampling: SamplingSection, patches: tuple[int, ...], mesh: Mesh
+    model: ModelBundle,
+    engine: EngineSection,
+    sampling: SamplingSection,
+    patches: tuple[int, ...],
+    mesh: Mesh,
+    process: int | None = None,
 ) -> Engine:
     """Builds a rollout engine; it compiles at its first conversations.
 
@@ -87,11 +92,20 @@ def make_engine(
       model: whose conversations it holds.
       engine, sampling: the config sections.
       patches: buckets for the number of patches of an image.
-      mesh: this process's devices.
+      mesh: the devices of all hosts.
+      process: index of the host that samples; None: this process.
 
     Raises:
       ConfigError: sizes that contradict each other.
     """
     return Engine(
-        model.config, model.graphdef, model.tokenizer, model.suppressed, engine, sampling, patches, mesh
+        model.config,
+        model.graphdef,
+        model.tokenizer,
+        model.suppressed,
+        engine,
+        sampling,
+        patches,
+        mesh,
+        process,
     )

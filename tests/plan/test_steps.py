@@ -16,8 +16,9 @@ from vilasr_jax.config import (
     SamplingSection,
 )
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.parallel import make_mesh
 from vilasr_jax.plan.run import step_names, with_keys
-from vilasr_jax.plan.steps import Steps, make_mesh
+from vilasr_jax.plan.steps import Steps
 from vilasr_jax.plan.worker import argument_bytes
 
 SAMPLING = SamplingSection(max_turn_tokens=12, max_tokens=80)
@@ -36,7 +37,7 @@ JOB = JobConfig(
 
 @pytest.fixture(scope="module")
 def steps():
-    return Steps(JOB, make_mesh(JOB, jax.devices()[:1]))
+    return Steps(JOB, make_mesh(JOB.mesh, jax.devices()[:1]))
 
 
 @pytest.mark.parametrize("name", step_names(JOB))
@@ -61,7 +62,7 @@ def test_decoding_reads_layers_head_and_cache(steps):
 
 def test_packed_rows_have_the_budgets_shape():
     job = with_keys(JOB, {"packing.tokens": 160, "packing.vision_rows": 3, "packing.patches": 72})
-    batch = Steps(job, make_mesh(job, jax.devices()[:1])).build("sft").arguments[1]
+    batch = Steps(job, make_mesh(job.mesh, jax.devices()[:1])).build("sft").arguments[1]
     assert batch.tokens.shape == (4, 160) and batch.vision.patches.shape == (4, 3, 72, 1176)
     assert isinstance(job.packing, PackingSection)
 
@@ -70,7 +71,7 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused():
     job = with_keys(JOB, {"mesh.fsdp": 8, "cold_start.batch": 4})
     if jax.device_count() < 8:
         with pytest.raises(ConfigError, match="do not cover"):
-            make_mesh(job, jax.devices())
+            make_mesh(job.mesh, jax.devices())
         return
     with pytest.raises(ConfigError, match="no multiple"):
-        Steps(job, make_mesh(job, jax.devices()[:8])).build("sft")
+        Steps(job, make_mesh(job.mesh, jax.devices()[:8])).build("sft")

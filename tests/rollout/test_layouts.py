@@ -75,7 +75,7 @@ def run_process() -> None:
     jax.distributed.initialize(f"localhost:{port}", 2, int(number))
     mesh = make_mesh(MeshSection(data=2, fsdp=1, model=2))
     shared = jax.device_put(params(), jax.NamedSharding(mesh, jax.P()))
-    runner = engine(mesh.local_mesh)
+    runner = engine(mesh)
     own = tiny.requests(5, samples=2)[int(number) :: 2]
     trajectories = runner.generate(shared, own, jax.random.key(0))
     Path(out).write_text(json.dumps([t.to_bytes().hex() for t in trajectories]))

@@ -11,8 +11,9 @@ from PIL import Image
 from tests import tiny
 from vilasr_jax.config import check_section, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.parallel import make_mesh
 from vilasr_jax.plan.run import with_keys
-from vilasr_jax.plan.steps import Steps, make_mesh
+from vilasr_jax.plan.steps import Steps
 from vilasr_jax.processing import Buckets, encode_conversation
 from vilasr_jax.rollout import Request
 from vilasr_jax.rollout.batch import Incoming
@@ -96,7 +97,7 @@ def test_steps_lower_at_full_size(name):
             "buckets.patches": (1024,),
         },
     )
-    steps = Steps(job, make_mesh(job, devices))
+    steps = Steps(job, make_mesh(job.mesh, devices))
     step = steps.build("grpo_grad" if "rl" in job.stages else "sft")
     text = step.function.lower(*step.arguments).as_text()
     assert f"{steps.config.vocab_size}x{steps.config.hidden_size}" in text

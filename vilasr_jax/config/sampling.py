@@ -22,7 +22,7 @@ class SamplingSection:
 class EngineSection:
     """The rollout engine's fixed shapes."""
 
-    slots: int = setting(128, at_least=1)  # conversations alive at once, over all lanes
+    slots: int = setting(128, at_least=1)  # conversations alive at once, over all lanes and hosts
     lanes: int = setting(2, at_least=1)  # one lane draws on the host while the others compute
     decode_steps: int = setting(32, at_least=1)  # decode steps per call, at most
     stop_fraction: float = 0.9  # a decode call ends early when this fraction of its live rows has stopped

@@ -12,7 +12,9 @@ from vilasr_jax.parallel.hosts import gather_results as gather_results
 from vilasr_jax.parallel.hosts import is_writer as is_writer
 from vilasr_jax.parallel.hosts import to_host as to_host
 from vilasr_jax.parallel.mesh import batch_axis as batch_axis
+from vilasr_jax.parallel.mesh import host_mesh as host_mesh
 from vilasr_jax.parallel.mesh import host_rows as host_rows
+from vilasr_jax.parallel.mesh import hosts as hosts
 from vilasr_jax.parallel.mesh import make_mesh as make_mesh
 from vilasr_jax.parallel.mesh import place as place
 from vilasr_jax.parallel.mesh import put_batch as put_batch

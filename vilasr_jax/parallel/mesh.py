@@ -1,11 +1,21 @@
 """The device mesh, and the sharding of batches and rollout slots on it.
 
+Devices are ordered host by host, and the model axis is the innermost, so that it stays inside a host and each
+host holds an equal run of the batch shards (here two hosts of four devices, fsdp=4 and model=2):
+
+    host 0   shard 0: device 0 1   shard 1: device 2 3
+    host 1   shard 2: device 4 5   shard 3: device 6 7
+
+What depends on the host is asked of the mesh, for any host of it: devices that are not there, those of a
+topology to compile for, give the same answers as the pod's own.
+
 Steps are `jax.jit` with `NamedSharding` (what pjit became). `jax.pmap` is not used: since JAX 0.8 it is only
 a maintenance wrapper over jit and shard_map.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,15 +28,33 @@ from vilasr_jax.errors import ConfigError
 AXES = ("data", "fsdp", "model")
 
 
-def make_mesh(section: MeshSection, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with the axes data, fsdp and model over `devices` (all by default).
+def make_mesh(section: MeshSection, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes data, fsdp and model over `devices` (all by default), in the order of `by_host`.
 
     Raises:
       ConfigError: the sizes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
-    sizes = mesh_sizes(section, len(devices))
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    devices = by_host(jax.devices() if devices is None else devices)
+    grid = np.array(devices, object).reshape(mesh_sizes(section, len(devices)))
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def by_host(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """The devices host by host: hosts by the place of their first chip in the slice, then chips by theirs.
+
+    Devices without coordinates (CPUs and GPUs) are ordered by process and number.
+    """
+
+    def place_of(device: jax.Device) -> tuple[int, ...]:
+        coords = getattr(device, "coords", None)
+        if coords is None:
+            return (device.process_index, device.id)
+        return (getattr(device, "slice_index", None) or 0, *reversed(coords), device.core_on_chip)
+
+    first: dict[int, tuple[int, ...]] = {}
+    for device in sorted(devices, key=place_of):
+        first.setdefault(device.process_index, place_of(device))
+    return sorted(devices, key=lambda device: (first[device.process_index], place_of(device)))
 
 
 def mesh_sizes(section: MeshSection, devices: int) -> tuple[int, ...]:
@@ -65,21 +93,69 @@ def put_batch(mesh: Mesh, batch: Any) -> Any:
     return jax.tree.map(lambda x, spec: jax.make_array_from_process_local_data(spec, x), batch, specs)
 
 
-def host_rows(mesh: Mesh) -> tuple[int, int]:
-    """(number, count): this process feeds the `number`-th of `count` equal parts of a batch.
+def hosts(mesh: Mesh) -> list[int]:
+    """The process indices of the mesh's devices, in the mesh's order."""
+    return list(dict.fromkeys(device.process_index for device in mesh.devices.flat))
+
+
+def host_mesh(mesh: Mesh, process: int | None = None) -> Mesh:
+    """The part of a mesh that one host's devices form: what `Mesh.local_mesh` is, for any host.
+
+    Args:
+      mesh: over the devices of all hosts.
+      process: index of the host; None: this process, or the only host of the mesh.
 
     Raises:
-      ConfigError: the devices of a host do not hold a part of their own.
+      ConfigError: the model axis reaches over several hosts, or the host's devices form no block.
     """
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    shard_indexes = batch_axis(mesh).addressable_devices_indices_map((shards,)).values()
-    mine = sorted({index[0].start or 0 for index in shard_indexes if index})
-    if shards % len(mine) or mine != list(range(mine[0], mine[0] + len(mine))) or mine[0] % len(mine):
+    process = _process(mesh, process)
+    mine = np.vectorize(lambda device: device.process_index == process, otypes=[bool])(mesh.devices)
+    if mine.all():
+        return mesh
+    block = np.ix_(*(np.flatnonzero(mine.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)))
+    if block[2].size != mesh.shape["model"]:
         raise ConfigError(
-            f"config.mesh: host {jax.process_index()} would hold the batch shards {mine} of {shards}; choose "
-            "data, fsdp and model so that each host has an equal run of them"
+            f"config.mesh.model={mesh.shape['model']} reaches over several hosts (host {process} has "
+            f"{mine.sum()} devices); sampling needs it within one: make it no more than a host's devices"
         )
-    return mine[0] // len(mine), shards // len(mine)
+    if not mine[block].all():
+        raise ConfigError(
+            f"config.mesh: the devices of host {process} form no block of data={mesh.shape['data']} and "
+            f"fsdp={mesh.shape['fsdp']}; make data or fsdp a multiple of a host's batch shards"
+        )
+    return Mesh(mesh.devices[block], mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def host_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+    """(number, count): a host feeds the `number`-th of `count` equal parts of a batch.
+
+    Args:
+      mesh: over the devices of all hosts.
+      process: index of the host; None: this process, or the only host of the mesh.
+
+    Raises:
+      ConfigError: some host's devices do not hold an equal run of the batch shards; every host sees it.
+    """
+    shards = mesh.devices.reshape(-1, mesh.shape["model"])
+    found = {}
+    for host in hosts(mesh):
+        mine = [i for i, row in enumerate(shards) if any(device.process_index == host for device in row)]
+        if len(shards) % len(mine) or mine[0] % len(mine) or mine != [*range(mine[0], mine[0] + len(mine))]:
+            raise ConfigError(
+                f"config.mesh: host {host} would hold the batch shards {mine} of {len(shards)}; choose "
+                "data, fsdp and model so that each host has an equal run of them"
+            )
+        found[host] = (mine[0] // len(mine), len(shards) // len(mine))
+    if len(counts := {count for _, count in found.values()}) > 1:
+        raise ConfigError(
+            f"config.mesh: the hosts would hold unequal parts of a batch ({sorted(counts)} of it); choose "
+            "data, fsdp and model so that each host has an equal run of the batch shards"
+        )
+    return found[_process(mesh, process)]
+
+
+def _process(mesh: Mesh, process: int | None) -> int:
+    return process if process is not None else jax.process_index() if len(hosts(mesh)) > 1 else hosts(mesh)[0]
 
 
 def place(tree: Any, shardings: Any) -> Any:

@@ -6,7 +6,6 @@ The job's stages determine the steps; their shapes are the largest buckets, or t
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vilasr_jax.config import JobConfig
@@ -23,11 +21,13 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import ModelConfig, VisionInput, family_of, preset
 from vilasr_jax.models.params import abstract, output_head
 from vilasr_jax.models.sharding import param_shardings
-from vilasr_jax.parallel.mesh import AXES, batch_axis, mesh_sizes
+from vilasr_jax.parallel import batch_axis
+from vilasr_jax.parallel.memory import local_bytes, with_shardings
 from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout.batch import NewTurn
 from vilasr_jax.rollout.device import CompiledSteps, TurnStarts
+from vilasr_jax.rollout.memory import shard_slots
 from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
@@ -51,13 +51,6 @@ class Step:
     reads: float = 0.0  # bytes of one device's memory that all executions have to read; 0: not counted
 
 
-def make_mesh(job: JobConfig, devices: list) -> Mesh:
-    """The job's mesh over devices that need not be there."""
-    sizes = mesh_sizes(job.mesh, len(devices))
-    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-
-
 def model_config(job: JobConfig, layers: int = 0) -> ModelConfig:
     """The job's model, with fewer layers where `layers` says so."""
     fields: dict[str, Any] = dict(
@@ -77,7 +70,7 @@ class Steps:
 
     Args:
       job: the configuration; `model.init_from` is not read, the preset gives the sizes.
-      mesh: from `make_mesh`.
+      mesh: from `parallel.make_mesh`, over devices that need not be there.
       layers: of the language model; 0: as the preset says.
 
     Raises:
@@ -89,7 +82,7 @@ class Steps:
         self.config = model_config(job, layers)
         self.family = family_of(self.config)
         self.graphdef, params = abstract(self.config)
-        self.params = _laid(params, param_shardings(params, mesh))
+        self.params = with_shardings(params, param_shardings(params, mesh))
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
 
     def build(self, name: str) -> Step:
@@ -129,7 +122,7 @@ class Steps:
         total = jax.eval_shape(calls[0], state)
         replicated = NamedSharding(self.mesh, P())
         places = (param_shardings(total[0], self.mesh), jax.tree.map(lambda _: replicated, total[1]))
-        return calls, state, _laid(total, places)
+        return calls, state, with_shardings(total, places)
 
     def _grpo_grad(self) -> Step:
         section = self.job.rl
@@ -178,7 +171,7 @@ class Steps:
     def _state(self, section) -> Any:
         optimizer = make_optimizer(section, 100)
         state = jax.eval_shape(lambda params: new_state(params, optimizer, section), self.params)
-        return _laid(state, state_shardings(state, self.mesh))
+        return with_shardings(state, state_shardings(state, self.mesh))
 
     def _lengths(self) -> tuple[int, int, int]:
         """Tokens of a row, its vision rows, and patches of one."""
@@ -245,17 +238,10 @@ class Steps:
             engine.stop_fraction,
             self.mesh,
         )
-        slots = -(-engine.slots // (engine.lanes * self.shards)) * self.shards
-        state = jax.eval_shape(lambda: calls.init_state(slots, sampling.max_tokens))
-        state = _laid(state, jax.tree.map(self._rollout_place, state))
-        reshard = SamplingLayout(self.config, self.mesh)
-        params = jax.eval_shape(reshard, self.params)
-        return calls, _laid(params, reshard.shardings(self.params, self.mesh)), state, slots
-
-    def _rollout_place(self, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        """Slots over data and fsdp; a cache's heads over model, where they divide."""
-        heads = leaf.ndim == 4 and leaf.shape[1] % self.mesh.shape["model"] == 0
-        return NamedSharding(self.mesh, P(("data", "fsdp"), "model") if heads else P(("data", "fsdp")))
+        slots = shard_slots(engine, self.mesh) * self.shards
+        state = calls.abstract_state(slots, sampling.max_tokens)
+        params = SamplingLayout(self.config, self.mesh).abstract(self.params, self.mesh)
+        return calls, params, state, slots
 
     def _sampling(self):
         job = self.job
@@ -289,7 +275,7 @@ class Steps:
             steps * self.family.decode_flops(self.config, slots, cached),
             0,
             executions=steps,
-            reads=steps * _local_bytes((params.layers, head, state.cache)),
+            reads=steps * local_bytes((params.layers, head, state.cache)),
         )
 
     def _turn(self, rows: int, tokens: int, images: int) -> NewTurn:
@@ -305,17 +291,6 @@ class Steps:
         language = self.family.language_flops(self.config, tokens, rows, head=False)
         patches = self.job.buckets.patches[-1]
         return language + self.family.vision_flops(self.config, patches, rows * images)
-
-
-def _laid(tree: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
-    )
-
-
-def _local_bytes(tree: Any) -> int:
-    leaves = jax.tree.leaves(tree)
-    return sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
 
 
 def _key() -> jax.ShapeDtypeStruct:

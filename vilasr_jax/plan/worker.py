@@ -18,12 +18,13 @@ import jax
 
 from vilasr_jax.config import from_config_dict
 from vilasr_jax.errors import UserError
+from vilasr_jax.parallel import make_mesh
 from vilasr_jax.plan.cost import step_cost
 from vilasr_jax.plan.devices import compile_devices
 from vilasr_jax.plan.hlo import parse
 from vilasr_jax.plan.memory import Tensor, largest, largest_lowered, merged, refusal
 from vilasr_jax.plan.predict import predict
-from vilasr_jax.plan.steps import Step, Steps, make_mesh
+from vilasr_jax.plan.steps import Step, Steps
 from vilasr_jax.slices import parse_topology
 
 COMPILER_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
@@ -48,7 +49,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     """The figures of one step; with "fits" false and the largest tensors where it needs too much memory."""
     topology = parse_topology(request["topology"])
     job = from_config_dict(request["job"])
-    mesh = make_mesh(job, compile_devices(topology))
+    mesh = make_mesh(job.mesh, compile_devices(topology))
     step = Steps(job, mesh, request.get("layers", 0)).build(request["step"])
     answer: dict[str, Any] = {
         "step": step.name,

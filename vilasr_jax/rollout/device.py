@@ -21,6 +21,7 @@ and their writes dropped.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ from jax.sharding import PartitionSpec as P
 from vilasr_jax.config import SamplingSection
 from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.models.params import decoder_module
+from vilasr_jax.parallel.memory import with_shardings
 from vilasr_jax.rollout.batch import NewTurn
 from vilasr_jax.rollout.params import SamplingParams
 from vilasr_jax.rollout.sampling import sample
@@ -104,6 +106,7 @@ class CompiledSteps:
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
         heads = config.num_kv_heads % mesh.shape["model"] == 0
         self._heads = P(None, "model") if heads and mesh.shape["model"] > 1 else None  # of a shard's cache
+        self._empty: dict[tuple[int, int], Callable[[], RolloutState]] = {}
         specs: dict[str, Any] = dict.fromkeys(NewTurn._fields, _ROWS) | {"positions": _POSITIONS}
         turn = NewTurn(**specs)
         self.prefill = self._compiled(self._prefill, P(), turn)
@@ -124,12 +127,25 @@ class CompiledSteps:
         return jax.jit(mapped, donate_argnums=() if donate is None else donate)
 
     def init_state(self, slots: int, max_len: int) -> RolloutState:
-        """Empty slots of `max_len` tokens each."""
+        """Empty slots of `max_len` tokens each, created on the devices that hold them."""
+        if (slots, max_len) not in self._empty:
+            places = jax.tree.map(lambda x: x.sharding, self.abstract_state(slots, max_len))
+            empty = partial(self._empty_state, slots, max_len)
+            self._empty[slots, max_len] = jax.jit(empty, out_shardings=places)
+        return self._empty[slots, max_len]()
 
+    def abstract_state(self, slots: int, max_len: int) -> RolloutState:
+        """Shapes, dtypes and shardings of what `init_state` creates: slots and a cache's heads are split."""
+        state = jax.eval_shape(partial(self._empty_state, slots, max_len))
+        rows = NamedSharding(self.mesh, _ROWS)
+        heads = NamedSharding(self.mesh, P(*_ROWS, *(self._heads or ())[1:]))
+        return with_shardings(state, jax.tree.map(lambda x: heads if x.ndim == 4 else rows, state))
+
+    def _empty_state(self, slots: int, max_len: int) -> RolloutState:
         def zeros() -> jax.Array:  # one buffer each: they are donated
             return jnp.zeros(slots, jnp.int32)
 
-        state = RolloutState(
+        return RolloutState(
             cache=self.family.init_cache(self.config, slots, max_len, jnp.dtype(self.config.dtype)),
             token=zeros(),
             position=zeros(),
@@ -144,10 +160,6 @@ class CompiledSteps:
             top_p=jnp.ones(slots, jnp.float32),
             work=jnp.zeros((self.shards, 2), jnp.int32),
         )
-        rows = NamedSharding(self.mesh, _ROWS)
-        heads = NamedSharding(self.mesh, P(*_ROWS, *(self._heads or ())[1:]))
-        layout = jax.tree.map(lambda x: heads if x.ndim == 4 else rows, state)
-        return jax.device_put(state, layout)
 
     def _prefill(self, params, turn: NewTurn) -> Prefix:
         model, layers = self._model(params)

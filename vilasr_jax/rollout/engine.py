@@ -32,12 +32,13 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.models.attention_backends import require_backend
+from vilasr_jax.parallel.memory import device_limit
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
-from vilasr_jax.rollout.device import CompiledSteps
+from vilasr_jax.rollout.device import CompiledSteps, RolloutState
 from vilasr_jax.rollout.lane import Counters, Lane, Prompt, Queue
-from vilasr_jax.rollout.memory import plan_memory
+from vilasr_jax.rollout.memory import rollout_account, rollout_parts, shard_slots
 from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.rollout.pool import DrawingPool
 from vilasr_jax.rollout.prefill import CacheWriter
@@ -55,9 +56,11 @@ class Engine:
       suppressed: [v] bool, tokens that the model may not write.
       engine, sampling: the config sections.
       patches: buckets of an image's patches.
-      mesh: of this process's devices (`Mesh.local_mesh`): conversations are split over its data and fsdp
-        axes, the model over its model axis. Of several processes each runs an engine of its own, at its own
-        pace; `training.rollouts.Rollouts.generate` divides the requests and gathers what all have answered.
+      mesh: of the devices of all hosts: conversations are split over its data and fsdp axes, the model over
+        its model axis. Of several processes each runs an engine of its own, with its part of
+        `engine.slots`, on its own devices and at its own pace; `training.rollouts.Rollouts.generate` divides
+        the requests and gathers what all have answered.
+      process: index of the host that samples; None: this process.
 
     Attributes:
       counters: since the engine was created: sampled_tokens; prefilled_tokens, and padded_tokens computed
@@ -80,6 +83,7 @@ class Engine:
         sampling: SamplingSection,
         patches: tuple[int, ...],
         mesh: Mesh,
+        process: int | None = None,
     ):
         require_backend(config.attention, mesh.devices.flat[0].platform)
         self.tokenizer, self.engine, self.sampling = tokenizer, engine, sampling
@@ -91,7 +95,7 @@ class Engine:
                 f"engine.prompt_tokens={engine.prompt_tokens} are more than sampling.max_tokens="
                 f"{sampling.max_tokens}, the limit of a conversation"
             )
-        self.layout = SamplingLayout(config, mesh)
+        self.layout = SamplingLayout(config, mesh, process)
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
         self.steps = CompiledSteps(
@@ -102,11 +106,11 @@ class Engine:
             stop_ids,
             engine.decode_steps,
             engine.stop_fraction,
-            mesh,
+            self.layout.host,
             engine.per_request_sampling,
         )
         self.shards = self.steps.shards
-        self.shard_slots = -(-engine.slots // (engine.lanes * self.shards))  # of one lane
+        self.shard_slots = shard_slots(engine, mesh)
         self.lane_slots = self.shard_slots * self.shards
         self.counters = Counters(int)
         self.writer = self.writer_class(
@@ -184,8 +188,8 @@ class Engine:
           params: the model's parameters (nnx state), or others of the same layout.
           progress: called with the calls done and their number.
         """
-        params, key = self.layout(params), jax.random.key(0)
         self._check_memory(params)
+        params, key = self.layout(params), jax.random.key(0)
         state = self.steps.init_state(self.lane_slots, self.sampling.max_tokens)
         prompts = self.prompt_shapes()
         inserts = list(shapes(self.row_buckets, self.insert_buckets))
@@ -238,8 +242,8 @@ class Engine:
         finished: Callable[[Conversation], Any],
     ) -> None:
         """Answers the requests of `source(wait)` until it returns None and no conversation is live."""
-        params = self.layout(params)
         self._check_memory(params)
+        params = self.layout(params)
         lanes = [
             Lane(self.steps.init_state(self.lane_slots, self.sampling.max_tokens))
             for _ in range(self.engine.lanes)
@@ -265,15 +269,25 @@ class Engine:
             self.counters["row_steps"] += int(rows)
         self.counters["drawn"] += pool.worked
 
+    def memory(self, params: Any) -> dict[str, int]:
+        """Bytes on each device of all that conversations need, by name; `params` may be shapes alone."""
+        slots, tokens = self.shard_slots * self.engine.lanes, self.sampling.max_tokens
+        return rollout_parts(
+            self.layout.abstract(params), self.abstract_state(), self.engine.lanes, slots, tokens
+        )
+
+    def abstract_state(self) -> RolloutState:
+        """Shapes, dtypes and shardings of a lane's state."""
+        return self.steps.abstract_state(self.lane_slots, self.sampling.max_tokens)
+
     def _check_memory(self, params: Any) -> None:
         """Prints the memory that is needed, once; raises ConfigError where it does not fit."""
-        slots = self.shard_slots * self.engine.lanes
-        mesh, limit = self.steps.mesh, self.engine.memory_gib
-        memory = plan_memory(self.steps.config, slots, self.sampling.max_tokens, mesh, params, limit)
         if not self._printed_memory:
-            print(f"rollout: {memory}", file=sys.stderr)
+            limit = device_limit(self.steps.mesh, self.engine.memory_gib)
+            account = rollout_account(self.memory(params), limit)
+            print(account, file=sys.stderr)
+            account.check()
             self._printed_memory = True
-        memory.check()
 
     def _dispatch(self, lane: Lane, params: Any, key: jax.Array, waiting: Queue) -> None:
         """Enqueues a lane's device work: replies, prompts of new conversations, one decode call."""

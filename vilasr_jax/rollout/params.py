@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 from vilasr_jax.models import ModelConfig
 from vilasr_jax.models.params import decoder_layers, is_norm, with_decoder_layers
 from vilasr_jax.models.sharding import layout, param_shardings
+from vilasr_jax.parallel import host_mesh
+from vilasr_jax.parallel.memory import with_shardings
 
 
 class SamplingParams(NamedTuple):
@@ -28,24 +30,35 @@ class SamplingLayout:
 
     Args:
       config: of the model.
-      mesh: of this process's devices (`Mesh.local_mesh`).
+      mesh: of the devices of all hosts.
+      process: index of the host that samples; None: this process.
+
+    Raises:
+      ConfigError: the model axis reaches over several hosts.
     """
 
-    def __init__(self, config: ModelConfig, mesh: Mesh):
-        self.config, self.mesh = config, mesh
+    def __init__(self, config: ModelConfig, mesh: Mesh, process: int | None = None):
+        self.config, self.mesh, self.host = config, mesh, host_mesh(mesh, process)
         self._reshard: Any = None  # compiled once
 
     def __call__(self, params: Any) -> SamplingParams:
-        """The weights on this process's devices.
+        """The weights on the host's devices; those that are laid out already are returned as they are.
 
         Of several processes all must call it, with weights that are laid out on the mesh of them all.
         """
-        several = jax.process_count() > 1
+        if isinstance(params, SamplingParams):
+            return params
         if self._reshard is None:
-            mesh = jax.tree.leaves(params)[0].sharding.mesh if several else self.mesh
-            self._reshard = jax.jit(self._laid_out, out_shardings=self.shardings(params, mesh))
+            self._reshard = jax.jit(self._laid_out, out_shardings=self.shardings(params, self.mesh))
         laid_out = self._reshard(params)
-        return jax.tree.map(self._local, laid_out) if several else laid_out
+        return laid_out if self.host is self.mesh else jax.tree.map(self._local, laid_out)
+
+    def abstract(self, params: Any, mesh: Mesh | None = None) -> SamplingParams:
+        """Shapes, dtypes and shardings of what a call returns, on the host's devices or on all of `mesh`."""
+        if isinstance(params, SamplingParams):
+            return params
+        places = self.shardings(params, self.host if mesh is None else mesh)
+        return with_shardings(jax.eval_shape(self._laid_out, params), places)
 
     def shardings(self, params: Any, mesh: Mesh) -> SamplingParams:
         """The `NamedSharding` of each array on `mesh`; `params` may be shapes alone."""
@@ -66,7 +79,7 @@ class SamplingLayout:
     def _local(self, leaf: jax.Array) -> jax.Array:
         """This process's view of an array that is not split between processes; nothing is copied."""
         assert isinstance(leaf.sharding, NamedSharding)
-        sharding = NamedSharding(self.mesh, leaf.sharding.spec)
+        sharding = NamedSharding(self.host, leaf.sharding.spec)
         return jax.make_array_from_single_device_arrays(
             leaf.shape, sharding, [shard.data for shard in leaf.addressable_shards]
         )

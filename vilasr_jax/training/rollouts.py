@@ -36,7 +36,7 @@ class Rollouts:
         """The rollout engine of a sampling setting; compiled once."""
         if sampling not in self.engines:
             section, patches = self.job.engine, self.job.buckets.patches
-            self.engines[sampling] = make_engine(self.model, section, sampling, patches, self.mesh.local_mesh)
+            self.engines[sampling] = make_engine(self.model, section, sampling, patches, self.mesh)
         return self.engines[sampling]
 
     def key(self, purpose: str, step: int = 0) -> jax.Array:

@@ -1,0 +1,81 @@
+"""The account of a device's memory: what a run is about to hold, part by part, before it is allocated."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from vilasr_jax.errors import ConfigError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """What each device holds at one moment of a run; `str` of it is a sentence for a person.
+
+    Attributes:
+      moment: when, such as "rl, while sampling".
+      parts: bytes on the fullest device, by name.
+      limit: bytes of a device.
+      advice: what to change when it does not fit.
+    """
+
+    moment: str
+    parts: Mapping[str, int]
+    limit: int
+    advice: str
+
+    @property
+    def total(self) -> int:
+        """Bytes of all parts."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} = {size / GIB:.3g} GiB" for name, size in self.parts.items() if size)
+        return (
+            f"{self.moment}: {parts}; together {self.total / GIB:.3g} of {self.limit / GIB:.3g} GiB "
+            "on each device"
+        )
+
+    def check(self) -> None:
+        """Raises ConfigError when the parts are more than the limit."""
+        if self.total > self.limit:
+            raise ConfigError(f"it does not fit: {self}. {self.advice}")
+
+
+def local_bytes(tree: Any) -> int:
+    """Bytes on one device of arrays, or of their shapes; one without a sharding is on every device."""
+    return sum(
+        leaf.dtype.itemsize
+        * math.prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def with_shardings(tree: Any, shardings: Any) -> Any:
+    """The shapes and dtypes of `tree` (arrays or shapes) as `jax.ShapeDtypeStruct` with `shardings`."""
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings
+    )
+
+
+def device_limit(mesh: Mesh, limit_gib: float = 0.0) -> int:
+    """Bytes of one of this process's devices in `mesh`: its own, or an equal part of this machine's memory.
+
+    Args:
+      mesh: over devices that are there.
+      limit_gib: given instead; 0: not given.
+    """
+    if limit_gib:
+        return int(limit_gib * GIB)
+    stats = mesh.local_devices[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
