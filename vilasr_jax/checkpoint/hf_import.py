@@ -10,11 +10,13 @@ import numpy as np
 from absl import logging
 from etils import epath
 from flax import nnx
+from jax.sharding import Mesh
 
 from vilasr_jax.checkpoint.folders import check_reachable
 from vilasr_jax.checkpoint.hf_config import check_preprocessor, config_from_hf, read_json, ties
-from vilasr_jax.checkpoint.hf_layout import hf_tensors, params_from_hf
+from vilasr_jax.checkpoint.hf_layout import PublishedWeights, hf_tensors, params_from_hf
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
+from vilasr_jax.checkpoint.sharded_import import load_sharded
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models import Model, ModelConfig, family_of
 from vilasr_jax.models.hf_tensors import HFTensor
@@ -24,16 +26,18 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def import_hf(
-    src_dir: epath.PathLike, *, param_dtype: str | None = None, **overrides
+    src_dir: epath.PathLike, *, param_dtype: str | None = None, mesh: Mesh | None = None, **overrides
 ) -> tuple[ModelConfig, nnx.State]:
     """Reads config.json and the safetensors of a model folder.
 
     Takes both config layouts, all key prefixes, one file or shards with an index, and BF16, F16 and F32.
-    Each of our weights is filled tensor by tensor, so that only one tensor is in memory besides the result.
+    Each of our weights is filled tensor by tensor, so that only one tensor is in memory besides the result;
+    with a mesh every host reads an equal part of the rows, and no device holds more than its own part.
 
     Args:
       src_dir: the folder, local or `gs://`.
       param_dtype: dtype of our weights; None: the stored one, of mixed ones that of config.json.
+      mesh: of the devices of all hosts, which must all call this; None: one device.
       **overrides: fields of `ModelConfig` that are not sizes, such as dtype, remat or attention.
 
     Returns:
@@ -46,8 +50,16 @@ def import_hf(
     config, _, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
     if absent := [name for name in TOKENIZER_FILES if not (epath.Path(src_dir) / name).exists()]:
         logging.warning("%s: no %s; weights and config are read without", src_dir, ", ".join(absent))
+    if mesh is not None:
+        return config, load_sharded(published_weights(config, stored), mesh)
     dtype = jnp.dtype(config.param_dtype)
     return config, params_from_hf(config, lambda tensor: stored[tensor.key].read(dtype=dtype))
+
+
+def published_weights(config: ModelConfig, stored: Mapping[str, StoredTensor]) -> PublishedWeights:
+    """The weights of a folder opened with `open_hf`, to be read block by block."""
+    dtype = jnp.dtype(config.param_dtype)
+    return PublishedWeights(config, lambda tensor, rows: stored[tensor.key].read(rows, dtype))
 
 
 def load_hf(src_dir: epath.PathLike, **kwargs) -> Model:

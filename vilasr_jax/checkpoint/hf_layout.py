@@ -1,6 +1,7 @@
 """Mapping between published tensors and our weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from vilasr_jax.models import ModelConfig, family_of
-from vilasr_jax.models.hf_tensors import HFTensor
+from vilasr_jax.models.hf_tensors import HFTensor, transposed
 from vilasr_jax.models.params import abstract, path_names
 
 
@@ -32,8 +33,49 @@ def named_leaves(params) -> dict[str, jax.Array]:
     return leaves
 
 
+class PublishedWeights:
+    """Any block of any of our weights, read from the published tensors that hold it.
+
+    Args:
+      config: sizes, and the dtype of our weights.
+      read: `read(tensor, rows)` gives rows of a published tensor (a slice of its first axis).
+    """
+
+    def __init__(self, config: ModelConfig, read: Callable[[HFTensor, slice], np.ndarray]):
+        self.config, self.read = config, read
+        self.tensors: dict[str, list[HFTensor]] = {}  # of each weight; of a stack one a layer
+        for tensor in hf_tensors(config):
+            self.tensors.setdefault(tensor.path, []).append(tensor)
+
+    def rows_axis(self, path: str) -> int:
+        """The axis of our weight along which the rows of its published tensor run."""
+        first = self.tensors[path][0]
+        return (first.layer is not None) + first.is_kernel
+
+    def block(self, path: str, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+        """The values of `weight[index]`; of the published tensors only the rows in it are read.
+
+        Args:
+          path: of the weight, "lm_head/kernel".
+          index: a slice of each axis.
+          shape: of the weight.
+        """
+        tensors, stacked = self.tensors[path], self.tensors[path][0].layer is not None
+        index = tuple(slice(*part.indices(size)) for part, size in zip(index, shape, strict=True))
+        out = np.empty([part.stop - part.start for part in index], jnp.dtype(self.config.param_dtype))
+        layers, own = (tensors[index[0]], index[1:]) if stacked else (tensors, index)
+        for number, tensor in enumerate(layers):
+            target = out[number] if stacked else out
+            if tensor.is_kernel:  # the transpose: our columns are the tensor's rows
+                rows = self.read(tensor, own[1])
+                transposed(rows.reshape(len(rows), -1)[:, own[0]].astype(out.dtype, copy=False), target)
+            else:
+                target[...] = self.read(tensor, own[0])[(slice(None), *own[1:])]
+        return out
+
+
 def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]) -> nnx.State:
-    """Our weights from published tensors, each read once, in the network's order, and dropped at once.
+    """Our weights from published tensors, each read once, weight by weight, and dropped at once.
 
     Args:
       config: sizes, and the dtype of our weights.
@@ -42,18 +84,15 @@ def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]
     Returns:
       The weights, as `nnx.split(model)[1]` of a model of that config.
     """
-    abstract = abstract_params(config)
-    arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in named_leaves(abstract).items()}
-    for tensor in hf_tensors(config):
-        ours = tensor.to_ours(values(tensor))
-        if tensor.layer is None:
-            arrays[tensor.path][...] = ours
-        else:
-            arrays[tensor.path][tensor.layer] = ours
-    leaves = nnx.to_flat_state(abstract)
-    return nnx.from_flat_state(
-        {
-            path: variable.replace(jnp.asarray(arrays.pop("/".join(map(str, path)))))
-            for path, variable in leaves
-        }
-    )
+    weights = PublishedWeights(config, lambda tensor, rows: values(tensor)[rows])
+
+    def whole(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(weights.block(path, (slice(None),) * len(leaf.shape), leaf.shape))
+
+    return map_named(whole, abstract_params(config))
+
+
+def map_named(call: Callable[[str, Any], Any], params: Any) -> Any:
+    """A tree like `params` with `call(path, leaf)` of each weight; paths as in `named_leaves`."""
+    leaves = {path: call(path, leaf) for path, leaf in named_leaves(params).items()}
+    return jax.tree.unflatten(jax.tree.structure(params), leaves.values())

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Shaped
 
-from vilasr_jax.models.params import path_names
+from vilasr_jax.models.family import ModelConfig
+from vilasr_jax.models.params import abstract, build, path_names
 from vilasr_jax.models.registry import kernel_kinds
 
 
@@ -151,6 +153,15 @@ def param_shardings(params: Any, mesh: Mesh, sharding: Sharding | None = None) -
         return NamedSharding(mesh, fitted(spec, leaf.shape, mesh))
 
     return jax.tree.map(place, params, partition_specs(params, sharding))
+
+
+def random_params(config: ModelConfig, seed: int, mesh: Mesh) -> Any:
+    """Random weights of a config, created on the devices that hold them; the same values on every mesh."""
+
+    def create() -> Any:
+        return nnx.split(build(config, seed))[1]
+
+    return jax.jit(create, out_shardings=param_shardings(abstract(config)[1], mesh))()
 
 
 def constrain(x: Shaped[Array, "*shape"], spec: P) -> Shaped[Array, "*shape"]:

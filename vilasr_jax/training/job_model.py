@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 from etils import epath
-from flax import nnx
 from jax.sharding import Mesh
 
 from vilasr_jax.checkpoint.hf_config import config_from_hf, hf_family, read_json
@@ -20,9 +19,8 @@ from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.files import write_json
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, preset, published_sizes
-from vilasr_jax.models.params import build
-from vilasr_jax.models.sharding import param_shardings
-from vilasr_jax.parallel import any_host, from_writer, is_writer, place
+from vilasr_jax.models.sharding import param_shardings, random_params
+from vilasr_jax.parallel import any_host, from_writer, is_writer
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
 from vilasr_jax.tasks.phrases import common_phrases, longest_first
 from vilasr_jax.training.questions import Tasks
@@ -135,10 +133,8 @@ class JobModel(ModelBundle):
         """The parameters of `job.model.init_from`, else random ones from the job's seed, on the mesh."""
         model = self.job.model
         if model.init_from:
-            params = import_hf(model.init_from, param_dtype=model.param_dtype)[1]
-        else:
-            params = nnx.split(build(self.config, self.job.seed))[1]
-        return place(params, param_shardings(params, self.mesh))
+            return import_hf(model.init_from, param_dtype=model.param_dtype, mesh=self.mesh)[1]
+        return random_params(self.config, self.job.seed, self.mesh)
 
     @cached_property
     def abstract_params(self) -> Any:
