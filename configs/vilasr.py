@@ -63,7 +63,7 @@ class Layout(NamedTuple):
     """How a slice computes a step; fsdp x model is its number of chips."""
 
     fsdp: int  # shards of a batch; every weight is sharded as well
-    model: int  # chips per shard: as few as hold the weights
+    model: int  # chips per shard: as few as hold the weights, of one host where a stage samples
     remat: str = "attention"  # what the backward pass computes again
 
 
@@ -88,7 +88,6 @@ LAYOUTS = {
     "3b,v5e-32": Layout(16, 2),
     "3b,v6e-16": Layout(16, 1),
     "3b,v5p-32": Layout(16, 1),
-    "7b,v5e-8": Layout(2, 4),
     "7b,v5e-8,cold_start": Layout(4, 2),
     "7b,v5e-32": Layout(8, 4),
     "7b,v5e-32,cold_start": Layout(16, 2, "full"),
@@ -102,11 +101,10 @@ LAYOUTS = {
     "32b,v5p-128": Layout(16, 4),
     "32b,v5p-128,cold_start": Layout(32, 2),
     "32b,v5p-256": Layout(32, 4),
-    "72b,v5p-32": Layout(2, 8),
     "72b,v5p-32,cold_start": Layout(4, 4),
-    "72b,v5p-128": Layout(8, 8),
+    "72b,v5p-128": Layout(16, 4),
     "72b,v5p-128,cold_start": Layout(16, 4),
-    "72b,v5p-256": Layout(16, 8),
+    "72b,v5p-256": Layout(32, 4),
     "72b,v5p-256,cold_start": Layout(32, 4, "dots"),
 }
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
 from rich.progress import Progress
 
 from vilasr_jax.checkpoint import export_hf
@@ -22,6 +23,7 @@ from vilasr_jax.conversation_settings import exported_settings
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
+from vilasr_jax.parallel.memory import Account, device_limit
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
@@ -36,6 +38,7 @@ from vilasr_jax.training.evaluate import (
     is_evaluated,
 )
 from vilasr_jax.training.grpo import run_rl
+from vilasr_jax.training.memory import StageMemory
 from vilasr_jax.training.reflect import run_reflect
 from vilasr_jax.training.row_filter import read_notes
 from vilasr_jax.training.run import Run, open_run
@@ -45,23 +48,23 @@ from vilasr_jax.workdir import open_workdir, resolve_job
 _TRAIN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 
 
-def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
-    """Runs the job's stages in `workdir`; returns the summary that is also saved there.
+def begin(
+    job: JobConfig, workdir: Path, mesh: Mesh | None = None, *, profile: int = 0, limit: int = 0
+) -> tuple[Run, list[str]]:
+    """Opens a run and checks all that can be before its first step; returns it and the stages that are left.
 
     Args:
       job: the configuration.
       workdir: the run's folder; new, or that of the same run.
-      profile: steps of each stage to trace into its folder `profile`.
+      mesh: by default over all devices, as `job.mesh` says.
+      profile: see `train`.
+      limit: bytes of a device; 0: what it has (see `parallel.memory.device_limit`).
 
     Raises:
       UserError: the job can't run, or can't run in this workdir.
-      Stopped: after a stop request; the stage is saved.
     """
-    began = time.monotonic()
-
-    # ------------------------------------------------ what is left to do, and whether it can run
     job = resolve_job(job, workdir)
-    run = open_run(job, workdir, profile=profile)
+    run = open_run(job, workdir, mesh, profile=profile)
 
     def find_todo() -> list[str]:
         names = unfinished(run)
@@ -79,6 +82,37 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
     run.model.tokenizer  # noqa: B018  which all processes wait for
     run.examples.check(todo)
     run.questions.check(todo)
+    for account in accounts(run, todo, limit):
+        if is_writer():
+            print(account, file=sys.stderr)
+        account.check()
+    return run, todo
+
+
+def accounts(run: Run, stages: Sequence[str], limit: int = 0) -> list[Account]:
+    """What each device will hold in the stages' moments, before anything is allocated."""
+    limit = limit or device_limit(run.mesh, run.job.engine.memory_gib)
+    model = run.model
+    return StageMemory(run.job, model.config, model.abstract_params, run.mesh, limit).accounts(stages)
+
+
+def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
+    """Runs the job's stages in `workdir`; returns the summary that is also saved there.
+
+    Args:
+      job: the configuration.
+      workdir: the run's folder; new, or that of the same run.
+      profile: steps of each stage to trace into its folder `profile`.
+
+    Raises:
+      UserError: the job can't run, or can't run in this workdir.
+      Stopped: after a stop request; the stage is saved.
+    """
+    began = time.monotonic()
+
+    # ------------------------------------------------ what is left to do, and whether it can run
+    run, todo = begin(job, workdir, profile=profile)
+    job = run.job
 
     # ------------------------------------------------ the stages
     with progress_bar() as progress:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.parallel.memory import Account
 from vilasr_jax.plan import plan, print_plan, print_sweep, refuse, run, sweep
 
 GIB = 2**30
@@ -33,6 +34,7 @@ def compiler(monkeypatch):
             "samples": job.rl.micro_batch,
             "executions": 1,
             "flops": 1e15,
+            "temporary_bytes": {"decode": 1, "sft": 9}.get(step, 0) * GIB,
         }
         if not answer["fits"]:
             return answer
@@ -46,7 +48,13 @@ def compiler(monkeypatch):
             "utilisation": (0.3, 0.6),
         }
 
+    def accounts(self, job):
+        parts = {"weights": 2 * GIB, "cache": job.engine.slots * GIB // 64}
+        limit = self.topology.chip.hbm_bytes
+        return [Account("rl, sampling", parts, limit, "Lower engine.slots", ("prefill", "decode"))]
+
     monkeypatch.setattr(run.Planner, "compile", compile)
+    monkeypatch.setattr(run.Planner, "accounts", accounts)
     return calls
 
 
@@ -70,6 +78,16 @@ def test_every_step_of_the_jobs_stages_is_compiled(compiler):
     assert "12.00 (76%)" in text and "params 2.00" in text and "UNCALIBRATED" in text
     # 4 chips at 3 an hour, 1 s for 4 samples at best and 4 s at worst
     assert "0.83 to 3.33" in text
+    assert "rl, sampling: weights = 2 GiB, cache = 2 GiB, temporaries = 1 GiB; together 5 of 15.8 GiB" in text
+
+
+def test_a_job_whose_parts_do_not_fit_at_once_is_refused_with_the_sum(compiler):
+    result = plan(small(**{"engine.slots": 900}), "v5e:2x2", report=lambda line: None)
+    assert result["fits"] is False and all(answer["fits"] for answer in result["steps"])
+    with pytest.raises(
+        ConfigError, match=r"does not fit: rl, sampling: .* together 17\.1 of 15\.8 GiB.*slots"
+    ):
+        refuse(result)
 
 
 def test_what_does_not_fit_is_refused_with_its_tensors_and_the_nearest_that_does(compiler):

@@ -25,12 +25,19 @@ class Account:
       parts: bytes on the fullest device, by name.
       limit: bytes of a device.
       advice: what to change when it does not fit.
+      steps: names of the compiled steps that run at this moment.
     """
 
     moment: str
     parts: Mapping[str, int]
     limit: int
     advice: str
+    steps: tuple[str, ...] = ()
+
+    def with_temporaries(self, known: Mapping[str, int]) -> Account:
+        """With the temporaries of the largest of its steps, where `known` (bytes by step) has any of them."""
+        largest = max((known[step] for step in self.steps if step in known), default=0)
+        return dataclasses.replace(self, parts={**self.parts, "temporaries of the largest step": largest})
 
     @property
     def total(self) -> int:

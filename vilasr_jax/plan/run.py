@@ -14,6 +14,7 @@ from typing import Any
 
 from vilasr_jax.config import JobConfig, to_dict
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.parallel.memory import Account
 from vilasr_jax.slices import SLICES, Topology, parse_topology
 
 _MAIN = ("grpo_grad", "sft", "decode", "vision")  # the step that a search tries, the first that the job has
@@ -43,7 +44,7 @@ class Planner:
             raise ConfigError("a plan compiles with libtpu, which is not installed: pip install libtpu")
 
     def compile(self, job: JobConfig, step: str, topology: Topology | None = None) -> dict[str, Any]:
-        """The worker's answer for one step; {"error": ...} where it failed or the time was over."""
+        """The worker's answer for one step, or for "memory"; {"error": ...} where it failed or time was over."""
         topology = topology or self.topology
         left = self.deadline - time.monotonic()
         if left < 1:
@@ -69,6 +70,25 @@ class Planner:
         answer["step"] = step
         return answer
 
+    def accounts(self, job: JobConfig) -> list[Account]:
+        """What each chip holds in every moment of the job; empty where the time was over.
+
+        Raises:
+          ConfigError: a layout that no run could have.
+        """
+        answer = self.compile(job, "memory")
+        if "max-minutes" in answer.get("error", ""):
+            return []
+        if "error" in answer:
+            raise ConfigError(answer["error"])
+        return [Account(**account) for account in answer["accounts"]]
+
+
+def accounts_of(result: dict[str, Any]) -> list[Account]:
+    """The accounts in a plan's result."""
+    fields = [field.name for field in dataclasses.fields(Account)]
+    return [Account(**{name: one[name] for name in fields}) for one in result["memory"]]
+
 
 def plan(
     job: JobConfig,
@@ -80,7 +100,7 @@ def plan(
     layers: int = 0,
     save: str = "",
 ) -> dict[str, Any]:
-    """Compiles the job's steps; returns {"topology", "steps": [...], "fits"}.
+    """Compiles the job's steps; returns {"topology", "steps": [...], "memory": [...], "fits"}.
 
     Raises:
       ConfigError: an unknown step or topology, or libtpu is missing.
@@ -89,13 +109,17 @@ def plan(
     known = step_names(job)
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"--steps={unknown[0]}: the job's stages have {', '.join(known)}")
-    answers = []
+    accounts, answers = planner.accounts(job), []
     for name in names or known:
         report(f"{name}: compiling for {topology} ...")
         answers.append(planner.compile(job, name))
-    fits = [answer.get("fits") for answer in answers]
+    temporaries = {one["step"]: one["temporary_bytes"] for one in answers if "temporary_bytes" in one}
+    accounts = [account.with_temporaries(temporaries) for account in accounts]
     result = {"topology": topology, "config": job.name, "layers": layers, "steps": answers}
-    result["fits"] = False if False in fits else all(fits) or None
+    result["memory"] = [{**dataclasses.asdict(account), "total": account.total} for account in accounts]
+    fits = [answer.get("fits") for answer in answers]
+    held = [account.total <= account.limit for account in accounts]
+    result["fits"] = False if False in (*fits, *held) else all(fits) or None
     if False in fits:
         result["nearest"] = nearest(planner, job, answers[fits.index(False)]["step"])
     return result
@@ -125,6 +149,8 @@ def refuse(result: dict[str, Any]) -> None:
                 f"{answer['peak_bytes'] / gib:.1f} of {answer['limit_bytes'] / gib:.2f} GiB a chip. "
                 f"Largest: {'; '.join(named)}. Nearest that fits: {found}"
             )
+    for account in accounts_of(result):
+        account.check()
 
 
 def nearest(planner: Planner, job: JobConfig, step: str) -> str | None:

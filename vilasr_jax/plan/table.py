@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vilasr_jax.plan.predict import KERNEL_FRACTION, LINK_FRACTION
+from vilasr_jax.plan.run import accounts_of
 from vilasr_jax.slices import parse_topology
 
 _GIB = 2**30
@@ -65,6 +66,8 @@ def print_plan(result: dict[str, Any], price: float = 0.0, console: Console | No
     for row in cells:
         table.add_row(*(row.get(name, "") for name in columns))
     console.print(table)
+    for account in accounts_of(result):
+        console.print(str(account), soft_wrap=True, highlight=False, markup=False)
     for answer in result["steps"]:
         for tensor in answer.get("largest", [])[:3]:
             console.print(

@@ -6,6 +6,7 @@ Each step has a separate process: libtpu reads its environment once, and memory 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import resource
@@ -26,7 +27,9 @@ from vilasr_jax.plan.memory import Tensor, largest, largest_lowered, merged, ref
 from vilasr_jax.plan.predict import predict
 from vilasr_jax.plan.steps import Step, Steps
 from vilasr_jax.slices import parse_topology
+from vilasr_jax.training.memory import StageMemory
 
+MEMORY = "memory"  # in place of a step: the accounts of the job's stages
 COMPILER_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
@@ -35,7 +38,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     jax.config.update("jax_platforms", "cpu")
     try:
-        answer = compile_step(request)
+        answer = accounts(request) if request["step"] == MEMORY else compile_step(request)
     except UserError as error:
         answer = {"error": str(error)}
     except Exception as error:  # tracing and the compiler raise many types; other steps continue
@@ -43,6 +46,16 @@ def main() -> None:
         answer = {"error": f"{type(error).__name__}: {str(error)[:400]}"}
     answer["host_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(answer))
+
+
+def accounts(request: dict[str, Any]) -> dict[str, Any]:
+    """The accounts of the job's stages, counted by the code that a run calls; nothing is compiled."""
+    topology = parse_topology(request["topology"])
+    job = from_config_dict(request["job"])
+    mesh = make_mesh(job.mesh, compile_devices(topology))
+    steps = Steps(job, mesh, request.get("layers", 0))
+    memory = StageMemory(job, steps.config, steps.params, mesh, topology.chip.hbm_bytes, process=0)
+    return {"accounts": [dataclasses.asdict(account) for account in memory.accounts(job.stages)]}
 
 
 def compile_step(request: dict[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,9 @@ from vilasr_jax.parallel.memory import device_limit
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
-from vilasr_jax.rollout.device import CompiledSteps, RolloutState
+from vilasr_jax.rollout.device import CompiledSteps
 from vilasr_jax.rollout.lane import Counters, Lane, Prompt, Queue
-from vilasr_jax.rollout.memory import rollout_account, rollout_parts, shard_slots
+from vilasr_jax.rollout.memory import rollout_account, rollout_memory, shard_slots
 from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.rollout.pool import DrawingPool
 from vilasr_jax.rollout.prefill import CacheWriter
@@ -271,14 +271,7 @@ class Engine:
 
     def memory(self, params: Any) -> dict[str, int]:
         """Bytes on each device of all that conversations need, by name; `params` may be shapes alone."""
-        slots, tokens = self.shard_slots * self.engine.lanes, self.sampling.max_tokens
-        return rollout_parts(
-            self.layout.abstract(params), self.abstract_state(), self.engine.lanes, slots, tokens
-        )
-
-    def abstract_state(self) -> RolloutState:
-        """Shapes, dtypes and shardings of a lane's state."""
-        return self.steps.abstract_state(self.lane_slots, self.sampling.max_tokens)
+        return rollout_memory(self.steps, self.layout, self.engine, params)
 
     def _check_memory(self, params: Any) -> None:
         """Prints the memory that is needed, once; raises ConfigError where it does not fit."""

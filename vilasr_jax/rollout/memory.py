@@ -8,6 +8,8 @@ from jax.sharding import Mesh
 
 from vilasr_jax.config import EngineSection
 from vilasr_jax.parallel.memory import Account, local_bytes
+from vilasr_jax.rollout.device import CompiledSteps
+from vilasr_jax.rollout.params import SamplingLayout
 
 SAMPLING_WEIGHTS = "weights for sampling"
 ADVICE = "Lower engine.slots or sampling.max_tokens, or split the model over more devices (mesh.model)"
@@ -18,22 +20,25 @@ def shard_slots(engine: EngineSection, mesh: Mesh) -> int:
     return -(-engine.slots // (engine.lanes * mesh.shape["data"] * mesh.shape["fsdp"]))
 
 
-def rollout_parts(params: Any, state: Any, lanes: int, slots: int, tokens: int) -> dict[str, int]:
-    """Bytes on each device, by name.
+def rollout_memory(
+    steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection, params: Any
+) -> dict[str, int]:
+    """Bytes on each device of all that conversations need, by name.
 
     Args:
-      params: the weights as they are laid out for sampling: arrays, or shapes with shardings.
-      state: `RolloutState` of one lane, likewise.
-      lanes: each has a state of its own.
-      slots: live conversations of a device, over all lanes.
-      tokens: of each, at most.
+      steps: which create the state of each lane.
+      layout: of the weights for sampling, held once for all lanes.
+      engine: slots and lanes.
+      params: the weights in any layout; shapes are enough.
     """
-    cache = local_bytes(state.cache)
-    each = lanes * cache // (slots * tokens)
+    slots, tokens = shard_slots(engine, layout.mesh), steps.sampling.max_tokens
+    state = steps.abstract_state(slots * steps.shards, tokens)
+    cache = engine.lanes * local_bytes(state.cache)
+    each = cache // (engine.lanes * slots * tokens)
     return {
-        f"{slots} conversations of {tokens} tokens x {each:,} bytes": lanes * cache,
-        SAMPLING_WEIGHTS: local_bytes(params),
-        "state of turns": lanes * (local_bytes(state) - cache),
+        f"{engine.lanes * slots} conversations of {tokens} tokens x {each:,} bytes": cache,
+        SAMPLING_WEIGHTS: local_bytes(layout.abstract(params)),
+        "state of turns": engine.lanes * local_bytes(state) - cache,
     }
 
 
