@@ -44,7 +44,7 @@ class Planner:
             raise ConfigError("a plan compiles with libtpu, which is not installed: pip install libtpu")
 
     def compile(self, job: JobConfig, step: str, topology: Topology | None = None) -> dict[str, Any]:
-        """The worker's answer for one step, or for "memory"; {"error": ...} where it failed or time was over."""
+        """The worker's answer for one step, or for "memory"; {"error": ...} where there is none in time."""
         topology = topology or self.topology
         left = self.deadline - time.monotonic()
         if left < 1:
