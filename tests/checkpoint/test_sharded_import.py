@@ -14,6 +14,7 @@ from tests.slice_devices import slice_devices
 from vilasr_jax.checkpoint import import_hf
 from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
 from vilasr_jax.checkpoint.hf_layout import abstract_params, named_leaves
+from vilasr_jax.checkpoint.safetensors_files import StoredTensor
 from vilasr_jax.checkpoint.sharded_import import file_sharding
 from vilasr_jax.config import MeshSection
 from vilasr_jax.models import preset
@@ -57,11 +58,20 @@ def check_layout(params, mesh):
 
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.parametrize("stored, wanted", [("bfloat16", "float32"), ("float16", "float16")])
-def test_a_mesh_holds_the_bits_that_one_device_does(tmp_path, name, stored, wanted):
+def test_a_mesh_holds_the_bits_that_one_device_does(tmp_path, monkeypatch, name, stored, wanted):
     config = EVEN.replace(tie_word_embeddings=name == "model")
     write_folder(tmp_path / "a", config, dtype=stored, max_shard_bytes=200_000)
-    mesh = make_mesh(MESHES[name])
-    params = import_hf(tmp_path / "a", param_dtype=wanted, mesh=mesh)[1]
+    mesh, read, original = make_mesh(MESHES[name]), [], StoredTensor.read
+
+    def noted(self, rows=None, dtype=None):
+        values = original(self, rows, dtype)
+        read.append((values.size / np.prod(self.shape), values.nbytes))
+        return values
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredTensor, "read", noted)
+        params = import_hf(tmp_path / "a", param_dtype=wanted, mesh=mesh)[1]
+    assert all(part <= 1 / 8 for part, size in read if size > 20_000)  # no tensor in one piece
     check_equal(params, import_hf(tmp_path / "a", param_dtype=wanted)[1])
     check_layout(params, mesh)
 
