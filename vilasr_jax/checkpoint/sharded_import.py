@@ -5,6 +5,8 @@ read its columns would touch every page of the file. So each host reads an equal
 devices, and one compiled copy a weight exchanges the parts between the devices.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from flax import nnx
@@ -29,7 +31,7 @@ def load_sharded(weights: PublishedWeights, mesh: Mesh) -> nnx.State:
     def load(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         source, target = file_sharding(weights, path, leaf.shape, mesh), next(places)
         blocks = host_blocks(weights, path, leaf.shape, source, jax.process_index())
-        array = jax.make_array_from_callback(leaf.shape, source, lambda index: blocks[_key(index)])
+        array = jax.make_array_from_callback(leaf.shape, source, lambda index: blocks[_key(index or ())])
         if source.is_equivalent_to(target, len(leaf.shape)):
             return array
         return jax.jit(lambda x: x, out_shardings=target)(array)
@@ -60,7 +62,7 @@ def host_blocks(
     weights: PublishedWeights, path: str, shape: tuple[int, ...], sharding: NamedSharding, process: int
 ) -> dict[Block, np.ndarray]:
     """The values of a weight's blocks that the devices of a host hold; a block on several is read once."""
-    held = sharding.devices_indices_map(shape).items()
+    held: Any = sharding.devices_indices_map(shape).items()
     mine = {_key(index): index for device, index in held if device.process_index == process}
     return {key: weights.block(path, index, shape) for key, index in mine.items()}
 
