@@ -18,7 +18,9 @@ def test_a_restart_needs_no_first_weights(tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     export_hf(tiny.params(), tiny.config(), folder, tokenizer=tiny.tokenizer())
     job = read_config("configs/maze_tiny.py", {"model.init_from": str(folder), "mesh.cpu_devices": 1})
-    job = with_keys(job, {"cold_start.perception_steps": 0})
+    job = with_keys(
+        job, {"cold_start.perception_steps": 0, "packing.tokens": 4096, "packing.vision_rows": 32}
+    )
     run, _ = begin(job, tmp_path / "W", tiny.mesh())
     stage = run.stages["cold_start"]
     stage.save(1, {"params": run.stages.start_params("cold_start")}, wait=True)
