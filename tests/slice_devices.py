@@ -1,4 +1,4 @@
-"""The devices of a TPU slice as stand-ins: the numbers, hosts and places that libtpu gives them.
+"""The devices of a TPU slice as plain objects: the numbers, hosts and places that libtpu gives them.
 
 They serve wherever a run only reads its devices: meshes, shardings, shapes. `tests/parallel/test_mesh.py`
 compares them with libtpu's own.

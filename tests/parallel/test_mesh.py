@@ -91,7 +91,7 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_the_stand_ins_are_libtpus_devices():
+def test_these_devices_are_those_of_libtpu():
     environment = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=os.pathsep.join(sys.path))
     done = subprocess.run(
         [sys.executable, "-c", LISTED], env=environment, capture_output=True, text=True, check=True
