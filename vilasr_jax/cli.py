@@ -1,6 +1,7 @@
 """The `vilasr` command: one thin function per command.
 
-Exit codes: 0 done, 1 our fault, 2 the user's input, 143 stopped by SIGTERM after saving.
+Exit codes: 0 done, 1 our fault, 2 the user's input, 130 stopped by
+Ctrl-C, 143 stopped by SIGTERM or Ctrl-C after saving.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from absl import logging
 
 from vilasr_jax.commands import Flag, command, find_command, help_text, listing
 from vilasr_jax.config import JobConfig, differences, from_config_dict
-from vilasr_jax.errors import STOPPED, ConfigError, Stopped, UserError
+from vilasr_jax.errors import INTERRUPTED, STOPPED, ConfigError, Stopped, UserError
 from vilasr_jax.files import write_json
 
 CONFIG = Flag("config", "FILE", "a file of configs/; --config.KEY=VALUE changes a key", required=True)
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         print(f"vilasr: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        print("vilasr: stopped by Ctrl-C", file=sys.stderr)
+        code = INTERRUPTED
     except Stopped as stopped:
         print(f"vilasr: {stopped}, and saved; the same command resumes it", file=sys.stderr)
         code = STOPPED

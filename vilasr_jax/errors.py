@@ -1,14 +1,15 @@
-"""Typed exceptions of every room.
+"""Exceptions used across the package.
 
 The command line prints one line for a `UserError` and exits with code 2.
 Any other exception is our fault and exits with code 1.
 """
 
-STOPPED = 143  # the exit code of a run that SIGTERM stopped: 128 + 15, as in a shell
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended: 128 + SIGINT
+STOPPED = 143  # the exit code of a run that saved its state and stopped: 128 + SIGTERM, as in a shell
 
 
 class Stopped(Exception):
-    """The run got a stop request (SIGTERM) and has saved its state."""
+    """The run got a stop request (SIGTERM, Ctrl-C) and has saved its state."""
 
 
 class UserError(Exception):

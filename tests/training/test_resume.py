@@ -108,11 +108,12 @@ def once(make):
 @pytest.fixture(autouse=True)
 def listening():
     """SIGTERM asks to stop, as under the command line."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     interrupt.listen()
     yield
     interrupt.listen()
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

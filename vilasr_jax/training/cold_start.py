@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.progress import Progress
 
-from vilasr_jax.evaluation import figures, score_all, summarize
 from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.sft import train_sft
 from vilasr_jax.training.soft_drawing import mark, open_soft_drawing
+from vilasr_jax.training.validation import Validation, validate
 
 
 def run_cold_start(run: Run, params: Any, progress: Progress) -> Any:
@@ -59,20 +60,8 @@ def run_cold_start(run: Run, params: Any, progress: Progress) -> Any:
         batching.batches(mark(sources, soft), weights, seed=job.seed + 1, batch=section.batch),
         section.optimizer,
         progress,
-        validate_every=section.validate_every,
-        validate=lambda params: validate(run, params),
+        validation=Validation(stage, section.validate_every, partial(validate, run)),
         soft=soft,
         accumulate=section.accumulate,
         loss=section.loss,
     )
-
-
-def validate(run: Run, params: Any) -> dict[str, float]:
-    """Samples conversations about the validation rows; returns accuracy, drawings, corrections and errors."""
-    section = run.job.eval
-    requests = run.questions.requests(run.questions.validation_rows(section.validation_rows))
-    key = run.rollouts.key("validate")
-    trajectories = run.rollouts.generate(section.sampling, params, requests, key)
-    score_all(trajectories, run.reward)
-    scores = summarize([figures(trajectory) for trajectory in trajectories])
-    return {f"val_{name}": scores[name] for name in ("accuracy", "drawings", "corrected", "errors")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,6 @@ from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.parallel import gather, is_writer, put_batch
 from vilasr_jax.processing import Batch, Encoded
 from vilasr_jax.training.batching import Batching
-from vilasr_jax.training.cold_start import validate
 from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
@@ -29,6 +29,7 @@ from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
 from vilasr_jax.training.state import TrainState
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, recomputes
 from vilasr_jax.training.trajectory_dataset import trajectory_example
+from vilasr_jax.training.validation import SCORE, Validation, validate
 
 SAVED_SAMPLES = 8  # conversations
 EXTRAS = {"logprobs": np.dtype(np.float32), "advantages": np.dtype(np.float32)}
@@ -80,8 +81,11 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     forwards = 2.0 * (recomputes(section) + bool(section.kl_weight))  # in addition to the gradient's own
     stage.flops_per_token = (6.0 + forwards) * model.matmul_parameters
 
+    validation = Validation(stage, section.validate_every, partial(validate, run), last=True)
+
     # ------------------------------------------------ train
     bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+    validation.catch_up(done, state.all_params, partial(save, wait=True))
     for step in range(done + 1, stage.steps + 1):
         stage.trace(step, done + 1)
         began = time.monotonic()
@@ -100,15 +104,17 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
         pool = samples.failed
         if section.sample_every and step % section.sample_every == 0:
             _save_samples(run, stage, samples, step)
-        extra = {}
-        if section.validate_every and (step % section.validate_every == 0 or step == stage.steps):
-            extra = validate(run, state.all_params)
+        scores = validation(step, state.all_params)
+        stopped = scores is None  # by a stop request, which the next step would meet, too
         learning_rate = float(schedule(step * section.updates - 1))
-        values = stage.log(step, learning_rate=learning_rate, **extra)
+        values = stage.log(step, learning_rate=learning_rate, **(scores or {}))
         check_guard(state, section.optimizer)
-        if stage.save_due(step):
-            save(step, score=extra.get("val_accuracy"))
+        if stage.save_due(step) or stopped:
+            save(step, score=(scores or {}).get(SCORE), wait=stopped)
         progress.update(bar, completed=step, note=f"reward {values['reward']:.3f}")
+        if stopped:
+            stage.close()
+            raise Stopped(f"{stage.title}: stopped after step {step} of {stage.steps}")
     stage.close()
     return state.all_params
 

@@ -1,26 +1,52 @@
-"""Stop requests: on SIGTERM (a preempted machine, `kill`) the run saves its state and ends."""
+"""Stop requests: SIGTERM (a preempted machine, `kill`) and Ctrl-C save a run's state and end it.
+
+Supervised training looks for a request after each step, sampling after each conversation. Where one is found,
+the step is saved and `errors.Stopped` goes up to the command line.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 from vilasr_jax.parallel import any_host
 
-_requested = threading.Event()
+_requested, _deferred = threading.Event(), threading.Event()
 
 
 def listen() -> None:
-    """Makes SIGTERM a stop request. Main thread only."""
+    """Makes SIGTERM and the first Ctrl-C stop requests; the second Ctrl-C ends at once. Main thread only."""
     _requested.clear()
     signal.signal(signal.SIGTERM, lambda *_: _requested.set())
+    signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(number: int, frame: Any) -> None:
+    if _requested.is_set():
+        signal.default_int_handler(number, frame)
+    _requested.set()
+    print("Ctrl-C: the run saves its state and stops; again to stop without saving", file=sys.stderr)
 
 
 def stop_requested_here() -> bool:
-    """Whether this process got a stop request."""
-    return _requested.is_set()
+    """Whether this process got a stop request that is not deferred."""
+    return _requested.is_set() and not _deferred.is_set()
 
 
 def stop_requested() -> bool:
     """Whether any host got a stop request; all hosts must call it at the same place."""
-    return any_host(_requested.is_set())
+    return any_host(stop_requested_here())
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Leaves a stop request until the end of the block."""
+    _deferred.set()
+    try:
+        yield
+    finally:
+        _deferred.clear()

@@ -74,7 +74,7 @@ class Rollouts:
         """Samples conversations, each host a part; every host gets all of them, in order (see `sample`).
 
         Raises:
-          Stopped: SIGTERM arrived, on a single host; these conversations are discarded.
+          Stopped: after a stop request, on a single host; these conversations are discarded.
         """
         number, count = host_rows(self.mesh)
         if count == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.state import Guard, TrainState, abstract_state, init_state, split_frozen
 from vilasr_jax.training.steps import make_sft_step
+from vilasr_jax.training.validation import SCORE, Validation
 
 LOG_EVERY = 10
 
@@ -121,8 +122,7 @@ def train_sft(
     data: Batches,
     optimizer: OptimizerSection,
     progress: Progress,
-    validate_every: int = 0,
-    validate: Callable[[Any], dict[str, float]] | None = None,
+    validation: Validation | None = None,
     soft: SoftDrawing | None = None,
     accumulate: int = 1,
     loss: str = "token_mean",
@@ -134,9 +134,9 @@ def train_sft(
       stage: where checkpoints and metrics go.
       params: to start from when nothing is saved yet; the stage consumes them (see `resume_state`).
       data: endless batches; their state is saved and restored with the parameters.
-      optimizer: the Optax optimiser.
+      optimizer: the section of the config.
       progress: where the bar is shown.
-      validate_every, validate: `validate(params)` adds its figures to the metrics every that many steps.
+      validation: adds its scores to the metrics.
       soft: a term added to the loss; the examples are then marked for it.
       accumulate: parts that a batch goes through the model in.
       loss: how tokens are weighted, see `losses.sft_weights`.
@@ -173,6 +173,8 @@ def train_sft(
         items = {**state_items(state), "data_iter": {"state": json.dumps(data.get_state())}}
         stage.save(step, items, **options)
 
+    if validation:
+        validation.catch_up(done, state.all_params, partial(save, wait=True))
     for step in range(done + 1, steps + 1):
         stage.trace(step, done + 1)
         batch, lines = _next_batch(data)
@@ -180,20 +182,18 @@ def train_sft(
         stage.constants = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
         state, metrics = step_fn(state, put_batch(run.mesh, batch))
         stage.note(metrics)
-        extra = {}
-        if validate and validate_every and step % validate_every == 0:
-            extra = validate(state.all_params)
-        if step % LOG_EVERY == 0 or stage.save_due(step) or extra:
-            values = stage.log(step, learning_rate=float(schedule(step - 1)), **extra)
+        scores = (validation(step, state.all_params) if validation else None) or {}
+        stop = interrupt.stop_requested() and step < steps
+        if step % LOG_EVERY == 0 or stage.save_due(step) or scores or stop:
+            values = stage.log(step, learning_rate=float(schedule(step - 1)), **scores)
             check_guard(state, optimizer)
             progress.update(bar, note=f"loss {values['loss']:.3f}")
         if stage.save_due(step):
-            save(step, score=extra.get("val_accuracy"))
+            save(step, score=scores.get(SCORE), wait=stop)
+        elif stop:
+            save(step, wait=True)
         progress.update(bar, completed=step)
-        if interrupt.stop_requested() and step < steps:
-            if not stage.save_due(step):
-                stage.log(step, learning_rate=float(schedule(step - 1)))
-                save(step, wait=True)
+        if stop:
             stage.close()
             raise Stopped(f"{stage.title}: stopped after step {step} of {steps}")
     stage.close()

@@ -149,6 +149,22 @@ class Stage:
                 self._writer.add_scalar(name, value, step)
         return values
 
+    def logged(self, step: int) -> dict[str, float]:
+        """The metrics logged last, if they are those of `step`; else none."""
+        path = self.directory / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        values = json.loads(lines[-1]) if lines else {}
+        return values if values.get("step") == step else {}
+
+    def amend(self, step: int, **more: float) -> None:
+        """Adds values to the metrics that are logged of the last step, `step`."""
+        if self._writer is not None and (values := self.logged(step)):
+            path = self.directory / "metrics.jsonl"
+            *lines, _ = path.read_text().splitlines()
+            path.write_text("".join(f"{line}\n" for line in [*lines, json.dumps({**values, **more})]))
+            for name, value in more.items():
+                self._writer.add_scalar(name, value, step)
+
     def save_due(self, step: int) -> bool:
         """Whether step `step` is to be saved."""
         return step == self.steps or (self.save_every > 0 and step % self.save_every == 0)

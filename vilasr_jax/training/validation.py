@@ -1,0 +1,75 @@
+"""Validation during a stage: conversations about validation rows, every few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vilasr_jax.errors import Stopped
+from vilasr_jax.evaluation import figures, score_all, summarize
+from vilasr_jax.training import interrupt
+from vilasr_jax.training.run import Run
+from vilasr_jax.training.stage import Stage
+
+SCORE = "val_accuracy"  # that the best checkpoint has
+
+
+def validate(run: Run, params: Any) -> dict[str, float]:
+    """Samples conversations about the validation rows; returns accuracy, drawings, corrections and errors."""
+    section = run.job.eval
+    requests = run.questions.requests(run.questions.validation_rows(section.validation_rows))
+    key = run.rollouts.key("validate")
+    trajectories = run.rollouts.generate(section.sampling, params, requests, key)
+    score_all(trajectories, run.reward)
+    scores = summarize([figures(trajectory) for trajectory in trajectories])
+    return {f"val_{name}": scores[name] for name in ("accuracy", "drawings", "corrected", "errors")}
+
+
+class Validation:
+    """The scores of a stage's model after some of its steps.
+
+    Args:
+      stage: the stage.
+      every: steps between two validations; 0: none.
+      scores: of parameters; `val_accuracy` among them.
+      last: whether the last step is validated, too.
+    """
+
+    def __init__(
+        self, stage: Stage, every: int, scores: Callable[[Any], dict[str, float]], last: bool = False
+    ):
+        self.stage, self.every, self.scores, self.last = stage, every, scores, last
+
+    def due(self, step: int) -> bool:
+        """Whether the model is validated after a step."""
+        return self.every > 0 and (step % self.every == 0 or (self.last and step == self.stage.steps))
+
+    def __call__(self, step: int, params: Any) -> dict[str, float] | None:
+        """The scores after a step, empty where none are due.
+
+        None: a stop request came first; the step is saved without, and `catch_up` adds them. The last step of
+        a stage, after which nothing could, lets the request wait.
+        """
+        if not self.due(step):
+            return {}
+        if step == self.stage.steps:
+            with interrupt.deferred():
+                return self.scores(params)
+        try:
+            return self.scores(params)
+        except Stopped:
+            return None
+
+    def catch_up(self, step: int, params: Any, save: Callable[..., None]) -> None:
+        """Adds the scores of the step that a run resumes from, where a stop request came before them.
+
+        Args:
+          step: steps done.
+          params: as they are after these.
+          save: `save(step, score=...)` saves the step again, if it is not saved for the stop alone.
+        """
+        if step and self.due(step) and SCORE not in self.stage.logged(step):
+            scores = self.scores(params)
+            self.stage.amend(step, **scores)
+            if self.stage.save_due(step):
+                save(step, score=scores[SCORE])
