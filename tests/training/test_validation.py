@@ -9,16 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.training import samples
-from tests.training.test_resume import (  # noqa: F401: fixtures are used by their names
-    ADAM,
-    JOB,
-    bits,
-    compiled_once,
-    listening,
-    metrics,
-    quiet,
-    scripted_run,
-)
+from tests.training.test_resume import ADAM, JOB, bits, compiled_once, listening, metrics, quiet, scripted_run  # noqa: F401
 from vilasr_jax import cli, errors
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
