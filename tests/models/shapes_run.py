@@ -32,7 +32,7 @@ with jaxtyping.install_import_hook(CHECKED, "tests.models.typechecker.check"):
     from vilasr_jax.config import SamplingSection
     from vilasr_jax.models.hf_tensors import HFTensor
     from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, init_cache
-    from vilasr_jax.models.qwen2_5_vl.positions import mrope_positions
+    from vilasr_jax.models.transformer.positions import mrope_positions
     from vilasr_jax.processing import Batch
     from vilasr_jax.rollout.sampling import allowed_logits, sample, suppressed_tokens
     from vilasr_jax.training import losses

@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, NamedSharding
 from tests.models.small import SMALL
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, layout, partition_specs, preset
-from vilasr_jax.models.qwen2_5_vl.context_parallel import balanced, in_order
+from vilasr_jax.models.transformer.context_parallel import balanced, in_order
 
 # 7B's is the published figure; the others keep the presets from changing unseen.
 PARAMETERS = {"3b": 3_754_622_976, "7b": 8_292_166_656, "32b": 33_452_718_336, "72b": 73_410_777_344}

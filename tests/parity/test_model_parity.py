@@ -15,7 +15,7 @@ from vilasr_jax.checkpoint import load_hf  # noqa: E402
 from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, params_from_hf  # noqa: E402
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset, self_attention  # noqa: E402
 from vilasr_jax.models.qwen2_5_vl.hf_names import nested_name  # noqa: E402
-from vilasr_jax.models.qwen2_5_vl.stack import unstack  # noqa: E402
+from vilasr_jax.models.transformer.stack import unstack  # noqa: E402
 
 
 def pair(folder, config=CONFIG, **kwargs):
