@@ -8,6 +8,7 @@ from typing import Any
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.family import ModelFamily
 from vilasr_jax.models.qwen2_5_vl.family import FAMILY
+from vilasr_jax.models.qwen3_vl.family import FAMILY as QWEN3_VL
 
 _FAMILIES: dict[str, ModelFamily] = {}
 
@@ -70,7 +71,7 @@ def published_sizes() -> tuple[str, ...]:
 
 
 def preset(name: str, **overrides: Any) -> Any:
-    """The config of a published size ("3b", "7b", "32b", "72b") or of the small CPU model ("tiny").
+    """The config of a published size ("7b", "qwen3vl_8b") or of a small CPU model ("tiny", "qwen3vl_tiny").
 
     A name with a dot is a module of the user's own that holds a `CONFIG`.
 
@@ -101,4 +102,5 @@ def _imported(name: str) -> Any:
     return config
 
 
-register(FAMILY)
+for _family in (FAMILY, QWEN3_VL):
+    register(_family)

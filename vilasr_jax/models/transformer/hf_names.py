@@ -44,7 +44,7 @@ def flat_name(key: str) -> str:
 def nested_name(key: str) -> str:
     """The opposite of `flat_name`: "model.x" is "model.language_model.x"."""
     for nested, flat in NESTED_PREFIXES:
-        if key.startswith(flat) and not key.startswith(nested):
+        if key.startswith(flat):
             return nested + key[len(flat) :]
     return key
 
