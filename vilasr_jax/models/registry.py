@@ -65,6 +65,11 @@ def kernel_kinds() -> dict[str, str]:
     return {name: kind for family in _FAMILIES.values() for name, kind in family.kernels.items()}
 
 
+def token_sides() -> tuple[int, ...]:
+    """Pixels a side of a token of each family, the smallest first."""
+    return tuple(sorted({family.images.factor for family in _FAMILIES.values()}))
+
+
 def published_sizes() -> tuple[str, ...]:
     """Names of the presets for which published weights exist."""
     return tuple(name for family in _FAMILIES.values() for name in family.published_sizes)
