@@ -20,7 +20,7 @@ from vilasr_jax.errors import ConfigError
 Size = tuple[int, int]
 FILE = "prompt.json"
 _PIXELS = "Coordinates are absolute pixels, "
-_RELATIVE = "Coordinates run from 0 to {whole} over the width and over the height of an image, "
+_RELATIVE = "Coordinates run from 0 to {side} over the width and over the height of an image, "
 
 
 @dataclass(frozen=True)
@@ -207,14 +207,14 @@ _FIELDS = {
 
 
 def system_text(
-    prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool, whole: int | None = None
+    prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool, side: int | None = None
 ) -> str:
     """The system prompt for these tools and image sizes (width, height).
 
-    `whole` is the number of a full side where the model's coordinates are relative; None: they are pixels.
+    `side` is the number of a full side where the model's coordinates are relative; None: they are pixels.
     """
     text = _system_text(prompts, tools, sizes, video)
-    return text if whole is None else text.replace(_PIXELS, _RELATIVE.format(whole=whole))
+    return text if side is None else text.replace(_PIXELS, _RELATIVE.format(side=side))
 
 
 def _system_text(prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool) -> str:

@@ -66,12 +66,12 @@ class ModelConfig(TransformerConfig):
     max_position_embeddings: int = 262_144
     vision: VisionConfig = VisionConfig()
 
-    def own_checks(self):
-        taken, (time, *others) = self.vision.deepstack_block_indexes, self.mrope_section
+    def own_checks(self) -> tuple[tuple[bool, str], ...]:
+        blocks, (time, *others) = self.vision.deepstack_block_indexes, self.mrope_section
         return (
-            (list(taken) == sorted(set(taken)), "vision.deepstack_block_indexes must increase"),
-            (all(0 <= i < self.vision.depth for i in taken), "vision.deepstack_block_indexes are blocks"),
-            (len(taken) <= self.num_layers, "vision.deepstack_block_indexes are more than num_layers"),
+            (list(blocks) == sorted(set(blocks)), "vision.deepstack_block_indexes must increase"),
+            (all(0 <= i < self.vision.depth for i in blocks), "vision.deepstack_block_indexes are blocks"),
+            (len(blocks) <= self.num_layers, "vision.deepstack_block_indexes are more than num_layers"),
             (time >= max(others), "mrope_section must give time no fewer pairs than rows or columns"),
         )
 
@@ -84,7 +84,9 @@ class ModelConfig(TransformerConfig):
         return tuple(axes)
 
 
-_SMALL_TOWER = dict(depth=24, hidden_size=1024, intermediate_size=4096, deepstack_block_indexes=(5, 11, 17))
+_SMALL_TOWER = VisionConfig(
+    depth=24, hidden_size=1024, intermediate_size=4096, deepstack_block_indexes=(5, 11, 17)
+)
 
 PRESETS = {
     "qwen3vl_tiny": ModelConfig(
@@ -116,13 +118,13 @@ PRESETS = {
         num_layers=28,
         num_heads=16,
         tie_word_embeddings=True,
-        vision=VisionConfig(**_SMALL_TOWER, out_hidden_size=2048),
+        vision=dataclasses.replace(_SMALL_TOWER, out_hidden_size=2048),
     ),
     "qwen3vl_4b": ModelConfig(
         hidden_size=2560,
         intermediate_size=9728,
         tie_word_embeddings=True,
-        vision=VisionConfig(**_SMALL_TOWER, out_hidden_size=2560),
+        vision=dataclasses.replace(_SMALL_TOWER, out_hidden_size=2560),
     ),
     "qwen3vl_8b": ModelConfig(),
     "qwen3vl_32b": ModelConfig(

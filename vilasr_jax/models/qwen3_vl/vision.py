@@ -5,11 +5,14 @@ A token of the language model is made of 2x2 patches after the last block, and a
 """
 
 import itertools
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen3_vl.config import ModelConfig
@@ -29,7 +32,7 @@ class VisionMLP(nnx.Module):
         self.up_proj = Linear(v.hidden_size, v.intermediate_size, config, bias=True, rngs=rngs, layers=n)
         self.down_proj = Linear(v.intermediate_size, v.hidden_size, config, bias=True, rngs=rngs, layers=n)
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "r p d"]) -> Float[Array, "r p d"]:
         """x [r, p, d] -> [r, p, d]."""
         return self.down_proj(_gelu(constrain(self.up_proj(x), layout("training").act_rpd), approximate=True))
 
@@ -46,7 +49,9 @@ class VisionBlock(nnx.Module):
         self.mlp = VisionMLP(config, rngs=rngs)
         self.heads = Heads(v.head_dim, config.attention, fill=True)
 
-    def __call__(self, x, rope, attend):
+    def __call__(
+        self, x: Float[Array, "r p d"], rope: Sequence[Float[Array, "r p half"]], attend: Callable[..., Any]
+    ) -> Float[Array, "r p d"]:
         """x [r, p, d], rope (cos, sin) [r, p, h/2] -> [r, p, d]; `attend` gets q, k, v [r, p, n, h]."""
         q, k, v = self.heads.split(self.norm1(x), self.qkv, 3)
         out = attend(self.heads.rotate(q, rope), self.heads.rotate(k, rope), v)
@@ -64,7 +69,7 @@ class PatchMerger(nnx.Module):
         self.fc1 = Linear(width, width, config, bias=True, rngs=rngs)
         self.fc2 = Linear(width, v.out_hidden_size, config, bias=True, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "r p v"]) -> Float[Array, "r m d"]:
         """x [r, p, d_vision] -> [r, p / 4, d]."""
         return _merge(self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0]), self.fc1, self.fc2)
 
@@ -79,7 +84,7 @@ class DeepStackMerger(nnx.Module):
         self.up_proj = Linear(self.width, self.width, config, bias=True, rngs=rngs, layers=n)
         self.down_proj = Linear(self.width, v.out_hidden_size, config, bias=True, rngs=rngs, layers=n)
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "r p v"]) -> Float[Array, "r m d"]:
         """x [r, p, d_vision] -> [r, p / 4, d]."""
         return _merge(self.norm(x.reshape(x.shape[0], -1, self.width)), self.up_proj, self.down_proj)
 
@@ -96,7 +101,7 @@ class VisionTower(nnx.Module):
         self.deepstack_mergers = DeepStackMerger(config, rngs=rngs) if v.deepstack_block_indexes else None
         self.config = config
 
-    def __call__(self, vision: VisionInput):
+    def __call__(self, vision: VisionInput) -> Float[Array, "b m w"]:
         """Images -> tokens [b, n * p / 4, (1 + k) d], vision rows of a sample one after the other."""
         config = self.config.vision
         b, n, p, _ = vision.patches.shape
@@ -106,12 +111,14 @@ class VisionTower(nnx.Module):
         x = constrain(
             self.patch_embed(patches) + self._positions(pos_hw, image_ids), layout("training").act_rpd
         )
-        *taken, last = self._run(x, rope_2d(pos_hw, config.head_dim, config.rope_theta), image_ids)
-        mergers = unstack(self.deepstack_mergers, len(taken)) if taken else []
-        tokens = [merger(y) for merger, y in zip((self.merger, *mergers), (last, *taken), strict=True)]
+        *early, last = self._run(x, rope_2d(pos_hw, config.head_dim, config.rope_theta), image_ids)
+        tokens = [self.merger(last)]
+        if self.deepstack_mergers is not None:
+            mergers = unstack(self.deepstack_mergers, len(early))
+            tokens += [merger(y) for merger, y in zip(mergers, early, strict=True)]
         return jnp.concatenate(tokens, axis=-1).reshape(b, n * p // config.merge_unit, -1)
 
-    def _positions(self, pos_hw, image_ids):
+    def _positions(self, pos_hw: Int[Array, "r p 2"], image_ids: Int[Array, "r p"]) -> Float[Array, "r p d"]:
         """The learned embedding [r, p, d] of each patch, the table stretched to its picture (bilinear).
 
         Args:
@@ -123,14 +130,16 @@ class VisionTower(nnx.Module):
         low = jnp.clip(jnp.floor(scaled).astype(jnp.int32), 0, side - 1)
         part, high = scaled - low, jnp.minimum(low + 1, side - 1)
         table = constrain(self.pos_embed.embedding[...], layout("training").vector_ld).astype(jnp.float32)
-        total = 0.0
+        total = jnp.zeros((*pos_hw.shape[:2], table.shape[1]), jnp.float32)
         for row, row_weight in ((low, 1 - part), (high, part)):
             for column, column_weight in ((low, 1 - part), (high, part)):
                 weight = row_weight[..., 0] * column_weight[..., 1]
                 total += weight[..., None] * table[row[..., 0] * side + column[..., 1]]
         return total.astype(self.config.dtype)
 
-    def _run(self, x, rope, image_ids):
+    def _run(
+        self, x: Float[Array, "r p d"], rope: Sequence[Float[Array, "r p half"]], image_ids: Int[Array, "r p"]
+    ) -> list[Float[Array, "r p d"]]:
         """Patches [r, p, d] -> those after each block of `deepstack_block_indexes`, and after the last."""
         config, act_rpd = self.config.vision, layout("training").act_rpd
         graphdef, weights = nnx.split(self.blocks)
@@ -166,7 +175,7 @@ class VisionTower(nnx.Module):
         return by_device(run, weights, arrays, (act_rpd,) * len(arrays), self.config.dtype)
 
 
-def last_patch(pos_hw, image_ids):
+def last_patch(pos_hw: Int[Array, "r p 2"], image_ids: Int[Array, "r p"]) -> Int[Array, "r p 2"]:
     """Row and column [r, p, 2] of the last patch of each patch's picture: the picture's size less one.
 
     Patches of a picture are contiguous, and in merge-block order the last is at the bottom right.
@@ -178,10 +187,10 @@ def last_patch(pos_hw, image_ids):
     return jnp.take_along_axis(pos_hw, ends[..., None], axis=1)
 
 
-def _merge(x, into: Linear, out: Linear):
+def _merge(x: Float[Array, "r m w"], into: Linear, out: Linear) -> Float[Array, "r m d"]:
     """x [r, p / 4, 4 d_vision] -> [r, p / 4, d]."""
     return out(_gelu(constrain(into(x), layout("training").act_rpd), approximate=False))
 
 
-def _gelu(x, *, approximate: bool):
+def _gelu(x: Float[Array, "*rows d"], *, approximate: bool) -> Float[Array, "*rows d"]:
     return jax.nn.gelu(x.astype(jnp.float32), approximate=approximate).astype(x.dtype)

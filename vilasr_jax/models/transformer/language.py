@@ -100,8 +100,8 @@ class LanguageModel(nnx.Module):
             return self.norm(self._scan(self.layers, attend, None, x, *inputs))
         graphdef, weights = nnx.split(self.layers)
 
-        def run(weights, *arrays):
-            *arrays, gather = arrays
+        def run(weights, *arguments):
+            *arrays, gather = arguments
             return self._scan(nnx.merge(graphdef, weights), context_attention, gather, *arrays)
 
         own = layout("training").own_btd

@@ -42,7 +42,7 @@ class MazeFamily(Family):
         return MazeSpec(**{**given, "split": split, **changes})
 
     def fitted(self, section: Any, side: int) -> Any:
-        """Cells of another family's whole tokens become cells of as many tokens of this one."""
+        """Cells of some tokens of another family become cells of as many tokens of this one."""
         usual = default_family().images.factor
         if side == usual or section.cell % (side // 2) == 0 or section.cell % usual:
             return section
