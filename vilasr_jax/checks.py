@@ -165,9 +165,7 @@ def check_coordinates(run: Run, stages: Sequence[str]) -> None:
         return
     section = job.cold_start
     pixels = {
-        "cold_start.perception_steps": "cold_start" in stages and section.perception_steps,
         "cold_start.format": "cold_start" in stages and section.format == "text",
-        "soft_drawing.weight": job.soft_drawing.weight,
         "data.traces": job.data.traces,
         "data.reflect_traces": job.data.reflect_traces,
     }

@@ -38,7 +38,10 @@ class TrainedModel(ModelBundle):
         if not self.job.tasks:
             return []
         family = get_family(self.job.tasks[0])
-        spec = family.spec(getattr(self.job, family.name, None), split)
+        section = getattr(self.job, family.name, None)
+        if section is not None:
+            section = family.fitted(section, self.images.factor)
+        spec = family.spec(section, split)
         return list(family.rows(spec, count))
 
 

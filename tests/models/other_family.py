@@ -14,10 +14,11 @@ from flax import nnx
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models import ChatFormat, ImageSpec, ModelFamily
 from vilasr_jax.models.hf_tensors import HFTensor
-from vilasr_jax.models.qwen2_5_vl.cache import init_cache
-from vilasr_jax.models.qwen2_5_vl.config import ModelConfig, VisionConfig, override
-from vilasr_jax.models.qwen2_5_vl.layers import Linear, RMSNorm
+from vilasr_jax.models.qwen2_5_vl.config import ModelConfig, VisionConfig
 from vilasr_jax.models.qwen2_5_vl.model import Qwen2_5_VL
+from vilasr_jax.models.transformer.cache import init_cache
+from vilasr_jax.models.transformer.config import override
+from vilasr_jax.models.transformer.layers import Linear, RMSNorm
 
 IMAGES = ImageSpec(
     patch_size=7,

@@ -28,11 +28,12 @@ KINDS = ("Bool", "Float", "Int", "Int32", "Shaped")
 with jaxtyping.install_import_hook(CHECKED, "tests.models.typechecker.check"):
     import vilasr_jax
     from tests import tiny
-    from tests.models.small import SMALL, image_rows, text_batch
+    from tests.models.small import QWEN3_SMALL, SMALL, image_rows, text_batch
     from vilasr_jax.config import SamplingSection
     from vilasr_jax.models.hf_tensors import HFTensor
+    from vilasr_jax.models.params import build
     from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, init_cache
-    from vilasr_jax.models.qwen2_5_vl.positions import mrope_positions
+    from vilasr_jax.models.transformer.positions import mrope_positions
     from vilasr_jax.processing import Batch
     from vilasr_jax.rollout.sampling import allowed_logits, sample, suppressed_tokens
     from vilasr_jax.training import losses
@@ -63,12 +64,12 @@ def annotated() -> set[str]:
     return found
 
 
-def call_model(**changes) -> None:
-    """Training, generation and the output head of the small model, traced."""
-    config = SMALL.replace(**changes)
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
+def call_model(config=SMALL, **changes) -> None:
+    """Training, generation and the output head of a small model, traced."""
+    config = config.replace(**changes)
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: build(config)))
     tokens, positions, segments = map(jnp.asarray, text_batch(2, 11))
-    picture = image_rows([(1, 18, 22)], 400)
+    picture = image_rows([(1, 18, 22)], 400, config=config)
     vision = VisionInput(*(jnp.concatenate([a, a]) for a in picture))
     index = jnp.where(jnp.arange(11) < 7, jnp.arange(11), -1)[None].repeat(2, 0)
 
@@ -146,12 +147,14 @@ def main() -> None:
 
     sys.setprofile(note)
     call_model()
+    call_model(QWEN3_SMALL, attention="splash_interpret")
     call_model(tie_word_embeddings=True, remat="attention", attention="splash_interpret")
     axes = ("data", "fsdp", "model")
     mesh = Mesh(np.array(jax.devices()).reshape(1, 1, 2), axes, axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
         for attention in ("xla", "splash_interpret"):
             call_model(context_parallel=True, attention=attention)
+        call_model(QWEN3_SMALL, context_parallel=True)
     call_losses()
     call_sampling()
     call_host_code()

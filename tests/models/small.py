@@ -1,8 +1,8 @@
-"""A model with odd widths, and random inputs for it, so that a mixed-up axis cannot go unseen."""
+"""Models of each family with odd widths, and random inputs: a mixed-up axis can not go unseen."""
 
 import numpy as np
 
-from vilasr_jax.models.qwen2_5_vl import VisionInput, preset
+from vilasr_jax.models import VisionInput, family_of, preset
 from vilasr_jax.processing import patch_layout
 
 SMALL = preset(
@@ -19,6 +19,28 @@ SMALL = preset(
     scan_unroll=1,
 )
 
+QWEN3_SMALL = preset(
+    "qwen3vl_tiny",
+    vocab_size=211,
+    hidden_size=130,
+    intermediate_size=71,
+    num_layers=3,
+    num_heads=5,
+    num_kv_heads=1,
+    head_dim=26,
+    mrope_section=(5, 4, 4),
+    vision={
+        "depth": 3,
+        "hidden_size": 40,
+        "intermediate_size": 59,
+        "position_side": 7,
+        "deepstack_block_indexes": (0, 2),
+    },
+    init_std=0.12,
+    scan_unroll=1,
+)
+SMALLS = {config.model_type: config for config in (SMALL, QWEN3_SMALL)}
+
 
 def text_batch(b: int, t: int, seed: int = 0):
     """(tokens, positions, segment_ids) of b rows of plain text."""
@@ -27,20 +49,20 @@ def text_batch(b: int, t: int, seed: int = 0):
     return tokens, positions, np.ones((b, t), np.int32)
 
 
-def image_rows(grids, length: int, seed: int = 0) -> VisionInput:
+def image_rows(grids, length: int, seed: int = 0, config=SMALL) -> VisionInput:
     """One sample whose vision rows hold an image each, padded to `length` patches."""
-    rng = np.random.default_rng(seed)
+    rng, spec = np.random.default_rng(seed), family_of(config).images
     n = len(grids)
     vision = VisionInput(
-        np.zeros((1, n, length, 1176), np.float32),
+        np.zeros((1, n, length, spec.patch_dim), np.float32),
         np.zeros((1, n, length, 2), np.int32),
         np.zeros((1, n, length), np.int32),
         np.zeros((1, n, length), np.int32),
     )
     for row, grid in enumerate(grids):
-        layout = patch_layout(grid)
+        layout = patch_layout(grid, spec)
         p = len(layout[0])
-        vision.patches[0, row, :p] = rng.normal(size=(p, 1176))
+        vision.patches[0, row, :p] = rng.normal(size=(p, spec.patch_dim))
         for array, values in zip(vision[1:], layout, strict=True):
             array[0, row, :p] = values
     return vision

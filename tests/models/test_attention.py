@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.models.small import SMALL, image_rows
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, cached_attention, self_attention
-from vilasr_jax.models.qwen2_5_vl.attention import banded_attention
+from vilasr_jax.models.transformer.attention import banded_attention
 
 SEGMENTS = {
     "one": lambda t: np.ones(t),

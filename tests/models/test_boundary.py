@@ -15,8 +15,8 @@ PACKAGE = Path(vilasr_jax.__file__).parent
 
 
 def test_no_module_outside_models_names_a_family():
-    families = [path.name for path in (PACKAGE / "models").iterdir() if (path / "family.py").exists()]
-    assert families == list(model_types())
+    families = sorted(p.name for p in (PACKAGE / "models").iterdir() if (p / "family.py").exists())
+    assert families == sorted(model_types())
     named = [
         (str(path.relative_to(PACKAGE)), family)
         for path in PACKAGE.rglob("*.py")

@@ -9,17 +9,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, NamedSharding
 
-from tests.models.small import SMALL
+from tests.models.small import SMALLS
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, layout, partition_specs, preset
-from vilasr_jax.models.qwen2_5_vl.context_parallel import balanced, in_order
+from vilasr_jax.models.params import build
+from vilasr_jax.models.qwen2_5_vl import layout, partition_specs, preset
+from vilasr_jax.models.transformer.context_parallel import balanced, in_order
 
 # 7B's is the published figure; the others keep the presets from changing unseen.
-PARAMETERS = {"3b": 3_754_622_976, "7b": 8_292_166_656, "32b": 33_452_718_336, "72b": 73_410_777_344}
+PARAMETERS = {
+    "3b": 3_754_622_976,
+    "7b": 8_292_166_656,
+    "32b": 33_452_718_336,
+    "72b": 73_410_777_344,
+    "qwen3vl_2b": 2_127_532_032,
+    "qwen3vl_4b": 4_437_815_808,
+    "qwen3vl_8b": 8_767_123_696,
+    "qwen3vl_32b": 33_357_390_064,
+}
 
 
 def abstract(config):
-    return nnx.state(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))), nnx.Param)
+    return nnx.state(nnx.eval_shape(lambda: build(config)), nnx.Param)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -33,6 +43,25 @@ def test_overrides_reach_both_towers():
     )
     assert (config.vocab_size, config.vision.depth, config.vision.out_hidden_size) == (71, 1, 48)
     hash(config)
+
+
+@pytest.mark.parametrize(
+    "vision, says",
+    [
+        ({"deepstack_block_indexes": (1, 0)}, "must increase"),
+        ({"deepstack_block_indexes": (2,)}, "are blocks"),
+        ({"depth": 5, "deepstack_block_indexes": (0, 1, 2, 3)}, "more than num_layers"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(vision, says):
+    with pytest.raises(ConfigError, match=says):
+        preset("qwen3vl_tiny", vision=vision)
+
+
+def test_frequencies_are_interleaved():
+    axes = np.array(preset("qwen3vl_8b").axis_of_pair)
+    assert np.flatnonzero(axes == 1).tolist() == list(range(1, 59, 3))
+    assert np.flatnonzero(axes == 2).tolist() == list(range(2, 60, 3))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +87,7 @@ def test_unknown_preset_is_refused():
 
 
 @pytest.mark.parametrize("mode", ["training", "rollout"])
-@pytest.mark.parametrize("config", [SMALL, preset("7b")])
+@pytest.mark.parametrize("config", [*SMALLS.values(), preset("7b"), preset("qwen3vl_8b")])
 def test_every_weight_has_a_spec_of_its_rank(config, mode):
     params = abstract(config)
     specs = partition_specs(params, layout(mode))
@@ -73,10 +102,11 @@ def test_every_weight_has_a_spec_of_its_rank(config, mode):
     assert split_axes == ({"fsdp", "model"} if mode == "training" else {"model"})
 
 
-def test_7b_divides_on_a_pod():
-    """fsdp 16 x model 4 cuts every weight of 7B evenly."""
+@pytest.mark.parametrize("name", ["7b", "qwen3vl_4b", "qwen3vl_8b", "qwen3vl_32b"])
+def test_published_sizes_divide_on_a_pod(name):
+    """fsdp 16 x model 4 cuts every weight evenly."""
     mesh = AbstractMesh((1, 16, 4), ("data", "fsdp", "model"))
-    params = abstract(preset("7b"))
+    params = abstract(preset(name))
     specs = jax.tree.leaves(
         partition_specs(params), is_leaf=lambda x: x.__class__.__name__ == "PartitionSpec"
     )

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.models.small import SMALL, image_rows, text_batch
+from tests.models.small import SMALL, SMALLS, image_rows, text_batch
+from vilasr_jax.models.params import build
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, init_cache
 
 TOLERANCE = 3e-5
 
 
-@pytest.fixture(scope="module")
-def model():
-    return Qwen2_5_VL(SMALL, rngs=nnx.Rngs(0))
+@pytest.fixture(scope="module", params=SMALLS)
+def model(request):
+    return build(SMALLS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,11 @@ def extend(split):
     return run
 
 
-def read_in_pieces(extend, params, tokens, positions, pieces, slots):
+def read_in_pieces(extend, split, tokens, positions, pieces, slots):
     """Reads each row in pieces of the given lengths (one list a row); logits as one array."""
     b, t = tokens.shape
-    cache, done = init_cache(SMALL, b, slots), np.zeros(b, int)
+    config, params = nnx.merge(*split).config, split[1]
+    cache, done = init_cache(config, b, slots), np.zeros(b, int)
     logits = np.zeros((b, t, SMALL.vocab_size), np.float32)
     for lengths in pieces:
         width = max(lengths)
@@ -60,14 +62,14 @@ def test_reading_in_ragged_pieces_equals_reading_at_once(model, split, extend):
     tokens, positions, segments = text_batch(3, 17)
     whole = model.logits(model(tokens, positions, segments))
     pieces = [(5, 2, 0), (1, 1, 1), (0, 7, 5), (11, 7, 11)]
-    logits, cache = read_in_pieces(extend, split[1], tokens, positions, pieces, slots=19)
+    logits, cache = read_in_pieces(extend, split, tokens, positions, pieces, slots=19)
     np.testing.assert_array_equal(cache.length, [17, 17, 17])
     np.testing.assert_allclose(logits, whole, atol=TOLERANCE)
 
 
 def test_tokens_without_a_slot_are_dropped_and_overwrite_nothing(split, extend):
     tokens, positions, _ = text_batch(2, 8)
-    _, cache = read_in_pieces(extend, split[1], tokens, positions, [(5, 3)], slots=5)
+    _, cache = read_in_pieces(extend, split, tokens, positions, [(5, 3)], slots=5)
     valid = np.array([[True, True, True], [True, True, False]])
     _, full = extend(split[1], tokens[:, :3], positions[..., :3], valid, cache)
     np.testing.assert_array_equal(full.k[0][0], cache.k[0][0])
@@ -80,7 +82,10 @@ def test_what_is_not_valid_changes_no_other_token(split, extend):
     valid = np.array([[True] * 4 + [False] * 2])
     other = tokens.copy()
     other[0, 4:] = 7
-    outs = [extend(split[1], t, positions, valid, init_cache(SMALL, 1, 11)) for t in (tokens, other)]
+    outs = [
+        extend(split[1], t, positions, valid, init_cache(nnx.merge(*split).config, 1, 11))
+        for t in (tokens, other)
+    ]
     np.testing.assert_array_equal(outs[0][0][:, :4], outs[1][0][:, :4])
     np.testing.assert_array_equal(outs[0][1].k[1], outs[1][1].k[1])
 
@@ -108,7 +113,7 @@ def test_long_sequences_are_the_same_in_blocks(model):
 
 def test_an_image_is_the_same_alone_in_a_row_of_others_and_with_padding(model):
     grids = [(1, 6, 10), (1, 14, 10)]
-    rows = image_rows(grids, 140)
+    rows = image_rows(grids, 140, config=model.config)
     apart = np.asarray(model.encode_vision(rows))[0].reshape(2, 35, -1)
     for row, (_, h, w) in enumerate(grids):
         p = h * w
@@ -146,17 +151,47 @@ def test_image_tokens_are_gathered_inside_their_own_row(model):
             np.testing.assert_array_equal(x[row, t], text[row, t] if i < 0 else vision_tokens[row, i])
 
 
+def test_a_conversation_with_images_is_the_same_read_in_pieces(model, split):
+    """A picture in the prompt and one in a later turn, which may add to the decoder's first layers."""
+    config, t = model.config, 23
+    tokens, positions, segments = text_batch(1, t)
+    vision = image_rows([(1, 2, 4), (1, 4, 6)], 24, config=config)
+    index = np.full((1, t), -1, np.int32)
+    index[0, 3:5], index[0, 11:17] = range(2), range(6, 12)
+    graphdef, params = split
+
+    @jax.jit
+    def whole(params):
+        m = nnx.merge(graphdef, params)
+        return m.logits(m(tokens, positions, segments, index, vision))
+
+    @jax.jit
+    def read(params, tokens, positions, index, cache):
+        m = nnx.merge(graphdef, params)
+        x = m.embed(tokens) if index is None else m.embed(tokens, index, m.encode_vision(vision))
+        hidden, cache = m.extend(x, positions, tokens >= 0, cache)
+        return m.logits(hidden), cache
+
+    cache, pieces = init_cache(config, 1, t), []
+    for part, images in ((slice(0, 7), True), (slice(7, 8), False), (slice(8, 23), True)):
+        out, cache = read(
+            params, tokens[:, part], positions[..., part], index[:, part] if images else None, cache
+        )
+        pieces.append(out)
+    np.testing.assert_allclose(np.concatenate(pieces, 1), whole(params), atol=TOLERANCE)
+
+
 def test_remat_and_unrolling_change_no_gradient(split):
-    tokens, positions, segments = text_batch(2, 11)
+    config, tokens, positions, segments = nnx.merge(*split).config, *text_batch(2, 11)
+    vision = VisionInput(*(np.concatenate([a, a]) for a in image_rows([(1, 2, 4)], 8, config=config)))
+    index = np.where(np.arange(11) < 2, np.arange(11), -1)[None].repeat(2, 0).astype(np.int32)
     grads = []
     for changes in ({}, {"remat": "full", "scan_unroll": 3}, {"remat": "dots"}, {"remat": "attention"}):
-        graphdef = nnx.graphdef(
-            nnx.eval_shape(lambda c=changes: Qwen2_5_VL(SMALL.replace(**c), rngs=nnx.Rngs(0)))
-        )
+        graphdef = nnx.graphdef(nnx.eval_shape(lambda c=changes: build(config.replace(**c))))
 
         def loss(params, graphdef=graphdef):
             m = nnx.merge(graphdef, params)
-            return jnp.square(m.logits(m(tokens, positions, segments))).mean()
+            return jnp.square(m.logits(m(tokens, positions, segments, index, vision))).mean()
 
         grads.append(jax.tree.leaves(jax.jit(jax.grad(loss))(split[1])))
     for other in grads[1:]:
@@ -192,7 +227,7 @@ def test_tied_embeddings_have_no_head_of_their_own():
 def test_gradients_are_finite_with_padding_everywhere(split):
     tokens, positions, _ = text_batch(2, 9)
     segments = np.array([[1] * 5 + [0] * 4, [0] * 9], np.int32)
-    vision = image_rows([(1, 2, 4)], 20)
+    vision = image_rows([(1, 2, 4)], 20, config=nnx.merge(*split).config)
     vision = VisionInput(*(np.concatenate([a, 0 * a]) for a in vision))
     index = np.where(np.arange(9) < 2, np.arange(9), -1)[None].repeat(2, 0).astype(np.int32)
 

@@ -6,17 +6,19 @@ import transformers
 
 from tests.parity.samples import CONFIG, IMAGE, VIDEO, random_tensor
 from vilasr_jax.checkpoint.hf_config import config_to_hf
-from vilasr_jax.models.qwen2_5_vl.hf_names import published_name
+from vilasr_jax.models import family_of
 
 torch.set_num_threads(1)
 
 
 def hf_model(config=CONFIG, *, tie=False, dtype=torch.float32, seed=0):
-    """Qwen2_5_VLForConditionalGeneration of `config`'s sizes."""
-    config = transformers.Qwen2_5_VLConfig(
-        **config_to_hf(config.replace(tie_word_embeddings=tie), layout="nested")
+    """transformers' model of `config`'s family and sizes."""
+    published_name = family_of(config).published_name
+    values = config_to_hf(config.replace(tie_word_embeddings=tie), layout="nested")
+    config = transformers.AutoConfig.for_model(**values)
+    model = getattr(transformers, values["architectures"][0])._from_config(
+        config, attn_implementation="eager"
     )
-    model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.tensor(random_tensor(published_name(name), parameter.shape, seed=seed)))
@@ -44,6 +46,6 @@ def hf_inputs(samples, *, side="right"):
             inputs[name] = torch.tensor(np.concatenate([p for p, _ in chosen]))
             inputs[grid_name] = torch.tensor([g for _, g in chosen])
     seconds = [x for s in samples for x in s.seconds or []]
-    if seconds:
+    if seconds and samples[0].family.model_type == "qwen2_5_vl":
         inputs["second_per_grid_ts"] = torch.tensor(seconds)
     return inputs

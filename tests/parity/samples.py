@@ -4,8 +4,7 @@ import zlib
 
 import numpy as np
 
-from vilasr_jax.models import default_family
-from vilasr_jax.models.qwen2_5_vl import VisionInput, preset
+from vilasr_jax.models import VisionInput, by_model_type, default_family, preset
 from vilasr_jax.processing import SpecialTokens, patch_layout
 
 VOCAB, IMAGE, VIDEO, START, END = 211, 200, 201, 202, 203
@@ -38,6 +37,25 @@ CONFIG = preset(
 )
 
 
+QWEN3_CONFIG = preset(
+    "qwen3vl_tiny",
+    **TOKENS,
+    hidden_size=104,
+    intermediate_size=71,
+    num_layers=4,
+    head_dim=26,
+    mrope_section=(5, 4, 4),
+    vision={
+        "depth": 5,
+        "hidden_size": 40,
+        "intermediate_size": 59,
+        "position_side": 7,
+        "deepstack_block_indexes": (0, 1, 3),
+    },
+)
+CONFIGS = {"qwen2_5_vl": CONFIG, "qwen3_vl": QWEN3_CONFIG}
+
+
 def random_tensor(key: str, shape, *, seed: int = 0, scale: float = 0.12) -> np.ndarray:
     """Values of the published tensor `key`, a function of key and seed alone: normal, around 1 for norms."""
     values = np.random.RandomState(zlib.crc32(key.encode()) ^ seed).standard_normal(shape) * scale
@@ -52,9 +70,11 @@ class Sample:
       parts: an int is that many text tokens; (t, h, w) an image's (t = 1) or video's grid in patches.
       seed: of tokens and pixels.
       seconds: seconds between temporal patches of the videos.
+      family: whose patches they are, and whose way to count positions.
     """
 
-    def __init__(self, parts, seed=0, seconds=None):
+    def __init__(self, parts, seed=0, seconds=None, family=None):
+        self.family = family = family or default_family()
         rng = np.random.RandomState(seed)  # a stream that numpy promises not to change
         ids, self.grids, self.is_video = [], [], []
         for part in parts:
@@ -64,11 +84,17 @@ class Sample:
             video = part[0] > 1
             self.grids.append(part)
             self.is_video.append(video)
-            ids += [START, *[VIDEO if video else IMAGE] * (part[0] * part[1] * part[2] // 4), END]
+            t, h, w = part
+            if video and family.model_type == "qwen3_vl":  # a frame is a picture after the text of its time
+                for _ in range(t):
+                    ids += [*rng.randint(0, 200, 3).tolist(), START, *[VIDEO] * (h * w // 4), END]
+                continue
+            ids += [START, *[VIDEO if video else IMAGE] * (t * h * w // 4), END]
         self.ids = np.array(ids, np.int32)
-        self.patches = [rng.normal(size=(t * h * w, 1176)).astype(np.float32) for t, h, w in self.grids]
+        values = family.images.patch_dim
+        self.patches = [rng.normal(size=(t * h * w, values)).astype(np.float32) for t, h, w in self.grids]
         self.seconds = [seconds] * sum(self.is_video) if seconds is not None else None
-        self.positions, _ = default_family().positions(
+        self.positions, _ = family.positions(
             self.ids, self.grids, SPECIAL, second_per_grid_ts=self.seconds, tokens_per_second=2
         )
 
@@ -90,7 +116,7 @@ def our_inputs(samples, *, side="right", pack=True):
     lengths = [sum(len(s.patches[i]) for i in row) for s, r in zip(samples, rows, strict=True) for row in r]
     p = max(lengths, default=0)
     vision = VisionInput(
-        np.zeros((b, n, p, 1176), np.float32),
+        np.zeros((b, n, p, samples[0].family.images.patch_dim), np.float32),
         np.zeros((b, n, p, 2), np.int32),
         np.zeros((b, n, p), np.int32),
         np.zeros((b, n, p), np.int32),
@@ -102,7 +128,7 @@ def our_inputs(samples, *, side="right", pack=True):
         for row, members in enumerate(rows[at]):
             begin, windows, frames = 0, 0, 0
             for i in members:
-                pos_hw, window_ids, image_ids = patch_layout(s.grids[i])
+                pos_hw, window_ids, image_ids = patch_layout(s.grids[i], s.family.images)
                 end = begin + len(pos_hw)
                 vision.patches[at, row, begin:end] = s.patches[i]
                 vision.pos_hw[at, row, begin:end] = pos_hw
@@ -117,17 +143,26 @@ def our_inputs(samples, *, side="right", pack=True):
     return tokens, positions, segments, index, (vision if p else None)
 
 
-CASES = {
-    "text": [Sample([37])],
-    "one image": [Sample([5, (1, 8, 12), 7])],
-    "two images of two sizes": [Sample([5, (1, 8, 12), 7, (1, 18, 10), 3])],
-    "five ragged images over three turns": [
-        Sample([3, (1, 6, 10), 5, (1, 10, 6), 4, (1, 14, 22), 2, (1, 2, 2), 8, (1, 4, 30), 3])
-    ],
-    "a video": [Sample([4, (3, 10, 14), 6], seconds=1.5)],
-    "a mixed batch": [
-        Sample([5, (1, 8, 12), 7], 1),
-        Sample([21], 2),
-        Sample([2, (2, 6, 10), 9, (1, 12, 4), 1], 3, seconds=0.5),
-    ],
-}
+def cases(model_type: str) -> dict[str, list[Sample]]:
+    """Batches of a family's conversations, by name."""
+
+    def sample(parts, seed=0, seconds=None):
+        return Sample(parts, seed, seconds, by_model_type(model_type))
+
+    return {
+        "text": [sample([37])],
+        "one image": [sample([5, (1, 8, 12), 7])],
+        "two images of two sizes": [sample([5, (1, 8, 12), 7, (1, 18, 10), 3])],
+        "five ragged images over three turns": [
+            sample([3, (1, 6, 10), 5, (1, 10, 6), 4, (1, 14, 22), 2, (1, 2, 2), 8, (1, 4, 30), 3])
+        ],
+        "a video": [sample([4, (3, 10, 14), 6], seconds=1.5)],
+        "a mixed batch": [
+            sample([5, (1, 8, 12), 7], 1),
+            sample([21], 2),
+            sample([2, (2, 6, 10), 9, (1, 12, 4), 1], 3, seconds=0.5),
+        ],
+    }
+
+
+CASES = cases("qwen2_5_vl")

@@ -10,12 +10,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from tests.parity.hf_reference import hf_inputs, hf_model  # noqa: E402
-from tests.parity.samples import CASES, CONFIG, TOKENS, our_inputs, random_tensor  # noqa: E402
+from tests.parity.samples import CASES, CONFIG, CONFIGS, TOKENS, cases, our_inputs, random_tensor  # noqa: E402
 from vilasr_jax.checkpoint import load_hf  # noqa: E402
 from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, params_from_hf  # noqa: E402
-from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, preset, self_attention  # noqa: E402
-from vilasr_jax.models.qwen2_5_vl.hf_names import nested_name  # noqa: E402
-from vilasr_jax.models.qwen2_5_vl.stack import unstack  # noqa: E402
+from vilasr_jax.models import family_of, preset  # noqa: E402
+from vilasr_jax.models.params import build  # noqa: E402
+from vilasr_jax.models.transformer.attention import self_attention  # noqa: E402
+from vilasr_jax.models.transformer.stack import unstack  # noqa: E402
 
 
 def pair(folder, config=CONFIG, **kwargs):
@@ -24,14 +25,19 @@ def pair(folder, config=CONFIG, **kwargs):
     return reference, load_hf(folder, dtype="float32")
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return pair(tmp_path_factory.mktemp("hf"))
+@pytest.fixture(scope="module", params=CONFIGS)
+def models(tmp_path_factory, request):
+    return pair(tmp_path_factory.mktemp("hf"), CONFIGS[request.param])
+
+
+def case(models, name):
+    """A batch of the family's own."""
+    return cases(models[1].config.model_type)[name]
 
 
 def jitted(config):
     """(params, *inputs) -> logits of a model of that config."""
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(config)))
 
     @jax.jit
     def run(params, *inputs):
@@ -49,7 +55,7 @@ def forward(models):
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits(models, forward, name):
-    samples, (reference, _) = CASES[name], models
+    samples, (reference, _) = case(models, name), models
     layouts = [("right", True), ("right", False)] if len(samples) == 1 else [("right", True), ("left", False)]
     for side, pack in layouts:
         with torch.no_grad():
@@ -118,7 +124,7 @@ def test_tied_embeddings(tmp_path):
 
 def test_hidden_states_layer_by_layer(models):
     reference, ours = models
-    samples = CASES["five ragged images over three turns"]
+    samples = case(models, "five ragged images over three turns")
     with torch.no_grad():
         out = reference(**hf_inputs(samples), output_hidden_states=True)
         features = reference.model.get_image_features(
@@ -126,21 +132,27 @@ def test_hidden_states_layer_by_layer(models):
         )
     tokens, positions, segments, index, vision = our_inputs(samples)
     vision_tokens = ours.encode_vision(vision)
-    np.testing.assert_allclose(vision_tokens[0], torch.cat(features.pooler_output).numpy(), atol=1e-4)
+    depths = [features.pooler_output, *getattr(features, "deepstack_features", [])]
+    wanted = torch.cat([torch.cat(depth) for depth in depths], dim=-1).numpy()
+    np.testing.assert_allclose(vision_tokens[0], wanted, atol=1e-4)
 
     x = ours.embed(tokens, index, vision_tokens)
     language = ours.language_model
-    rope = language._rope(positions)
+    rope, (x, added) = language._rope(positions), language._parts(x)
+    assert len(added) == len(depths) - 1
     np.testing.assert_allclose(x, out.hidden_states[0].numpy(), atol=1e-4)
-    for i, layer in enumerate(unstack(language.layers, 3), 1):
+    last = ours.config.num_layers
+    for i, layer in enumerate(unstack(language.layers, last), 1):
         x = layer(x, rope, lambda q, k, v: self_attention(q, k, v, segments, causal=True))
         wanted = out.hidden_states[i].numpy()  # the last one is after the final norm
-        np.testing.assert_allclose(language.norm(x) if i == 3 else x, wanted, atol=1e-4)
+        np.testing.assert_allclose(language.norm(x) if i == last else x, wanted, atol=1e-4)
+        if i <= len(added):
+            x = x + added[i - 1]
 
 
 def test_gradients_of_every_parameter(models):
     reference, ours = models
-    samples = CASES["a mixed batch"]
+    samples = case(models, "a mixed batch")
     inputs = our_inputs(samples)
     tokens, _, segments = inputs[:3]
     weight = (segments[:, 1:] > 0).astype(np.float32)
@@ -163,6 +175,7 @@ def test_gradients_of_every_parameter(models):
         return -(jnp.take_along_axis(logp, tokens[:, 1:, None], 2)[..., 0] * weight).sum() / weight.sum()
 
     got = {name: np.asarray(leaf) for name, leaf in named_leaves(gradients(params)).items()}
+    nested_name = family_of(ours.config).nested_name
     names = {nested_name(t.key): t for t in hf_tensors(ours.config)}
     assert set(names) == set(wanted)
     for name, tensor in names.items():

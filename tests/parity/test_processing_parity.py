@@ -13,8 +13,7 @@ transformers = pytest.importorskip("transformers")
 
 from vilasr_jax.checkpoint.hf_config import preprocessor_config  # noqa: E402
 from vilasr_jax.errors import ImageError  # noqa: E402
-from vilasr_jax.models import default_family  # noqa: E402
-from vilasr_jax.models.qwen2_5_vl import preset  # noqa: E402
+from vilasr_jax.models import family_of, preset  # noqa: E402
 from vilasr_jax.processing import (  # noqa: E402
     Tokenizer,
     encode_conversation,
@@ -28,6 +27,7 @@ from vilasr_jax.processing import (  # noqa: E402
 
 MIN_PIXELS, MAX_PIXELS = 28 * 28 * 4, 28 * 28 * 64
 CONFIG = preprocessor_config(preset("tiny"), MIN_PIXELS, MAX_PIXELS)
+PRESETS = ("tiny", "qwen3vl_tiny")
 
 
 def random_picture(rng):
@@ -59,8 +59,10 @@ def random_picture(rng):
     return image
 
 
-def test_pixels_of_200_pictures(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CONFIG))
+@pytest.mark.parametrize("name", PRESETS)
+def test_pixels_of_200_pictures(tmp_path, name):
+    values, spec = preprocessor_config(preset(name), MIN_PIXELS, MAX_PIXELS), family_of(preset(name)).images
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     processor = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
@@ -71,7 +73,8 @@ def test_pixels_of_200_pictures(tmp_path):
         reference = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
         reference = ImageOps.exif_transpose(reference)
         try:
-            patches, grid = patchify(resize_image(load_image(source), MIN_PIXELS, MAX_PIXELS))
+            image = resize_image(load_image(source), MIN_PIXELS, MAX_PIXELS, spec)
+            patches, grid = patchify(image, spec=spec)
         except ImageError:
             refused += 1
             with pytest.raises(ValueError, match="aspect ratio"):
@@ -115,20 +118,27 @@ def test_layout_of_50_grids():
         np.testing.assert_array_equal(frames, vision.get_vision_cu_seqlens(thw).numpy()[1:-1])
 
 
-@pytest.fixture(scope="module")
-def model():
-    from transformers import Qwen2_5_VLConfig
-    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
-
-    vision = {"depth": 1, "hidden_size": 8, "num_heads": 2, "intermediate_size": 8, "out_hidden_size": 8}
-    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    text |= {"num_key_value_heads": 1, "vocab_size": 64}
-    return Qwen2_5_VLModel(
-        Qwen2_5_VLConfig(text_config=text, vision_config=vision | {"tokens_per_second": 2})
+@pytest.fixture(scope="module", params=PRESETS)
+def model(request):
+    """transformers' model of a family, for its way to count positions."""
+    family = family_of(preset(request.param))
+    small = preset(
+        request.param,
+        hidden_size=8,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        intermediate_size=8,
+        vocab_size=64,
+        vision={"depth": 1, "hidden_size": 8, "intermediate_size": 8, "tokens_per_second": 2},
     )
+    config = transformers.AutoConfig.for_model(**family.config_to_hf(small, layout="nested"))
+    return transformers.AutoModel.from_config(config), family
 
 
 def test_positions_of_1000_conversations(model):
+    model, family = model
+    clips = family.model_type == "qwen2_5_vl"  # in the other, a frame is a picture after the text of its time
     rng = np.random.default_rng(3)
     special = _special()
     for number in range(1000):
@@ -141,7 +151,10 @@ def test_positions_of_1000_conversations(model):
                 continue
             grid = (int(rng.integers(1, 6)) if kind == 2 else 1, *(2 * rng.integers(1, 8, 2)).tolist())
             pad = special.image_pad if kind == 1 else special.video_pad
-            ids += [special.vision_start, *[pad] * (grid[0] * grid[1] * grid[2] // 4), special.vision_end]
+            for size in [grid[0]] if clips else [1] * grid[0]:
+                ids += [7, 8] if kind == 2 and not clips else []
+                tokens = [pad] * (size * grid[1] * grid[2] // 4)
+                ids += [special.vision_start, *tokens, special.vision_end]
             grids.append(grid)
             kinds.append(kind)
             if kind == 2:
@@ -152,15 +165,13 @@ def test_positions_of_1000_conversations(model):
         of_kind = [[grid for grid, k in zip(grids, kinds, strict=True) if k == kind] for kind in (1, 2)]
         types = np.where(ids == special.image_pad, 1, np.where(ids == special.video_pad, 2, 0))
         theirs, _ = model.get_rope_index(
-            torch.tensor(ids)[None],
-            torch.tensor(types)[None],
-            torch.tensor(of_kind[0]) if of_kind[0] else None,
-            torch.tensor(of_kind[1]) if of_kind[1] else None,
-            torch.tensor(seconds) if seconds else None,
+            input_ids=torch.tensor(ids)[None],
+            mm_token_type_ids=torch.tensor(types)[None],
+            image_grid_thw=torch.tensor(of_kind[0]) if of_kind[0] else None,
+            video_grid_thw=torch.tensor(of_kind[1]) if of_kind[1] else None,
+            **({"second_per_grid_ts": torch.tensor(seconds) if seconds else None} if clips else {}),
         )
-        ours, _ = default_family().positions(
-            ids, grids, special, second_per_grid_ts=seconds, tokens_per_second=2
-        )
+        ours, _ = family.positions(ids, grids, special, second_per_grid_ts=seconds, tokens_per_second=2)
         np.testing.assert_array_equal(ours, theirs[:, 0].numpy(), err_msg=str(number))
 
 
@@ -205,10 +216,10 @@ def random_text(rng, alphabet=None):
     return "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+@pytest.fixture(scope="module", params=PRESETS)
+def tiny(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = train_tiny_tokenizer(CORPUS, PHRASES, 360)
+    tokenizer = train_tiny_tokenizer(CORPUS, PHRASES, 360, family_of(preset(request.param)))
     tokenizer.save(folder)
     return tokenizer, transformers.AutoTokenizer.from_pretrained(folder), folder
 
@@ -250,7 +261,11 @@ def test_ids_of_the_older_two_file_layout(tmp_path):
 def test_the_exported_chat_template_gives_the_same_ids(tiny):
     ours, theirs, _ = tiny
     rng = np.random.default_rng(6)
-    image = {"type": "image", "image": Image.new("RGB", (28, 28))}  # one pad token, as the template writes
+    side = ours.special.family.images.factor
+    image = {
+        "type": "image",
+        "image": Image.new("RGB", (side, side)),
+    }  # one pad token, as the template writes
     for number in range(100):
         messages = []
         if rng.integers(2):

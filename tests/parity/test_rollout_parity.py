@@ -1,7 +1,9 @@
 """Greedy conversations with drawn images: the live cache against transformers, turn by turn."""
 
 import dataclasses
+import functools
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,12 +12,62 @@ transformers = pytest.importorskip("transformers")
 
 from tests import tiny  # noqa: E402
 from vilasr_jax.checkpoint import export_hf  # noqa: E402
-from vilasr_jax.processing import patchify  # noqa: E402
+from vilasr_jax.models import by_model_type, preset  # noqa: E402
+from vilasr_jax.models.params import abstract  # noqa: E402
+from vilasr_jax.processing import patchify, train_tiny_tokenizer  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def exported(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("hf") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "qwen3_vl":
+            use_qwen3(patch)
+        yield load(folder)
+
+
+def use_qwen3(patch):
+    """`tiny` with a model of the other family."""
+    words = ["look at image 1, then 2"]
+    tokenizer = train_tiny_tokenizer(words, ["look at"], 300, by_model_type("qwen3_vl"))
+    config = preset(
+        "qwen3vl_tiny",
+        vocab_size=-(-tokenizer.vocab_size // 8) * 8,
+        hidden_size=42,
+        intermediate_size=37,
+        num_layers=3,
+        num_heads=3,
+        num_kv_heads=1,
+        head_dim=14,
+        mrope_section=(3, 2, 2),
+        **tokenizer.special.config_fields(),
+        vision={
+            "depth": 3,
+            "hidden_size": 24,
+            "intermediate_size": 29,
+            "position_side": 5,
+            "deepstack_block_indexes": (0, 1),
+        },
+        init_std=0.3,
+        scan_unroll=3,
+    )
+    graphdef, shapes = abstract(config)
+    rng = np.random.default_rng(0)
+
+    def weight(path, leaf):
+        return ("norm" in jax.tree_util.keystr(path)) + rng.normal(0, 0.3, leaf.shape).astype(np.float32)
+
+    params = jax.tree_util.tree_map_with_path(weight, shapes)
+    patch.setattr(tiny, "SIZES", ((32, 32), (64, 32), (96, 64), (32, 96)))
+    for name, value in dict(tokenizer=tokenizer, config=config, graphdef=graphdef).items():
+        patch.setattr(tiny, name, lambda value=value: value)
+    patch.setattr(tiny, "params", lambda seed=0: params)
+    for name in ("suppressed", "engine"):  # what they remember is of the first model
+        patch.setattr(tiny, name, functools.cache(getattr(tiny, name).__wrapped__))
+
+
+def load(folder):
+    """What transformers reads from our export of `tiny`'s model."""
     export_hf(tiny.params(), tiny.config(), folder, tokenizer=tiny.tokenizer())
     torch.set_num_threads(1)
     loader = transformers.AutoModelForImageTextToText
@@ -32,7 +84,7 @@ def their_turn(model, prefix: np.ndarray, images, most: int = tiny.GREEDY.max_to
     special = tiny.tokenizer().special
     inputs = {}
     if images:
-        read = [patchify(image) for image in images]
+        read = [patchify(image, spec=special.family.images) for image in images]
         inputs["pixel_values"] = torch.tensor(np.concatenate([patches for patches, _ in read]))
         inputs["image_grid_thw"] = torch.tensor([grid for _, grid in read])
     ids = torch.tensor(prefix[None].astype(np.int64))

@@ -4,7 +4,8 @@ import pytest
 
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import preset
-from vilasr_jax.models.qwen2_5_vl.flops import decode_step, language_forward, vision_forward
+from vilasr_jax.models.qwen2_5_vl.flops import vision_forward
+from vilasr_jax.models.transformer.flops import decode_step, language_forward
 from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.slices import parse_topology
 

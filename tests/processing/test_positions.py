@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.models.qwen2_5_vl.positions import mrope_positions
+from vilasr_jax.models.transformer.positions import mrope_positions
 
 side = st.integers(1, 4).map(lambda n: 2 * n)
 grid = st.tuples(st.integers(1, 3), side, side)

@@ -19,6 +19,8 @@ from vilasr_jax.errors import ConfigError
 
 Size = tuple[int, int]
 FILE = "prompt.json"
+_PIXELS = "Coordinates are absolute pixels, "
+_RELATIVE = "Coordinates run from 0 to {side} over the width and over the height of an image, "
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ PROMPTS: dict[str, PromptSet] = {
         system=(
             "You answer questions about images by reasoning step by step and drawing on the images. "
             "You can use these tools:\n{tools}\n"
-            "{images}Coordinates are absolute pixels, x to the right and y down from the top left corner. "
+            "{images}" + _PIXELS + "x to the right and y down from the top left corner. "
             '"index" is the number of the image to draw on. Each drawn image is given back to you with the '
             "next number; draw a label again to correct it.\n"
             "Output format: in every turn first think, then take one action.\n"
@@ -96,7 +98,8 @@ PROMPTS: dict[str, PromptSet] = {
         ),
         system_without_tools=(
             "You answer questions about images by reasoning step by step. {images}"
-            "Coordinates are absolute pixels, x to the right and y down from the top left corner.\n"
+            + _PIXELS
+            + "x to the right and y down from the top left corner.\n"
             "Output format:\n<think> your reasoning </think> Action: Answer\n<answer> your answer </answer>"
         ),
         tool="- {name}: {purpose}. Its json is a list of items such as {example}.",
@@ -203,8 +206,18 @@ _FIELDS = {
 }
 
 
-def system_text(prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool) -> str:
-    """The system prompt for these tools and image sizes (width, height)."""
+def system_text(
+    prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool, side: int | None = None
+) -> str:
+    """The system prompt for these tools and image sizes (width, height).
+
+    `side` is the number of a full side where the model's coordinates are relative; None: they are pixels.
+    """
+    text = _system_text(prompts, tools, sizes, video)
+    return text if side is None else text.replace(_PIXELS, _RELATIVE.format(side=side))
+
+
+def _system_text(prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool) -> str:
     count = len(sizes)
     images = prompts.video.format(count=count) if video else ""
     if len(set(sizes)) == 1 and (count == 1 or video):

@@ -48,6 +48,17 @@ class DrawingSettings:
     image_unit: int = 1  # sides of new images are multiples of this many pixels; the model says which
     coordinates: int | None = None  # units per image side in what the model writes; None: pixels
 
+    def written(self, places: Sequence[int], size: tuple[int, int]) -> tuple[int, ...]:
+        """x, y, x, y, ... in pixels of a picture of `size` (width, height), as the model writes them.
+
+        >>> DrawingSettings(coordinates=1000).written((42, 21), (84, 42))
+        (500, 500)
+        """
+        if self.coordinates is None:
+            return tuple(places)
+        scale = Scale(size, (self.coordinates, self.coordinates))
+        return tuple(map(int, scale.numbers(tuple(map(str, places)))))
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -113,7 +124,8 @@ class DrawingSession:
         prompts = get_prompts(self.settings.prompt)
         question, question_type, options, video = self._question
         given = self.images[: self._given]
-        system = system_text(prompts, self.tools, [image.size for image in given], video)
+        sizes = [image.size for image in given]
+        system = system_text(prompts, self.tools, sizes, video, self.settings.coordinates)
         content = [_text(before_text(prompts, self._given, video))]
         content += self._image_parts(range(1, self._given + 1))
         for number, caption in reversed(list(enumerate(self._captions))):

@@ -59,15 +59,19 @@ class Model(Protocol):
     language_model: Any  # a module that has `layers`, see `models.params`
 
     def encode_vision(self, vision: VisionInput) -> Any:
-        """Pictures [b, n, p, ...] -> input of `embed`, by default vision tokens [b, m, d]."""
+        """Pictures [b, n, p, ...] -> vision tokens [b, m, w] for `embed`; w is d, or more (see `embed`)."""
 
     def embed(
         self,
         tokens: Int[Array, "b t"],
         image_index: Int[Array, "b t"] | None = None,
-        vision_tokens: Float[Array, "b m d"] | None = None,
-    ) -> Float[Array, "b t d"]:
-        """Token ids [b, t] -> embeddings [b, t, d]; vision tokens are placed where image_index >= 0."""
+        vision_tokens: Float[Array, "b m w"] | None = None,
+    ) -> Float[Array, "b t w"]:
+        """Token ids [b, t] -> embeddings [b, t, w]; vision tokens are placed where image_index >= 0.
+
+        Without pictures w is d. With them it may be more, where the decoder's layers read what a vision tower
+        gives at several depths.
+        """
 
     def __call__(
         self,
@@ -80,13 +84,13 @@ class Model(Protocol):
         """Hidden states [b, t, d] of full sequences, for training; positions are [3, b, t]."""
 
     def apply_layers(
-        self, x: Float[Array, "b t d"], positions: Int[Array, "3 b t"], attend: Callable
+        self, x: Float[Array, "b t w"], positions: Int[Array, "3 b t"], attend: Callable
     ) -> Float[Array, "b t d"]:
-        """The decoder's layers on x [b, t, d] with the caller's `attend(q, k, v)`, one call a layer."""
+        """The decoder's layers on x [b, t, w] with the caller's `attend(q, k, v)`, one call a layer."""
 
     def extend(
         self,
-        x: Float[Array, "b t d"],
+        x: Float[Array, "b t w"],
         positions: Int[Array, "3 b t"],
         valid: Bool[Array, "b t"],
         cache: Any,

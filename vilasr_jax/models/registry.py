@@ -8,6 +8,7 @@ from typing import Any
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.family import ModelFamily
 from vilasr_jax.models.qwen2_5_vl.family import FAMILY
+from vilasr_jax.models.qwen3_vl.family import FAMILY as QWEN3_VL
 
 _FAMILIES: dict[str, ModelFamily] = {}
 
@@ -64,13 +65,18 @@ def kernel_kinds() -> dict[str, str]:
     return {name: kind for family in _FAMILIES.values() for name, kind in family.kernels.items()}
 
 
+def token_sides() -> tuple[int, ...]:
+    """Pixels a side of a token of each family, the smallest first."""
+    return tuple(sorted({family.images.factor for family in _FAMILIES.values()}))
+
+
 def published_sizes() -> tuple[str, ...]:
     """Names of the presets for which published weights exist."""
     return tuple(name for family in _FAMILIES.values() for name in family.published_sizes)
 
 
 def preset(name: str, **overrides: Any) -> Any:
-    """The config of a published size ("3b", "7b", "32b", "72b") or of the small CPU model ("tiny").
+    """The config of a published size ("7b", "qwen3vl_8b") or of a small CPU model ("tiny", "qwen3vl_tiny").
 
     A name with a dot is a module of the user's own that holds a `CONFIG`.
 
@@ -101,4 +107,5 @@ def _imported(name: str) -> Any:
     return config
 
 
-register(FAMILY)
+for _family in (FAMILY, QWEN3_VL):
+    register(_family)

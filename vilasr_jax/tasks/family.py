@@ -78,6 +78,10 @@ class Family:
         """Messages of questions about places in the images, for the perception phase; None without."""
         return None
 
+    def fitted(self, section: Any, side: int) -> Any:
+        """The section with pictures whose sides are multiples of a token's, `side` pixels."""
+        return section
+
     def ood(self, section: Any) -> Mapping[str, Sequence[Any]]:
         """Specifications out of distribution, by what differs from the trained ones."""
         return {"unseen": (self.spec(section, "ood"),)}

@@ -227,9 +227,9 @@ class SceneFamily(Family):
         session = DrawingSession(
             images, question, question_type="free-form", settings=settings, video=self.data_type == "video"
         )
-        messages = [*session.messages, said("assistant", answer)]
+        messages = [*session.messages, said("assistant", session.as_written(answer))]
         for question, answer in others:
-            messages += [said("user", question), said("assistant", answer)]
+            messages += [said("user", question), said("assistant", session.as_written(answer))]
         return messages
 
 

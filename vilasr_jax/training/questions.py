@@ -14,9 +14,11 @@ from vilasr_jax.config import JobConfig, SamplingSection, to_dict
 from vilasr_jax.drawing.questions import check_relative
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.model_bundle import ModelBundle
+from vilasr_jax.models import ModelFamily
 from vilasr_jax.parallel import from_writer
 from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.tasks import Family, Row, get_family
+from vilasr_jax.tasks.phrases import SHORT
 from vilasr_jax.tasks.rows import question_record
 from vilasr_jax.tasks.stored import StoredRow, StoredRows
 from vilasr_jax.training.imported import Imported
@@ -36,10 +38,16 @@ _BEGUN = {
 
 
 class Tasks:
-    """A job's task families, and the rows that they generate."""
+    """A job's task families, and the rows that they generate.
 
-    def __init__(self, job: JobConfig, imported: Imported):
-        self.job, self.imported = job, imported
+    Args:
+      job: the configuration.
+      imported: rows of the job's folders.
+      model_family: gives the family of the job's model.
+    """
+
+    def __init__(self, job: JobConfig, imported: Imported, model_family: Callable[[], ModelFamily]):
+        self.job, self.imported, self.model_family = job, imported, model_family
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
@@ -51,8 +59,9 @@ class Tasks:
         return tuple(map(get_family, self.job.tasks))
 
     def section(self, family: Family) -> Any:
-        """The job's settings of a family; None where it has no section."""
-        return getattr(self.job, family.name, None)
+        """The job's settings of a family, its pictures as the model reads them; None without a section."""
+        section = getattr(self.job, family.name, None)
+        return None if section is None else family.fitted(section, self.model_family().images.factor)
 
     def specs(self, split: str) -> list[tuple[Family, Any]]:
         """Each family with its specification of a split."""
@@ -77,7 +86,8 @@ class Tasks:
 
     def texts(self) -> list[str]:
         """Sample texts of tasks and imported rows, for a tiny tokenizer."""
-        texts = [text for family in self.families for text in family.corpus(self.section(family))]
+        settings = dataclasses.replace(SHORT, coordinates=self.model_family().coordinates)
+        texts = [text for family in self.families for text in family.corpus(self.section(family), settings)]
         return [*texts, *self.imported.texts()]
 
     def phrases(self) -> Iterator[Sequence[str]]:

@@ -113,7 +113,7 @@ class SoftDrawing:
             "target": np.zeros(t, np.float32),
             "digit": np.zeros(t, bool),
         }
-        sizes = [image.size for image in example.images]
+        sizes, whole = [image.size for image in example.images], example.special.family.coordinates
         for first, last in _turns(example.loss_mask):
             pieces = [self.numbers.pieces[i] for i in example.ids[first:last]]
             text, starts = "".join(pieces), np.cumsum([0, *map(len, pieces)])
@@ -121,9 +121,12 @@ class SoftDrawing:
                 parts = [_tokens(text, starts, span) for span in spans]
                 if not 1 <= index <= len(sizes) or not all(parts):
                     continue
-                scale = self.section.canvas / max(sizes[index - 1])
+                size = sizes[index - 1]
+                sides = (1, 1) if whole is None else (size[0] / whole, size[1] / whole)
+                scales = [self.section.canvas / max(size) * side for side in sides]
                 extras["annotation"][first + parts[0][0][0]] = 1
                 for corner, tokens in enumerate(parts, 1):
+                    scale = scales[(corner - 1) % 2]
                     for at, factor in tokens:
                         extras["corner"][first + at] = sign * corner
                         extras["scale"][first + at] = factor * scale

@@ -11,11 +11,11 @@ from vilasr_jax.models.qwen2_5_vl.config import ModelConfig as ModelConfig
 from vilasr_jax.models.qwen2_5_vl.config import VisionConfig as VisionConfig
 
 _LAZY = {
-    "KVCache": "vilasr_jax.models.qwen2_5_vl.cache",
-    "init_cache": "vilasr_jax.models.qwen2_5_vl.cache",
+    "KVCache": "vilasr_jax.models.transformer.cache",
+    "init_cache": "vilasr_jax.models.transformer.cache",
     "Qwen2_5_VL": "vilasr_jax.models.qwen2_5_vl.model",
-    "cached_attention": "vilasr_jax.models.qwen2_5_vl.attention",
-    "self_attention": "vilasr_jax.models.qwen2_5_vl.attention",
+    "cached_attention": "vilasr_jax.models.transformer.attention",
+    "self_attention": "vilasr_jax.models.transformer.attention",
     "preset": "vilasr_jax.models.registry",
     "Sharding": "vilasr_jax.models.sharding",
     "constrain": "vilasr_jax.models.sharding",

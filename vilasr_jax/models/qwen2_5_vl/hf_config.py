@@ -7,8 +7,16 @@ nested, transformers 5:   text_config, rope_parameters, vision_config.in_channel
 from collections.abc import Mapping
 from typing import Any
 
-from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models.qwen2_5_vl.config import IMAGES, ModelConfig, VisionConfig
+from vilasr_jax.models.transformer.hf_config import (
+    Reader,
+    build,
+    check_text,
+    text_fields,
+    text_to_hf,
+    token_ids_to_hf,
+)
 
 # What a vision_config may say of how pictures are cut: they are cut before a model is built.
 _PICTURES = {
@@ -33,39 +41,13 @@ def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> Mod
       CheckpointError: a missing size, or a choice this model does not implement.
     """
     text = config.get("text_config") or config
-    vision = _Reader(config.get("vision_config") or {}, f"{where}: vision_config")
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    refused = (
-        (text.get("hidden_act", "silu") != "silu", "hidden_act other than silu"),
-        (vision.values.get("hidden_act", "silu") != "silu", "vision_config.hidden_act other than silu"),
-        (bool(text.get("use_sliding_window")), "use_sliding_window"),
-        (rope.get("rope_type", rope.get("type", "mrope")) not in ("mrope", "default"), "scaled rope"),
-    )
-    for bad, what in refused:
-        if bad:
-            raise CheckpointError(f"{where}: {what} is not implemented")
-    for name, ours in _PICTURES.items():
-        if (found := vision.get(name, ours)) != ours:
-            raise CheckpointError(f"{vision.where}: {name} is {found!r}, and only {ours} is implemented")
-    text = _Reader(text, where)
-    tied = any(place.get("tie_word_embeddings") for place in (config, config.get("text_config") or {}))
-    eos = text.get("eos_token_id", 151645)
-    heads, width = text.need("num_attention_heads"), text.need("hidden_size")
+    vision = Reader(config.get("vision_config") or {}, f"{where}: vision_config")
+    check_text(text, where)
+    if vision.get("hidden_act", "silu") != "silu":
+        raise CheckpointError(f"{where}: vision_config.hidden_act other than silu is not implemented")
+    vision.check(_PICTURES)
     fields = dict(
-        vocab_size=text.need("vocab_size"),
-        hidden_size=width,
-        intermediate_size=text.need("intermediate_size"),
-        num_layers=text.need("num_hidden_layers"),
-        num_heads=heads,
-        num_kv_heads=text.get("num_key_value_heads", heads),
-        head_dim=text.get("head_dim", width // heads),
-        rope_theta=float(rope.get("rope_theta") or text.get("rope_theta", 1e6)),
-        mrope_section=tuple(rope.get("mrope_section") or (16, 24, 24)),
-        rms_norm_eps=text.get("rms_norm_eps", 1e-5),
-        tie_word_embeddings=bool(tied),
-        max_position_embeddings=text.get("max_position_embeddings", 32768),
-        bos_token_id=text.get("bos_token_id", 151643),
-        eos_token_id=eos[0] if isinstance(eos, list) and eos else eos,
+        text_fields(config, where),
         vision=VisionConfig(
             depth=vision.need("depth"),
             hidden_size=vision.need("hidden_size"),
@@ -77,35 +59,13 @@ def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> Mod
             rope_theta=float((vision.get("rope_parameters", {})).get("rope_theta", 10000.0)),
         ),
     )
-    for name in ("image", "video", "vision_start", "vision_end"):
-        if config.get(f"{name}_token_id") is not None:
-            fields[f"{name}_token_id"] = config[f"{name}_token_id"]
-    try:
-        return ModelConfig(**{**fields, **overrides})
-    except ConfigError as error:
-        raise CheckpointError(f"{where}: {error}") from error
+    return build(ModelConfig, {**fields, **overrides}, where)
 
 
 def config_to_hf(config: ModelConfig, *, layout: str, dtype: str | None = None) -> dict[str, Any]:
     """What config.json says of `config` in a layout ("flat" or "nested"); `dtype`: of the weights."""
     v, dtype, nested = config.vision, dtype or config.param_dtype, layout == "nested"
-    text = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "hidden_act": "silu",
-        "max_position_embeddings": config.max_position_embeddings,
-        "initializer_range": 0.02,
-        "rms_norm_eps": config.rms_norm_eps,
-        "use_cache": True,
-        "use_sliding_window": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-    }
+    text = text_to_hf(config, use_sliding_window=False)
     section = list(config.mrope_section)
     vision = {
         "model_type": "qwen2_5_vl_vision" if nested else "qwen2_5_vl",
@@ -126,11 +86,7 @@ def config_to_hf(config: ModelConfig, *, layout: str, dtype: str | None = None) 
     common = {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
-        "image_token_id": config.image_token_id,
-        "video_token_id": config.video_token_id,
-        "vision_start_token_id": config.vision_start_token_id,
-        "vision_end_token_id": config.vision_end_token_id,
-        "tie_word_embeddings": config.tie_word_embeddings,
+        **token_ids_to_hf(config),
         "vision_config": vision,
     }
     if nested:
@@ -155,19 +111,3 @@ def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -
         "image_mean": list(IMAGES.mean),
         "image_std": list(IMAGES.std),
     }
-
-
-class _Reader:
-    """Fields of a parsed JSON object: a null counts as absent."""
-
-    def __init__(self, values: Mapping[str, Any], where: str):
-        self.values, self.where = values, where
-
-    def get(self, name, default):
-        value = self.values.get(name)
-        return default if value is None else value
-
-    def need(self, name):
-        if self.values.get(name) is None:
-            raise CheckpointError(f"{self.where}: {name} is missing")
-        return self.values[name]

@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 
 from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.inputs import VisionInput
-from vilasr_jax.models.qwen2_5_vl.attention import banded_attention, self_attention
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
-from vilasr_jax.models.qwen2_5_vl.context_parallel import by_device, devices
-from vilasr_jax.models.qwen2_5_vl.layers import Heads, Linear, RMSNorm, SwiGLU
-from vilasr_jax.models.qwen2_5_vl.rope import rope_2d
-from vilasr_jax.models.qwen2_5_vl.stack import scan_layers
 from vilasr_jax.models.sharding import constrain, layout
+from vilasr_jax.models.transformer.attention import banded_attention, self_attention
+from vilasr_jax.models.transformer.context_parallel import by_device, devices
+from vilasr_jax.models.transformer.layers import Heads, Linear, RMSNorm, SwiGLU
+from vilasr_jax.models.transformer.rope import rope_2d
+from vilasr_jax.models.transformer.stack import scan_layers
 
 
 class VisionBlock(nnx.Module):

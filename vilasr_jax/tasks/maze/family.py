@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.models import default_family
 from vilasr_jax.tasks.family import IS, Family
 from vilasr_jax.tasks.maze import route
 from vilasr_jax.tasks.maze.generate import make_maze_row
@@ -39,6 +40,13 @@ class MazeFamily(Family):
                 kinds=section.kinds,
             )
         return MazeSpec(**{**given, "split": split, **changes})
+
+    def fitted(self, section: Any, side: int) -> Any:
+        """Cells of some tokens of another family become cells of as many tokens of this one."""
+        usual = default_family().images.factor
+        if side == usual or section.cell % (side // 2) == 0 or section.cell % usual:
+            return section
+        return replace(section, cell=section.cell // usual * side)
 
     def phrases_for(self, section: Any) -> Sequence[str]:
         kinds = self.spec(section, "train").kinds

@@ -4,6 +4,7 @@ They teach a small model to see (marks, ring, walls) with dense answers before i
 """
 
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +39,12 @@ def perception_example(
     ]
     if lines:
         picture = render(picture, lines, get_style(settings.style))
-    question, answer = _question(kind, maze, path[-1], spec.cell, rng)
+
+    def place(cell: Cell) -> str:
+        """The centre of a cell, as the model writes it."""
+        return point(*settings.written(centre(cell, spec.cell), picture.size))
+
+    question, answer = _question(kind, maze, path[-1], place, rng)
     session = DrawingSession([picture], question, question_type="free-form", settings=settings)
     return [*session.messages, said("assistant", answer)]
 
@@ -53,21 +59,21 @@ def _prefix(maze: Maze, rng: random.Random, at_least: int) -> list[Cell]:
     return cells
 
 
-def _question(kind: str, maze: Maze, end: Cell, cell: int, rng: random.Random) -> tuple[str, str]:
+def _question(
+    kind: str, maze: Maze, end: Cell, place: Callable[[Cell], str], rng: random.Random
+) -> tuple[str, str]:
     if kind == "marks":
-        places = {"start": maze.start} | maze.letters
-        return MARKS, ", ".join(f"{name}: {point(*centre(place, cell))}" for name, place in places.items())
+        marks = {"start": maze.start} | maze.letters
+        return MARKS, ", ".join(f"{name}: {place(cell)}" for name, cell in marks.items())
     if kind == "ring":
-        letter = next((letter for letter, place in maze.letters.items() if place == end), "none")
-        return RING, f"{point(*centre(end, cell))}, {letter}"
+        letter = next((letter for letter, cell in maze.letters.items() if cell == end), "none")
+        return RING, f"{place(end)}, {letter}"
     if kind == "ring_moves":
         checks = [(end, step) for step in rng.sample(sorted(STEPS), len(STEPS))]
         listed = ", ".join(f"{number} {step}" for number, (_, step) in enumerate(checks, 1))
-        return RING_MOVES + listed, f"{point(*centre(end, cell))}. {_verdicts(maze, checks)}"
+        return RING_MOVES + listed, f"{place(end)}. {_verdicts(maze, checks)}"
     checks = [_random_check(maze, rng) for _ in range(_CHECKS)]
-    listed = ", ".join(
-        f"{number} {point(*centre(at, cell))} {step}" for number, (at, step) in enumerate(checks, 1)
-    )
+    listed = ", ".join(f"{number} {place(at)} {step}" for number, (at, step) in enumerate(checks, 1))
     return CELL_MOVES + listed, _verdicts(maze, checks)
 
 

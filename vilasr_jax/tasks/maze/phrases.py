@@ -40,7 +40,11 @@ def corpus(
     spec: MazeSpec, settings: DrawingSettings = SHORT, *, largest_grid: int = 8, rows: int = 64
 ) -> Iterator[str]:
     """Sample texts, with every integer a maze of up to `largest_grid` needs: centres, sides, numbers."""
-    centres = range(spec.cell // 2, largest_grid * spec.cell, spec.cell)
+    centres = {
+        settings.written((x,), (grid * spec.cell,) * 2)[0]
+        for grid in range(2, largest_grid + 1)
+        for x in range(spec.cell // 2, grid * spec.cell, spec.cell)
+    }
     sides = range(spec.cell * 2, (largest_grid + 1) * spec.cell, spec.cell)
     numbers = range(0, max(64, settings.max_images + 1))
     for number in sorted({*centres, *sides, *numbers}):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models.registry import token_sides
 from vilasr_jax.tasks.splits import check_split
 
 Color = tuple[int, int, int]
@@ -52,10 +53,14 @@ class MazeSpec:
     def __post_init__(self):
         if self.grid < 3:
             raise ConfigError(f"maze grid is {self.grid}; the least is 3 (five cells are marked)")
-        if self.cell < 14 or self.cell % 14:
+        sides = [side for side in token_sides() if self.cell % (side // 2) == 0]
+        if self.cell < 14 or not sides:
             raise ConfigError(f"maze cell is {self.cell} pixels; it must be a multiple of 14 (28 fits best)")
-        if self.grid * self.cell % 28:
-            raise ConfigError(f"maze of {self.grid} x {self.cell} pixels: its side must be a multiple of 28")
+        if all(self.grid * self.cell % side for side in sides):
+            raise ConfigError(
+                f"maze of {self.grid} x {self.cell} pixels: its side must be a multiple of "
+                f"{' or '.join(map(str, sides))}"
+            )
         low, high = self.moves
         if not 2 <= low <= high:
             raise ConfigError(f"maze moves are {tuple(self.moves)}; give (least, most), 2 <= least <= most")

@@ -8,7 +8,6 @@ from jaxtyping import Int, Int32
 
 from vilasr_jax.errors import DataError
 from vilasr_jax.models.family import Grid
-from vilasr_jax.models.qwen2_5_vl.config import IMAGES
 
 
 def mrope_positions(
@@ -19,6 +18,7 @@ def mrope_positions(
     start: int = 0,
     second_per_grid_ts: Sequence[float] | None = None,
     tokens_per_second: float = 2,
+    merge_size: int = 2,
 ) -> tuple[Int32[np.ndarray, "3 t"], int]:
     """Positions of a conversation, or of the next piece of one.
 
@@ -33,6 +33,7 @@ def mrope_positions(
       start: position of the first token; the number returned for the piece before.
       second_per_grid_ts: seconds between two temporal patches, one number a clip (None: 1 second).
       tokens_per_second: from the model's vision config.
+      merge_size: patches a side that become one token.
 
     Returns:
       positions [3, t] int32, and the position of the token that comes next.
@@ -56,7 +57,7 @@ def mrope_positions(
         if next_grid == len(grids):
             raise DataError(f"token {begin} begins picture {next_grid + 1}, but only {len(grids)} were given")
         frames, rows, columns = grids[next_grid]
-        rows, columns = rows // IMAGES.merge_size, columns // IMAGES.merge_size
+        rows, columns = rows // merge_size, columns // merge_size
         next_grid += 1
         if frames * rows * columns != end - begin:
             raise DataError(

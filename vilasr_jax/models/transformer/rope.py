@@ -20,7 +20,7 @@ def inverse_frequencies(dim: int, theta: float) -> Float[np.ndarray, " half"]:
 
 
 def mrope(
-    positions: Int[Array, "3 b t"], head_dim: int, theta: float, section: tuple[int, int, int]
+    positions: Int[Array, "3 b t"], head_dim: int, theta: float, axis_of_pair: Sequence[int]
 ) -> tuple[Float[Array, "b t half"], Float[Array, "b t half"]]:
     """Cosines and sines of multimodal rope (arXiv 2409.12191, section 2.1).
 
@@ -28,13 +28,12 @@ def mrope(
       positions: int [3, b, t], time, row and column of each token; all equal for text.
       head_dim: h.
       theta: base.
-      section: how many of the h/2 pairs turn with time, row and column, in this order.
+      axis_of_pair: what each of the h/2 pairs turns with: 0 time, 1 row, 2 column.
 
     Returns:
       (cos, sin), each float32 [b, t, h/2].
     """
-    axis_of_pair = np.repeat(np.arange(3), section)
-    angles = jnp.moveaxis(positions.astype(jnp.float32)[axis_of_pair], 0, -1)
+    angles = jnp.moveaxis(positions.astype(jnp.float32)[np.asarray(axis_of_pair)], 0, -1)
     angles = angles * inverse_frequencies(head_dim, theta)
     return jnp.cos(angles), jnp.sin(angles)
 

@@ -72,8 +72,8 @@ def gather_tokens(x: Shaped[Array, "b own ..."]) -> Shaped[Array, "b t ..."]:
     return in_order(_gathered(x, AXIS, 1), jax.lax.axis_size(AXIS))
 
 
-def by_device(run: Callable, layers: Any, arrays: tuple, specs: tuple, dtype: Any) -> jax.Array:
-    """`run(layers, *arrays, gather) -> like arrays[0]` by each device on its own part of the arrays.
+def by_device(run: Callable, layers: Any, arrays: tuple, specs: tuple, dtype: Any) -> Any:
+    """`run(layers, *arrays, gather) -> arrays like arrays[0]` by each device on its own part.
 
     Args:
       run: gets the device's part of each array; `gather` gathers the weights of one layer.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
+from vilasr_jax.models.transformer.config import TransformerConfig
 
 
 class KVCache(NamedTuple):
@@ -42,7 +42,7 @@ class KVCache(NamedTuple):
         )
 
 
-def init_cache(config: ModelConfig, batch: int, max_len: int, dtype: Any = None) -> KVCache:
+def init_cache(config: TransformerConfig, batch: int, max_len: int, dtype: Any = None) -> KVCache:
     """An empty cache of `max_len` slots for each of `batch` rows; dtype is the config's unless given."""
     shape = (batch, config.num_kv_heads, max_len, config.head_dim)
 

@@ -1,4 +1,4 @@
-"""Building blocks of both towers: linear maps, RMSNorm, SwiGLU, the token table.
+"""Building blocks of both towers: linear maps, norms, SwiGLU, the token table.
 
 Weights of repeated layers are stacked: built with `layers=n`, every weight has a leading axis of n, and a
 layer is applied through a module whose weights are one slice of it (see `stack.py`).
@@ -15,10 +15,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from vilasr_jax.models.attention_backends import attention_backend
-from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
-from vilasr_jax.models.qwen2_5_vl.rope import rotate
-from vilasr_jax.models.qwen2_5_vl.stack import MLP
 from vilasr_jax.models.sharding import constrain, layout
+from vilasr_jax.models.transformer.config import TransformerConfig
+from vilasr_jax.models.transformer.rope import rotate
+from vilasr_jax.models.transformer.stack import MLP
 
 
 def matmul_precision(dtype: Any) -> jax.lax.Precision:
@@ -43,7 +43,7 @@ class Linear(nnx.Module):
         self,
         d_in: int,
         d_out: int,
-        config: ModelConfig,
+        config: TransformerConfig,
         *,
         bias: bool,
         rngs: nnx.Rngs,
@@ -90,13 +90,12 @@ class Heads:
             return jnp.split(y, parts, axis=2)
         x = x.astype(linear.dtype)
         kernels = jnp.split(self._wide(linear.kernel[...].astype(x.dtype), 1), parts, axis=1)
-        assert linear.bias is not None, "projections into heads have biases"
-        biases = jnp.split(self._wide(linear.bias[...].astype(x.dtype), 0), parts)
         precision = matmul_precision(x.dtype)
-        return [
-            (jnp.einsum("btd,dnh->bnth", x, w, precision=precision) + c[:, None]).swapaxes(1, 2)
-            for w, c in zip(kernels, biases, strict=True)
-        ]
+        heads = [jnp.einsum("btd,dnh->bnth", x, w, precision=precision) for w in kernels]
+        if linear.bias is not None:
+            biases = jnp.split(self._wide(linear.bias[...].astype(x.dtype), 0), parts)
+            heads = [y + c[:, None] for y, c in zip(heads, biases, strict=True)]
+        return [y.swapaxes(1, 2) for y in heads]
 
     def join(self, x: Float[Array, "b t n padded"], linear: Linear) -> Float[Array, "b t d"]:
         """x [b, t, n, h + padding] -> [b, t, d]."""
@@ -124,7 +123,7 @@ class Heads:
 class RMSNorm(nnx.Module):
     """x / sqrt(mean(x^2) + eps) * scale over the last axis, the division in float32 (arXiv 1910.07467)."""
 
-    def __init__(self, dim: int, config: ModelConfig, *, eps: float, layers: int | None = None):
+    def __init__(self, dim: int, config: TransformerConfig, *, eps: float, layers: int | None = None):
         self.scale = nnx.Param(jnp.ones(_stacked(layers, dim), config.param_dtype))
         self.eps = eps
         self.dtype = config.dtype
@@ -133,6 +132,24 @@ class RMSNorm(nnx.Module):
         x32 = x.astype(jnp.float32)
         x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
         return (x32 * self.scale[...].astype(jnp.float32)).astype(self.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(variance + eps) * scale + bias over the last axis, in float32 (arXiv 1607.06450)."""
+
+    def __init__(self, dim: int, config: TransformerConfig, *, eps: float, layers: int | None = None):
+        self.scale = nnx.Param(jnp.ones(_stacked(layers, dim), config.param_dtype))
+        self.bias = nnx.Param(jnp.zeros(_stacked(layers, dim), config.param_dtype))
+        self.eps = eps
+        self.dtype = config.dtype
+
+    def __call__(self, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return (x32 * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(
+            self.dtype
+        )
 
 
 def _silu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -146,7 +163,7 @@ class SwiGLU(nnx.Module):
         self,
         dim: int,
         hidden: int,
-        config: ModelConfig,
+        config: TransformerConfig,
         *,
         bias: bool,
         act_rf: P,
@@ -171,7 +188,7 @@ class SwiGLU(nnx.Module):
 class Embedding(nnx.Module):
     """The token table [vocab, d]: ids [b, t] -> [b, t, d]."""
 
-    def __init__(self, vocab_size: int, dim: int, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, vocab_size: int, dim: int, config: TransformerConfig, *, rngs: nnx.Rngs):
         std = dim**-0.5 if config.init_std is None else config.init_std
         self.embedding = nnx.Param(random_normal(rngs.params(), (vocab_size, dim), std, config.param_dtype))
         self.dtype = config.dtype
