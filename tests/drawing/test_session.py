@@ -1,6 +1,7 @@
 """One conversation: prompts, replies, errors, limits, and that it can be pickled and replayed."""
 
 import pickle
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -187,3 +188,22 @@ def test_any_turns(turns):
         reply = s.step(text, truncated=number % 2 == 0)
         assert (reply.message is None) == reply.done == (s.stop_reason is not None)
     assert len(s.events) <= 6 and len(s.images) <= 6
+
+
+def test_1000_boxes_survive_relative_coordinates():
+    """Pixels as the model writes them, and its text in pixels again: half a unit of its scale at most."""
+    rng = random.Random(0)
+    for _ in range(1000):
+        width, height = rng.randint(60, 900), rng.randint(60, 900)
+        x1, y1 = rng.randrange(width - 20), rng.randrange(height - 20)
+        box = (x1, y1, rng.randint(x1 + 10, width), rng.randint(y1 + 10, height))
+        conversation = session((width, height), coordinates=1000)
+        item = f'{{"index": 1, "bbox_2d": {list(box)}, "label": "cup"}}'
+        text = conversation.as_written(draw(item, action="Object Mapper"))
+        written = conversation.settings.written(box, (width, height))
+        assert f'"bbox_2d": {list(written)}' in text and all(0 <= value <= 1000 for value in written)
+        conversation.step(text)
+        (call,) = conversation.events[0]["calls"]
+        for name, ours in zip(("x1", "y1", "x2", "y2"), box, strict=True):
+            side = width if name[0] == "x" else height
+            assert abs(call[name] - ours) <= side / 2000 + 0.06  # the note has one decimal
