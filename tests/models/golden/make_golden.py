@@ -1,22 +1,23 @@
-"""Writes model.npz: what transformers says of the conversations in tests/parity/samples.py.
+"""Writes a file for each family: what transformers says of the conversations in tests/parity/samples.py.
 
-    python -m tests.models.golden.make_golden
+    python -m tests.models.golden.make_golden [MODEL_TYPE ...]
 
 Needs the `parity` extra. The weights are a function of the tensors' names, so the file holds results only: of
 each case every seventh position's logits, and one number for the gradient of each parameter.
 """
 
 import pathlib
+import sys
 import zlib
 
 import numpy as np
 import torch
 
 from tests.parity.hf_reference import hf_inputs, hf_model
-from tests.parity.samples import CASES, our_inputs
-from vilasr_jax.models.qwen2_5_vl.hf_names import published_name
+from tests.parity.samples import CONFIGS, cases, our_inputs
+from vilasr_jax.models import by_model_type
 
-PATH = pathlib.Path(__file__).with_name("model.npz")
+FILES = {"qwen2_5_vl": "model.npz", "qwen3_vl": "qwen3_vl.npz"}
 GRADIENT_CASE = "two images of two sizes"
 
 
@@ -26,10 +27,12 @@ def probe(key, gradient):
     return float((np.asarray(gradient, np.float64) * signs).sum())
 
 
-def main():
-    """Runs the reference and writes the file."""
-    model, out = hf_model(), {}
-    for name, samples in CASES.items():
+def write(model_type: str) -> None:
+    """Runs a family's reference and writes its file."""
+    path = pathlib.Path(__file__).with_name(FILES[model_type])
+    published_name = by_model_type(model_type).published_name
+    model, out = hf_model(CONFIGS[model_type]), {}
+    for name, samples in cases(model_type).items():
         real = our_inputs(samples)[2] > 0
         logits = model(**hf_inputs(samples)).logits
         out[f"logits/{name}"] = logits.detach().numpy()[real][::7]
@@ -39,9 +42,10 @@ def main():
                 key = published_name(key)
                 out[f"gradient/{key}"] = np.float64(probe(key, parameter.grad.numpy()))
                 out[f"norm/{key}"] = np.float64(torch.linalg.vector_norm(parameter.grad.double()))
-    np.savez_compressed(PATH, **out)
-    print(PATH, PATH.stat().st_size, "bytes")
+    np.savez_compressed(path, **out)
+    print(path.name, path.stat().st_size, "bytes")
 
 
 if __name__ == "__main__":
-    main()
+    for family in sys.argv[1:] or FILES:
+        write(family)
