@@ -10,9 +10,9 @@ transformers = pytest.importorskip("transformers")
 from tests.parity.hf_reference import hf_inputs, hf_model  # noqa: E402
 from tests.parity.samples import CONFIGS, cases, our_inputs  # noqa: E402
 from vilasr_jax.checkpoint import export_hf, load_hf  # noqa: E402
-from vilasr_jax.checkpoint.hf_layout import abstract_params, named_leaves  # noqa: E402
+from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves  # noqa: E402
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors  # noqa: E402
-from vilasr_jax.models import by_model_type  # noqa: E402
+from vilasr_jax.models import by_model_type, family_of, preset  # noqa: E402
 from vilasr_jax.processing import train_tiny_tokenizer  # noqa: E402
 
 
@@ -67,3 +67,17 @@ def test_tokenizer_and_image_processor_load(tmp_path, name, grid):
     assert out["image_grid_thw"].tolist() == [grid]
     assert out["pixel_values"].shape == (grid[1] * grid[2], family.images.patch_dim)
     assert named_leaves(abstract_params(ours.config)).keys() == named_leaves(weights(ours)).keys()
+
+
+@pytest.mark.parametrize("name", ["qwen3vl_2b", "qwen3vl_8b", "qwen3vl_32b"])
+def test_sizes_have_the_names_and_shapes_of_transformers(name):
+    """Headers alone: transformers' model is on no device, and ours is abstract."""
+    config = preset(name)
+    values = family_of(config).config_to_hf(config, layout="nested", dtype="bfloat16")
+    assert family_of(config).config_from_hf(values, where="config.json") == config
+    with torch.device("meta"):
+        reference = getattr(transformers, values["architectures"][0])(
+            transformers.AutoConfig.for_model(**values)
+        )
+    theirs = {key: tuple(tensor.shape) for key, tensor in reference.named_parameters()}
+    assert {tensor.key: tensor.shape for tensor in hf_tensors(config)} == theirs
