@@ -13,10 +13,10 @@ from vilasr_jax.bench.learn import _right
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, compare, read_results, result_line, score_lines, summarize
-from vilasr_jax.evaluation.answers import _prediction
 from vilasr_jax.evaluation.benchmarks import SPAR_GROUPS, VSI_TYPES, benchmark_table, row_weights
 from vilasr_jax.evaluation.compare import sign_flip_p
 from vilasr_jax.evaluation.intervals import mcnemar
+from vilasr_jax.evaluation.score_file import _prediction
 from vilasr_jax.processing import encode_conversation
 from vilasr_jax.rewards import score as reward_of
 from vilasr_jax.rollout import Trajectory, joined, messages_of

@@ -7,7 +7,7 @@ from PIL import Image
 
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.rewards import RewardSettings, answers, register, registry, rule, score
+from vilasr_jax.rewards import RewardSettings, parse_answer, register, registry, rule, score
 
 BOX = (
     "<think>look</think> Action: Object Mapper\n```json\n"
@@ -183,10 +183,10 @@ NONE = (
 
 @pytest.mark.parametrize("said", [*NUMBERS, *NONE])
 def test_no_number_is_cut_out_of_a_longer_one(said):
-    assert answers.read_number(said) == NUMBERS.get(said)
+    assert parse_answer.read_number(said) == NUMBERS.get(said)
     text = f"<think>so</think> Action: Answer\n<answer>{said}</answer>"
     got = score([text], answer="1", question_type="regression")
-    assert got["accuracy"] == answers.mean_relative_accuracy(NUMBERS.get(said), 1.0)
+    assert got["accuracy"] == parse_answer.mean_relative_accuracy(NUMBERS.get(said), 1.0)
 
 
 def test_repeat_penalty_is_off_by_default():
@@ -216,7 +216,7 @@ def test_own_reward_by_name(monkeypatch):
 
 
 def test_examples_in_docstrings():
-    for module in (answers, rule):
+    for module in (parse_answer, rule):
         assert doctest.testmod(module).failed == 0
 
 

@@ -326,7 +326,7 @@ def test_a_bad_picture_uses_no_slot(served):
 
 
 def test_too_many_requests_at_once_are_refused_in_json(served, monkeypatch):
-    monkeypatch.setattr("vilasr_jax.serve.gate.MOST_REQUESTS", 0)
+    monkeypatch.setattr("vilasr_jax.serve.middleware.MOST_REQUESTS", 0)
     url = f"{served.url}/v1/chat/completions"
     reply = httpx.post(url, content=body(messages=messages()), trust_env=False, verify=False)
     assert reply.status_code == 503 and reply.headers["retry-after"]

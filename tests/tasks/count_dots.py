@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from vilasr_jax.tasks import Family, Row, Trace
 from vilasr_jax.tasks.splits import content_hash, first_in_split
-from vilasr_jax.tasks.words import GOOD, WRONG, answer_turn, box_turn
+from vilasr_jax.tasks.trace_text import GOOD, WRONG, answer_turn, box_turn
 
 
 @dataclass(frozen=True)

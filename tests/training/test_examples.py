@@ -14,7 +14,7 @@ import pytest
 from tests import tiny
 from tests.tasks.stored_rows import stored_row, write_rows
 from tests.training import samples
-from tests.training.test_imported import torn_jpeg, written
+from tests.training.test_imported_rows import torn_jpeg, written
 from vilasr_jax import job as job_module
 from vilasr_jax.config import (
     BucketSection,

@@ -16,7 +16,7 @@ from vilasr_jax.config import MeshSection, OptimizerSection, RLSection
 from vilasr_jax.models.params import decoder_layers, is_norm
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, param_shardings
 from vilasr_jax.parallel import make_mesh, place, put_batch
-from vilasr_jax.rollout.params import SamplingLayout
+from vilasr_jax.rollout.sampling_weights import SamplingLayout
 from vilasr_jax.training.state import init_state, split_frozen
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
 

@@ -25,8 +25,8 @@ from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import Encoded, Tokenizer, encode_turn, train_tiny_tokenizer
 from vilasr_jax.rollout import Engine, Request, make_prompt, suppressed_tokens
 from vilasr_jax.rollout.batch import Incoming, Shape
+from vilasr_jax.rollout.cache_writer import CacheWriter
 from vilasr_jax.rollout.lane import Lane, Prompt
-from vilasr_jax.rollout.prefill import CacheWriter
 
 QUESTION = "How far is the red chair from the door, and which of the two is nearer to the window? "
 WORDS = (QUESTION, "The index of the given image is 1 (width: 448, height: 448). A look at the drawn image.")

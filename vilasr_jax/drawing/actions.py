@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vilasr_jax.drawing.calls import Call
-from vilasr_jax.drawing.literal import read_value
+from vilasr_jax.drawing.lenient_json import read_value
 from vilasr_jax.drawing.tools import PUBLISHED, ItemError, Tool, get_tools
 
 MAX_TEXT = 100_000  # characters of a turn that are read

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.evaluation.answers import ScoredRun
 from vilasr_jax.evaluation.benchmarks import SPAR_GROUPS, VSI_DIRECTION, benchmark_table, row_weights
 from vilasr_jax.evaluation.intervals import mcnemar
+from vilasr_jax.evaluation.score_file import ScoredRun
 
 FLIPS = 10_000
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.rewards.answers import (
+from vilasr_jax.rewards.parse_answer import (
     THRESHOLDS,
     VIEW_AXES,
     mean_relative_accuracy,

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vilasr_jax.evaluation.answers import ScoredRun
+from vilasr_jax.evaluation.score_file import ScoredRun
 
 
 def print_scores(run: ScoredRun, console: Console | None = None) -> None:

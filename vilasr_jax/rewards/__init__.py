@@ -1,10 +1,10 @@
 """Rewards: accuracy, format and drawing, by name, and the rule that adds them up."""
 
 from vilasr_jax.rewards import parts as parts
-from vilasr_jax.rewards.answers import mean_relative_accuracy as mean_relative_accuracy
-from vilasr_jax.rewards.answers import option_letter as option_letter
-from vilasr_jax.rewards.answers import read_number as read_number
 from vilasr_jax.rewards.job_reward import JobReward as JobReward
+from vilasr_jax.rewards.parse_answer import mean_relative_accuracy as mean_relative_accuracy
+from vilasr_jax.rewards.parse_answer import option_letter as option_letter
+from vilasr_jax.rewards.parse_answer import read_number as read_number
 from vilasr_jax.rewards.registry import Finished as Finished
 from vilasr_jax.rewards.registry import get_reward as get_reward
 from vilasr_jax.rewards.registry import register as register

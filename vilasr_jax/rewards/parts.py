@@ -1,6 +1,6 @@
 """The rewards that come with the program."""
 
-from vilasr_jax.rewards.answers import (
+from vilasr_jax.rewards.parse_answer import (
     mean_relative_accuracy,
     option_letter,
     plain,

@@ -35,13 +35,13 @@ from vilasr_jax.models.attention_backends import require_backend
 from vilasr_jax.parallel.memory import device_limit
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
+from vilasr_jax.rollout.cache_writer import CacheWriter
+from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
-from vilasr_jax.rollout.device import CompiledSteps
 from vilasr_jax.rollout.lane import Counters, Lane, Prompt, Queue
 from vilasr_jax.rollout.memory import rollout_account, rollout_memory, shard_slots
-from vilasr_jax.rollout.params import SamplingLayout
 from vilasr_jax.rollout.pool import DrawingPool
-from vilasr_jax.rollout.prefill import CacheWriter
+from vilasr_jax.rollout.sampling_weights import SamplingLayout
 from vilasr_jax.rollout.trajectory import Trajectory
 from vilasr_jax.rollout.turns import TurnReader, timed
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.rollout.batch import Incoming
+from vilasr_jax.rollout.compiled_steps import Prefix, RolloutState
 from vilasr_jax.rollout.conversation import Conversation, Request
-from vilasr_jax.rollout.device import Prefix, RolloutState
 from vilasr_jax.rollout.pool import Job
 
 Counters = defaultdict[str, float]  # see `Engine`; a name that was never counted is 0

@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from vilasr_jax.config import EngineSection
 from vilasr_jax.parallel.memory import Account, local_bytes
-from vilasr_jax.rollout.device import CompiledSteps
-from vilasr_jax.rollout.params import SamplingLayout
+from vilasr_jax.rollout.compiled_steps import CompiledSteps
+from vilasr_jax.rollout.sampling_weights import SamplingLayout
 
 SAMPLING_WEIGHTS = "weights for sampling"
 ADVICE = "Lower engine.slots or sampling.max_tokens, or split the model over more devices (mesh.model)"

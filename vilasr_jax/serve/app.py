@@ -18,8 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from vilasr_jax.serve.gate import Gate
 from vilasr_jax.serve.limits import ApiError, Limits
+from vilasr_jax.serve.middleware import Gate
 from vilasr_jax.serve.replies import BETWEEN, Replies, picture, turn_record
 from vilasr_jax.serve.requests import ANSWER_ONLY, read_chat_request
 from vilasr_jax.serve.worker import Event, Stream, Worker

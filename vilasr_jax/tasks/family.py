@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from vilasr_jax.drawing import DrawingSettings, parse_actions
-from vilasr_jax.tasks.phrases import ERRORS, SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
-from vilasr_jax.tasks.words import BOX_PIECES, LINE_PIECES, answer_turn
+from vilasr_jax.tasks.tokenizer_phrases import ERRORS, SHORT, sample_texts
+from vilasr_jax.tasks.trace_text import BOX_PIECES, LINE_PIECES, answer_turn
 
 IS = "The answer is "
 

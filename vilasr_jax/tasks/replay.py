@@ -5,7 +5,7 @@ from typing import Any
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.rows import Trace
-from vilasr_jax.tasks.words import said
+from vilasr_jax.tasks.trace_text import said
 
 
 def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:

@@ -13,10 +13,19 @@ from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES, frame
-from vilasr_jax.tasks.phrases import ERRORS, LETTERS, SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
-from vilasr_jax.tasks.words import GOOD, NAMED_PIECES, WRONG, Corners, answer_turn, box_turn, line_turn, said
+from vilasr_jax.tasks.tokenizer_phrases import ERRORS, LETTERS, SHORT, sample_texts
+from vilasr_jax.tasks.trace_text import (
+    GOOD,
+    NAMED_PIECES,
+    WRONG,
+    Corners,
+    answer_turn,
+    box_turn,
+    line_turn,
+    said,
+)
 
 # Texts of a perception row's requests, and the answer where there is nothing to draw.
 BOX, EVERYTHING, IN_IMAGE = "Box ", "everything", " in image "

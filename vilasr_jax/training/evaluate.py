@@ -21,14 +21,14 @@ from vilasr_jax.config import JobConfig, to_dict
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
-from vilasr_jax.evaluation.answers import SKIPPED
+from vilasr_jax.evaluation.score_file import SKIPPED
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, from_writer, is_writer
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks import Row, chance
 from vilasr_jax.tasks.rows import Source
 from vilasr_jax.tasks.stored import DecodedRows, StoredRows, read_index
-from vilasr_jax.training.imported import Imported
+from vilasr_jax.training.imported_rows import Imported
 from vilasr_jax.training.questions import Questions
 from vilasr_jax.training.row_filter import LOGGED, usable_everywhere
 from vilasr_jax.training.run import Run

@@ -20,7 +20,7 @@ from vilasr_jax.parallel import gather
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.advantages import group_advantages
-from vilasr_jax.training.recovery import Prefix, failed_prefix, resumed
+from vilasr_jax.training.failed_prefixes import Prefix, failed_prefix, resumed
 from vilasr_jax.training.run import Run
 
 OVERLONG = ("keep", "mask")

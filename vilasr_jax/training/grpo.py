@@ -20,9 +20,9 @@ from vilasr_jax.parallel import gather, is_writer, put_batch
 from vilasr_jax.processing import Batch, Encoded
 from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.duration import plan_steps
+from vilasr_jax.training.failed_prefixes import read_pool
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
-from vilasr_jax.training.recovery import read_pool
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.sft import check_guard, resume_state, state_items
 from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage

@@ -22,7 +22,7 @@ from vilasr_jax.models import ModelConfig, ModelFamily, family_of, preset, publi
 from vilasr_jax.models.sharding import param_shardings, random_params
 from vilasr_jax.parallel import any_host, from_writer, is_writer
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
-from vilasr_jax.tasks.phrases import common_phrases, longest_first
+from vilasr_jax.tasks.tokenizer_phrases import common_phrases, longest_first
 from vilasr_jax.training.questions import Tasks
 from vilasr_jax.training.wording import job_prompts
 

@@ -17,9 +17,9 @@ from vilasr_jax.config import JobConfig, OptimizerSection, SamplingSection
 from vilasr_jax.models import ModelConfig
 from vilasr_jax.models.params import abstract
 from vilasr_jax.parallel.memory import Account, local_bytes
-from vilasr_jax.rollout.device import CompiledSteps
+from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.memory import ADVICE, rollout_memory
-from vilasr_jax.rollout.params import SamplingLayout
+from vilasr_jax.rollout.sampling_weights import SamplingLayout
 from vilasr_jax.training.lora import Base
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import abstract_state

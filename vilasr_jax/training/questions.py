@@ -18,10 +18,10 @@ from vilasr_jax.models import ModelFamily
 from vilasr_jax.parallel import from_writer
 from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.tasks import Family, Row, get_family
-from vilasr_jax.tasks.phrases import SHORT
 from vilasr_jax.tasks.rows import question_record
 from vilasr_jax.tasks.stored import StoredRow, StoredRows
-from vilasr_jax.training.imported import Imported
+from vilasr_jax.tasks.tokenizer_phrases import SHORT
+from vilasr_jax.training.imported_rows import Imported
 from vilasr_jax.training.row_filter import sample_numbers, usable_everywhere, usable_rows
 
 # The key of config.data that names a stage's questions.

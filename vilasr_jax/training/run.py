@@ -14,7 +14,7 @@ from vilasr_jax.rewards import JobReward
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.examples import Examples
-from vilasr_jax.training.imported import Imported
+from vilasr_jax.training.imported_rows import Imported
 from vilasr_jax.training.job_model import JobModel
 from vilasr_jax.training.questions import Questions, Tasks
 from vilasr_jax.training.rollouts import Rollouts

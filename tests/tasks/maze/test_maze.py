@@ -26,8 +26,8 @@ from vilasr_jax.tasks.maze import (
 )
 from vilasr_jax.tasks.maze.maze import STEPS
 from vilasr_jax.tasks.maze.picture import centre
-from vilasr_jax.tasks.phrases import message_texts
 from vilasr_jax.tasks.splits import SPLITS
+from vilasr_jax.tasks.tokenizer_phrases import message_texts
 
 SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20)
 SPEC = MazeSpec(grid=5, moves=(4, 6))

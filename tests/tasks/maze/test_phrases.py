@@ -14,7 +14,7 @@ from vilasr_jax.tasks.maze import (
     perception_example,
     template_phrases,
 )
-from vilasr_jax.tasks.phrases import message_texts
+from vilasr_jax.tasks.tokenizer_phrases import message_texts
 
 SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20)
 SPEC = MazeSpec(grid=5, moves=(5, 5))

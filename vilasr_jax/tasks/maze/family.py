@@ -16,8 +16,8 @@ from vilasr_jax.tasks.maze.perception import perception_example
 from vilasr_jax.tasks.maze.phrases import PHRASES, corpus
 from vilasr_jax.tasks.maze.spec import MazeSpec
 from vilasr_jax.tasks.maze.traces import direct_trace, expert_trace, text_trace
-from vilasr_jax.tasks.phrases import SHORT, sample_texts
 from vilasr_jax.tasks.rows import Row, Trace
+from vilasr_jax.tasks.tokenizer_phrases import SHORT, sample_texts
 
 OOD_LOOKS = ("thin", "thick", "blueprint", "sand")
 

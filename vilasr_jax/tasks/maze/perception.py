@@ -14,7 +14,7 @@ from vilasr_jax.tasks.maze.maze import STEPS, Cell, Maze
 from vilasr_jax.tasks.maze.picture import centre, draw_maze
 from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
 from vilasr_jax.tasks.maze.traces import OPEN, WALL
-from vilasr_jax.tasks.words import point, said
+from vilasr_jax.tasks.trace_text import point, said
 
 MARKS = "Where are the marks?"
 RING = "Where is the ring?"

@@ -10,9 +10,9 @@ from vilasr_jax.tasks.maze.generate import make_maze_row
 from vilasr_jax.tasks.maze.maze import STEPS
 from vilasr_jax.tasks.maze.perception import KINDS, perception_example
 from vilasr_jax.tasks.maze.spec import MazeSpec
-from vilasr_jax.tasks.phrases import ERRORS, SHORT, common_phrases, longest_first, message_texts
 from vilasr_jax.tasks.replay import replay
-from vilasr_jax.tasks.words import LINE_PIECES
+from vilasr_jax.tasks.tokenizer_phrases import ERRORS, SHORT, common_phrases, longest_first, message_texts
+from vilasr_jax.tasks.trace_text import LINE_PIECES
 
 PHRASES = (
     *LINE_PIECES,

@@ -17,7 +17,7 @@ from vilasr_jax.tasks.maze.spec import LOOKS, MazeSpec
 from vilasr_jax.tasks.maze.traces import OPEN, WALL
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.splits import first_in_split
-from vilasr_jax.tasks.words import GOOD, WRONG, answer_turn, line_turn
+from vilasr_jax.tasks.trace_text import GOOD, WRONG, answer_turn, line_turn
 
 QUESTION = "Which list of moves leads from the green start to the red goal without running into a wall?"
 LIST_IS = "The list is "

@@ -11,7 +11,7 @@ from itertools import pairwise
 from vilasr_jax.tasks.maze.maze import STEPS, Cell, Maze
 from vilasr_jax.tasks.maze.picture import centre
 from vilasr_jax.tasks.rows import Row, Trace
-from vilasr_jax.tasks.words import GOOD, WRONG, answer_turn, line_turn, point
+from vilasr_jax.tasks.trace_text import GOOD, WRONG, answer_turn, line_turn, point
 
 OPEN, WALL = ": open. ", ": wall. "
 ENDS_AT = "The path ends at "

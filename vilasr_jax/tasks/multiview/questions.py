@@ -11,8 +11,8 @@ from itertools import combinations
 
 from vilasr_jax.tasks.glyphs import plate_size
 from vilasr_jax.tasks.multiview.room import Box, Camera, Level, Solid, box_of, covered, rounded
-from vilasr_jax.tasks.phrases import LETTERS
 from vilasr_jax.tasks.scene_family import Mark, SceneQuestion, Step, choice, offered
+from vilasr_jax.tasks.tokenizer_phrases import LETTERS
 
 SAME = "Which letter marks the thing in the last image that an arrow marks in image 1?"
 PLACE, FACE, WHERE = "Someone stands at ", " and looks at ", ". Where do they see "

@@ -13,8 +13,8 @@ import numpy as np
 
 from vilasr_jax.processing import Buckets
 from vilasr_jax.rollout.batch import Incoming, NewTurn, new_turn, split
+from vilasr_jax.rollout.compiled_steps import CompiledSteps, TurnStarts
 from vilasr_jax.rollout.conversation import Conversation
-from vilasr_jax.rollout.device import CompiledSteps, TurnStarts
 from vilasr_jax.rollout.lane import Counters, Lane, Prompt
 
 

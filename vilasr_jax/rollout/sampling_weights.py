@@ -15,7 +15,7 @@ from vilasr_jax.parallel import host_mesh
 from vilasr_jax.parallel.memory import with_shardings
 
 
-class SamplingParams(NamedTuple):
+class SamplingWeights(NamedTuple):
     """Each decoder layer has arrays of its own: a loop over tokens would copy a stack's slices."""
 
     rest: Any  # all weights, with decoder stacks of 0 layers
@@ -41,37 +41,37 @@ class SamplingLayout:
         self.config, self.mesh, self.host = config, mesh, host_mesh(mesh, process)
         self._reshard: Any = None  # compiled once
 
-    def __call__(self, params: Any) -> SamplingParams:
+    def __call__(self, params: Any) -> SamplingWeights:
         """The weights on the host's devices; those that are laid out already are returned as they are.
 
         Of several processes all must call it, with weights that are laid out on the mesh of them all.
         """
-        if isinstance(params, SamplingParams):
+        if isinstance(params, SamplingWeights):
             return params
         if self._reshard is None:
             self._reshard = jax.jit(self._laid_out, out_shardings=self.shardings(params, self.mesh))
         laid_out = self._reshard(params)
         return laid_out if self.host is self.mesh else jax.tree.map(self._local, laid_out)
 
-    def abstract(self, params: Any, mesh: Mesh | None = None) -> SamplingParams:
+    def abstract(self, params: Any, mesh: Mesh | None = None) -> SamplingWeights:
         """Shapes, dtypes and shardings of what a call returns, on the host's devices or on all of `mesh`."""
-        if isinstance(params, SamplingParams):
+        if isinstance(params, SamplingWeights):
             return params
         places = self.shardings(params, self.host if mesh is None else mesh)
         return with_shardings(jax.eval_shape(self._laid_out, params), places)
 
-    def shardings(self, params: Any, mesh: Mesh) -> SamplingParams:
+    def shardings(self, params: Any, mesh: Mesh) -> SamplingWeights:
         """The `NamedSharding` of each array on `mesh`; `params` may be shapes alone."""
         rest = param_shardings(params, mesh, layout("rollout"))
         layer = jax.tree.map(lambda stack: NamedSharding(mesh, P(*stack.spec[1:])), decoder_layers(rest))
-        return SamplingParams(rest, (layer,) * self.config.num_layers)
+        return SamplingWeights(rest, (layer,) * self.config.num_layers)
 
-    def _laid_out(self, params: Any) -> SamplingParams:
+    def _laid_out(self, params: Any) -> SamplingWeights:
         params = jax.tree_util.tree_map_with_path(self._cast, params)
         stack = decoder_layers(params)
         layers = [jax.tree.map(lambda x, i=i: x[i], stack) for i in range(self.config.num_layers)]
         rest = with_decoder_layers(params, jax.tree.map(lambda x: x[:0], stack))
-        return SamplingParams(rest, tuple(layers))
+        return SamplingWeights(rest, tuple(layers))
 
     def _cast(self, path: Any, x: jax.Array) -> jax.Array:
         return x if is_norm(path) else x.astype(self.config.dtype)

@@ -36,8 +36,8 @@ from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.models.params import decoder_module
 from vilasr_jax.parallel.memory import with_shardings
 from vilasr_jax.rollout.batch import NewTurn
-from vilasr_jax.rollout.params import SamplingParams
 from vilasr_jax.rollout.sampling import sample
+from vilasr_jax.rollout.sampling_weights import SamplingWeights
 
 _ROWS = P(("data", "fsdp"))  # split by slot
 _POSITIONS = P(None, ("data", "fsdp"))
@@ -187,7 +187,7 @@ class CompiledSteps:
         cache = jax.tree.map(lambda old, new: old.at[starts.slots].set(new, mode="drop"), state.cache, part)
         return self._first_token(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
 
-    def _model(self, params: SamplingParams) -> tuple[Any, list[Any]]:
+    def _model(self, params: SamplingWeights) -> tuple[Any, list[Any]]:
         """The model, and its decoder layers as modules of their own."""
         model = nnx.merge(self.graphdef, params.rest)
         one = nnx.graphdef(decoder_module(model))

@@ -13,8 +13,8 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.rollout import Request, Trajectory, make_prompt
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.tasks.maze import MazeSpec, expert_trace, make_maze_row
+from vilasr_jax.training.failed_prefixes import Prefix, ResumedSession, failed_prefix, read_pool, resumed
 from vilasr_jax.training.groups import collect
-from vilasr_jax.training.recovery import Prefix, ResumedSession, failed_prefix, read_pool, resumed
 from vilasr_jax.training.run import Run, open_run
 
 

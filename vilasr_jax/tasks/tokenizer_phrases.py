@@ -8,7 +8,7 @@ from typing import Any
 from vilasr_jax.drawing import DrawingSettings, get_tools
 from vilasr_jax.drawing.prompts import PROMPTS, get_prompts, system_text
 from vilasr_jax.tasks.replay import replay
-from vilasr_jax.tasks.words import PIECES
+from vilasr_jax.tasks.trace_text import PIECES
 
 SHORT = DrawingSettings(prompt="short")
 LETTERS = "ABCD"
