@@ -40,9 +40,9 @@ class Sharding:
     merger_out_wd: P
     vector_ld: P  # norms and biases: replicated
     tokens_bt: P
-    embed_ids_bt: P  # for the lookup, which gives
-    embed_act_btd: P  # this; an all-to-all over fsdp then makes
-    embed_rows_btd: P  # this of it
+    embed_ids_bt: P  # token ids [b, t] where the table is looked up
+    embed_act_btd: P  # what the lookup gives: each device a part of the width
+    embed_rows_btd: P  # the same after an all-to-all over fsdp: each device its own rows
     act_btd: P  # between the decoder's blocks
     own_btd: P  # there, with a row's tokens sharded over `model`
     mlp_act_rf: P  # rows are all tokens of a batch; inside an MLP

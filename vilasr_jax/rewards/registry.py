@@ -30,7 +30,7 @@ class Finished:
 
     @property
     def drawings(self) -> int:
-        """Number of drawing calls that changed a picture."""
+        """Number of images that were drawn."""
         return sum(_count(event.get("drawn")) for event in self.events)
 
     @property

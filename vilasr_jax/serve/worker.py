@@ -93,7 +93,7 @@ class Worker:
     """Puts requests into a running engine.
 
     Args:
-      engine: see `serving_engine`.
+      engine: from `sampler.open_engine`.
       params: the model's parameters.
       settings: how the model draws.
       pixels: smallest and largest number of pixels of an image, and how the model's family cuts it.
