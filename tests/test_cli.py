@@ -199,7 +199,10 @@ def test_a_checkpoint_of_another_shape(run, tmp_path):
         odd = {"language_model": {"embed_tokens": {"embedding": np.zeros((7, 3), np.float32)}}}
         store.save(job.cold_start.steps, {"params": odd}, wait=True)
     before = files(tmp_path)
-    refused(run("reflect", CONFIG, f"--workdir={tmp_path}"), "cold_start", "another model")
+    code, out, err = run("reflect", CONFIG, f"--workdir={tmp_path}")
+    *account, last = err.splitlines(keepends=True)  # memory is shown before anything is allocated
+    assert account and all(line.startswith("reflect, ") for line in account)
+    refused((code, out, last), "cold_start", "another model")
     after = files(tmp_path)
     assert {name: after[name] for name in before} == before and not (tmp_path / "reflect").exists()
 
