@@ -14,7 +14,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import preset, published_sizes
 from vilasr_jax.models.attention_backends import require_backend
-from vilasr_jax.parallel import host_mesh, host_rows, hosts
+from vilasr_jax.parallel import host_mesh, host_rows, mesh_hosts
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
 from vilasr_jax.training.run import Run
@@ -82,11 +82,11 @@ def check_layout(run: Run) -> None:
                 f"config.{name}.accumulate={section.accumulate}: {name}.batch={section.batch} must be "
                 f"a multiple of that times {shards} data shards"
             )
-    for host in hosts(run.mesh):
+    for host in mesh_hosts(run.mesh):
         host_rows(run.mesh, host)
         if samples(job):
             host_mesh(run.mesh, host)
-    count = len(hosts(run.mesh))
+    count = len(mesh_hosts(run.mesh))
     if job.rl.prompts % count:
         raise ConfigError(f"config.rl.prompts={job.rl.prompts} must be a multiple of the {count} hosts")
     for key, size in batches.items():

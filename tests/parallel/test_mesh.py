@@ -13,7 +13,7 @@ import pytest
 from tests.slice_devices import slice_devices
 from vilasr_jax.config import MeshSection
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.parallel import host_mesh, host_rows, hosts, make_mesh
+from vilasr_jax.parallel import host_mesh, host_rows, make_mesh, mesh_hosts
 from vilasr_jax.slices import SLICES
 
 
@@ -27,11 +27,11 @@ def mesh_of(name, **sizes):
 @pytest.mark.parametrize("model", [1, 2, 4])
 def test_a_host_has_its_own_models_and_an_equal_run_of_rows(name, model):
     mesh = mesh_of(name, data=1, fsdp=-1, model=model)
-    assert [host_rows(mesh, host) for host in hosts(mesh)] == [
+    assert [host_rows(mesh, host) for host in mesh_hosts(mesh)] == [
         (number, SLICES[name].hosts) for number in range(SLICES[name].hosts)
     ]
     seen = []
-    for host in hosts(mesh):
+    for host in mesh_hosts(mesh):
         part = host_mesh(mesh, host)
         assert {device.process_index for device in part.devices.flat} == {host}
         assert dict(part.shape) == {"data": 1, "fsdp": min(4, mesh.size) // model, "model": model}
@@ -44,13 +44,13 @@ def test_a_host_has_its_own_models_and_an_equal_run_of_rows(name, model):
 
 def test_data_and_fsdp_split_the_hosts_between_them():
     mesh = mesh_of("v5e-32", data=2, fsdp=8, model=2)
-    assert [host_rows(mesh, host) for host in hosts(mesh)] == [(n, 8) for n in range(8)]
-    assert dict(host_mesh(mesh, hosts(mesh)[5]).shape) == {"data": 1, "fsdp": 2, "model": 2}
+    assert [host_rows(mesh, host) for host in mesh_hosts(mesh)] == [(n, 8) for n in range(8)]
+    assert dict(host_mesh(mesh, mesh_hosts(mesh)[5]).shape) == {"data": 1, "fsdp": 2, "model": 2}
 
 
 def test_a_model_over_hosts_is_refused_where_it_samples():
     mesh = mesh_of("v5p-32", data=1, fsdp=2, model=8)
-    assert {host_rows(mesh, host) for host in hosts(mesh)} == {(0, 2), (1, 2)}  # two hosts feed a row
+    assert {host_rows(mesh, host) for host in mesh_hosts(mesh)} == {(0, 2), (1, 2)}  # two hosts feed a row
     with pytest.raises(ConfigError, match=r"mesh\.model=8 reaches over several hosts \(host 3 has 4"):
         host_mesh(mesh, 3)
 
@@ -58,7 +58,7 @@ def test_a_model_over_hosts_is_refused_where_it_samples():
 def test_unequal_parts_of_a_batch_are_refused_on_every_host():
     devices = slice_devices(SLICES["v5e-16"])[:12]  # of the upper hosts half
     mesh = make_mesh(MeshSection(data=1, fsdp=12), devices)
-    for host in hosts(mesh):
+    for host in mesh_hosts(mesh):
         with pytest.raises(ConfigError, match=r"config\.mesh: .*equal run"):
             host_rows(mesh, host)
 

@@ -15,7 +15,7 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.job import begin
 from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.models.sharding import random_params
-from vilasr_jax.parallel import batch_axis, host_mesh, host_rows, hosts, make_mesh
+from vilasr_jax.parallel import batch_axis, host_mesh, host_rows, make_mesh, mesh_hosts
 from vilasr_jax.parallel.memory import local_bytes
 from vilasr_jax.plan.run import with_keys
 from vilasr_jax.slices import SLICES
@@ -60,7 +60,7 @@ def test_a_run_starts_on_every_host(data, tmp_path, name, on, capsys):
     check_shardings(created, run.model.abstract_params)
 
     # ---------------------------------------------- each host has its own equal part of a batch
-    parts = [host_rows(mesh, host) for host in hosts(mesh)]
+    parts = [host_rows(mesh, host) for host in mesh_hosts(mesh)]
     assert parts == [(number, SLICES[on].hosts) for number in range(SLICES[on].hosts)]
     for section in {"cold_start", "reflect"} & set(todo):
         batch = getattr(job, section).batch
@@ -71,9 +71,9 @@ def test_a_run_starts_on_every_host(data, tmp_path, name, on, capsys):
     assert job.rl.prompts % len(parts) == 0
 
     # ---------------------------------------------- every host samples on its devices, as the account says
-    for host in hosts(mesh):
+    for host in mesh_hosts(mesh):
         assert {device.process_index for device in host_mesh(mesh, host).devices.flat} == {host}
-    for host in {hosts(mesh)[0], hosts(mesh)[-1]}:
+    for host in {mesh_hosts(mesh)[0], mesh_hosts(mesh)[-1]}:
         engine = make_engine(run.model, job.engine, job.rl.sampling, job.buckets.patches, mesh, host)
         assert engine.steps.mesh == host_mesh(mesh, host)
         check_state(engine)
@@ -86,7 +86,7 @@ def test_a_run_starts_on_every_host(data, tmp_path, name, on, capsys):
 def check_rows(mesh, batch, parts):
     """The rows on a host's devices are those that it feeds."""
     held = batch_axis(mesh).devices_indices_map((batch,))
-    for host, (number, count) in zip(hosts(mesh), parts, strict=True):
+    for host, (number, count) in zip(mesh_hosts(mesh), parts, strict=True):
         mine = set()
         for device, (rows,) in held.items():
             if device.process_index == host:

@@ -14,8 +14,8 @@ from vilasr_jax.parallel.hosts import to_host as to_host
 from vilasr_jax.parallel.mesh import batch_axis as batch_axis
 from vilasr_jax.parallel.mesh import host_mesh as host_mesh
 from vilasr_jax.parallel.mesh import host_rows as host_rows
-from vilasr_jax.parallel.mesh import hosts as hosts
 from vilasr_jax.parallel.mesh import make_mesh as make_mesh
+from vilasr_jax.parallel.mesh import mesh_hosts as mesh_hosts
 from vilasr_jax.parallel.mesh import place as place
 from vilasr_jax.parallel.mesh import put_batch as put_batch
 from vilasr_jax.parallel.mesh import replicated as replicated

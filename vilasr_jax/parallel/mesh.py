@@ -93,7 +93,7 @@ def put_batch(mesh: Mesh, batch: Any) -> Any:
     return jax.tree.map(lambda x, spec: jax.make_array_from_process_local_data(spec, x), batch, specs)
 
 
-def hosts(mesh: Mesh) -> list[int]:
+def mesh_hosts(mesh: Mesh) -> list[int]:
     """The process indices of the mesh's devices, in the mesh's order."""
     return list(dict.fromkeys(device.process_index for device in mesh.devices.flat))
 
@@ -138,7 +138,7 @@ def host_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
     """
     shards = mesh.devices.reshape(-1, mesh.shape["model"])
     found = {}
-    for host in hosts(mesh):
+    for host in mesh_hosts(mesh):
         mine = [i for i, row in enumerate(shards) if any(device.process_index == host for device in row)]
         if len(shards) % len(mine) or mine[0] % len(mine) or mine != [*range(mine[0], mine[0] + len(mine))]:
             raise ConfigError(
@@ -155,7 +155,13 @@ def host_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
 
 
 def _process(mesh: Mesh, process: int | None) -> int:
-    return process if process is not None else jax.process_index() if len(hosts(mesh)) > 1 else hosts(mesh)[0]
+    return (
+        process
+        if process is not None
+        else jax.process_index()
+        if len(mesh_hosts(mesh)) > 1
+        else mesh_hosts(mesh)[0]
+    )
 
 
 def place(tree: Any, shardings: Any) -> Any:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import DataError
 from vilasr_jax.model_bundle import ModelBundle
-from vilasr_jax.parallel import gather, host_rows, hosts
+from vilasr_jax.parallel import gather, host_rows, mesh_hosts
 from vilasr_jax.processing import (
     Batch,
     Buckets,
@@ -52,7 +52,7 @@ class Batching:
         """Allowed lengths of padded batches."""
         sizes = self.job.buckets
         tokens, images, patches = sizes.tokens, sizes.images, sizes.patches
-        if len(hosts(self.mesh)) > 1:  # hosts do not see each other's lengths: one shape for all
+        if len(mesh_hosts(self.mesh)) > 1:  # hosts do not see each other's lengths: one shape for all
             tokens, images, patches = tokens[-1:], images[-1:], patches[-1:]
         return Buckets(tokens, images, patches, self.model.images)
 
