@@ -69,9 +69,13 @@ def test_a_stop_in_the_last_validation_waits_for_it(tmp_path):
 def test_rl_stopped_in_validation_loses_nothing(tmp_path, monkeypatch):
     job = dataclasses.replace(JOB, rl=dataclasses.replace(JOB.rl, steps=2, save_every=0, validate_every=1))
 
+    engines = {}  # compiled once
+
     def run(folder, scores):
         monkeypatch.setattr(grpo, "validate", lambda run, params: scores(params))
-        return grpo.run_rl(scripted_run(job, folder), tiny.params(), quiet())
+        scripted = scripted_run(job, folder)
+        scripted.rollouts.engines = engines
+        return grpo.run_rl(scripted, tiny.params(), quiet())
 
     whole = run(tmp_path / "whole", Scores())
     with pytest.raises(errors.Stopped, match="after step 1 of 2"):
