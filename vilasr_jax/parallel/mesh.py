@@ -155,13 +155,10 @@ def host_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
 
 
 def _process(mesh: Mesh, process: int | None) -> int:
-    return (
-        process
-        if process is not None
-        else jax.process_index()
-        if len(mesh_hosts(mesh)) > 1
-        else mesh_hosts(mesh)[0]
-    )
+    if process is not None:
+        return process
+    hosts = mesh_hosts(mesh)
+    return hosts[0] if len(hosts) == 1 else jax.process_index()
 
 
 def place(tree: Any, shardings: Any) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from vilasr_jax.models.images import ImageSpec
-from vilasr_jax.models.transformer.config import TransformerConfig
+from vilasr_jax.models.transformer.config import TransformerConfig, VisionSizes
 
 WINDOW_SIZE = 112
 IMAGES = ImageSpec(
@@ -20,7 +20,7 @@ IMAGES = ImageSpec(
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(VisionSizes):
     """The vision tower: patches in, one language-model embedding for each merged 2x2 block out."""
 
     depth: int = 32  # blocks
@@ -42,23 +42,9 @@ class VisionConfig:
         object.__setattr__(self, "fullatt_block_indexes", tuple(self.fullatt_block_indexes))
 
     @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_heads
-
-    @property
-    def patch_dim(self) -> int:
-        """Values of one flattened patch, 1176 for every published size."""
-        return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-    @property
     def window_patches(self) -> int:
         """Patches of a full attention window."""
         return (self.window_size // self.patch_size) ** 2
-
-    @property
-    def merge_unit(self) -> int:
-        """Patches that become one token."""
-        return self.spatial_merge_size**2
 
 
 @dataclasses.dataclass(frozen=True)

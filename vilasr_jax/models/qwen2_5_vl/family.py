@@ -15,6 +15,7 @@ class Qwen2_5_VLFamily(TransformerFamily):
     presets = PRESETS
     published_sizes = PUBLISHED_SIZES
     images = IMAGES
+    processor_class = "Qwen2_5_VLProcessor"
     chat = CHAT
     default_system = DEFAULT_SYSTEM
     chat_template = CHAT_TEMPLATE
@@ -22,7 +23,6 @@ class Qwen2_5_VLFamily(TransformerFamily):
     positions = staticmethod(mrope_positions)
     config_from_hf = staticmethod(hf_config.config_from_hf)
     config_to_hf = staticmethod(hf_config.config_to_hf)
-    preprocessor_config = staticmethod(hf_config.preprocessor_config)
     published_name = staticmethod(hf_names.published_name)
     nested_name = staticmethod(hf_names.nested_name)
     vision_flops = staticmethod(flops.vision_forward)

@@ -95,19 +95,3 @@ def config_to_hf(config: ModelConfig, *, layout: str, dtype: str | None = None) 
         return {**common, "dtype": dtype, "text_config": text}
     rope = {"type": "mrope", "mrope_section": section}
     return {**common, **text, "rope_theta": config.rope_theta, "rope_scaling": rope, "torch_dtype": dtype}
-
-
-def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -> dict[str, Any]:
-    """preprocessor_config.json of `Qwen2VLImageProcessor`; pixels bound an image's area after resizing."""
-    return {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5_VLProcessor",
-        "min_pixels": min_pixels,
-        "max_pixels": max_pixels,
-        "size": {"shortest_edge": min_pixels, "longest_edge": max_pixels},
-        "patch_size": config.vision.patch_size,
-        "temporal_patch_size": config.vision.temporal_patch_size,
-        "merge_size": config.vision.spatial_merge_size,
-        "image_mean": list(IMAGES.mean),
-        "image_std": list(IMAGES.std),
-    }

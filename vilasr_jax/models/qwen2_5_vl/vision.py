@@ -1,6 +1,5 @@
 """The vision tower: patches -> blocks of windowed or full attention -> one token for each 2x2 patches."""
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -15,39 +14,10 @@ from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.attention import banded_attention, self_attention
 from vilasr_jax.models.transformer.context_parallel import by_device, devices
-from vilasr_jax.models.transformer.layers import Heads, Linear, RMSNorm, SwiGLU
+from vilasr_jax.models.transformer.layers import Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.transformer.rope import rope_2d
 from vilasr_jax.models.transformer.stack import scan_layers
-
-
-class VisionBlock(nnx.Module):
-    """All blocks' weights (leading axis: block); called on one slice."""
-
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        v, n = config.vision, config.vision.depth
-        self.norm1 = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
-        self.qkv = Linear(v.hidden_size, 3 * v.hidden_size, config, bias=True, rngs=rngs, layers=n)
-        self.proj = Linear(v.hidden_size, v.hidden_size, config, bias=True, rngs=rngs, layers=n)
-        self.norm2 = RMSNorm(v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
-        self.mlp = SwiGLU(
-            v.hidden_size,
-            v.intermediate_size,
-            config,
-            bias=True,
-            act_rf=layout("training").act_rpd,
-            rngs=rngs,
-            layers=n,
-        )
-        self.heads = Heads(v.head_dim, config.attention, fill=True)
-
-    def __call__(
-        self, x: Float[Array, "r p d"], rope: Sequence[Float[Array, "r p half"]], attend: Callable
-    ) -> Float[Array, "r p d"]:
-        """x [r, p, d], rope (cos, sin) [r, p, h/2] -> [r, p, d]; `attend` gets q, k, v [r, p, n, h]."""
-        q, k, v = self.heads.split(self.norm1(x), self.qkv, 3)
-        out = attend(self.heads.rotate(q, rope), self.heads.rotate(k, rope), v)
-        x = x + self.heads.join(out, self.proj)
-        return x + self.mlp(self.norm2(x))
+from vilasr_jax.models.transformer.vision import VisionBlock, merge
 
 
 class PatchMerger(nnx.Module):
@@ -63,18 +33,27 @@ class PatchMerger(nnx.Module):
 
     def __call__(self, x: Float[Array, "r p d_vision"]) -> Float[Array, "r merged d"]:
         """x [r, p, d_vision] -> [r, p / 4, d]."""
-        x = self.ln_q(x).reshape(x.shape[0], -1, self.width)
-        x = constrain(self.fc1(x), layout("training").act_rpd)
-        return self.fc2(jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype))
+        return merge(self.ln_q(x).reshape(x.shape[0], -1, self.width), self.fc1, self.fc2)
 
 
 class VisionTower(nnx.Module):
     """Patch embedding, blocks and merger."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        v = config.vision
+        v, n = config.vision, config.vision.depth
+        norm = partial(RMSNorm, v.hidden_size, config, eps=v.rms_norm_eps, layers=n)
+        mlp = partial(
+            SwiGLU,
+            v.hidden_size,
+            v.intermediate_size,
+            config,
+            bias=True,
+            act_rf=layout("training").act_rpd,
+            rngs=rngs,
+            layers=n,
+        )
         self.patch_embed = Linear(v.patch_dim, v.hidden_size, config, bias=False, rngs=rngs)
-        self.blocks = VisionBlock(config, rngs=rngs)
+        self.blocks = VisionBlock(config, norm, mlp, rngs=rngs)
         self.merger = PatchMerger(config, rngs=rngs)
         self.config = config
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from vilasr_jax.models.images import ImageSpec
-from vilasr_jax.models.transformer.config import TransformerConfig
+from vilasr_jax.models.transformer.config import TransformerConfig, VisionSizes
 
 IMAGES = ImageSpec(
     patch_size=16,
@@ -18,7 +18,7 @@ IMAGES = ImageSpec(
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(VisionSizes):
     """The vision tower: patches in, 1 + k language-model embeddings for each merged 2x2 block out."""
 
     depth: int = 27  # blocks
@@ -38,20 +38,6 @@ class VisionConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "deepstack_block_indexes", tuple(self.deepstack_block_indexes))
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_heads
-
-    @property
-    def patch_dim(self) -> int:
-        """Values of one flattened patch, 1536 for every published size."""
-        return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-    @property
-    def merge_unit(self) -> int:
-        """Patches that become one token."""
-        return self.spatial_merge_size**2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ class Qwen3VLFamily(TransformerFamily):
     presets = PRESETS
     published_sizes = PUBLISHED_SIZES
     images = IMAGES
+    processor_class = "Qwen3VLProcessor"
     coordinates = 1000
     chat = CHAT
     chat_template = CHAT_TEMPLATE
@@ -25,7 +26,6 @@ class Qwen3VLFamily(TransformerFamily):
 
     config_from_hf = staticmethod(hf_config.config_from_hf)
     config_to_hf = staticmethod(hf_config.config_to_hf)
-    preprocessor_config = staticmethod(hf_config.preprocessor_config)
     published_name = staticmethod(hf_names.published_name)
     vision_flops = staticmethod(flops.vision_forward)
     hf_tensors = staticmethod(hf_names.hf_tensors)

@@ -5,9 +5,8 @@ A token of the language model is made of 2x2 patches after the last block, and a
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,10 @@ from vilasr_jax.models.qwen3_vl.config import ModelConfig
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.attention import self_attention
 from vilasr_jax.models.transformer.context_parallel import by_device, devices
-from vilasr_jax.models.transformer.layers import Embedding, Heads, LayerNorm, Linear
+from vilasr_jax.models.transformer.layers import Embedding, LayerNorm, Linear
 from vilasr_jax.models.transformer.rope import rope_2d
 from vilasr_jax.models.transformer.stack import scan_layers, unstack
+from vilasr_jax.models.transformer.vision import VisionBlock, gelu, merge
 
 
 class VisionMLP(nnx.Module):
@@ -34,29 +34,7 @@ class VisionMLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "r p d"]) -> Float[Array, "r p d"]:
         """x [r, p, d] -> [r, p, d]."""
-        return self.down_proj(_gelu(constrain(self.up_proj(x), layout("training").act_rpd), approximate=True))
-
-
-class VisionBlock(nnx.Module):
-    """All blocks' weights (leading axis: block); called on one slice."""
-
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        v, n = config.vision, config.vision.depth
-        self.norm1 = LayerNorm(v.hidden_size, config, eps=v.layer_norm_eps, layers=n)
-        self.qkv = Linear(v.hidden_size, 3 * v.hidden_size, config, bias=True, rngs=rngs, layers=n)
-        self.proj = Linear(v.hidden_size, v.hidden_size, config, bias=True, rngs=rngs, layers=n)
-        self.norm2 = LayerNorm(v.hidden_size, config, eps=v.layer_norm_eps, layers=n)
-        self.mlp = VisionMLP(config, rngs=rngs)
-        self.heads = Heads(v.head_dim, config.attention, fill=True)
-
-    def __call__(
-        self, x: Float[Array, "r p d"], rope: Sequence[Float[Array, "r p half"]], attend: Callable[..., Any]
-    ) -> Float[Array, "r p d"]:
-        """x [r, p, d], rope (cos, sin) [r, p, h/2] -> [r, p, d]; `attend` gets q, k, v [r, p, n, h]."""
-        q, k, v = self.heads.split(self.norm1(x), self.qkv, 3)
-        out = attend(self.heads.rotate(q, rope), self.heads.rotate(k, rope), v)
-        x = x + self.heads.join(out, self.proj)
-        return x + self.mlp(self.norm2(x))
+        return self.down_proj(gelu(constrain(self.up_proj(x), layout("training").act_rpd), approximate=True))
 
 
 class PatchMerger(nnx.Module):
@@ -71,7 +49,7 @@ class PatchMerger(nnx.Module):
 
     def __call__(self, x: Float[Array, "r p v"]) -> Float[Array, "r m d"]:
         """x [r, p, d_vision] -> [r, p / 4, d]."""
-        return _merge(self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0]), self.fc1, self.fc2)
+        return merge(self.norm(x).reshape(x.shape[0], -1, self.fc1.kernel.shape[0]), self.fc1, self.fc2)
 
 
 class DeepStackMerger(nnx.Module):
@@ -86,7 +64,7 @@ class DeepStackMerger(nnx.Module):
 
     def __call__(self, x: Float[Array, "r p v"]) -> Float[Array, "r m d"]:
         """x [r, p, d_vision] -> [r, p / 4, d]."""
-        return _merge(self.norm(x.reshape(x.shape[0], -1, self.width)), self.up_proj, self.down_proj)
+        return merge(self.norm(x.reshape(x.shape[0], -1, self.width)), self.up_proj, self.down_proj)
 
 
 class VisionTower(nnx.Module):
@@ -94,9 +72,10 @@ class VisionTower(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         v = config.vision
+        norm = partial(LayerNorm, v.hidden_size, config, eps=v.layer_norm_eps, layers=v.depth)
         self.patch_embed = Linear(v.patch_dim, v.hidden_size, config, bias=True, rngs=rngs)
         self.pos_embed = Embedding(v.position_side**2, v.hidden_size, config, rngs=rngs)
-        self.blocks = VisionBlock(config, rngs=rngs)
+        self.blocks = VisionBlock(config, norm, partial(VisionMLP, config, rngs=rngs), rngs=rngs)
         self.merger = PatchMerger(config, rngs=rngs)
         self.deepstack_mergers = DeepStackMerger(config, rngs=rngs) if v.deepstack_block_indexes else None
         self.config = config
@@ -185,12 +164,3 @@ def last_patch(pos_hw: Int[Array, "r p 2"], image_ids: Int[Array, "r p"]) -> Int
     ends = jnp.where(image_ids != next_ids, jnp.arange(p), p - 1)
     ends = jax.lax.cummin(ends, axis=1, reverse=True)
     return jnp.take_along_axis(pos_hw, ends[..., None], axis=1)
-
-
-def _merge(x: Float[Array, "r m w"], into: Linear, out: Linear) -> Float[Array, "r m d"]:
-    """x [r, p / 4, 4 d_vision] -> [r, p / 4, d]."""
-    return out(_gelu(constrain(into(x), layout("training").act_rpd), approximate=False))
-
-
-def _gelu(x: Float[Array, "*rows d"], *, approximate: bool) -> Float[Array, "*rows d"]:
-    return jax.nn.gelu(x.astype(jnp.float32), approximate=approximate).astype(x.dtype)

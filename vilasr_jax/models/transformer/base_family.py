@@ -1,14 +1,20 @@
 """What the families with this decoder have in common."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vilasr_jax.models.family import ModelFamily
-from vilasr_jax.models.transformer import flops
+from vilasr_jax.models.transformer import flops, hf_config
 from vilasr_jax.models.transformer.config import override
 
 
 class TransformerFamily(ModelFamily):
-    """A family whose language model is `language.LanguageModel`."""
+    """A family whose language model is `language.LanguageModel`.
+
+    Attributes:
+      processor_class: the name of transformers' processor, in exported folders.
+    """
+
+    processor_class: ClassVar[str]
 
     kernels: ClassVar = {
         "embed_tokens": "embed_vd",
@@ -30,6 +36,12 @@ class TransformerFamily(ModelFamily):
     override = staticmethod(override)
     language_flops = staticmethod(flops.language_forward)
     decode_flops = staticmethod(flops.decode_step)
+
+    def preprocessor_config(self, config: Any, min_pixels: int, max_pixels: int) -> dict[str, Any]:
+        """As the base class says."""
+        return hf_config.preprocessor_config(
+            config, self.images, self.processor_class, min_pixels, max_pixels
+        )
 
     def init_cache(self, config, batch, max_len, dtype=None):
         from vilasr_jax.models.transformer.cache import init_cache

@@ -9,6 +9,32 @@ from vilasr_jax.models.attention_backends import attention_backend
 REMAT_POLICIES = ("none", "dots", "attention", "full")
 
 
+class VisionSizes:
+    """What follows from the sizes of a vision tower; the family's dataclass has the fields."""
+
+    hidden_size: int
+    num_heads: int
+    in_channels: int
+    patch_size: int
+    temporal_patch_size: int
+    spatial_merge_size: int
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def patch_dim(self) -> int:
+        """Values of one flattened patch: 1176 for every published Qwen2.5-VL, 1536 for Qwen3-VL."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def merge_unit(self) -> int:
+        """Patches that become one token."""
+        return self.spatial_merge_size**2
+
+
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """Sizes and choices of a decoder; a family's subclass gives its own defaults and its vision tower's.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.models.images import ImageSpec
 from vilasr_jax.models.transformer.config import TransformerConfig
 
 _TOKENS = ("image", "video", "vision_start", "vision_end")
@@ -126,3 +127,21 @@ def token_ids_to_hf(config: TransformerConfig) -> dict[str, Any]:
     """The ids of special tokens, and whether the token table is the head."""
     ids = {f"{name}_token_id": getattr(config, f"{name}_token_id") for name in _TOKENS}
     return {**ids, "tie_word_embeddings": config.tie_word_embeddings}
+
+
+def preprocessor_config(
+    config: TransformerConfig, images: ImageSpec, processor_class: str, min_pixels: int, max_pixels: int
+) -> dict[str, Any]:
+    """preprocessor_config.json of `Qwen2VLImageProcessor`; pixels bound an image's area after resizing."""
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": processor_class,
+        "min_pixels": min_pixels,
+        "max_pixels": max_pixels,
+        "size": {"shortest_edge": min_pixels, "longest_edge": max_pixels},
+        "patch_size": config.vision.patch_size,
+        "temporal_patch_size": config.vision.temporal_patch_size,
+        "merge_size": config.vision.spatial_merge_size,
+        "image_mean": list(images.mean),
+        "image_std": list(images.std),
+    }
