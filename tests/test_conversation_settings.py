@@ -138,6 +138,9 @@ def test_other_folders_have_the_published_settings(workdir, tmp_path):
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: min_pixels='few'"):
         open_model(tmp_path / "hf")
     path.unlink()
+    both = {"image_processor": {"size": {"shortest_edge": 3136, "longest_edge": 60_000}}}
+    (tmp_path / "hf" / "processor_config.json").write_text(json.dumps(both))
+    assert open_model(tmp_path / "hf").job.image == ImageSection(3136, 60_000)
     (tmp_path / "hf" / SETTINGS_FILE).write_text('{"drawing": {"prompt": "prompt.json"}}')
     with pytest.raises(CheckpointError, match=r"hf/prompt\.json: missing"):
         open_model(tmp_path / "hf")

@@ -1,6 +1,7 @@
 """Hugging Face folders: round trips, both layouts, and what is refused by name."""
 
 import json
+import re
 import struct
 
 import ml_dtypes
@@ -300,6 +301,22 @@ def test_preprocessors_of_other_pictures_are_refused(tmp_path, name, value, says
     path = tmp_path / "a" / "preprocessor_config.json"
     path.write_text(json.dumps({**preprocessor_config(SMALL, 3136, 12_845_056), name: value}))
     with pytest.raises(CheckpointError, match=rf"preprocessor_config\.json: {says}"):
+        import_hf(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "file, key",
+    [
+        ("video_preprocessor_config.json", None),
+        ("processor_config.json", "image_processor"),
+        ("processor_config.json", "video_processor"),
+    ],
+)
+def test_all_processors_of_a_folder_are_checked(tmp_path, file, key):
+    write_folder(tmp_path / "a")
+    values = {**preprocessor_config(SMALL, 3136, 12_845_056), "patch_size": 16}
+    (tmp_path / "a" / file).write_text(json.dumps({key: values} if key else values))
+    with pytest.raises(CheckpointError, match=f"/{re.escape(file)}: patch_size is 16, "):
         import_hf(tmp_path / "a")
 
 

@@ -311,6 +311,10 @@ def _copy_companions(src: epath.Path, dst: epath.Path) -> None:
             (src / name).copy(dst / name, overwrite=True)
     present = {name for name in COMPANIONS if (dst / name).exists()}
     absent = [] if present & {"tokenizer.json", "vocab.json"} else ["tokenizer files"]
-    absent += [] if "preprocessor_config.json" in present else ["preprocessor_config.json"]
+    absent += (
+        []
+        if present & {"preprocessor_config.json", "processor_config.json"}
+        else ["preprocessor_config.json"]
+    )
     if absent:
         logging.warning("%s: no %s; the converted folder has none either", src, " and no ".join(absent))

@@ -4,7 +4,7 @@ flat, as published:       text sizes at the top
 nested, transformers 5:   text_config
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -92,27 +92,40 @@ def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -
 
 
 def check_preprocessor(folder: epath.PathLike, images: ImageSpec) -> None:
-    """Checks that `preprocessor_config.json` of a folder, if there is one, cuts and normalises as `images`.
+    """Checks that the image and video processors of a folder, if it has any, cut and normalise as `images`.
 
     How large pictures may be is a choice of whoever asks, see `pixel_limits`.
 
     Raises:
-      CheckpointError: the file is no JSON object, or a value of it is another.
+      CheckpointError: a file is no JSON object, or a value of it is another.
     """
-    path = epath.Path(folder) / "preprocessor_config.json"
-    if not path.exists():
-        return
-    values = read_json(path)
-    for name, ours in (
-        ("patch_size", images.patch_size),
-        ("temporal_patch_size", images.temporal_patch_size),
-        ("merge_size", images.merge_size),
-        ("image_mean", list(images.mean)),
-        ("image_std", list(images.std)),
-    ):
-        found = values.get(name)
-        if found is not None and not _about(found, ours):
-            raise CheckpointError(f"{path}: {name} is {found!r}, and this model's pictures have {ours}")
+    for path, values in (*_processors(folder, "image"), *_processors(folder, "video")):
+        for name, ours in (
+            ("patch_size", images.patch_size),
+            ("temporal_patch_size", images.temporal_patch_size),
+            ("merge_size", images.merge_size),
+            ("image_mean", list(images.mean)),
+            ("image_std", list(images.std)),
+        ):
+            found = values.get(name)
+            if found is not None and not _about(found, ours):
+                raise CheckpointError(f"{path}: {name} is {found!r}, and this model's pictures have {ours}")
+
+
+def _processors(folder: epath.PathLike, kind: str) -> Iterator[tuple[epath.Path, dict[str, Any]]]:
+    """(file, values) of each image or video processor of a folder.
+
+    Up to version 4, transformers writes `preprocessor_config.json` and `video_preprocessor_config.json`, from
+    version 5 on both into `processor_config.json`.
+    """
+    path = epath.Path(folder) / (
+        "preprocessor_config.json" if kind == "image" else f"{kind}_preprocessor_config.json"
+    )
+    if path.exists():
+        yield path, read_json(path)
+    path = epath.Path(folder) / "processor_config.json"
+    if path.exists() and isinstance(values := read_json(path).get(f"{kind}_processor"), dict):
+        yield path, values
 
 
 def _about(found: Any, ours: Any) -> bool:
@@ -123,21 +136,21 @@ def _about(found: Any, ours: Any) -> bool:
 
 
 def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
-    """(least, greatest) area of an image that `preprocessor_config.json` of a folder names; None without one.
+    """(least, greatest) area of an image that the image processor of a folder names; None without one.
 
     Raises:
-      CheckpointError: the file is no JSON object, or its limits are no numbers in order.
+      CheckpointError: a file is no JSON object, or its limits are no numbers in order.
     """
-    path = epath.Path(folder) / "preprocessor_config.json"
-    if not path.exists():
-        return None
-    values = read_json(path)
-    size = values.get("size")
-    size = size if isinstance(size, dict) else {}
-    least = values.get("min_pixels") or size.get("shortest_edge")
-    most = values.get("max_pixels") or size.get("longest_edge")
-    if least is None or most is None:
-        return None
-    if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
-        raise CheckpointError(f"{path}: min_pixels={least!r}, max_pixels={most!r} are no limits of an area")
-    return least, most
+    for path, values in _processors(folder, "image"):
+        size = values.get("size")
+        size = size if isinstance(size, dict) else {}
+        least = values.get("min_pixels") or size.get("shortest_edge")
+        most = values.get("max_pixels") or size.get("longest_edge")
+        if least is None or most is None:
+            continue
+        if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
+            raise CheckpointError(
+                f"{path}: min_pixels={least!r}, max_pixels={most!r} are no limits of an area"
+            )
+        return least, most
+    return None

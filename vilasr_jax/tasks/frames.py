@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from vilasr_jax.drawing import tagged_answer
 from vilasr_jax.drawing.coordinates import (
     Known,
     Scale,
@@ -35,7 +36,6 @@ from vilasr_jax.processing import smart_resize
 from vilasr_jax.processing.images import DEFAULT
 
 IMAGE_MARK = "<image>"
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 CAPTION = 200  # characters after a picture in which its size is looked for
 ROUNDING = DEFAULT.factor  # pixels that a side may be off by, after it was rounded for the recording model
 
@@ -64,8 +64,7 @@ def fit_conversation(
     sizes = dict(zip(frames, new, strict=True))
     known: Known = {}
     asked = next((m for m in messages if m["role"] == "user"), None)
-    found = _ANSWER.search(messages[-1]["content"])
-    answer = found[1] if found else ""
+    answer = tagged_answer(messages[-1]["content"]) or ""
     converted = [
         {**m, "content": convert_items(m["content"], scales, known)} if m["role"] == "assistant" else m
         for m in messages
