@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vilasr_jax import cli
+from vilasr_jax import __version__, cli
 from vilasr_jax.checkpoint import CheckpointStore
 from vilasr_jax.commands import COMMANDS, find_command
-from vilasr_jax.config import JobConfig, from_config_dict, to_dict
+from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.workdir import open_workdir
 
@@ -62,7 +62,15 @@ def test_help(run):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["trian"], ["'trian'", "train"]),
+        (["trian"], ["'trian'", "did you mean train?"]),
+        (["train", "--confg=x"], ["vilasr train has no flag --confg; did you mean --config?"]),
+        (["train", "--config=maze_tinny", "--workdir=W"], ["maze_tinny", "did you mean maze_tiny?"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl.stpes=1"], ["did you mean config.rl.steps?"]),
+        (["train", CONFIG, "--workdir=W", "--config.rll.steps=1"], ["did you mean config.rl.steps?"]),
+        (["train", CONFIG, "--workdir=W", "--config.rl=1"], ["--config.rl is a section"]),
+        (["train", CONFIG, "--workdir=/proc/no/run"], ["--workdir=/proc/no/run: can't be written"]),
+        (["train", CONFIG, f"--workdir={__file__}/run"], ["can't be written: Not a directory"]),
+        (["config", CONFIG, "--json=/proc/no/c.json"], ["--json=/proc/no/c.json: can't be written"]),
         (["train"], ["--config"]),
         (["train", CONFIG], ["--workdir"]),
         (["train", CONFIG, "--workdir=W", "extra"], ["extra"]),
@@ -318,6 +326,35 @@ def test_config_prints_what_would_run_and_the_defaults(run, tmp_path):
     lines = out.splitlines()
     assert "rl.steps = 7  # default: 1000" in lines and "seed = 0" in lines
     assert json.loads((tmp_path / "c.json").read_text())["rl.steps"] == {"value": 7, "default": 1000}
+
+
+def test_config_help_lists_each_key_with_its_comment(run):
+    code, out, _ = run("config", "--help")
+    assert code == 0 and "\n  rl.clip_low = 0.2\n" in out
+    assert "\n  cold_start.batch = 32" in out and "\n  eval.rows = " in out
+    assert "\n  packing.tokens = 0  # of a row; 0: off, one conversation per row\n" in out
+    assert "  rl.advantage = 'grpo'  # choices: grpo, dr_grpo, rloo\n" in out
+    keys = [line.split(" = ")[0].strip() for line in out.splitlines() if " = " in line]
+    assert set(keys) >= set(flatten(to_dict(JobConfig()))) - {
+        f"rl.rewards.{key}" for key in JobConfig().rl.rewards
+    }
+
+
+def test_version_and_help_of_a_command(run):
+    assert run("--version") == (0, f"vilasr {__version__}\n", "")
+    assert run("help", "train") == run("train", "--help")
+    assert run("help", "data") == run("data", "--help")
+
+
+def test_a_reader_that_leaves_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m vilasr_jax.cli config --help | head -1",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("vilasr config") and not done.stderr
 
 
 def test_flags_are_allowed_before_and_after_words():

@@ -6,6 +6,7 @@ Ctrl-C, 143 stopped by SIGTERM or Ctrl-C after saving.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
 import os
@@ -15,14 +16,19 @@ from typing import Any
 
 from absl import logging
 
+from vilasr_jax import __version__
 from vilasr_jax.commands import Flag, command, find_command, help_text, listing
-from vilasr_jax.config import JobConfig, differences, from_config_dict
+from vilasr_jax.config import JobConfig, config_files, differences, from_config_dict, key_comments
 from vilasr_jax.errors import INTERRUPTED, STOPPED, ConfigError, Stopped, UserError
 from vilasr_jax.files import write_json
 
-CONFIG = Flag("config", "FILE", "a file of configs/; --config.KEY=VALUE changes a key", required=True)
-WORKDIR = Flag("workdir", "DIR", "the folder of the run; everything is written there", required=True)
-JSON = Flag("json", "FILE", "also writes what is printed to this file")
+CONFIG = Flag(
+    "config", "FILE", "a config file, or one of `vilasr config --list`; --config.KEY=VALUE", required=True
+)
+WORKDIR = Flag(
+    "workdir", "DIR", "the folder of the run; everything is written there", required=True, writes="folder"
+)
+JSON = Flag("json", "FILE", "also writes what is printed to this file", writes="file")
 STAGE = (CONFIG, WORKDIR, JSON, Flag("profile", "N", "traces N steps of each stage with the JAX profiler", 0))
 _DTYPES = ("float32", "bfloat16", "float16")
 SEEDS = Flag("seeds", "0,1,2", "the seeds, with commas between them", "0,1,2")
@@ -35,12 +41,16 @@ def main(argv: list[str] | None = None) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
         code = _run(argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         print(f"vilasr: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("vilasr: stopped by Ctrl-C", file=sys.stderr)
         code = INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except Stopped as stopped:
         print(f"vilasr: {stopped}, and saved; the same command resumes it", file=sys.stderr)
         code = STOPPED
@@ -48,12 +58,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> int:
+    if argv == ["--version"]:
+        print(f"vilasr {__version__}")
+        return 0
     if text := help_text(argv):
         print(text)
         return 0
     found, rest = find_command(argv)
     if found is None:
-        print(f"{listing()}\n\n`vilasr COMMAND --help` says more about one.")
+        print(
+            f"{listing()}\n\n`vilasr COMMAND --help` says more about one, `vilasr --version` which this is."
+        )
         return 0 if argv else 2
     found.function(*found.parse(rest))
     return 0
@@ -201,7 +216,7 @@ def run_eval(words: list[str], flags: Any) -> None:
     Flag("question", "TEXT", "the question", required=True, short="Q"),
     Flag("checkpoint", "DIR", "a workdir (its last finished stage), or a Hugging Face folder", required=True),
     Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
-    Flag("out", "DIR", "a folder for the drawn images", "solved"),
+    Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
 )
 def run_solve(words: list[str], flags: Any) -> None:
     """One question about images, answered turn by turn.
@@ -281,7 +296,7 @@ def run_data_make(words: list[str], flags: Any) -> None:
     "data show",
     "[DIR]",
     CONFIG,
-    Flag("out", "PAGE.html", "the page", "rows.html"),
+    Flag("out", "PAGE.html", "the page", "rows.html", writes="file"),
     Flag("count", "8", "rows of each task", 8),
 )
 def run_data_show(words: list[str], flags: Any) -> None:
@@ -401,7 +416,19 @@ def run_plan(words: list[str], flags: Any) -> None:
     refuse(result)
 
 
-@command("config", "", CONFIG, JSON)
+def _all_keys() -> str:
+    lines = [f"  {key} = {value!r}{note and f'  # {note}'}" for key, value, note in key_comments()]
+    return "\n".join(["Keys, with their defaults, for --config.KEY=VALUE:", *lines])
+
+
+@command(
+    "config",
+    "",
+    dataclasses.replace(CONFIG, required=False),
+    Flag("list", "", "lists the configs that come with vilasr instead", False),
+    JSON,
+    appendix=_all_keys,
+)
 def run_config(words: list[str], flags: Any) -> None:
     """Every value that would run, and the defaults that differ.
 
@@ -410,6 +437,10 @@ def run_config(words: list[str], flags: Any) -> None:
     Example
       vilasr config --config=configs/vilasr.py:7b,v5e-64
     """
+    if flags.list:
+        for name, path in config_files().items():
+            print(f"{name:16} {(ast.get_docstring(ast.parse(path.read_text())) or '').splitlines()[0]}")
+        return
     found = differences(read_job(flags))
     for key, (value, default) in found.items():
         note = "" if value == default else f"  # default: {default!r}"

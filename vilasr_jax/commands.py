@@ -5,18 +5,18 @@ From them come parsing, `vilasr COMMAND --help`, the list of `vilasr help` and R
 
 from __future__ import annotations
 
-import ast
 import inspect
-import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
-from vilasr_jax.config import new_key, split_config_path
-from vilasr_jax.errors import ConfigError
+from vilasr_jax.config import key_comments, new_key, split_config_path
+from vilasr_jax.errors import ConfigError, did_you_mean
 
 Function = Callable[[list[str], Any], None]
 _HELP_WORDS = ("-h", "--help", "--helpshort", "--helpfull")
@@ -31,6 +31,7 @@ class Flag:
       required: the command can't run without it.
       choices: the words that it accepts.
       short: a one-letter name.
+      writes: "file" or "folder" where it names one that is written.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Flag:
     required: bool = False
     choices: tuple[str, ...] = ()
     short: str | None = None
+    writes: str = ""
 
     @property
     def usage(self) -> str:
@@ -55,6 +57,19 @@ class Flag:
             absl_flags.DEFINE_enum(self.name, self.default, self.choices, **options)
         else:
             _DEFINE[type(self.default)](self.name, self.default, **options)
+
+    def check_writable(self, path: Path) -> None:
+        """Raises ConfigError where its folder, or the folder of its file, can't be written."""
+        if "://" in str(path) or (path.exists() and path.is_dir() != (self.writes == "folder")):
+            return  # what is there is refused, with its reason, by whoever opens it
+        folder = path if self.writes == "folder" else path.parent
+        while not folder.exists():
+            folder = folder.parent
+        try:
+            with tempfile.TemporaryDirectory(dir=folder):
+                pass
+        except OSError as error:
+            raise ConfigError(f"--{self.name}={path}: can't be written: {error.strerror}") from error
 
 
 _DEFINE: dict[type, Callable[..., Any]] = {
@@ -74,12 +89,14 @@ class Command:
     Attributes:
       name: one word, or two, such as "data make".
       words: its arguments that are no flags, such as "IMAGE..." or "[DIR]".
+      appendix: the end of its help text.
     """
 
     name: str
     words: str
     flags: tuple[Flag, ...]
     function: Function
+    appendix: Callable[[], str] = lambda: ""
 
     @property
     def usage(self) -> str:
@@ -95,7 +112,8 @@ class Command:
     def help(self) -> str:
         """What `--help` prints."""
         flags = [f"  {flag.usage:24} {flag.help}" for flag in self.flags]
-        return "\n".join([self.usage, "", inspect.getdoc(self.function) or "", "", *flags]).rstrip()
+        parts = [self.usage, inspect.getdoc(self.function) or "", "\n".join(flags), self.appendix()]
+        return "\n\n".join(parts).rstrip()
 
     def parse(self, argv: Sequence[str]) -> tuple[list[str], Any]:
         """The words and flag values of a command line.
@@ -106,30 +124,38 @@ class Command:
         Raises:
           ConfigError: an unknown flag or key, a wrong value, or too few or too many words.
         """
-        full = ["vilasr", *argv]
+        full = ["vilasr", *self._with_config_files(argv)]
         values = absl_flags.FlagValues()
         for flag in self.flags:
             flag.define(values, full)
-        for word in argv:
-            key = re.match(r"--?(config\.[\w.]+)", word)
-            if key and (new := new_key(key[1])):
-                raise ConfigError(f"--{key[1]}: no such key; it is now --{new}")
         try:
             words = values(full)[1:]
         except absl_flags.UnrecognizedFlagError as error:
             raise ConfigError(self._unknown_flag(error.flagname)) from error
         except Exception as error:  # absl, config_flags and the config file itself raise many types
-            text = str(error)
-            if text[:1] in ("'", '"'):  # the message of a KeyError is quoted once more
-                text = f"no such key: {ast.literal_eval(text)}"
-            raise ConfigError(" ".join(text.split()) or type(error).__name__) from error
+            raise ConfigError(" ".join(str(error).split()) or type(error).__name__) from error
         self._check_words(words)
         for flag in self.flags:
-            if flag.name == "config" and values.config is not None:
-                split_config_path(config_flags.get_config_filename(values["config"]))
-            elif flag.required and values[flag.name].value is None:
+            if flag.required and values[flag.name].value is None:
                 raise ConfigError(f"give {flag.usage}; usage: {self.usage}")
+            elif flag.writes and values[flag.name].value:
+                flag.check_writable(Path(str(values[flag.name].value)))
         return words, values
+
+    def _with_config_files(self, argv: Sequence[str]) -> list[str]:
+        """The words with config files as paths that exist; raises ConfigError for unknown files and keys."""
+        if all(flag.name != "config" for flag in self.flags):
+            return list(argv)
+        words = list(argv)
+        for at, word in enumerate(words):
+            name, equals, value = word.partition("=")
+            name = name.removeprefix("-").removeprefix("-")
+            if name.startswith("config."):
+                _check_key(name.partition("[")[0])
+            elif name == "config" and word.startswith("-") and (equals or at + 1 < len(words)):
+                file, options = split_config_path(value if equals else words[at + 1])
+                words[at if equals else at + 1] = ("--config=" if equals else "") + ":".join([file, *options])
+        return words
 
     def _check_words(self, words: Sequence[str]) -> None:
         wanted = self.words.split()
@@ -146,17 +172,31 @@ class Command:
         owners = [one.name for one in COMMANDS.values() if names & {flag.name for flag in one.flags}]
         if owners:
             return f"--{name} is no flag of vilasr {self.name}, but of: {', '.join(owners)}"
-        return f"there is no flag --{name}; `vilasr {self.name} --help` lists the flags"
+        near = did_you_mean(f"--{base}", [f"--{flag.name}" for flag in self.flags])
+        return f"vilasr {self.name} has no flag --{name}{near}"
+
+
+def _check_key(key: str) -> None:
+    """Raises ConfigError for a dotted key, with "config." in front, that no config has."""
+    if new := new_key(key):
+        raise ConfigError(f"--{key}: no such key; it is now --{new}")
+    values = {f"config.{name}": value for name, value, _ in key_comments()}
+    if key in values or isinstance(values.get(key.rpartition(".")[0]), dict):
+        return
+    if any(name.startswith(f"{key}.") for name in values):
+        raise ConfigError(f"--{key} is a section; `vilasr config --help` lists its keys")
+    section = [name for name in values if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    raise ConfigError(f"--{key}: no such key{did_you_mean(key, section or values)}")
 
 
 COMMANDS: dict[str, Command] = {}
 
 
-def command(name: str, words: str, *flags: Flag) -> Callable[[Function], Function]:
-    """Registers a function, called with the words and the flag values, as a command."""
+def command(name: str, words: str, *flags: Flag, **more: Any) -> Callable[[Function], Function]:
+    """Registers a function, called with the words and flag values, as a command; `more`: see `Command`."""
 
     def register(function: Function) -> Function:
-        COMMANDS[name] = Command(name, words, flags, function)
+        COMMANDS[name] = Command(name, words, flags, function, **more)
         return function
 
     return register
@@ -185,7 +225,7 @@ def find_command(argv: Sequence[str]) -> tuple[Command | None, list[str]]:
     group = [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{first} ")]
     if not group:
         names = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
-        raise ConfigError(f"no command {first!r}; there are: {', '.join(names)}. `vilasr help` lists them")
+        raise ConfigError(f"no command {first!r}{did_you_mean(first, names)}")
     for at, word in enumerate(rest):
         if word in group:
             return COMMANDS[f"{first} {word}"], [*rest[:at], *rest[at + 1 :]]
@@ -194,6 +234,8 @@ def find_command(argv: Sequence[str]) -> tuple[Command | None, list[str]]:
 
 def help_text(argv: Sequence[str]) -> str | None:
     """The help for a command line with --help: of a command, or of all in a group such as "data"."""
+    if argv and argv[0] == "help":
+        argv = [*argv[1:], "--help"]
     if not any(word in _HELP_WORDS for word in argv[1:]):
         return None
     group = [one.help for one in COMMANDS.values() if one.name.startswith(f"{argv[0]} ")]

@@ -4,6 +4,9 @@ The command line prints one line for a `UserError` and exits with code 2.
 Any other exception is our fault and exits with code 1.
 """
 
+import difflib
+from collections.abc import Iterable
+
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended: 128 + SIGINT
 STOPPED = 143  # the exit code of a run that saved its state and stopped: 128 + SIGTERM, as in a shell
 
@@ -38,3 +41,14 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """Training that can't continue with these settings."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """The end of a message about a word that does not exist: the most similar name, or all names.
+
+    >>> did_you_mean("stpes", ["steps", "batch"]), did_you_mean("x", ["steps", "batch"])
+    ('; did you mean steps?', '; there are: steps, batch')
+    """
+    choices = list(names)
+    near = difflib.get_close_matches(word, choices, 1)
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(choices)}"

@@ -8,6 +8,7 @@ Limits of a value are declared with its field (`setting`), rules between values 
 section; `check_section` checks both.
 """
 
+from vilasr_jax.config.comments import key_comments as key_comments
 from vilasr_jax.config.data import DataSection as DataSection
 from vilasr_jax.config.data import DrawingSection as DrawingSection
 from vilasr_jax.config.data import MakeSection as MakeSection
@@ -22,6 +23,7 @@ from vilasr_jax.config.model import ImageSection as ImageSection
 from vilasr_jax.config.model import MeshSection as MeshSection
 from vilasr_jax.config.model import ModelSection as ModelSection
 from vilasr_jax.config.model import PackingSection as PackingSection
+from vilasr_jax.config.reading import config_files as config_files
 from vilasr_jax.config.reading import differences as differences
 from vilasr_jax.config.reading import flatten as flatten
 from vilasr_jax.config.reading import from_config_dict as from_config_dict

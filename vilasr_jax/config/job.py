@@ -21,8 +21,7 @@ class JobConfig:
 
     name: str = ""
     seed: int = 0
-    # families, or modules that hold one (my_package.my_task); empty: only imported data (config.data)
-    tasks: tuple[str, ...] = ("maze",)
+    tasks: tuple[str, ...] = ("maze",)  # families, or modules that hold one; empty: only imported data
     tokenizer: str = ""  # a folder with tokenizer files; empty: a tiny one, trained on the texts of the tasks
     tokenizer_size: int = 512  # of the tiny one
     stages: tuple[str, ...] = setting(

@@ -13,20 +13,32 @@ import ml_collections
 
 from vilasr_jax.config.job import JobConfig
 from vilasr_jax.config.renamed import new_config_file, new_key, with_new_keys
-from vilasr_jax.errors import ConfigError
+from vilasr_jax.errors import ConfigError, did_you_mean
+
+
+def config_files() -> dict[str, Path]:
+    """The config files that come with the project, by name: `configs/` of a clone, or its copy in a wheel."""
+    package = Path(__file__).parent.parent
+    folder = next(path for path in (package / "configs", package.parent / "configs") if path.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def split_config_path(path: str) -> tuple[str, list[str]]:
     """The file of "FILE.py:WORDS", and the words for its `get_config`, if there are any.
+
+    A file that comes with the project is found from any folder, as `maze_tiny` or `configs/maze_tiny.py`.
 
     Raises:
       ConfigError: there is no such file; the new name where it had another one once.
     """
     file, colon, words = path.partition(":")
     if not Path(file).is_file():
-        if new := new_config_file(file, words):
-            raise ConfigError(f"{file} is now in vilasr.py; give --config={new}")
-        raise ConfigError(f"{file}: no such config file")
+        files, name = config_files(), file.removeprefix("configs/").removesuffix(".py")
+        if name not in files:
+            if new := new_config_file(file, words):
+                raise ConfigError(f"{file} is now in vilasr.py; give --config={new}")
+            raise ConfigError(f"{file}: no such config file{did_you_mean(name, files)}")
+        file = str(files[name])
     return file, [words] if colon else []
 
 
@@ -107,8 +119,8 @@ def _read(cls: type, values: Any, path: str) -> Any:
     for key in values:
         if key not in hints:
             new = new_key(f"{path}.{key}")
-            now = f"it is now {new}" if new else f"there are: {', '.join(hints)}"
-            raise ConfigError(f"{path}.{key}: no such key; {now}")
+            now = f"; it is now {new}" if new else did_you_mean(key, hints)
+            raise ConfigError(f"{path}.{key}: no such key{now}")
     return cls(**{key: _value(hints[key], value, f"{path}.{key}") for key, value in values.items()})
 
 

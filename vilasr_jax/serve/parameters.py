@@ -6,12 +6,12 @@ value changes nothing (`NEUTRAL`). Any other is refused, a misspelt one with the
 
 from __future__ import annotations
 
-import difflib
 import math
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from vilasr_jax.errors import did_you_mean
 from vilasr_jax.serve.limits import ApiError
 
 READ = (
@@ -90,9 +90,7 @@ def check_parameters(value: dict) -> None:
         if got is None or name in READ or name in NO_MATTER:
             continue
         if name not in NEUTRAL:
-            near = difflib.get_close_matches(name, READ, 1)
-            hint = f"did you mean {near[0]}?" if near else f"this server reads {', '.join(READ)}"
-            message = f"{name[:80]!r} is no parameter here; {hint}"
+            message = f"{name[:80]!r} is not a parameter here{did_you_mean(name[:80], READ)}"
             raise ApiError(400, message, param=name[:80], code="unknown_parameter")
         if got not in NEUTRAL[name]:
             message = f"{name} is not supported; leave it out"
