@@ -1,4 +1,4 @@
-"""The comments beside the fields of a config's sections, for the help text."""
+"""The comments on the fields of config sections, for the help text."""
 
 from __future__ import annotations
 
