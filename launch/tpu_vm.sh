@@ -154,7 +154,7 @@ keep() {
             delete
             exit "$code"
         fi
-        [[ "$(resource_state)" == ACTIVE ]] || echo "tpu_vm: $name was taken back; requesting another, the run resumes from its checkpoint"
+        [[ "$(resource_state)" == ACTIVE ]] || echo "tpu_vm: $name was preempted; requesting another, the run resumes from its checkpoint"
     done
 }
 

@@ -117,7 +117,7 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
 
 def _warn_of_our_words(folder: Path) -> None:
     logging.warning(
-        "%s holds no %s: the model is asked in our own words; `vilasr data import` of the traces that it "
+        "%s holds no %s: questions have our own words; `vilasr data import` of the traces that it "
         "was trained on writes theirs",
         folder,
         FILE,

@@ -11,7 +11,7 @@ from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict, wit
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import is_writer
-from vilasr_jax.training.wording import keep_prompts, same_prompt
+from vilasr_jax.training.wording import same_prompt, save_prompts
 
 # Keys that later commands may change: what to do now, and its layout over devices.
 MAY_CHANGE = (
@@ -95,7 +95,7 @@ def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
         return job
     ours = _plain(job)
     if not path.exists():
-        keep_prompts(job, workdir)
+        save_prompts(job, workdir)
         write_json(path, ours)
         return job
     saved = _read(path)

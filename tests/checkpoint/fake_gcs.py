@@ -15,7 +15,7 @@ class FakeGCS:
     """`objects` by name; `requests` is a log of (method, path, bytes answered); port is chosen by the system.
 
     Attributes:
-      full: when set, uploads of more than so many bytes in all are refused, as by a quota.
+      full: when set, uploads of more bytes in all are refused, as by a quota.
     """
 
     def __init__(self, bucket: str = "bucket"):

@@ -44,11 +44,11 @@ def test_there_and_back_is_bit_exact(tmp_path, layout, tied, dtype):
     assert (tmp_path / "c" / "tokenizer.json").read_text() == "{}"
 
 
-def test_folders_named_from_where_one_stands(tmp_path, monkeypatch):
+def test_relative_folders(tmp_path, monkeypatch):
     tensors = write_folder(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
-    convert_from_hf("a", "made/b")
-    convert_to_hf("made/b", "c")
+    convert_from_hf("a", "new/b")
+    convert_to_hf("new/b", "c")
     assert_same_tensors(tmp_path / "c", tensors)
 
 
@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
         assert not (tmp_path / "c").exists()
 
 
-def test_folders_without_tokenizer_or_processor_convert_with_a_warning(tmp_path, caplog):
+def test_a_folder_without_tokenizer_converts_with_a_warning(tmp_path, caplog):
     tensors = write_folder(tmp_path / "a")
     convert_from_hf(tmp_path / "a", tmp_path / "b")
     assert "a: no tokenizer files" in caplog.text

@@ -45,14 +45,14 @@ def edit(folder, **values):
 def test_mixed_dtypes_are_read_as_config_json_says(tmp_path, caplog):
     folder = tmp_path / "a"
     tensors = write_folder(folder, dtype="bfloat16", change=norms_in_float32)
-    for said, asked, got in (
+    for said, requested, got in (
         ("bfloat16", None, "bfloat16"),
         ("float32", None, "float32"),
         (None, None, "bfloat16"),  # that of the most values
         ("bfloat16", "float32", "float32"),
     ):
         edit(folder, torch_dtype=said)
-        config, params = import_hf(folder, param_dtype=asked)
+        config, params = import_hf(folder, param_dtype=requested)
         assert config.param_dtype == got
         norm = named_leaves(params)["language_model/norm/scale"]
         assert norm.dtype == got

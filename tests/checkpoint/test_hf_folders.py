@@ -343,7 +343,7 @@ def test_folders_that_are_none(tmp_path):
         import_hf(tmp_path)
 
 
-def test_export_replaces_nothing_unless_told_and_leaves_nothing_half_done(tmp_path, monkeypatch):
+def test_export_replaces_only_on_request_and_leaves_nothing_half(tmp_path, monkeypatch):
     params = params_from_hf(SMALL, lambda t: np.ones(t.shape, np.float32))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")

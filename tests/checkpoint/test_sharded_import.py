@@ -76,7 +76,7 @@ def test_a_mesh_holds_the_bits_that_one_device_does(tmp_path, monkeypatch, name,
     check_layout(params, mesh)
 
 
-def test_no_device_and_no_host_gets_a_whole_tensor(tmp_path):
+def test_no_device_and_no_host_gets_a_full_tensor(tmp_path):
     """Every stored byte is read by one host, and equal parts by all; odd widths by more than one."""
     tensors = write_folder(tmp_path / "a", EVEN, dtype="bfloat16")
     size = sum(value.nbytes for value in tensors.values())
@@ -93,12 +93,12 @@ def test_no_device_and_no_host_gets_a_whole_tensor(tmp_path):
             assert np.prod(sharding.shard_shape(leaf.shape)) <= leaf.size / 8, path
 
 
-def test_any_block_is_that_of_the_whole_weight(tmp_path):
+def test_any_block_is_that_of_the_full_weight(tmp_path):
     write_folder(tmp_path / "a", SMALL)
     config, _, stored = open_hf(tmp_path / "a")
-    weights, whole = published_weights(config, stored), named_leaves(import_hf(tmp_path / "a")[1])
+    weights, full = published_weights(config, stored), named_leaves(import_hf(tmp_path / "a")[1])
     rng = np.random.default_rng(1)
-    for (path, leaf), _ in itertools.product(whole.items(), range(3)):
+    for (path, leaf), _ in itertools.product(full.items(), range(3)):
         ends = [sorted(rng.choice(size + 1, 2, replace=False)) for size in leaf.shape]
         index = tuple(slice(int(a), int(b)) for a, b in ends)
         np.testing.assert_array_equal(weights.block(path, index, leaf.shape), leaf[index], err_msg=path)

@@ -35,7 +35,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_items_come_back_in_the_containers_asked_for(tmp_path):
+def test_items_come_back_in_the_containers_requested(tmp_path):
     params = make_params()
     opt_state = optax.adamw(1e-3).init(params)
     key = jax.random.key(3)
@@ -86,7 +86,7 @@ def test_abstract_tree_says_dtype_and_sharding(tmp_path):
 
 
 def test_keeps_the_newest_and_replaces_a_step(tmp_path):
-    with CheckpointStore(tmp_path, keep=2) as store:
+    with CheckpointStore(tmp_path, newest=2) as store:
         for step in (1, 2, 3):
             store.save(step, {"params": make_params(step)})
         store.save(3, {"params": make_params(30)}, wait=True)
@@ -173,7 +173,7 @@ def test_broken_newest_step_falls_back_and_training_goes_on(tmp_path, damage, ca
         break_data(tmp_path / "10")
         with pytest.raises(
             CheckpointError, match="broken checkpoint"
-        ):  # an older step is read as asked or not at all
+        ):  # an older step is read as requested or not at all
             store.restore(10, want)
         assert store.restore(None, want).step == 12
 
@@ -211,9 +211,9 @@ def test_sigkill_while_writing_leaves_a_readable_newest_step(tmp_path):
         assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]
 
 
-def test_the_best_step_is_kept_beside_the_newest(tmp_path):
+def test_the_best_step_is_kept_with_the_newest(tmp_path):
     scores = {1: 0.2, 2: 0.9, 3: None, 4: 0.5, 5: None}
-    with CheckpointStore(tmp_path, keep=2, keep_best=1) as store:
+    with CheckpointStore(tmp_path, newest=2, best=1) as store:
         for step, score in scores.items():
             store.save(step, {"params": {"w": np.full(3, step, np.float32)}}, score=score, wait=True)
         assert store.steps() == [2, 4, 5]

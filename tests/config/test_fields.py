@@ -6,13 +6,11 @@ import pytest
 
 from vilasr_jax import config
 from vilasr_jax.config import check_section, read_config
-from vilasr_jax.config.training import GROUPS, SFT_LOSSES
+from vilasr_jax.config.training import GROUPS, OVERLONG, POLICY_LOSSES, SFT_LOSSES
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import params
 from vilasr_jax.tasks.sources import FORMATS
-from vilasr_jax.training import losses
 from vilasr_jax.training.advantages import ADVANTAGES
-from vilasr_jax.training.groups import OVERLONG
 from vilasr_jax.training.rejection_sampling import RULES
 
 JOB = read_config("configs/maze_tiny.py")
@@ -26,9 +24,9 @@ def choices(section, name):
     "section, name, registry",
     [
         (config.ColdStartSection, "format", FORMATS),
-        (config.ColdStartSection, "loss", losses.SFT_LOSSES),
-        (config.ReflectSection, "loss", losses.SFT_LOSSES),
-        (config.RLSection, "loss", losses.POLICY_LOSSES),
+        (config.ColdStartSection, "loss", SFT_LOSSES),
+        (config.ReflectSection, "loss", SFT_LOSSES),
+        (config.RLSection, "loss", POLICY_LOSSES),
         (config.RLSection, "advantage", ADVANTAGES),
         (config.RLSection, "overlong", OVERLONG),
         (config.SynthesisSection, "rule", RULES),

@@ -77,7 +77,7 @@ def test_tpu_vm_refuses_what_it_cannot_do(words, says):
     assert done.returncode == 2 and says in done.stderr
 
 
-def test_keep_asks_again_after_a_preemption(tmp_path):
+def test_a_preempted_resource_is_requested_again(tmp_path):
     """A queued resource that is SUSPENDED is deleted, created again, and the run continues to its end."""
     stub(
         tmp_path,
@@ -99,7 +99,7 @@ esac""",
     assert done.returncode == 0, done.stderr + log
     assert log.count("queued-resources create") == 2 and log.count("queued-resources delete") == 2
     assert log.count("host.sh train") == 2
-    assert "was taken back" in done.stdout
+    assert "was preempted" in done.stdout
 
 
 def test_host_mounts_the_bucket_and_gives_vilasr_the_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""A made-up second model family, unlike Qwen2.5-VL wherever the protocol lets a family choose.
+"""An invented second model family, unlike Qwen2.5-VL wherever the protocol lets a family choose.
 
 Patches of 7 pixels and single frames, no windows, other pixel statistics; a vision tower of other modules;
 positions that count tokens alone; coordinates from 0 to 1000; no default system message; weight names and a

@@ -30,6 +30,7 @@ with jaxtyping.install_import_hook(CHECKED, "tests.models.typechecker.check"):
     from tests import tiny
     from tests.models.small import QWEN3_SMALL, SMALL, image_rows, text_batch
     from vilasr_jax.config import SamplingSection
+    from vilasr_jax.config.training import POLICY_LOSSES, SFT_LOSSES
     from vilasr_jax.models.hf_tensors import HFTensor
     from vilasr_jax.models.params import build
     from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, init_cache
@@ -109,11 +110,11 @@ def trace_losses(graphdef: nnx.GraphDef, params: nnx.State, batch: Batch) -> Non
     model, suppressed = nnx.merge(graphdef, params), np.zeros(SMALL.vocab_size, bool)
     logprobs, entropy = losses.token_logprobs(model, batch, suppressed=suppressed, chunk=4)
     losses.map_head(model, batch, losses.token_logprob)
-    for kind in losses.SFT_LOSSES:
+    for kind in SFT_LOSSES:
         losses.sft_loss(logprobs, batch, kind)
     weights = losses.importance_weights(logprobs, logprobs, batch.loss_mask, 2.0)
     grpo = partial(losses.grpo_loss, clip_low=0.2, clip_high=0.3, dual_clip=3.0, weights=weights)
-    for kind in losses.POLICY_LOSSES:
+    for kind in POLICY_LOSSES:
         grpo(logprobs, logprobs, logprobs, batch.loss_mask, kind=kind)
     more = dict(ref_logprobs=logprobs, kl_weight=0.1, entropy=entropy, entropy_weight=0.1)
     grpo(logprobs, logprobs, logprobs, batch.loss_mask, segment_ids=batch.segment_ids, **more)

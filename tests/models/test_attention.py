@@ -80,7 +80,7 @@ def test_banded_attention_is_attention_inside_short_segments(lengths, padding):
 
 def test_vision_tower_is_the_same_with_windows_one_by_one():
     vision = image_rows([(1, 12, 12), (2, 10, 6), (1, 4, 4)], 220)  # its windows are attended to one by one
-    short = VisionInput(*(array[:, :, :160] for array in vision))  # as a whole
+    short = VisionInput(*(array[:, :, :160] for array in vision))  # all at once
     graphdef, params = nnx.split(Qwen2_5_VL(SMALL, rngs=nnx.Rngs(0)).visual)
 
     def look(params, vision):

@@ -27,7 +27,7 @@ def test_no_module_outside_models_names_a_family():
 
 
 def test_patch_sizes_are_written_once_outside_models():
-    """Other rooms take them from the family: none has a constant of its own."""
+    """Other rooms read them from the family: none has a constant of its own."""
     names = ("PATCH_SIZE", "MERGE_SIZE", "PATCH_DIM", "0.48145466")
     for path in PACKAGE.rglob("*.py"):
         if "models" not in path.relative_to(PACKAGE).parts:
@@ -71,7 +71,7 @@ def test_weights_are_found_by_the_family_alone():
         assert not named, path
 
 
-def test_image_units_are_asked_of_the_family():
+def test_image_units_come_from_the_family():
     """No area is written as a product of token sides, and no constant holds the side of a token."""
     units = {DEFAULT.factor, DEFAULT.patch_size, DEFAULT.factor**2}
 

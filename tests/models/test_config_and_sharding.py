@@ -15,7 +15,7 @@ from vilasr_jax.models.params import build
 from vilasr_jax.models.qwen2_5_vl import layout, partition_specs, preset
 from vilasr_jax.models.transformer.context_parallel import balanced, in_order
 
-# 7B's is the published figure; the others keep the presets from changing unseen.
+# 7B's is the published figure; the others show when a preset changes.
 PARAMETERS = {
     "3b": 3_754_622_976,
     "7b": 8_292_166_656,
@@ -115,7 +115,7 @@ def test_published_sizes_divide_on_a_pod(name):
 
 
 @given(st.integers(1, 8), st.integers(1, 9))
-def test_each_device_takes_a_part_of_both_ends(n, size):
+def test_each_device_gets_a_part_of_both_ends(n, size):
     order = balanced(2 * n * size, n)
     assert sorted(order) == list(range(2 * n * size))
     work = (order + 1).reshape(n, -1).sum(axis=1)  # of causal attention: a token sees all before it

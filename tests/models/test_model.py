@@ -1,4 +1,4 @@
-"""The whole model: cached and uncached agree, images go where they belong, padding changes nothing."""
+"""The full model: cached and uncached agree, images go where they belong, padding changes nothing."""
 
 import dataclasses
 
@@ -60,11 +60,11 @@ def read_in_pieces(extend, split, tokens, positions, pieces, slots):
 
 def test_reading_in_ragged_pieces_equals_reading_at_once(model, split, extend):
     tokens, positions, segments = text_batch(3, 17)
-    whole = model.logits(model(tokens, positions, segments))
+    uncached = model.logits(model(tokens, positions, segments))
     pieces = [(5, 2, 0), (1, 1, 1), (0, 7, 5), (11, 7, 11)]
     logits, cache = read_in_pieces(extend, split, tokens, positions, pieces, slots=19)
     np.testing.assert_array_equal(cache.length, [17, 17, 17])
-    np.testing.assert_allclose(logits, whole, atol=TOLERANCE)
+    np.testing.assert_allclose(logits, uncached, atol=TOLERANCE)
 
 
 def test_tokens_without_a_slot_are_dropped_and_overwrite_nothing(split, extend):
@@ -111,7 +111,7 @@ def test_long_sequences_are_the_same_in_blocks(model):
     )
 
 
-def test_an_image_is_the_same_alone_in_a_row_of_others_and_with_padding(model):
+def test_an_image_is_the_same_alone_packed_and_padded(model):
     grids = [(1, 6, 10), (1, 14, 10)]
     rows = image_rows(grids, 140, config=model.config)
     apart = np.asarray(model.encode_vision(rows))[0].reshape(2, 35, -1)
@@ -122,8 +122,8 @@ def test_an_image_is_the_same_alone_in_a_row_of_others_and_with_padding(model):
     packed = VisionInput(*(np.concatenate([a[:, 0, :60], a[:, 1]], 1)[:, None] for a in rows))
     packed.window_ids[0, 0, 60:] += 100
     packed.image_ids[0, 0, 60:] += 100
-    together = model.encode_vision(packed)[0]
-    np.testing.assert_allclose(together, np.concatenate([apart[0, :15], apart[1]]), atol=TOLERANCE)
+    both = model.encode_vision(packed)[0]
+    np.testing.assert_allclose(both, np.concatenate([apart[0, :15], apart[1]]), atol=TOLERANCE)
 
 
 def test_windows_hide_what_full_attention_shows():
@@ -161,7 +161,7 @@ def test_a_conversation_with_images_is_the_same_read_in_pieces(model, split):
     graphdef, params = split
 
     @jax.jit
-    def whole(params):
+    def uncached(params):
         m = nnx.merge(graphdef, params)
         return m.logits(m(tokens, positions, segments, index, vision))
 
@@ -178,7 +178,7 @@ def test_a_conversation_with_images_is_the_same_read_in_pieces(model, split):
             params, tokens[:, part], positions[..., part], index[:, part] if images else None, cache
         )
         pieces.append(out)
-    np.testing.assert_allclose(np.concatenate(pieces, 1), whole(params), atol=TOLERANCE)
+    np.testing.assert_allclose(np.concatenate(pieces, 1), uncached(params), atol=TOLERANCE)
 
 
 def test_remat_and_unrolling_change_no_gradient(split):
@@ -199,7 +199,7 @@ def test_remat_and_unrolling_change_no_gradient(split):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_remat_of_all_but_attention_does_not_run_its_kernel_again():
+def test_remat_of_all_but_attention_runs_its_kernel_once():
     tokens, positions, segments = text_batch(1, 128)
 
     def kernels(remat):

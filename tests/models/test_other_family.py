@@ -96,7 +96,7 @@ def test_a_preset_finds_its_family():
     assert preset("other_tiny", vocab_size=64).vocab_size == 64
 
 
-def test_families_may_not_share_presets_or_differ_on_a_kernel():
+def test_families_differ_in_presets_and_agree_on_kernels():
     class Third(ModelFamily):
         model_type, presets, kernels = "third", {"tiny": None}, {}
 
@@ -120,7 +120,7 @@ def test_pictures_are_cut_as_the_family_says():
     assert (window_ids == image_ids).all()
 
 
-def test_conversations_and_batches_follow_the_tokenizers_family(run):
+def test_conversations_and_batches_use_the_tokenizers_family(run):
     run, _ = run
     image = Image.new("RGB", (28, 14))
     content = [{"type": "image", "image": image}, {"type": "text", "text": "look"}]

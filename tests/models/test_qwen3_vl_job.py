@@ -56,7 +56,7 @@ def test_every_stage_runs(workdir):
     assert len(list((workdir / "eval").iterdir())) >= 3
 
 
-def test_mazes_have_cells_of_whole_tokens(workdir):
+def test_mazes_have_cells_of_full_tokens(workdir):
     rows = open_model(workdir / "hf").rows("train", 1)
     assert rows[0].images[0].size == (96, 96)  # three cells of 32 pixels
 

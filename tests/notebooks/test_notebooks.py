@@ -9,7 +9,7 @@ nbformat = pytest.importorskip("nbformat")
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CELL_SECONDS = 40 * 60  # then it hangs; the first notebook trains the model they share: some minutes
+CELL_SECONDS = 40 * 60  # then it hangs; the first notebook trains their model: some minutes
 
 
 def test_there_are_five():
@@ -30,7 +30,7 @@ def test_plain_and_small(path):
 
 @pytest.mark.slow
 def test_they_run(tmp_path, monkeypatch):
-    """All in order, in one copy of the repository's working folder; `-s` shows the time each took."""
+    """All in order, in one copy of the repository's working folder; `-s` shows the time of each."""
     nbclient = pytest.importorskip("nbclient")
     for name in ("configs", "vilasr_jax", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -43,4 +43,4 @@ def test_they_run(tmp_path, monkeypatch):
         start = time.monotonic()
         nbclient.NotebookClient(notebook, timeout=CELL_SECONDS, resources=resources).execute()
         print(f"{path.stem}: {time.monotonic() - start:.0f} s")
-    print(f"together: {time.monotonic() - began:.0f} s")
+    print(f"in all: {time.monotonic() - began:.0f} s")

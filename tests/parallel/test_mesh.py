@@ -1,4 +1,4 @@
-"""The mesh of a pod, asked about any of its hosts, on the devices of slices that are not here."""
+"""The mesh of a pod, seen from any of its hosts, on the devices of slices that are not here."""
 
 import importlib.util
 import json

@@ -80,7 +80,7 @@ def sampled_runs(trajectory):
 
 
 def their_turn(model, prefix: np.ndarray, images, most: int = tiny.GREEDY.max_tokens) -> list[int]:
-    """What transformers writes after all that was said so far, read anew."""
+    """What transformers writes after the conversation so far, without a cache."""
     special = tiny.tokenizer().special
     inputs = {}
     if images:
@@ -120,10 +120,10 @@ def test_greedy_conversations_equal_transformers(exported):
 @pytest.mark.slow
 def test_six_turns_of_32_rows_equal_transformers_on_any_devices(exported):
     special, longer = tiny.tokenizer().special, dataclasses.replace(tiny.GREEDY, max_tokens=330)
-    asked = tiny.requests(32, session=lambda seed: tiny.ScriptedSession(seed, turns=6))
-    trajectories = tiny.generate(tiny.engine(6, 2, 1, longer), asked)
+    questions = tiny.requests(32, session=lambda seed: tiny.ScriptedSession(seed, turns=6))
+    trajectories = tiny.generate(tiny.engine(6, 2, 1, longer), questions)
     for devices in (2, 8):
-        again = tiny.generate(tiny.engine(2 * devices, 2, devices, longer), asked)
+        again = tiny.generate(tiny.engine(2 * devices, 2, devices, longer), questions)
         assert [t.tokens.tolist() for t in again] == [t.tokens.tolist() for t in trajectories]
     for t in trajectories:
         runs = sampled_runs(t)

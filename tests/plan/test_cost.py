@@ -17,7 +17,7 @@ def cost():
     return step_cost(SCAN)
 
 
-def test_a_collective_is_counted_once_and_as_often_as_its_loop_runs(cost):
+def test_a_collective_counts_once_per_run_of_its_loop(cost):
     found = {(c.kind, c.asynchronous): (c.bytes, c.count, c.group) for c in cost.collectives}
     weight = 2 * WIDTH * WIDTH  # bytes, bf16
     assert found == {
@@ -70,7 +70,7 @@ ENTRY %main (q: bf16[2,256,128]) -> bf16[2,256,128] {
 """
 
 
-def test_a_kernels_work_follows_its_keys():
+def test_a_kernels_work_depends_on_its_keys():
     kernel = step_cost(KERNEL.replace('"x"', '"causal/splash_mha_fwd"')).kernels[0]
     assert kernel.flops == 2 * 2 * (2 * 256 * 128) * 512 / 2
 

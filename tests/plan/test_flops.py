@@ -28,7 +28,7 @@ def test_bandwidth_grows_with_the_sides_that_are_used():
     assert parse_topology("v5e:16x16").gather_bandwidth(16) == 2 * chip  # closes to a ring
 
 
-def test_language_flops_are_two_a_weight_and_token_besides_attention():
+def test_language_flops_are_two_per_weight_and_token():
     config = preset("7b")
     weights = 7_615_616_512 - config.vocab_size * config.hidden_size  # published text model, less its table
     one = language_forward(config, 1, 1)

@@ -1,4 +1,4 @@
-"""Reading optimised HLO: a real program for v5e:2x2 (tests/plan/scan.hlo) and small hand-made loops.
+"""Reading optimised HLO: a real program for v5e:2x2 (tests/plan/scan.hlo) and small hand-written loops.
 
 The program is the gradient of 6 scanned layers, each a matrix product with a weight split over 4 chips and an
 attention kernel; layouts and long attributes are cut from its text.
@@ -64,7 +64,7 @@ def test_every_loop_of_a_real_program_is_counted():
     assert [trip_count(module, entry, loop) for loop in loops] == [6, 6]
 
 
-def test_instructions_with_line_breaks_keep_their_attributes():
+def test_instructions_with_line_breaks_have_their_attributes():
     kernels = [
         i
         for c in parse(SCAN).computations.values()
@@ -103,7 +103,7 @@ def test_a_loop_without_a_known_end_is_an_error(condition):
         count(condition=condition)
 
 
-def test_a_computed_end_is_told_by_the_scope_around_the_loop():
+def test_a_computed_end_is_read_from_the_scope_of_the_loop():
     unknown = "  ROOT %lt = pred[] compare(%i.1, %i.1), direction=LT"
     scoped = ', metadata={op_name="jit(f)/while/body/at_most_72_times/while"}'
     assert count(condition=unknown, attributes=scoped) == 72

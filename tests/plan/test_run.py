@@ -1,5 +1,5 @@
 """`vilasr plan` around the compiler: tables, refusals, the nearest that fits, sweeps. The compiler is a
-stand-in here; tests/plan/test_compile.py runs the real one, where libtpu is installed."""
+substitute here; tests/plan/test_compile.py runs the real one, where libtpu is installed."""
 
 import importlib.util
 
@@ -79,21 +79,19 @@ def test_every_step_of_the_jobs_stages_is_compiled(compiler):
     # 4 chips at 3 an hour, 1 s for 4 samples at best and 4 s at worst
     assert "0.83 to 3.33" in text
     assert (
-        "rl, sampling: weights = 2 GiB, cache = 2 GiB, temporaries of the largest step = 1 GiB; together 5 of"
+        "rl, sampling: weights = 2 GiB, cache = 2 GiB, temporaries of the largest step = 1 GiB; in all 5 of"
         in text
     )
 
 
-def test_a_job_whose_parts_do_not_fit_at_once_is_refused_with_the_sum(compiler):
+def test_parts_that_do_not_fit_at_once_are_refused_with_the_sum(compiler):
     result = plan(small(**{"engine.slots": 900}), "v5e:2x2", report=lambda line: None)
     assert result["fits"] is False and all(answer["fits"] for answer in result["steps"])
-    with pytest.raises(
-        ConfigError, match=r"does not fit: rl, sampling: .* together 17\.1 of 15\.8 GiB.*slots"
-    ):
+    with pytest.raises(ConfigError, match=r"does not fit: rl, sampling: .* in all 17\.1 of 15\.8 GiB.*slots"):
         refuse(result)
 
 
-def test_what_does_not_fit_is_refused_with_its_tensors_and_the_nearest_that_does(compiler):
+def test_a_refusal_names_tensors_and_the_nearest_fit(compiler):
     result = plan(small(**{"rl.micro_batch": 12}), "v5e:2x2", ["grpo_grad"], report=lambda line: None)
     with pytest.raises(ConfigError) as refused:
         refuse(result)

@@ -48,7 +48,7 @@ def test_each_step_traces(steps, name):
     assert step.flops > 0 or name == "grpo_apply"
 
 
-def test_memory_is_told_by_part(steps):
+def test_memory_is_reported_by_part(steps):
     held = argument_bytes(steps.build("sft"))
     assert held["opt_state"] == pytest.approx(2 * held["params"], rel=1e-3)  # Adam: two a trained weight
     assert held["frozen"] > 0 and held["batch"] > 4 * 2 * 36 * 1176 * 4

@@ -14,7 +14,7 @@ from vilasr_jax.processing import Buckets, collate, encode_conversation, patch_l
 BUCKETS = Buckets(tokens=(64, 128, 256), images=(0, 1, 2, 4), patches=(16, 64))
 
 
-def example(tokenizer, sizes, words="go on"):
+def example(tokenizer, sizes, words="left on"):
     rng = np.random.default_rng(len(sizes))
     parts = [
         {"type": "image", "image": Image.fromarray(rng.integers(0, 256, (28 * h, 28 * w, 3), dtype=np.uint8))}

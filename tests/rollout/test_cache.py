@@ -1,4 +1,4 @@
-"""The live cache against reading everything anew; the pieces of a call."""
+"""The live cache against reading everything at once; the pieces of a call."""
 
 import jax
 import numpy as np
@@ -29,8 +29,8 @@ def piece(rng: np.random.Generator, start: int, images: int, words: int) -> Inco
             int(rng.integers(0, len(content) + 1)), {"type": "image", "image": Image.fromarray(pixels)}
         )
     turn = encode_turn(tokenizer, {"role": "user", "content": content}, closed=True)
-    keep = slice(0, None) if images else slice(0, max(1, words))
-    return Incoming(Encoded(turn.ids[keep], turn.loss_mask[keep], turn.images, turn.special), start)
+    part = slice(0, None) if images else slice(0, max(1, words))
+    return Incoming(Encoded(turn.ids[part], turn.loss_mask[part], turn.images, turn.special), start)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_cached_equals_uncached(read, seed, turns):
         for own, new in zip(said, news, strict=True):
             own.append(new)
         cache, logits = read(cache, new_turn([news], 3, BUCKETS))
-    whole = Buckets((LONGEST,), (8,), (24,))
+    large = Buckets((LONGEST,), (8,), (24,))
     everything = []
     for own in said:
         ids = np.concatenate([new.encoded.ids for new in own])
@@ -84,12 +84,12 @@ def test_cached_equals_uncached(read, seed, turns):
             ids, [image_grid(image) for image in images], own[0].encoded.special
         )
         np.testing.assert_array_equal(joined, scratch)
-    _, want = read(init_cache(tiny.config(), 3, LONGEST), new_turn([everything], 3, whole))
+    _, want = read(init_cache(tiny.config(), 3, LONGEST), new_turn([everything], 3, large))
     np.testing.assert_array_equal(cache.length, [len(own.encoded.ids) for own in everything])
     np.testing.assert_allclose(logits, want, atol=1e-4)
 
 
-def test_images_of_several_turns_share_a_vision_row():
+def test_images_of_several_turns_are_in_one_vision_row():
     rng = np.random.default_rng(0)
     small = [Image.fromarray(rng.integers(0, 255, (28, 28, 3), np.uint8)) for _ in range(3)]
     special = tiny.tokenizer().special

@@ -137,7 +137,7 @@ def test_same_tokens_in_any_slots_lanes_and_devices(plain, slots, lanes, devices
 
 
 def test_same_tokens_in_groups_and_alone():
-    """Sample n of a question equals the same question asked alone with its seed."""
+    """Sample n of a question equals the same question sampled alone with its seed."""
     grouped = tiny.generate(tiny.engine(), tiny.requests(5, samples=4))
     alone = [
         dataclasses.replace(request, seed=request.seed + n, samples=1)
@@ -173,7 +173,7 @@ def test_nothing_compiles_after_the_warm_up():
         trajectories += tiny.generate(runner, tiny.requests(20, first=5000), key=4)
         assert len(trajectories) == 500 and not compiled
         jax.jit(lambda x: x * 7)(np.ones(3))
-        assert compiled  # the listener does hear one
+        assert compiled  # the listener is called for one
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
 

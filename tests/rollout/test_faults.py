@@ -41,7 +41,7 @@ class Raises(tiny.ScriptedSession):
 
 
 class OddImage(tiny.ScriptedSession):
-    """Answers with a picture that the model does not take."""
+    """Answers with a picture that the model cannot read."""
 
     def step(self, text, *, truncated=False):
         super().step(text, truncated=truncated)
@@ -77,9 +77,9 @@ def test_a_broken_session_ends_only_itself(broken, reason, turns):
     def script(seed):
         return broken(seed, turns=5) if seed == 3 else tiny.ScriptedSession(seed)
 
-    whole = tiny.generate(tiny.engine(), tiny.requests(8))
+    unhurt = tiny.generate(tiny.engine(), tiny.requests(8))
     hurt = tiny.generate(tiny.engine(), tiny.requests(8, session=script))
-    for number, (a, b) in enumerate(zip(whole, hurt, strict=True)):
+    for number, (a, b) in enumerate(zip(unhurt, hurt, strict=True)):
         if number != 3:
             np.testing.assert_array_equal(a.tokens, b.tokens)
     t = hurt[3]
@@ -91,7 +91,7 @@ def test_a_broken_session_ends_only_itself(broken, reason, turns):
 
 @pytest.mark.parametrize("fault", ["raises", "grey"])
 def test_a_drawing_that_fails_costs_its_turn(monkeypatch, fault):
-    """The model is told so, and may draw again; nothing half-done remains."""
+    """The model reads the error, and may draw again; nothing half-done remains."""
     session = DrawingSession([Image.new("RGB", (56, 56), "white")], "where?", settings=DrawingSettings())
     assert session.step(DRAW % (1, "a")).drawn == 1
     real = overlay_module.render
@@ -137,7 +137,7 @@ class Drawer(DrawingSession):
 
 @pytest.mark.parametrize("fault", ["hangs", "raises", "odd"])
 def test_a_drawing_that_fails_in_the_engine_costs_its_turn(fault):
-    """The model is told so and goes on; the others do not wait for it."""
+    """The model reads the error and continues; the others do not wait for it."""
     release, order = threading.Event(), []
     runner = engine(
         SamplingSection(max_turn_tokens=5, max_tokens=700),
@@ -148,7 +148,7 @@ def test_a_drawing_that_fails_in_the_engine_costs_its_turn(fault):
         draw_seconds=0.7,
         draw_wait=0.05,
     )
-    asked = [
+    questions = [
         Request(
             {"id": f"row-{i}"},
             lambda i=i: Drawer(i, fault if i == 0 else None, release),
@@ -159,9 +159,12 @@ def test_a_drawing_that_fails_in_the_engine_costs_its_turn(fault):
     ]
     plain = tiny.generate(
         runner,
-        [dataclasses.replace(r, session=lambda i=i: Drawer(i, None, release)) for i, r in enumerate(asked)],
+        [
+            dataclasses.replace(r, session=lambda i=i: Drawer(i, None, release))
+            for i, r in enumerate(questions)
+        ],
     )
-    hurt = tiny.generate(runner, asked)
+    hurt = tiny.generate(runner, questions)
     release.set()
     for a, b in zip(plain[1:], hurt[1:], strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)

@@ -1,4 +1,4 @@
-"""Following a conversation while it is written; answering requests as they come."""
+"""Streaming a conversation while it is written; answering requests as they come."""
 
 import dataclasses
 import queue
@@ -11,7 +11,7 @@ from tests import tiny
 
 
 class Listener:
-    """Notes what the hooks are told."""
+    """Notes the calls of its hooks."""
 
     def __init__(self):
         self.pieces: dict[int, list[list[str]]] = {}
@@ -37,8 +37,10 @@ class Listener:
 def test_pieces_join_to_the_turns():
     plain = tiny.generate(tiny.engine(), tiny.requests(3, samples=4))
     listeners = [Listener() for _ in range(3)]
-    asked = [each.hook(request) for each, request in zip(listeners, tiny.requests(3, samples=4), strict=True)]
-    trajectories = tiny.generate(tiny.engine(), asked)
+    questions = [
+        each.hook(request) for each, request in zip(listeners, tiny.requests(3, samples=4), strict=True)
+    ]
+    trajectories = tiny.generate(tiny.engine(), questions)
     many = 0
     for number, t in enumerate(trajectories):
         np.testing.assert_array_equal(t.tokens, plain[number].tokens)
@@ -58,9 +60,9 @@ def test_a_hook_that_raises_cancels_its_conversation():
 
     plain = tiny.generate(tiny.engine(), tiny.requests(6))
     for hook in ("on_tokens", "on_turn"):
-        asked = tiny.requests(6)
-        asked[2] = dataclasses.replace(asked[2], **{hook: gone})
-        trajectories = tiny.generate(tiny.engine(), asked)
+        questions = tiny.requests(6)
+        questions[2] = dataclasses.replace(questions[2], **{hook: gone})
+        trajectories = tiny.generate(tiny.engine(), questions)
         assert trajectories[2].stop_reason == "cancelled"
         for a, b in zip(plain[:2] + plain[3:], trajectories[:2] + trajectories[3:], strict=True):
             np.testing.assert_array_equal(a.tokens, b.tokens)
@@ -68,8 +70,8 @@ def test_a_hook_that_raises_cancels_its_conversation():
 
 def test_a_limit_of_the_request():
     for most in (1, 5, 11):
-        asked = [dataclasses.replace(request, max_new_tokens=most) for request in tiny.requests(8)]
-        counts = [int(t.loss_mask.sum()) for t in tiny.generate(tiny.engine(), asked)]
+        questions = [dataclasses.replace(request, max_new_tokens=most) for request in tiny.requests(8)]
+        counts = [int(t.loss_mask.sum()) for t in tiny.generate(tiny.engine(), questions)]
         assert max(counts) == most
 
 
@@ -80,14 +82,14 @@ def test_requests_as_they_come():
     thread = threading.Thread(target=runner.serve, args=(params, inbox, jax.random.key(0)))
     thread.start()
     plain = {t.id: t for t in tiny.generate(tiny.engine(2, 1), tiny.requests(9))}
-    asked = [dataclasses.replace(r, on_end=lambda _, t: ended.put(t)) for r in tiny.requests(9)]
-    for request in asked[:1]:
+    questions = [dataclasses.replace(r, on_end=lambda _, t: ended.put(t)) for r in tiny.requests(9)]
+    for request in questions[:1]:
         inbox.put(request)
     first = ended.get(timeout=60)
-    for request in asked[1:]:
+    for request in questions[1:]:
         runner.check(request)
         inbox.put(request)
-    rest = [ended.get(timeout=60) for _ in asked[1:]]
+    rest = [ended.get(timeout=60) for _ in questions[1:]]
     inbox.put(None)
     thread.join(60)
     assert not thread.is_alive()

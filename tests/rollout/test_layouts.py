@@ -60,7 +60,7 @@ def test_weights_are_cast_once():
 
 def test_what_does_not_fit_is_refused(capsys):
     runner = engine(tiny.mesh(), memory_gib=5e-4)
-    with pytest.raises(ConfigError, match=r"4 conversations of 150 tokens x 448 bytes = .* together .* GiB"):
+    with pytest.raises(ConfigError, match=r"4 conversations of 150 tokens x 448 bytes = .* in all .* GiB"):
         runner.generate(params(), tiny.requests(1), jax.random.key(0))
     assert "rollout: 4 conversations of 150 tokens" in capsys.readouterr().err
     runner = engine(tiny.mesh(), memory_gib=1e-3)
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused(capsys):
 
 
 def run_process() -> None:
-    """One of two processes: answers its share."""
+    """One of two processes: answers its part."""
     port, number, out = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

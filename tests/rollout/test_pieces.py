@@ -88,9 +88,9 @@ def album_engine(insert_tokens: tuple[int, ...], insert_images: tuple[int, ...])
 
 
 def test_pieces_give_the_same_conversations_as_one_insert():
-    asked = tiny.requests(9, session=Album)
-    large = tiny.generate(album_engine((96,), (3,)), asked)
-    small = tiny.generate(album_engine((11,), (1,)), asked)
+    questions = tiny.requests(9, session=Album)
+    large = tiny.generate(album_engine((96,), (3,)), questions)
+    small = tiny.generate(album_engine((11,), (1,)), questions)
     assert max(turn["drawn"].__len__() for t in large for turn in t.turns) == 3
     for a, b in zip(large, small, strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)

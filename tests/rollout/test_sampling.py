@@ -34,7 +34,7 @@ def kept(p: np.ndarray, section: SamplingSection) -> np.ndarray:
     return p / p.sum()
 
 
-def test_greedy_takes_the_likeliest_allowed():
+def test_greedy_picks_the_likeliest_allowed():
     x = logits(64)
     section = SamplingSection(temperature=0.0)
     keys = jax.random.split(jax.random.key(0), 64)
@@ -62,13 +62,13 @@ def test_frequencies(section):
         x = logits(1, seed)
         keys = jax.random.split(jax.random.key(seed), draws)
         tokens, logprobs = sample(np.repeat(x, draws, 0), keys, RULED_OUT, section)
-        whole = softmax(np.where(RULED_OUT, -np.inf, x[0] / section.temperature))
-        want = kept(whole, section)
+        full = softmax(np.where(RULED_OUT, -np.inf, x[0] / section.temperature))
+        want = kept(full, section)
         counts = np.bincount(np.asarray(tokens), minlength=V) / draws
         assert not counts[want == 0].any()
         np.testing.assert_allclose(counts, want, atol=0.02)
         # the recorded log-probability is that of the policy, before top-k and top-p cut
-        np.testing.assert_allclose(logprobs, np.log(whole[np.asarray(tokens)]), atol=1e-4)
+        np.testing.assert_allclose(logprobs, np.log(full[np.asarray(tokens)]), atol=1e-4)
 
 
 def test_rows_do_not_depend_on_their_neighbours():

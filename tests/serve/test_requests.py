@@ -217,7 +217,7 @@ def test_options_and_stream_options_are_checked():
 
 @pytest.mark.parametrize("value", ["abc", [1], {}, True, False, 0.5, float("nan"), float("-inf"), ""])
 def test_a_seed_that_is_no_integer_is_refused(value):
-    assert refused(seed=value) == "seed must be a whole number"
+    assert refused(seed=value) == "seed must be an integer"
 
 
 def test_any_integer_is_a_seed():

@@ -80,8 +80,8 @@ def test_other_numbers_of_a_question_stay(texts):
 
 
 def test_a_size_among_choices_is_not_the_pictures_own():
-    asked = [{"role": "user", "content": "<image>Is the image 1792x1344 or 896x672?"}]
-    assert frames_of(asked, [(896, 672)]) == [(896, 672)]
+    question = [{"role": "user", "content": "<image>Is the image 1792x1344 or 896x672?"}]
+    assert frames_of(question, [(896, 672)]) == [(896, 672)]
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ def reward(self, trajectory):
     return {"accuracy": float(total == 1), "format": 1.0, "total": total}
 
 
-def keep(trajectory):
+def every_other(trajectory):
     """Every other conversation."""
     return trajectory.tokens.sum() % 2 == 0
 
 
 if __name__ == "__main__":
     JobReward.__call__ = reward
-    RULES.update(reflective={"kept": keep}, cold_start={"kept": keep})
+    RULES.update(reflective={"kept": every_other}, cold_start={"kept": every_other})
     cli.main()

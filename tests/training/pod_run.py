@@ -14,7 +14,7 @@ from rich.progress import Progress
 from vilasr_jax.config import MeshSection, PackingSection
 from vilasr_jax.parallel import is_writer, join, make_mesh, place, to_host
 
-DEVICES = 4  # of the whole pod
+DEVICES = 4  # of the pod
 
 
 def main(folder: Path) -> None:

@@ -27,11 +27,11 @@ def example(number: int) -> Encoded:
 
 def batch(numbers, rows: int | None = None, **extras) -> Batch:
     """Examples by number; each of `extras` is called with an example's number and length."""
-    made = [
+    examples = [
         dataclasses.replace(e, extras={name: value(n, len(e.ids)) for name, value in extras.items()})
         for n, e in ((n, example(n)) for n in numbers)
     ]
-    return collate(made, buckets=BUCKETS, rows=rows)
+    return collate(examples, buckets=BUCKETS, rows=rows)
 
 
 def old_logprobs(number: int, length: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One process of a small run, supervised steps and then RL; started again it goes on, as `vilasr train` does.
+"""One process of a small run, supervised steps and then RL; a restart resumes, as `vilasr train` does.
 
 [VILASR_COORDINATOR=... VILASR_NUM_PROCESSES=2 VILASR_PROCESS_ID=0] python -m tests.training.stages_run FOLDER
 """

@@ -1,4 +1,4 @@
-"""The saved step with the best validation is what is evaluated and exported, when that is asked for."""
+"""The saved step with the best validation is evaluated and exported on request."""
 
 import dataclasses
 
@@ -36,10 +36,10 @@ def test_the_best_step_or_the_last(tmp_path, scores, best):
 @pytest.mark.parametrize("best", [False, True])
 def test_evaluation_and_export_read_the_same_step(tmp_path, monkeypatch, best):
     job = dataclasses.replace(JobConfig(), eval=EvalSection(best=best, rows=2))
-    run, asked = open_run(job, tmp_path, tiny.mesh()), []
+    run, loaded = open_run(job, tmp_path, tiny.mesh()), []
 
     def load(name, best=False):
-        asked.append((name, best))
+        loaded.append((name, best))
         return name
 
     monkeypatch.setattr(run.stages, "load_params", load)
@@ -52,4 +52,4 @@ def test_evaluation_and_export_read_the_same_step(tmp_path, monkeypatch, best):
     vars(run.model).update(tokenizer=tiny.tokenizer(), config=tiny.config())
     jobs.evaluate_stages(run, None)
     jobs.export(run)
-    assert asked == [("untrained", best), ("rl", best)]
+    assert loaded == [("untrained", best), ("rl", best)]

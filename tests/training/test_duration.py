@@ -14,7 +14,7 @@ from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.duration import plan_steps, stage_steps
 
 
-def test_steps_follow_passes_over_the_data(tmp_path, capsys):
+def test_steps_come_from_passes_over_the_data(tmp_path, capsys):
     section = ColdStartSection(epochs=3.0, steps=9)
     assert stage_steps(tmp_path, section) is None
     assert plan_steps(tmp_path, section, "cold start", "35 conversations", 35, 8.0) == 14

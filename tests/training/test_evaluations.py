@@ -30,7 +30,7 @@ def test_a_control_is_evaluated_again_after_a_later_stage(tmp_path):
     assert {path.name for path in folder.iterdir()} == {"model.json"}
 
 
-def test_a_broken_off_evaluation_is_not_continued_by_another_model(tmp_path):
+def test_another_model_does_not_continue_an_evaluation(tmp_path):
     folder = tmp_path / "eval" / "ood"
     begin_evaluation(folder, COLD)
     (folder / "results.jsonl").write_text("{}\n")
@@ -48,7 +48,7 @@ def test_benchmarks_below_a_stages_folder_stay(tmp_path):
     assert is_evaluated(folder / "maze", RL) and not is_evaluated(folder / "maze", {"stage": "rl", "step": 8})
 
 
-def test_scores_of_earlier_versions_are_kept_where_the_folder_says_whose(tmp_path):
+def test_scores_of_earlier_versions_stay_under_a_named_model(tmp_path):
     for name, own in (("rl", True), ("blank_image", False)):
         folder = tmp_path / "eval" / name
         finished(folder, RL)

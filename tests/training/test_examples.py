@@ -84,7 +84,7 @@ def test_benchmarks_are_looked_at_before_step_1(tmp_path, monkeypatch, every, st
     (benchmark / "index.json").write_text(json.dumps({**index, "format": "maze"}))
     data = DataSection(traces=(good(tmp_path),), benchmarks=(str(benchmark),))
     section = ColdStartSection(validate_every=every)
-    match = r"config\.data\.benchmarks: .*none of 3 (rows|questions looked at) can be asked"
+    match = r"config\.data\.benchmarks: .*none of 3 (rows|questions looked at) can be used"
     refused(tmp_path, monkeypatch, match, data=data, cold_start=section, stages=stages)
 
 
@@ -95,14 +95,14 @@ def test_few_generated_traces_are_all_looked_at(tmp_path, monkeypatch):
 
 
 def test_each_example_of_a_sample_is_encoded_once(tmp_path):
-    asked = []
-    source = MappedSource(range(20), lambda n: asked.append(n) or samples.example(n))
+    encoded = []
+    source = MappedSource(range(20), lambda n: encoded.append(n) or samples.example(n))
     job = JobConfig(packing=PackingSection(400, 40, 96), buckets=BucketSection((400,), (40,), (96,)))
     run = open_run(job, tmp_path, tiny.mesh())
     run.batching.check_source(source)
     per_row = run.batching.examples_per_row([source], [1.0])
-    assert sorted(asked) == list(range(20)) and per_row > 1
-    assert run.batching.examples_per_row([source, source], [0.5, 0.5]) > 1 and len(asked) == 20
+    assert sorted(encoded) == list(range(20)) and per_row > 1
+    assert run.batching.examples_per_row([source, source], [0.5, 0.5]) > 1 and len(encoded) == 20
 
 
 @pytest.mark.parametrize("packing", [PackingSection(), PackingSection(16, 1, 4)], ids=["padded", "packed"])

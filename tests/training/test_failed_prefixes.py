@@ -28,15 +28,15 @@ def maze():
 
 def test_a_replayed_conversation_goes_on_as_the_first_one_did(maze):
     row, settings, turns = maze
-    whole = row.session(settings)
-    replies = [whole.step(text) for text in turns]
+    full = row.session(settings)
+    replies = [full.step(text) for text in turns]
     request = Request({"id": row.id}, lambda: row.session(settings), 7, 2)
     again = resumed(request, Prefix(("maze", 4), turns[:2])).session()
     assert [m["role"] for m in again.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert again.messages[-1] == replies[1].message and len(again.events) == 2
     for text, reply in zip(turns[2:], replies[2:], strict=True):
         assert again.step(text) == reply
-    assert again.stop_reason == "answer" and again.events == whole.events
+    assert again.stop_reason == "answer" and again.events == full.events
     prompt = make_prompt(tiny.tokenizer(), resumed(request, Prefix(("maze", 4), turns[:2])).session())
     first = make_prompt(tiny.tokenizer(), row.session(settings))
     assert len(prompt.encoded.images) == 3 and len(prompt.encoded.ids) > len(first.encoded.ids)
@@ -49,8 +49,8 @@ def test_which_beginnings_are_replayed(maze):
     for text in turns:
         session.step(text)
     none = np.zeros(0, np.float32)
-    asked, reward = {"source": ["maze", 4]}, {"accuracy": 0.0}
-    wrong = Trajectory("", none, none, none, [], session.events, "answer", 1, 1, asked, reward)
+    record, reward = {"source": ["maze", 4]}, {"accuracy": 0.0}
+    wrong = Trajectory("", none, none, none, [], session.events, "answer", 1, 1, record, reward)
     rng = np.random.default_rng(0)
     found = {len(failed_prefix(wrong, rng).texts) for _ in range(40)}
     assert found == set(range(1, len(turns)))
@@ -82,15 +82,15 @@ def two_families(tmp_path) -> Run:
 
 
 def test_turns_are_replayed_on_the_question_they_were_about(tmp_path):
-    """Over several steps, with two families, with questions asked in earlier steps among them."""
-    run, asked = two_families(tmp_path), []
+    """Over several steps, with two families, with questions of earlier steps among them."""
+    run, begun = two_families(tmp_path), []
 
     def sample(sampling, params, requests, key, progress=None):
         found = []
         for request in requests:
             session = request.session()
             name = request.row["id"]
-            asked.append((name, [event["text"] for event in session.events]))
+            begun.append((name, [event["text"] for event in session.events]))
             at = 3 * len(session.events) + 2
             session.step(
                 f'<think> {name} </think> Action: Path Tracer\n```json\n[{{"index": 1, '
@@ -107,10 +107,10 @@ def test_turns_are_replayed_on_the_question_they_were_about(tmp_path):
     run.rollouts.sample = sample
     pool, replayed = [], []
     for step in range(1, 6):
-        asked.clear()
+        begun.clear()
         pool = read_pool([prefix.to_json() for prefix in collect(run, None, step, pool).failed])
-        replayed += [(name, texts) for name, texts in asked if texts]
-        assert len({name for name, _ in asked}) == 4
+        replayed += [(name, texts) for name, texts in begun if texts]
+        assert len({name for name, _ in begun}) == 4
     assert len(replayed) == 8
     assert {name.split("-")[0] for name, _ in replayed} == {"maze", "static"}
     for name, texts in replayed:

@@ -99,7 +99,7 @@ def test_fault_2_every_sampled_token_is_trained_and_no_other(spoken, tmp_path):
 
 
 def test_fault_9_only_what_is_new_enters_the_cache(spoken):
-    """The whole conversation and all its pictures were sent again each turn."""
+    """The full conversation and all its pictures were sent again each turn."""
     words, trajectory, pieces = spoken
     entered = [pieces[0]]
     for ids, piece in zip(words, pieces[1:], strict=False):
@@ -110,14 +110,14 @@ def test_fault_9_only_what_is_new_enters_the_cache(spoken):
     assert [len(piece.images) for piece in pieces] == [1, 1, 1] and len(trajectory.images) == 3
 
 
-def test_fault_10_one_size_of_pictures_and_one_scorer_that_are_told(tmp_path):
+def test_fault_10_one_image_size_and_one_scorer_both_recorded(tmp_path):
     """SFT, RL and evaluation had resolutions and scorers of their own, and did not say so."""
     job = JobConfig(image=ImageSection(784, 84 * 84))
     run = open_run(job, tmp_path, tiny.mesh())
     uses = ("traces", "questions", "reflect_questions", "benchmarks")
     assert {run.tasks.imported.pixels(use) for use in uses} == {(784, 84 * 84)}
-    told = settings_of(job, run.model.prompts, "benchmarks")
-    assert (told["min_pixels"], told["max_pixels"]) == (784, 84 * 84)
+    settings = settings_of(job, run.model.prompts, "benchmarks")
+    assert (settings["min_pixels"], settings["max_pixels"]) == (784, 84 * 84)
     other = dataclasses.replace(job, data=DataSection(benchmarks_pixels=28 * 28))
     assert settings_of(other, run.model.prompts, "benchmarks")["max_pixels"] == 28 * 28
 

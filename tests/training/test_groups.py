@@ -46,12 +46,12 @@ def fake_run(section, answer, host=(0, 1)):
         return [Request({"id": row}, lambda: None, seed + i * samples, samples) for i, row in enumerate(rows)]
 
     def sample(sampling, params, requests, key, progress=None):
-        run.asked.extend(request.row["id"] for request in requests)
+        run.sampled.extend(request.row["id"] for request in requests)
         return [answer(r.row["id"], k) for r in requests for k in range(r.samples)]
 
     run = SimpleNamespace(
         job=JobConfig(rl=section, seed=3),
-        asked=[],
+        sampled=[],
         questions=SimpleNamespace(
             rows=lambda stage, count, first=0: list(range(first, first + count)),
             row=lambda stage, source: source[1],
@@ -72,13 +72,13 @@ def answer(row: int, k: int) -> Trajectory:
 def test_groups_of_equal_rewards_stay_unless_refilled():
     run = fake_run(SECTION, answer)
     samples = collect(run, None, 1)
-    assert run.asked == [0, 1, 2, 3] and len(samples.rewards) == 12
+    assert run.sampled == [0, 1, 2, 3] and len(samples.rewards) == 12
     assert not samples.advantages.reshape(4, 3)[::2].any() and samples.advantages.reshape(4, 3)[1::2].all()
     assert samples.metrics["equal_groups"] == (2.0, 4.0)
 
     run = fake_run(dataclasses.replace(SECTION, refill=3), answer)
     samples = collect(run, None, 2)
-    assert run.asked == list(range(16, 24))  # two rounds give four groups: no third
+    assert run.sampled == list(range(16, 24))  # two rounds give four groups: no third
     assert len(samples.rewards) == 12 and samples.advantages.all()
     assert [samples.trajectories[i].row["id"].split("/")[0] for i in (0, 3, 6, 9)] == ["17", "19", "21", "23"]
     assert samples.metrics["equal_groups"] == (4.0, 8.0)
@@ -87,7 +87,7 @@ def test_groups_of_equal_rewards_stay_unless_refilled():
 def test_refilling_has_a_limit():
     run = fake_run(dataclasses.replace(SECTION, refill=2), lambda row, k: trajectory("0/0", 1.0))
     samples = collect(run, None, 1)
-    assert len(run.asked) == 12 and len(samples.rewards) == 0 and not samples.trajectories
+    assert len(run.sampled) == 12 and len(samples.rewards) == 0 and not samples.trajectories
 
 
 def test_overlong_conversations_are_masked_or_pay():
@@ -105,10 +105,10 @@ def test_overlong_conversations_are_masked_or_pay():
     np.testing.assert_allclose(paid, [[0, 1 - 0.25, 2 - 0.5]] * 4)
 
 
-def test_hosts_together_are_one_host(monkeypatch):
+def test_several_hosts_equal_one_host(monkeypatch):
     """Each samples its own questions; all know of all."""
     section = dataclasses.replace(SECTION, refill=3, recovery=0.5)
-    whole = collect(fake_run(section, answer), None, 1)
+    one = collect(fake_run(section, answer), None, 1)
     board, meeting, me = {}, threading.Barrier(2, timeout=20), threading.local()
 
     def gather(value):
@@ -127,10 +127,10 @@ def test_hosts_together_are_one_host(monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(host, range(2)))
     for part in parts:
-        np.testing.assert_array_equal(part.advantages, whole.advantages)
-        np.testing.assert_array_equal(part.tokens, whole.tokens)
-        assert part.metrics == whole.metrics and part.failed == whole.failed
-    assert parts[0].trajectories.keys() | parts[1].trajectories.keys() == whole.trajectories.keys()
+        np.testing.assert_array_equal(part.advantages, one.advantages)
+        np.testing.assert_array_equal(part.tokens, one.tokens)
+        assert part.metrics == one.metrics and part.failed == one.failed
+    assert parts[0].trajectories.keys() | parts[1].trajectories.keys() == one.trajectories.keys()
     assert not parts[0].trajectories.keys() & parts[1].trajectories.keys()
 
 
@@ -141,7 +141,7 @@ def test_some_questions_begin_with_failed_turns(monkeypatch):
     run, begun = fake_run(section, answer), []
     monkeypatch.setattr(groups, "resumed", lambda request, prefix: begun.append(prefix) or request)
     collect(run, None, 2, samples.failed)
-    assert run.asked == [0, 3, 6, 7] and begun == [samples.failed[0], samples.failed[3]]  # by chance
+    assert run.sampled == [0, 3, 6, 7] and begun == [samples.failed[0], samples.failed[3]]  # by chance
     assert collect(fake_run(SECTION, answer), None, 1).failed == []
 
 

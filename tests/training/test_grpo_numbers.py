@@ -11,11 +11,12 @@ from flax import nnx
 
 from tests import tiny
 from vilasr_jax.config import OptimizerSection, RLSection, SamplingSection
+from vilasr_jax.config.training import POLICY_LOSSES
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL
 from vilasr_jax.processing import empty_batch
 from vilasr_jax.training.advantages import ADVANTAGES, group_advantages
 from vilasr_jax.training.groups import overlong_penalty
-from vilasr_jax.training.losses import POLICY_LOSSES, grpo_loss, importance_weights
+from vilasr_jax.training.losses import grpo_loss, importance_weights
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs
@@ -198,13 +199,13 @@ def learn(steps: int = 25, **options) -> float:
         batch.extras["old_logprobs"] = current
         batch.extras["ref_logprobs"] = reference[arms]
         batch.extras["advantages"] = np.repeat(advantages[:, None], 5, 1)
-        share = 1 / (batch.loss_mask.sum() if section.loss == "token_mean" else len(arms))
-        state, _ = apply(state, grad(state, zero(state), batch, np.float32(share)))
+        scale = 1 / (batch.loss_mask.sum() if section.loss == "token_mean" else len(arms))
+        state, _ = apply(state, grad(state, zero(state), batch, np.float32(scale)))
     p = chance()
     return float(p[1] / p.sum())
 
 
-def test_ratios_are_to_the_log_probabilities_that_are_asked_for():
+def test_ratios_are_to_the_configured_log_probabilities():
     """old_logprobs="trained": the first update has ratio 1, however far the engine's own rounding is off."""
     adam = OptimizerSection(learning_rate=0.03, schedule="constant", warmup_fraction=0, clip_norm=0)
     graphdef, params = bandit_model()

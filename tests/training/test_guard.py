@@ -11,8 +11,8 @@ import pytest
 from tests import tiny
 from tests.training import samples
 from vilasr_jax.config import OptimizerSection
+from vilasr_jax.config.training import SFT_LOSSES
 from vilasr_jax.errors import ConfigError, TrainingError
-from vilasr_jax.training.losses import SFT_LOSSES
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.sft import check_guard
 from vilasr_jax.training.state import Guard, TrainState, check_groups, group_of, new_state, split_frozen
@@ -101,10 +101,10 @@ def test_accumulated_parts_are_one_batch(kind):
         state, metrics = step(state, batch)
         return state.params, float(metrics["loss"][0] / metrics["loss"][1])
 
-    (whole, loss), (other, same) = after(1), after(3)
+    (full, loss), (other, same) = after(1), after(3)
     assert same == pytest.approx(loss, rel=1e-5)
     scale = max(
-        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (whole, tiny.params())), strict=True)
+        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (full, tiny.params())), strict=True)
     )
-    for a, b in zip(*map(jax.tree.leaves, (whole, other)), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, (full, other)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * scale)

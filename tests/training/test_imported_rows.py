@@ -57,9 +57,9 @@ def run_of(workdir: Path, data: DataSection, **changes) -> Run:
 def test_questions_come_in_an_order_of_their_own_each_time_round(tmp_path, imported):
     run = run_of(tmp_path, DataSection(questions=(str(imported / "rl"),), questions_pixels=28 * 28))
     run.model.__dict__["tokenizer"] = tiny.tokenizer()
-    asked = [row.id for row in run.questions.rows("rl", 9)]
-    assert [sorted(asked[at : at + 3]) for at in (0, 3, 6)] == [[f"vilasr_rl_data-{n}" for n in range(3)]] * 3
-    assert [row.id for row in run.questions.rows("rl", 4, first=5)] == asked[5:]
+    ids = [row.id for row in run.questions.rows("rl", 9)]
+    assert [sorted(ids[at : at + 3]) for at in (0, 3, 6)] == [[f"vilasr_rl_data-{n}" for n in range(3)]] * 3
+    assert [row.id for row in run.questions.rows("rl", 4, first=5)] == ids[5:]
     assert all(image.size == (28, 28) for row in run.questions.rows("rl", 2) for image in row.images[:1])
     with pytest.raises(ConfigError, match=r"config\.data\.reflect_questions"):
         run.questions.rows("reflect", 1)
@@ -78,18 +78,18 @@ def test_rows_too_large_for_the_engine_are_left_out(tmp_path, imported):
     data = DataSection(questions=(str(imported / "rl"),))
     run = run_of(tmp_path, data, engine=EngineSection(prompt_tokens=(700,), prompt_images=(1,)))
     run.model.__dict__["tokenizer"] = tiny.tokenizer()
-    asked = {row.id for row in run.questions.rows("rl", 12)}
-    assert asked == {"vilasr_rl_data-0", "vilasr_rl_data-2"}  # the third has two images
+    ids = {row.id for row in run.questions.rows("rl", 12)}
+    assert ids == {"vilasr_rl_data-0", "vilasr_rl_data-2"}  # the third has two images
     assert [row.source for row in run.questions.rows("rl", 12)[:2]] == [
         run.questions.row("rl", row.source).source for row in run.questions.rows("rl", 2)
     ]
     none = run_of(tmp_path, data, engine=EngineSection(prompt_tokens=(8,), prompt_images=(4,)))
     none.model.__dict__["tokenizer"] = tiny.tokenizer()
-    with pytest.raises(DataError, match="none of 3 rows can be asked"):
+    with pytest.raises(DataError, match="none of 3 rows can be used as questions"):
         none.questions.rows("rl", 1)
 
 
-def test_no_question_is_asked_twice_where_others_are_left_out(tmp_path, imported):
+def test_no_question_repeats_where_others_are_left_out(tmp_path, imported):
     data = DataSection(questions=(str(imported / "rl"),))
     run = run_of(tmp_path, data)
     run.model.__dict__["tokenizer"] = tiny.tokenizer()
@@ -103,14 +103,14 @@ def test_no_question_is_asked_twice_where_others_are_left_out(tmp_path, imported
                 raise DataError("too large")
 
     run.rollouts.engine = lambda sampling: Engine()
-    asked = [row.id for row in run.questions.rows("rl", 6)]
-    for turn in (asked[:2], asked[2:4], asked[4:]):
+    ids = [row.id for row in run.questions.rows("rl", 6)]
+    for turn in (ids[:2], ids[2:4], ids[4:]):
         assert sorted(turn) == ["vilasr_rl_data-0", "vilasr_rl_data-2"]
-    assert [row.id for row in run.questions.rows("rl", 3, first=3)] == asked[3:]
+    assert [row.id for row in run.questions.rows("rl", 3, first=3)] == ids[3:]
     again = run_of(tmp_path, data)
     again.model.__dict__["tokenizer"] = tiny.tokenizer()
     again.rollouts.engine = run.rollouts.engine
-    assert [row.id for row in again.questions.rows("rl", 6)] == asked
+    assert [row.id for row in again.questions.rows("rl", 6)] == ids
     assert Engine.checked == 3  # the second time the file says it
     note = json.loads((tmp_path / "left_out" / "questions.json").read_text())
     assert note["left_out"] == [{"number": 1, "id": "vilasr_rl_data-1", "reason": "too large"}]
@@ -132,8 +132,8 @@ def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported
     (source,), weights = run.examples.traces
     assert weights == [1.0] and len(source) == 3
     for example, stored in zip(source, StoredRows([imported / "cold_start"]), strict=True):
-        whole = encode_conversation(run.model.tokenizer, stored.conversation(784, 1280 * 784))
-        assert np.array_equal(example.ids, whole.ids) and example.loss_mask.any()
+        full = encode_conversation(run.model.tokenizer, stored.conversation(784, 1280 * 784))
+        assert np.array_equal(example.ids, full.ids) and example.loss_mask.any()
         assert len(example.images) == 2
     mixed = run_of(tmp_path, dataclasses.replace(run.job.data, traces_fraction=0.25))
     mixed = open_run(dataclasses.replace(mixed.job, tasks=("maze",)), tmp_path, tiny.mesh())
@@ -183,13 +183,13 @@ def test_rows_no_stage_can_train_on_are_named_before_step_1(tmp_path, packing, c
     source = run.examples.recorded("traces")
     assert len(source) == 10
     assert read_notes(tmp_path) == {"traces": {"rows": 12, "count": 2, "first": ["row-3", "row-7"]}}
-    told = caplog.text
-    assert "2 of 12 rows are left out" in told and "row row-3" in told and "row row-7: 1" in told
-    # A run that goes on reads the note, sees the same examples, and never meets those left out.
+    log = caplog.text
+    assert "2 of 12 rows are left out" in log and "row row-3" in log and "row row-7: 1" in log
+    # A run that resumes reads the note, sees the same examples, and never meets those left out.
     again = run_of(tmp_path, data, **changes)
     again.model.__dict__["tokenizer"] = tiny.tokenizer()
-    whole = run.batching.batches([source], [1], seed=0, batch=2)
-    some = [next(whole) for _ in range(9)]
+    full = run.batching.batches([source], [1], seed=0, batch=2)
+    some = [next(full) for _ in range(9)]
     rest = again.batching.batches([again.examples.recorded("traces")], [1], seed=0, batch=2)
     for _ in range(4):
         next(rest)
@@ -223,7 +223,7 @@ def test_an_over_long_example_is_replaced_by_the_next(tmp_path):
         Fitting(examples[1:2], run.batching.check_example)[0]
 
 
-def test_a_question_that_cannot_be_read_is_never_asked(tmp_path):
+def test_an_unreadable_question_is_never_sampled(tmp_path):
     rows = [dataclasses.replace(stored_conversation(f"row-{n}", "?"), messages=()) for n in range(3)]
     rows[1] = dataclasses.replace(rows[1], images=(torn_jpeg(),))
     run = run_of(tmp_path, DataSection(questions=(written(tmp_path / "rows", rows),)))
@@ -242,7 +242,7 @@ def test_a_benchmark_row_that_cannot_be_read_counts_as_wrong(tmp_path):
     scores = json.loads((tmp_path / "maze" / "scores.json").read_text())
     assert scores["overall"]["mean"] == 0.75 and scores["n"] == 4
     assert scores["not_asked"] == {"count": 1, "first": ["row-2"]}
-    assert [row for asked in run.rollouts.engine(None).asked for row in asked] == ["row-0", "row-1", "row-3"]
+    assert [row for call in run.rollouts.engine(None).calls for row in call] == ["row-0", "row-1", "row-3"]
 
 
 def test_a_benchmarks_broken_record_counts_as_wrong(tmp_path):
@@ -299,7 +299,7 @@ def test_a_process_evaluates_what_the_writer_found_unfinished(tmp_path, imported
     monkeypatch.setattr(evaluate, "is_writer", lambda: False)
     monkeypatch.setattr(hosts, "gather", lambda value: [[2, None] if value == [None, None] else value])
     evaluate.evaluate_benchmark(other, None, source, folder, "rl")
-    assert other.rollouts.engine(None).asked == [["vsi_bench-1"]]
+    assert other.rollouts.engine(None).calls == [["vsi_bench-1"]]
 
 
 def test_no_data_and_no_tasks(tmp_path):
@@ -308,10 +308,10 @@ def test_no_data_and_no_tasks(tmp_path):
 
 
 class Teacher:
-    """An engine that answers every question as it is told, after one drawing."""
+    """An engine that answers every question as scripted, after one drawing."""
 
     def __init__(self, run, answers, stop_at=None):
-        self.run, self.answers, self.stop_at, self.asked = run, answers, stop_at, []
+        self.run, self.answers, self.stop_at, self.calls = run, answers, stop_at, []
 
     stopped_on_repeat = None  # whether the last conversation would have
 
@@ -321,17 +321,19 @@ class Teacher:
     def generate(self, params, requests, key, progress=None):
         from tests.evaluation.test_results import trajectory
 
-        if len(self.asked) == self.stop_at:
+        if len(self.calls) == self.stop_at:
             raise KeyboardInterrupt
-        self.asked.append([request.row["id"] for request in requests])
+        self.calls.append([request.row["id"] for request in requests])
         out = []
         for request in requests:
             Teacher.stopped_on_repeat = request.session().settings.stop_on_repeat
             for sample in range(request.samples):
                 said = self.answers.get(request.row["id"], "B")
-                made = trajectory(texts=(TURN, TURN2, f"{THINK}Answer\n<answer>{said}</answer>"))
+                scripted = trajectory(texts=(TURN, TURN2, f"{THINK}Answer\n<answer>{said}</answer>"))
                 out.append(
-                    dataclasses.replace(made, id=f"{request.row['id']}/{sample}", row=request.row, reward={})
+                    dataclasses.replace(
+                        scripted, id=f"{request.row['id']}/{sample}", row=request.row, reward={}
+                    )
                 )
         if progress:
             progress(len(out))
@@ -364,10 +366,10 @@ def teaching(workdir: Path, imported: Path, stop_at=None) -> Run:
     return run
 
 
-def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, imported):
+def test_teacher_traces_are_written_once_and_read_as_imported(tmp_path, imported):
     from tests.training.test_resume import quiet
 
-    folder = synthesis.run_synthesis(teaching(tmp_path / "whole", imported), None, quiet())
+    folder = synthesis.run_synthesis(teaching(tmp_path / "full", imported), None, quiet())
     funnel = json.loads((folder / "funnel.json").read_text())
     # 6 questions (3, twice round), 2 samples: two of three questions are answered right.
     assert funnel == {"sampled": 12, "parsed": 12, "right": 8, "executed": 8, "rounds": 8, "kept": 8}
@@ -384,7 +386,7 @@ def test_a_teachers_traces_are_written_once_and_read_as_imported_ones(tmp_path, 
             synthesis.run_synthesis(teaching(broken, imported, stop_at=moment), None, quiet())
         (broken / "traces" / "rows-00002.array_record.draft").write_bytes(b"half") if moment else None
         synthesis.run_synthesis(teaching(broken, imported), None, quiet())
-        assert untimed(broken) == untimed(tmp_path / "whole")
+        assert untimed(broken) == untimed(tmp_path / "full")
 
 
 def test_a_teacher_that_is_never_right(tmp_path, imported):
@@ -407,7 +409,7 @@ def evaluating(workdir: Path, imported: Path, answers, stop_at=None, data=None) 
     return run
 
 
-def test_a_benchmark_is_scored_as_published_with_all_it_depends_on(tmp_path, imported):
+def test_a_benchmark_is_scored_as_published(tmp_path, imported):
     answers = {"vsi_bench-0": "5", "vsi_bench-1": "B"}  # of 4: 25 % off, 0.6; the choice is right
     source = imported / "vsi_bench"
     evaluate.evaluate_benchmark(evaluating(tmp_path, imported, answers), None, source, tmp_path / "vsi", "rl")
@@ -437,8 +439,8 @@ def test_a_benchmark_is_scored_as_published_with_all_it_depends_on(tmp_path, imp
 
 def test_a_stopped_evaluation_ends_with_the_same_files(tmp_path, imported):
     answers, source = {"vsi_bench-0": "4"}, imported / "vsi_bench"
-    whole = evaluating(tmp_path / "whole", imported, answers)
-    evaluate.evaluate_benchmark(whole, None, source, tmp_path / "whole", "rl")
+    full = evaluating(tmp_path / "full", imported, answers)
+    evaluate.evaluate_benchmark(full, None, source, tmp_path / "full", "rl")
     broken = evaluating(tmp_path / "broken", imported, answers, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate_benchmark(broken, None, source, tmp_path / "broken", "rl")
@@ -446,8 +448,8 @@ def test_a_stopped_evaluation_ends_with_the_same_files(tmp_path, imported):
         file.write('{"half": ')
     rest = evaluating(tmp_path / "broken", imported, answers)
     evaluate.evaluate_benchmark(rest, None, source, tmp_path / "broken", "rl")
-    assert rest.rollouts.engine(None).asked == [["vsi_bench-1"]]
-    assert files(tmp_path / "broken") == files(tmp_path / "whole")
+    assert rest.rollouts.engine(None).calls == [["vsi_bench-1"]]
+    assert files(tmp_path / "broken") == files(tmp_path / "full")
 
 
 def test_the_published_config_pins_the_published_evaluation():

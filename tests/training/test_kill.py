@@ -83,7 +83,7 @@ def test_killed_in_every_stage(tmp_path):
     rng = random.Random(seed)
     print(f"seed {seed}")
     import_data("maze", ROOT / "tests" / "tasks" / "published" / "ViLaSR-eval", tmp_path / "maze")
-    finish(start(tmp_path / "whole"))
+    finish(start(tmp_path / "full"))
     broken, kills = tmp_path / "broken", 0
     for moment in MOMENTS:
         run = start(broken)
@@ -96,12 +96,12 @@ def test_killed_in_every_stage(tmp_path):
         run.communicate()
     finish(start(broken))
     assert kills >= 5
-    whole, resumed = final_bits(tmp_path / "whole"), final_bits(broken)
-    assert whole.keys() == resumed.keys() and len(whole) > 100
-    assert [key for key in whole if whole[key] != resumed[key]] == []
-    assert records(tmp_path / "whole") == records(broken)
+    full, resumed = final_bits(tmp_path / "full"), final_bits(broken)
+    assert full.keys() == resumed.keys() and len(full) > 100
+    assert [key for key in full if full[key] != resumed[key]] == []
+    assert records(tmp_path / "full") == records(broken)
     finals = {
-        tuple(value for (of, _, path), value in whole.items() if of == stage and "params" in path)
+        tuple(value for (of, _, path), value in full.items() if of == stage and "params" in path)
         for stage in STAGES
     }
     assert len(finals) == len(STAGES)  # every stage changed something

@@ -46,7 +46,7 @@ def test_only_the_factors_are_trained():
             assert np.linalg.matrix_rank(layer, tol=1e-5) <= 3
 
 
-def test_factors_lie_as_their_kernels_do():
+def test_factors_are_sharded_as_their_kernels():
     mesh = make_mesh(MeshSection(data=2, fsdp=2, model=2))
     state = init_state(tiny.params(), make_optimizer(SECTION, 9), mesh, SECTION)
     pair = next(value for name, value in state.params.items() if "q_proj" in name)
@@ -60,9 +60,9 @@ def test_merging_by_hand(alpha):
     state = init_state(tiny.params(), make_optimizer(section, 9), tiny.mesh(), section)
     rng = np.random.default_rng(0)
     factors = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), state.params)
-    whole = lora.merged(state.frozen, factors)
+    full = lora.merged(state.frozen, factors)
     name = next(name for name in factors if "down_proj" in name)
     kernel = np.asarray(tiny.params()["language_model"]["layers"]["mlp"]["down_proj"]["kernel"][...])
     want = kernel + alpha / 3 * np.einsum("lir,lro->lio", factors[name]["a"], factors[name]["b"])
-    got = whole["language_model"]["layers"]["mlp"]["down_proj"]["kernel"][...]
+    got = full["language_model"]["layers"]["mlp"]["down_proj"]["kernel"][...]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Losses against plain NumPy, and the chunked head against the whole."""
+"""Losses against plain NumPy, and the chunked head against the full one."""
 
 import doctest
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ def test_grpo_gradient_is_the_policy_gradient_on_policy():
     np.testing.assert_allclose(gradient, want, rtol=1e-5, atol=1e-7)
 
 
-def test_grpo_ignores_what_stands_outside_the_mask():
+def test_grpo_ignores_tokens_outside_the_mask():
     new, old, advantages, mask = random_case(6)
     wild = np.where(mask, old, 300.0).astype(np.float32)  # exp(300) overflows
     same, other = (grpo_loss(new, x, advantages, mask, **SIZES) for x in (old, wild))
@@ -96,7 +96,7 @@ def test_other_advantages_by_hand(group):
         assert not got[3].any()
 
 
-def test_token_mean_sums_tokens_and_gspo_has_one_ratio_a_trajectory():
+def test_token_mean_sums_tokens_gspo_has_a_ratio_per_trajectory():
     new, old, advantages, mask = random_case(8)
     wide = dict(clip_low=1.0, clip_high=1e9, dual_clip=0.0)  # nothing clips: the loss is -A r
     ratios = np.exp(new - old, dtype=np.float64) * mask
@@ -108,8 +108,8 @@ def test_token_mean_sums_tokens_and_gspo_has_one_ratio_a_trajectory():
         loss, np.where(mask.any(axis=1), -advantages[:, 0] * np.exp(mean), 0), rtol=1e-4
     )
     gradient = jax.grad(lambda x: grpo_loss(x, old, advantages, mask, **wide, kind="gspo")[0].sum())(new)
-    share = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    np.testing.assert_allclose(gradient, -advantages * np.exp(mean)[:, None] * share, rtol=1e-3, atol=1e-6)
+    part = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    np.testing.assert_allclose(gradient, -advantages * np.exp(mean)[:, None] * part, rtol=1e-3, atol=1e-6)
 
 
 def test_the_conversation_mean_weighs_each_conversation_alike():
@@ -135,7 +135,7 @@ def test_sft_loss():
     assert sft_loss(logprobs, SimpleNamespace(loss_mask=mask & False)) == 0
 
 
-def test_token_logprobs_in_chunks_equal_the_whole():
+def test_token_logprobs_in_chunks_equal_the_full_ones():
     """Values and gradients; the last chunk is not full."""
     batch = samples.batch(range(3))
     suppressed = tiny.suppressed(20)
@@ -152,14 +152,14 @@ def test_token_logprobs_in_chunks_equal_the_whole():
         calls = [jax.jit(jax.value_and_grad(lambda p, c=c: run(p, c, rule), has_aux=True)) for c in (17, 512)]
         return [call(tiny.params()) for call in calls]
 
-    ((_, (logprobs, entropy)), gradient), ((_, whole), whole_gradient) = both(suppressed)
+    ((_, (logprobs, entropy)), gradient), ((_, full), full_gradient) = both(suppressed)
     allowed = ~suppressed[batch.tokens]
     assert not np.asarray(logprobs)[:, 0].any() and logprobs.shape == batch.tokens.shape
-    np.testing.assert_allclose(np.asarray(logprobs)[allowed], np.asarray(whole[0])[allowed], atol=1e-5)
-    np.testing.assert_allclose(entropy, whole[1], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(logprobs)[allowed], np.asarray(full[0])[allowed], atol=1e-5)
+    np.testing.assert_allclose(entropy, full[1], atol=1e-5)
     assert (np.asarray(entropy) >= -1e-6).all() and np.asarray(entropy).max() <= np.log((~suppressed).sum())
-    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole_gradient))
-    for a, b in zip(*map(jax.tree.leaves, (gradient, whole_gradient)), strict=True):
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(full_gradient))
+    for a, b in zip(*map(jax.tree.leaves, (gradient, full_gradient)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * scale)
 
 

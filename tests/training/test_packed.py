@@ -21,7 +21,7 @@ EXTRAS = {"logprobs": samples.old_logprobs, "advantages": samples.advantage}
 
 @pytest.fixture(scope="module")
 def both():
-    """The same conversations with a row each, and packed; where each lies in the packed rows."""
+    """The same conversations with a row each, and packed; where each is in the packed rows."""
     examples = [
         dataclasses.replace(e, extras={name: value(n, len(e.ids)) for name, value in EXTRAS.items()})
         for n, e in ((n, samples.example(n)) for n in range(COUNT))

@@ -45,11 +45,11 @@ def lines(folder: Path) -> list[dict]:
 def test_two_and_four_processes_give_what_one_gives(tmp_path):
     run(tmp_path / "1", 1)
     with np.load(tmp_path / "1" / "params.npz") as file:
-        whole = [file[name] for name in file.files]
+        first = [file[name] for name in file.files]
     for count in (2, 4):
         run(tmp_path / str(count), count)
         with np.load(tmp_path / str(count) / "params.npz") as file:
-            for one, other in zip(whole, [file[name] for name in file.files], strict=True):
+            for one, other in zip(first, [file[name] for name in file.files], strict=True):
                 np.testing.assert_allclose(other, one, atol=1e-5)
         for one, other in zip(lines(tmp_path / "1"), lines(tmp_path / str(count)), strict=True):
             assert one.keys() == other.keys()

@@ -1,4 +1,4 @@
-"""From published data and weights to an export that is asked: every stage, one wording, exact coordinates."""
+"""From published data and weights to an export that answers: every stage, one wording, exact coordinates."""
 
 import dataclasses
 import json
@@ -106,18 +106,18 @@ def test_all_stages_use_one_wording_byte_for_byte(road):
     trained = run.examples.recorded("traces")
     for number, row in enumerate(stored):
         question = row.question.removeprefix("### Question:\n")
-        asked = dataclasses.replace(
+        row = dataclasses.replace(
             row.row(*run.tasks.imported.pixels("questions")), question=question, question_type="free-form"
         )
-        prompt = make_prompt(run.model.tokenizer, run.questions.requests([asked])[0].session()).encoded
+        prompt = make_prompt(run.model.tokenizer, run.questions.requests([row])[0].session()).encoded
         first = int(np.argmax(trained[number].loss_mask))  # the assistant's first token
         np.testing.assert_array_equal(prompt.ids, trained[number].ids[:first])
     names = {scores["settings"]["prompt"]["sha256"] for scores in road[2]["benchmarks"]["rl"].values()}
     assert names == {run.model.prompts.sha256} and run.model.prompts.name not in ("vilasr_jax", "short")
 
 
-def test_coordinates_follow_the_resized_pictures_in_training(road):
-    """84 x 56 pixels become 56 x 28 or so; boxes and lines keep their place in the picture."""
+def test_coordinates_are_resized_with_the_images_in_training(road):
+    """84 x 56 pixels become 56 x 28 or so; boxes and lines stay at their place in the picture."""
     run = run_of(road)
     found = {}
     for example, stored in zip(
@@ -137,7 +137,7 @@ def test_coordinates_follow_the_resized_pictures_in_training(road):
     assert set(found) == {"bbox_2d", "start_point_2d", "end_point_2d"} and max(found.values()) <= 0.5
 
 
-def test_the_export_is_asked_as_its_workdir_is(road, tmp_path):
+def test_the_export_has_the_prompt_of_its_workdir(road, tmp_path):
     _, workdir, _ = road
     picture = PUBLISHED / "ViLaSR-eval" / "maze" / "1.png"
     solved = [

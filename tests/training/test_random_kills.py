@@ -25,7 +25,7 @@ STAGES = {"sft": SFT_STEPS, "rl": RL_STEPS}
 
 
 class Run:
-    """`stages_run` in one process or several; they share what is compiled with all other runs of the test."""
+    """`stages_run` in one process or several; all runs of the test read one cache of compiled steps."""
 
     def __init__(self, folder: Path, count: int):
         with socket.socket() as free:
@@ -117,9 +117,9 @@ def metrics(folder: Path) -> dict:
 def test_killed_at_20_random_moments(tmp_path, count):
     seed = random.randrange(1000)
     rng = random.Random(seed)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    Run(whole, count).finish()
-    assert progress(whole) == most()
+    full, broken = tmp_path / "full", tmp_path / "broken"
+    Run(full, count).finish()
+    assert progress(full) == most()
     moments = sorted(rng.sample(range(most() - 8), KILLS))
     print(f"seed {seed}, kills at {moments} of {most()}")
     for moment in moments:
@@ -129,24 +129,24 @@ def test_killed_at_20_random_moments(tmp_path, count):
         assert not run.over, (run.processes[0].args, progress(broken))
         run.kill(rng)
     Run(broken, count).finish()
-    assert final(broken) == final(whole) and len(final(whole)) > 100
-    assert metrics(broken) == metrics(whole)
+    assert final(broken) == final(full) and len(final(full)) > 100
+    assert metrics(broken) == metrics(full)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_sigterm_loses_no_step(tmp_path, count):
-    """One process hears it; all stop after the same step, which is saved."""
+    """One process gets it; all stop after the same step, which is saved."""
     rng = random.Random(count)
-    whole, asked = tmp_path / "whole", tmp_path / "asked"
-    Run(whole, count).finish()
+    full, stopped = tmp_path / "full", tmp_path / "stopped"
+    Run(full, count).finish()
     for stage, moment in (("sft", SFT_STEPS // 2), ("rl", 2 * SFT_STEPS + RL_STEPS // 2)):
-        run = Run(asked, count)
-        wait_for(asked, moment, run)
+        run = Run(stopped, count)
+        wait_for(stopped, moment, run)
         rng.choice(run.processes).send_signal(signal.SIGTERM)
         said = run.finish(STOPPED)
-        step = CheckpointStore(asked / stage / "checkpoints").latest_step()
+        step = CheckpointStore(stopped / stage / "checkpoints").latest_step()
         assert 0 < step < STAGES[stage]
         assert all(f"stopped after step {step} of {STAGES[stage]}" in words for words in said)
-    Run(asked, count).finish()
-    assert final(asked) == final(whole)
+    Run(stopped, count).finish()
+    assert final(stopped) == final(full)

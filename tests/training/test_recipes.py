@@ -33,7 +33,7 @@ def read(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_configs_parse_and_fit_together(name):
+def test_configs_parse_and_are_consistent(name):
     job = read(name)
     check_section(job)
     shards = job.mesh.fsdp

@@ -1,4 +1,4 @@
-"""A checkpoint goes on on another number of devices."""
+"""A run resumes from its checkpoint on another number of devices."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""A stage that is stopped anywhere and started again ends with the same bits; samples are not made twice."""
+"""A stage that is stopped anywhere and started again ends with the same bits; nothing is sampled twice."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ JOB = JobConfig(
 
 
 class Stopped(Exception):
-    """Stands for a kill."""
+    """Raised where a kill would end the process."""
 
 
 def bits(tree):
@@ -96,11 +96,11 @@ def params():
 
 def once(make):
     """`make`, but every call after the first returns what the first did."""
-    made = []
+    results = []
 
     def call(*args, **options):
-        made.append(made[0] if made else make(*args, **options))
-        return made[0]
+        results.append(results[0] if results else make(*args, **options))
+        return results[0]
 
     return call
 
@@ -118,16 +118,16 @@ def listening():
 
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch):
-    """The runs of a test share their compiled steps; they are the same every time."""
+    """The runs of a test have compiled steps in common, the same every time."""
     for module, name in ((sft, "make_sft_step"), (grpo, "make_grpo_steps")):
         monkeypatch.setattr(module, name, once(getattr(module, name)))
 
 
 class Breaking:
-    """An iterator that dies before its n-th item; or that is asked to stop, and goes on."""
+    """An iterator that dies before its n-th item; or that requests a stop, and continues."""
 
-    def __init__(self, data, left, asked=False):
-        self.data, self.left, self.asked = data, left, asked
+    def __init__(self, data, left, request=False):
+        self.data, self.left, self.request = data, left, request
         self.get_state, self.set_state = data.get_state, data.set_state
 
     @property
@@ -135,7 +135,7 @@ class Breaking:
         return self.data.replaced
 
     def __next__(self):
-        if self.left == 0 and self.asked:
+        if self.left == 0 and self.request:
             os.kill(os.getpid(), signal.SIGTERM)
         elif self.left == 0:
             raise Stopped
@@ -143,38 +143,38 @@ class Breaking:
         return next(self.data)
 
 
-def test_sft_goes_on_bit_for_bit(tmp_path):
+def test_sft_continues_bit_for_bit(tmp_path):
     steps, save_every = 7, 2
 
-    def run(folder, stop_before=None, asked=False):
+    def run(folder, stop_before=None, request=False):
         source = MappedSource(range(23), samples.example)
         data = batches([source], [1], seed=3, batch=4, buckets=samples.BUCKETS)
         if stop_before is not None:
-            data = Breaking(data, stop_before, asked)
+            data = Breaking(data, stop_before, request)
         stage = Stage(folder, steps, save_every, "test")
         try:
             return train_sft(scripted_run(JOB, folder), stage, tiny.params(), data, ADAM, quiet())
         finally:
             stage.close()
 
-    whole = run(tmp_path / "whole")
+    full = run(tmp_path / "full")
     for _ in range(2):  # the second time: before anything new is saved
         with pytest.raises(Stopped):
             run(tmp_path / "broken", stop_before=3)
     assert Stage(tmp_path / "broken", steps, save_every, "").store.latest_step() == 4
     assert not Stage(tmp_path / "broken", steps, save_every, "").done
     resumed = run(tmp_path / "broken")
-    assert bits(resumed) == bits(whole) != bits(tiny.params())
-    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+    assert bits(resumed) == bits(full) != bits(tiny.params())
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "full")
     with pytest.raises(errors.Stopped, match="after step 3 of 7"):
-        run(tmp_path / "asked", stop_before=2, asked=True)
-    assert Stage(tmp_path / "asked", steps, save_every, "").store.latest_step() == 3  # no step is lost
+        run(tmp_path / "stopped", stop_before=2, request=True)
+    assert Stage(tmp_path / "stopped", steps, save_every, "").store.latest_step() == 3  # no step is lost
     interrupt.listen()
-    assert bits(run(tmp_path / "asked")) == bits(whole)
-    assert metrics(tmp_path / "asked")[-2:] == metrics(tmp_path / "whole")[-2:]
+    assert bits(run(tmp_path / "stopped")) == bits(full)
+    assert metrics(tmp_path / "stopped")[-2:] == metrics(tmp_path / "full")[-2:]
     stage = Stage(tmp_path / "broken", steps, save_every, "")
     model = scripted_run(JOB, tmp_path).model
-    assert stage.done and bits(stage.load_params(model.abstract_params)) == bits(whole)
+    assert stage.done and bits(stage.load_params(model.abstract_params)) == bits(full)
 
 
 def test_examples_that_training_replaces_are_counted_and_named(tmp_path):
@@ -192,34 +192,34 @@ def test_examples_that_training_replaces_are_counted_and_named(tmp_path):
         finally:
             stage.close()
 
-    run(tmp_path / "whole", -1)
-    counts = [line.get("left_out_sft", 0) for line in metrics(tmp_path / "whole" / "sft")]
+    run(tmp_path / "full", -1)
+    counts = [line.get("left_out_sft", 0) for line in metrics(tmp_path / "full" / "sft")]
     assert counts == sorted(counts) and counts[-1] == 2
-    note = json.loads((tmp_path / "whole" / "left_out" / "sft.json").read_text())
+    note = json.loads((tmp_path / "full" / "left_out" / "sft.json").read_text())
     assert {line["id"]: line["reason"] for line in note["left_out"]} == {
         "example 3": "KeyError: 'no turns'",
         "example 11": "KeyError: 'no turns'",
     }
-    assert read_notes(tmp_path / "whole")["sft"]["count"] == 2
+    assert read_notes(tmp_path / "full")["sft"]["count"] == 2
     with pytest.raises(Stopped):
         run(tmp_path / "broken", 5)
     run(tmp_path / "broken", -1)
-    assert metrics(tmp_path / "broken" / "sft") == metrics(tmp_path / "whole" / "sft")
+    assert metrics(tmp_path / "broken" / "sft") == metrics(tmp_path / "full" / "sft")
     assert json.loads((tmp_path / "broken" / "left_out" / "sft.json").read_text()) == note
 
 
-def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
+def test_rl_continues_bit_for_bit(tmp_path, monkeypatch):
     engines = {}
     monkeypatch.setattr(stage_module, "peak_flops", lambda: 1e12)
 
-    def run(folder, stop_at=None, asked=False):
+    def run(folder, stop_at=None, request=False):
         scripted = scripted_run(JOB, folder)
         scripted.rollouts.engines = engines
         real, calls = scripted.rollouts.engine(SAMPLING).generate, []
 
         def generate(*args):
             calls.append(0)
-            if len(calls) == stop_at and asked:
+            if len(calls) == stop_at and request:
                 os.kill(os.getpid(), signal.SIGTERM)
             elif len(calls) == stop_at:
                 raise Stopped
@@ -231,33 +231,33 @@ def test_rl_goes_on_bit_for_bit(tmp_path, monkeypatch):
         finally:
             monkeypatch.setattr(engines[SAMPLING], "generate", real)
 
-    whole = run(tmp_path / "whole")
+    full = run(tmp_path / "full")
     with pytest.raises(Stopped):
         run(tmp_path / "broken", stop_at=3)
     resumed = run(tmp_path / "broken")
-    assert bits(resumed) == bits(whole) != bits(tiny.params())
-    lines = metrics(tmp_path / "whole" / "rl")
+    assert bits(resumed) == bits(full) != bits(tiny.params())
+    lines = metrics(tmp_path / "full" / "rl")
     assert metrics(tmp_path / "broken" / "rl") == lines and [line["step"] for line in lines] == [1, 2, 3]
     for line in lines:
         assert 0 < line["reward"] < 2 and line["grad_norm"] > 0 and np.isfinite(line["loss"])
         assert 0 <= line["kl"] < 1 and line["response_tokens"] > 3
     model = scripted_run(JOB, tmp_path).model
     flops = (6 + 2 * bool(JOB.rl.importance_cap)) * model.matmul_parameters
-    for line in map(json.loads, (tmp_path / "whole" / "rl" / "metrics.jsonl").read_text().splitlines()):
+    for line in map(json.loads, (tmp_path / "full" / "rl" / "metrics.jsonl").read_text().splitlines()):
         sampled = line["response_tokens"] * JOB.rl.prompts * JOB.rl.group
         assert line["sampled_tokens_per_second"] == pytest.approx(sampled / line["sampling_seconds"])
         assert sampled < line["tokens_per_second"] * line["update_seconds"] < 8 * 150
         assert line["mfu"] == pytest.approx(line["tokens_per_second"] * flops / 1e12)
     with pytest.raises(errors.Stopped, match="after step 1 of 3"):
-        run(tmp_path / "asked", stop_at=2, asked=True)
+        run(tmp_path / "stopped", stop_at=2, request=True)
     interrupt.listen()
-    assert bits(run(tmp_path / "asked")) == bits(whole)
+    assert bits(run(tmp_path / "stopped")) == bits(full)
     again = run(tmp_path / "broken", stop_at=1)  # done: nothing is sampled
-    assert bits(again) == bits(whole)
+    assert bits(again) == bits(full)
 
 
 def test_a_stage_holds_the_weights_once(tmp_path):
-    """What it starts from becomes its own, or is freed where it goes on from a checkpoint."""
+    """What it starts from becomes its own, or is freed where it resumes from a checkpoint."""
     run = scripted_run(JOB, tmp_path)
     mesh, transform = run.mesh, make_optimizer(ADAM, 3)
 
@@ -292,12 +292,12 @@ class FakeEngine:
     """Hands out scripted trajectories; every other one is to be kept."""
 
     def __init__(self, trajectories, stop_at=None):
-        self.trajectories, self.stop_at, self.asked = trajectories, stop_at, []
+        self.trajectories, self.stop_at, self.calls = trajectories, stop_at, []
 
     def generate(self, params, requests, key, progress=None):
-        if len(self.asked) == self.stop_at:
+        if len(self.calls) == self.stop_at:
             raise Stopped
-        self.asked.append([(r.row["id"], r.seed) for r in requests])
+        self.calls.append([(r.row["id"], r.seed) for r in requests])
         out = []
         for n in range(sum(r.samples for r in requests)):
             t = dataclasses.replace(self.trajectories[n % len(self.trajectories)], stop_reason="answer")
@@ -315,19 +315,19 @@ def reflecting(folder, engine) -> Run:
 
 @pytest.fixture(scope="module")
 def trajectories():
-    asked = [request for request in tiny.requests(30) if request.session().turns <= 3]
-    return tiny.generate(tiny.engine(), asked)
+    questions = [request for request in tiny.requests(30) if request.session().turns <= 3]
+    return tiny.generate(tiny.engine(), questions)
 
 
-def test_reflect_samples_shard_by_shard_and_goes_on(tmp_path, params, trajectories):
+def test_reflect_samples_shard_by_shard_and_continues(tmp_path, params, trajectories):
     engine = FakeEngine(trajectories, stop_at=2)
     with pytest.raises(Stopped):
         reflect.sample_traces(reflecting(tmp_path, engine), params, quiet())
     (tmp_path / "reflect" / "samples" / "00002-of-00003.array_record.draft").write_bytes(b"half")
     rest = FakeEngine(trajectories)
     paths = reflect.sample_traces(reflecting(tmp_path, rest), params, quiet())
-    assert len(engine.asked) == 2 and len(rest.asked) == 1 and len(paths) == 3
-    seeds = [seed for asked in engine.asked + rest.asked for _, seed in asked]
+    assert len(engine.calls) == 2 and len(rest.calls) == 1 and len(paths) == 3
+    seeds = [seed for call in engine.calls + rest.calls for _, seed in call]
     assert seeds == [0, 2, 4, 6, 8]  # two samples each: no stream twice
     funnel = json.loads((tmp_path / "reflect" / "funnel.json").read_text())
     assert funnel == {"sampled": 10, "parsed": 10, "right": 10, "reflective": 5, "kept": 5}
@@ -346,32 +346,32 @@ def test_reflect_without_anything_kept(tmp_path, params, trajectories):
 
 
 def test_the_rule_and_its_funnel(trajectories):
-    def made(stop="answer", accuracy=1.0, form=1.0, corrected=1, error=None):
+    def sampled(stop="answer", accuracy=1.0, form=1.0, corrected=1, error=None):
         turns = [{"text": "", "calls": [], "error": error, "drawn": [], "corrected": corrected}]
         reward = {"accuracy": accuracy, "format": form, "total": 1.0}
         return dataclasses.replace(trajectories[0], stop_reason=stop, turns=turns, reward=reward)
 
     some = [
-        made(),
-        made(error="item 1: odd"),
-        made(form=0.0),
-        made(corrected=0),
-        made(accuracy=0.5),
-        made(accuracy=0.0),
-        made(stop="turn_limit"),
+        sampled(),
+        sampled(error="item 1: odd"),
+        sampled(form=0.0),
+        sampled(corrected=0),
+        sampled(accuracy=0.5),
+        sampled(accuracy=0.0),
+        sampled(stop="turn_limit"),
     ]
     funnel, kept = filter_trajectories(some, "reflective")
     assert kept == some[:2]
     assert funnel == {"sampled": 7, "parsed": 6, "right": 4, "reflective": 3, "kept": 2}
 
 
-def test_a_tokenizer_half_written_is_made_again(tmp_path):
+def test_a_tokenizer_half_written_is_generated_again(tmp_path):
     run = open_run(JOB, tmp_path, tiny.mesh())
     draft = tmp_path / "tokenizer.draft"
     draft.mkdir()
     (draft / "tokenizer.json").write_text("{")
-    made = run.model.tokenizer
+    tokenizer = run.model.tokenizer
     assert not draft.exists() and (tmp_path / "tokenizer" / "tokenizer.json").exists()
     again = open_run(JOB, tmp_path, tiny.mesh()).model.tokenizer
     text = "Moves from the green start: 1 up"
-    assert again.encode(text) == made.encode(text)
+    assert again.encode(text) == tokenizer.encode(text)

@@ -54,7 +54,7 @@ def test_a_stage_that_has_begun_keeps_its_rows(tmp_path):
     assert numbers(roomier, tmp_path, limits={"room": 99}) == [0, 1, 2]
 
 
-def test_a_folders_digest_follows_its_content(tmp_path):
+def test_a_folders_digest_is_of_its_content(tmp_path):
     first = folder_digest(write_rows(tmp_path / "a", 3))
     assert folder_digest(write_rows(tmp_path / "b" / "a", 3)) == first  # wherever it is
     assert folder_digest(write_rows(tmp_path / "c", 4)) != first
@@ -118,7 +118,7 @@ def test_data_that_changed_under_a_begun_stage_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("bad, size", [(1, 1), (3, 3), (4, 9), (31, 31)])
-def test_a_small_source_is_looked_at_as_a_whole(bad, size):
+def test_a_small_source_is_looked_at_in_full(bad, size):
     source = [Item(str(n), good=n >= bad) for n in range(size)]
     sample = {number: usable(source, number, check) for number in sample_numbers(source)}
     assert len(sample) == size

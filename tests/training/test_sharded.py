@@ -1,4 +1,4 @@
-"""Training on a mesh gives what one device gives, with weights that lie as the layout says."""
+"""Training on a mesh gives what one device gives, with weights sharded as the layout says."""
 
 import dataclasses
 import re
@@ -92,15 +92,15 @@ def grpo(name, freeze=(), **changes):
         total = grad(state, zero(state), put_batch(mesh, batch), np.float32(1 / 8))
         state, sums = apply(state, total)
         losses.append(float(sums["loss"]))
-    assert grad._cache_size() == apply._cache_size() == 1  # a step takes its own output
+    assert grad._cache_size() == apply._cache_size() == 1  # a step reads its own output
     return losses, state, None
 
 
 def check_same(run, name, freeze, **changes):
     losses, state, program = run(name, freeze, **changes)
-    expected, whole, _ = run("one", freeze)
+    expected, full, _ = run("one", freeze)
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
-    paths = jax.tree_util.tree_leaves_with_path(whole.all_params)
+    paths = jax.tree_util.tree_leaves_with_path(full.all_params)
     for (path, one), other in zip(paths, jax.tree.leaves(state.all_params), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5, err_msg=jax.tree_util.keystr(path))
     before = jax.tree.leaves(split_frozen(model()[1], freeze)[1])
@@ -148,14 +148,14 @@ def test_sft_on_a_mixed_mesh_with_a_frozen_tower():
 
 
 @pytest.mark.parametrize("attention", ["xla", "splash_interpret"])
-def test_sft_with_devices_that_share_a_rows_tokens(attention):
+def test_sft_with_a_rows_tokens_over_several_devices(attention):
     state, program = check_same(sft, "mixed", VISION, context_parallel=True, attention=attention)
     check_layout(state, "mixed")
     check_gathers(program)
 
 
 def check_gathers(program):
-    """No stack of layers is gathered as a whole, only a layer when it is used."""
+    """No stack of layers is gathered at once, only a layer when it is used."""
     shapes = gathered(program)
     assert shapes
     stacked = {leaf.shape for leaf in jax.tree.leaves(model()[1]) if leaf.ndim == 3}
@@ -170,7 +170,7 @@ def test_sft_on_every_mesh(name, freeze):
     check_layout(state, name)
     if name == "data":
         weights = {leaf.shape for leaf in jax.tree.leaves(model()[1])}
-        assert not weights & set(gathered(program))  # all weights are whole already
+        assert not weights & set(gathered(program))  # all weights are gathered already
     elif name != "model":
         check_gathers(program)
 

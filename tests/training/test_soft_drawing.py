@@ -19,7 +19,7 @@ from vilasr_jax.training.steps import make_sft_step
 
 BUCKETS = Buckets((320, 640), (4,), (24,))
 SECTION = SoftDrawingSection(weight=0.5, annotations=5)
-WHOLE = train_tiny_tokenizer(["14 42 70 5 index bbox"], [], 320)  # numbers are single tokens
+NUMBERS = train_tiny_tokenizer(["14 42 70 5 index bbox"], [], 320)  # numbers are single tokens
 DIGITS = tiny.tokenizer()  # and here digit by digit
 LINE = '{"index": 1, "start_point_2d": [14, 42], "end_point_2d": [42, 70], "label": "1"}'
 BOX = '{"index": 2, "bbox_2d": [5, 14, 42, 70], "label": "a"}'
@@ -51,11 +51,11 @@ def coordinates(e):
     return found
 
 
-@pytest.mark.parametrize("tokenizer", [WHOLE, DIGITS])
+@pytest.mark.parametrize("tokenizer", [NUMBERS, DIGITS])
 def test_marks_hold_the_drawings_coordinates(tokenizer):
     scale = 32 / 84
     (sign, line), (other, box) = coordinates(marked(tokenizer, LINE, BOX))
-    assert (sign, other) == (-1, 1)  # and what stands in the think is not drawn
+    assert (sign, other) == (-1, 1)  # and what is in the think is not drawn
     np.testing.assert_allclose(line, np.array([14, 42, 42, 70]) * scale, rtol=1e-6)
     np.testing.assert_allclose(box, np.array([5, 14, 42, 70]) * scale, rtol=1e-6)
     one = marked(tokenizer, BOX.replace("14", "14.25").replace("[5", "[-5"), size=(84, 28))
@@ -88,7 +88,7 @@ def term(soft, logits, batch):
     return jax.jit(lambda logits, batch: soft.loss(soft.read(logits), batch))(logits, batch)
 
 
-@pytest.mark.parametrize("tokenizer", [WHOLE, DIGITS])
+@pytest.mark.parametrize("tokenizer", [NUMBERS, DIGITS])
 def test_a_right_drawing_costs_nothing(tokenizer):
     soft = SoftDrawing(SECTION, tokenizer)
     batch, logits = logits_for(marked(tokenizer, LINE, BOX), tokenizer)
@@ -98,7 +98,7 @@ def test_a_right_drawing_costs_nothing(tokenizer):
     assert float(term(soft, logits, empty)[0]) == 0
 
 
-@pytest.mark.parametrize("tokenizer", [WHOLE, DIGITS])
+@pytest.mark.parametrize("tokenizer", [NUMBERS, DIGITS])
 def test_gradient_pulls_numbers_towards_the_target(tokenizer):
     """d loss / d logit is -weight dJ/dc p (v - c), and agrees with finite differences."""
     soft = SoftDrawing(SECTION, tokenizer)
@@ -127,7 +127,7 @@ def test_gradient_pulls_numbers_towards_the_target(tokenizer):
 
 
 def test_rows_of_several_conversations_count_every_annotation():
-    """Packed conversations keep their annotations apart; those beyond the limit are left out."""
+    """Packed conversations have annotations of their own; those beyond the limit are left out."""
     soft = SoftDrawing(SECTION, DIGITS)
     first, second = marked(DIGITS, LINE, BOX), marked(DIGITS, BOX)
     packed = collate([join([first, second])], buckets=BUCKETS)
@@ -157,7 +157,7 @@ def test_the_step_lowers_both_losses():
     assert values[-1]["loss"] < values[0]["loss"] and values[-1]["soft_iou"] > values[0]["soft_iou"]
 
 
-def test_a_vocabulary_without_digits_is_told():
+def test_a_vocabulary_without_digits_is_refused():
     class NoDigits:
         vocab_size = 2
 
@@ -168,7 +168,7 @@ def test_a_vocabulary_without_digits_is_told():
         Numbers.of(NoDigits())
 
 
-def test_settings_that_make_no_picture_are_told():
+def test_settings_that_make_no_picture_are_refused():
     check_section(SoftDrawingSection(), "config.soft_drawing")
     for key, value in (("weight", -0.1), ("canvas", 7), ("softness", 0.0), ("annotations", 0)):
         with pytest.raises(ConfigError, match=f"soft_drawing.{key}={value}"):

@@ -1,6 +1,6 @@
 """The start of every shipped config on its slice: what a run calls, on devices that are not here.
 
-What depends on the host is asked about each of the slice's hosts.
+What depends on the host is tested for each of the slice's hosts.
 """
 
 import runpy
@@ -114,14 +114,12 @@ def check_state(engine):
     sizes = engine.lane_slots, engine.sampling.max_tokens
     state = engine.steps.abstract_state(*sizes)
     check_shardings(created_by(lambda: engine.steps.init_state(*sizes)), state)
-    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.cache))
-    assert local_bytes(state.cache) * engine.steps.mesh.size == pytest.approx(whole, rel=1e-3)
+    full = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.cache))
+    assert local_bytes(state.cache) * engine.steps.mesh.size == pytest.approx(full, rel=1e-3)
 
 
 def test_what_does_not_fit_is_refused_with_the_sum(data, tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"rl, sampling: .*optimiser = .* conversations of 18432 .* together"
-    ):
+    with pytest.raises(ConfigError, match=r"rl, sampling: .*optimiser = .* conversations of 18432 .* in all"):
         start(data, tmp_path / "W", "vilasr.py:7b,v5e-64", "v5e-64", **{"engine.slots": 1024})
 
 

@@ -41,11 +41,11 @@ def test_micro_batches_add_up_to_one_batch():
 
     gradient, sums = grpo(calls, [batch(range(8), 8)])
     split, split_sums = grpo(calls, [batch([0, 1, 2], 3), batch([3, 4, 5], 3), batch([6, 7], 3)])
-    telling, _ = grpo(calls, [batch([1, 2, 3], 3), batch([4, 6, 7], 3)])  # 0 and 5 have no advantage
+    informative, _ = grpo(calls, [batch([1, 2, 3], 3), batch([4, 6, 7], 3)])  # 0 and 5 have no advantage
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
     assert scale > 0 and not samples.advantage(5, 1).any()
     close(split, gradient, 1e-5 * scale)
-    close(telling, gradient, 1e-5 * scale)
+    close(informative, gradient, 1e-5 * scale)
     assert sums["tokens"] == split_sums["tokens"] == samples.batch(range(8)).loss_mask.sum()
     for name, value in sums.items():
         if name == "all_tokens":  # padding too, which depends on how the batch is cut
@@ -61,7 +61,7 @@ def test_micro_batches_add_up_to_one_batch():
     close(state.params, stepped, 1e-6 * max(scale, 1))
 
 
-def test_muon_takes_the_layers_kernels_only():
+def test_muon_updates_the_layers_kernels_only():
     chosen = {
         jax.tree_util.keystr(path, simple=True, separator="/"): dims
         for path, dims in jax.tree_util.tree_leaves_with_path(

@@ -46,17 +46,17 @@ def run_sft(folder, scores, save_every=4):
 
 @pytest.mark.parametrize("number, save_every", [(signal.SIGTERM, 4), (signal.SIGINT, 2)])
 def test_sft_stopped_in_validation_loses_nothing(tmp_path, number, save_every):
-    whole = run_sft(tmp_path / "whole", Scores(), save_every)
+    full = run_sft(tmp_path / "full", Scores(), save_every)
     with pytest.raises(errors.Stopped, match="after step 2 of 6"):
         run_sft(tmp_path / "stopped", Scores(1, number), save_every)
     stopped = Stage(tmp_path / "stopped", 6, save_every, "")
     assert stopped.store.latest_step() == 2 and SCORE not in stopped.logged(2)
-    with pytest.raises(errors.Stopped):  # again, while the scores are made up for
+    with pytest.raises(errors.Stopped):  # again, while the missing scores are computed
         run_sft(tmp_path / "stopped", Scores(1), save_every)
     interrupt.listen()
-    assert bits(run_sft(tmp_path / "stopped", Scores(), save_every)) == bits(whole)
-    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
-    best = Stage(tmp_path / "whole", 6, save_every, "").step(best=True)
+    assert bits(run_sft(tmp_path / "stopped", Scores(), save_every)) == bits(full)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "full")
+    best = Stage(tmp_path / "full", 6, save_every, "").step(best=True)
     assert stopped.step(best=True) == best and stopped.store.best_step() == best
 
 
@@ -77,12 +77,12 @@ def test_rl_stopped_in_validation_loses_nothing(tmp_path, monkeypatch):
         scripted.rollouts.engines = engines
         return grpo.run_rl(scripted, tiny.params(), quiet())
 
-    whole = run(tmp_path / "whole", Scores())
+    full = run(tmp_path / "full", Scores())
     with pytest.raises(errors.Stopped, match="after step 1 of 2"):
         run(tmp_path / "stopped", Scores(1))
     interrupt.listen()
-    assert bits(run(tmp_path / "stopped", Scores())) == bits(whole)
-    assert metrics(tmp_path / "stopped" / "rl") == metrics(tmp_path / "whole" / "rl")
+    assert bits(run(tmp_path / "stopped", Scores())) == bits(full)
+    assert metrics(tmp_path / "stopped" / "rl") == metrics(tmp_path / "full" / "rl")
 
 
 def test_the_second_interrupt_ends_at_once():

@@ -1,4 +1,4 @@
-"""One prompt in all stages: taken from imported traces, kept in the workdir, named in scores."""
+"""One prompt in all stages: read from imported traces, saved in the workdir, named in scores."""
 
 import dataclasses
 import json
@@ -33,15 +33,15 @@ from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.workdir import open_workdir
 
 SYSTEM = (
-    '### Guidance:\nYou look and draw.\n### Tools:\n**Object Mapper** takes {"bbox_2d": [...]}, **Path '
-    "Tracer** takes lines.\nAn image is %d pixels wide and %d pixels high."
+    '### Guidance:\nYou look and draw.\n### Tools:\n**Object Mapper** accepts {"bbox_2d": [...]}, **Path '
+    "Tracer** accepts lines.\nAn image is %d pixels wide and %d pixels high."
 )
 VIDEO = " These are frames from a video, numbered from 1 to %d."
 LINE = "\nImage no. %d is above (width: %d, height: %d).\n"
 END = "\n\nThink step by step."
 CHOICE = "\nAnswer with the option's letter from the given choices directly."
 NUMBER = " Please answer the question using a single word or phrase (e.g., 42 or 3.14)."
-GO_ON = "Go on, {look} again:"
+GO_ON = "Continue, {look} again:"
 LAST = "Answer without a tool now."
 BOX = (
     "<think> I look. </think> Action: Object Mapper\n```json\n"
@@ -138,11 +138,11 @@ def test_import_keeps_the_prompt_of_traces(data):
 def test_all_stages_use_one_wording_byte_for_byte(tmp_path, data, pixels):
     run = run_of(tmp_path, data, pixels=pixels)
     traces, questions = StoredRows([data / "cold_start"]), StoredRows([data / "rl"])
-    asked = StoredRows([data / "maze"])  # as a benchmark
+    benchmark = StoredRows([data / "maze"])
     limits = (run.job.image.min_pixels, pixels)
     for number, stored in enumerate(traces):
         recorded = stored.conversation(*limits)
-        for rows in (questions, asked):
+        for rows in (questions, benchmark):
             row = rows[number].row(*limits)
             row = dataclasses.replace(row, data_type=questions[number].data_type)
             session = run.questions.requests([row])[0].session()
@@ -270,12 +270,12 @@ def test_words_that_list_their_tools_refuse_others(tmp_path, data):
 def test_a_hugging_face_folder_brings_its_prompt(tmp_path, data, caplog):
     export_hf(tiny.params(), tiny.config(), tmp_path / "hf", tokenizer=tiny.tokenizer())
     assert open_model(tmp_path / "hf").prompts == PROMPTS["vilasr_jax"]
-    assert "holds no prompt.json: the model is asked in our own words" in caplog.text
+    assert "holds no prompt.json: questions have our own words" in caplog.text
     shutil.copy(data / "cold_start" / FILE, tmp_path / "hf")
     assert open_model(tmp_path / "hf").prompts == read_prompts(data / "cold_start")
 
 
-def test_a_run_with_imported_words_is_asked_in_them_exported(tmp_path, data):
+def test_a_run_with_imported_words_has_them_exported(tmp_path, data):
     job = dataclasses.replace(run_of(tmp_path, data).job, tasks=("maze",))
     open_workdir(job, tmp_path)
     run = open_run(job, tmp_path, tiny.mesh())
@@ -310,13 +310,13 @@ def test_options_and_suffixes_must_come_out_of_the_prompt(tmp_path):
     assert (note["rows"], note["agree"], len(note["unlike"]), prompts) == (9, 6, 3, None)
     note, prompts = prompt_of(tmp_path / "inline", {"vqa": inline})
     assert note["agree"] == 3 and (prompts.choices, prompts.joint) == (" {options}", " ")
-    asked = question_text(prompts, "Which of 2?", "multiple choice", ["(A) chair", "(B) table"])
-    assert asked == inline[2]
+    text = question_text(prompts, "Which of 2?", "multiple choice", ["(A) chair", "(B) table"])
+    assert text == inline[2]
     other = [text.replace(CHOICE, " " + CHOICE.strip()) for text in lines[:2]]
     assert prompt_of(tmp_path / "suffix", {"vqa": lines[2:] + other})[0]["agree"] == 4
 
 
-def test_words_that_one_files_questions_share_stay_theirs(tmp_path):
+def test_words_in_all_questions_of_a_file_stay_theirs(tmp_path):
     mazes = [
         f"This is a maze; green is the start.\nAfter {n} moves, where?\nName the cell." for n in range(10)
     ]

@@ -219,7 +219,7 @@ class _Writer:
             self._finish()
 
     def put(self, piece: _Piece, values: np.ndarray) -> None:
-        """Takes the next piece, in the order of `_pieces`; `values` must not be changed any more."""
+        """Writes the next piece, in the order of `_pieces`; `values` must not change afterwards."""
         tensor = piece.tensor
         if tensor.path != self.path:
             self.path, self.target = tensor.path, self.open_target(tensor)

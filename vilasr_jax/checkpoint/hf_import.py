@@ -30,7 +30,7 @@ def import_hf(
 ) -> tuple[ModelConfig, nnx.State]:
     """Reads config.json and the safetensors of a model folder.
 
-    Takes both config layouts, all key prefixes, one file or shards with an index, and BF16, F16 and F32.
+    Reads both config layouts, all key prefixes, one file or shards with an index, and BF16, F16 and F32.
     Each of our weights is filled tensor by tensor, so that only one tensor is in memory besides the result;
     with a mesh every host reads an equal part of the rows, and no device holds more than its own part.
 

@@ -86,10 +86,10 @@ def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]
     """
     weights = PublishedWeights(config, lambda tensor, rows: values(tensor)[rows])
 
-    def whole(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    def weight(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.asarray(weights.block(path, (slice(None),) * len(leaf.shape), leaf.shape))
 
-    return map_named(whole, abstract_params(config))
+    return map_named(weight, abstract_params(config))
 
 
 def map_named(call: Callable[[str, Any], Any], params: Any) -> Any:

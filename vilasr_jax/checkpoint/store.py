@@ -38,18 +38,18 @@ class Restored(dict):
 
 
 class CheckpointStore:
-    """The checkpoints in `directory` (local or `gs://`), limited to the newest `keep`, and of those saved
-    with a score the best `keep_best`.
+    """The checkpoints in `directory` (local or `gs://`), limited to the `newest` steps, and of those saved
+    with a score the `best`.
 
     Reading never writes: the folder is created by the first `save`.
     """
 
-    def __init__(self, directory: str | epath.PathLike, keep: int = 2, keep_best: int = 0):
-        if keep < 1:
-            raise CheckpointError(f"{directory}: keep must be at least 1, not {keep}")
+    def __init__(self, directory: str | epath.PathLike, newest: int = 2, best: int = 0):
+        if newest < 1:
+            raise CheckpointError(f"{directory}: newest must be at least 1, not {newest}")
         path = literal_path(directory)
         self.directory = path if "://" in str(directory) else path.absolute()
-        self.keep, self.keep_best = keep, keep_best
+        self.newest, self.best = newest, best
         self._writer: ocp.training.Checkpointer | None = None
         self._pending: Any = None
         self._broken: set[int] = set()
@@ -209,7 +209,7 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._writer = ocp.training.Checkpointer(
                 self.directory,
-                preservation_policy=_preservation(self.keep, self.keep_best),
+                preservation_policy=_preservation(self.newest, self.best),
                 cleanup_tmp_directories=True,  # what a killed run left half-written
                 context=_chunked(),
             )

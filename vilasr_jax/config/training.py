@@ -10,6 +10,8 @@ from vilasr_jax.errors import ConfigError
 
 GROUPS = ("vision", "merger", "language")  # of parameters
 SFT_LOSSES = ("conversation_mean", "token_mean")  # the first is the published one
+POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
+OVERLONG = ("keep", "mask")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class RLSection:
     clip_high: float = 0.3
     dual_clip: float = 3.0
     advantage: str = setting("grpo", choices=("grpo", "dr_grpo", "rloo"))
-    loss: str = setting("trajectory_mean", choices=("trajectory_mean", "token_mean", "gspo"))
+    loss: str = setting("trajectory_mean", choices=POLICY_LOSSES)
     kl_weight: float = 0.0  # of the KL to the policy that the stage started from; 0: no reference model
     entropy_weight: float = 0.0  # of an entropy bonus
     old_logprobs: str = setting(
@@ -115,7 +117,7 @@ class RLSection:
     importance_cap: float = 0.0  # truncated importance sampling, rollout to training logprobs; 0: off
     refill: int = 0  # rounds of more questions in place of groups with equal rewards; 0: those groups stay
     overlong: str = setting(
-        "keep", choices=("keep", "mask")
+        "keep", choices=OVERLONG
     )  # conversations cut off at a length limit; mask: no part in the loss
     overlong_buffer: int = 0  # tokens before sampling.max_tokens in which the penalty grows; 0: off
     overlong_penalty: float = 1.0  # subtracted at the end of that buffer

@@ -96,7 +96,7 @@ def convert_sizes(text: str, new: Mapping[Frame, Frame], certain: bool = True) -
     """The text with each stated size that is a key of `new` replaced by its value.
 
     Sizes in JSON items stay. Unless the text is `certain` to speak of pictures, a bare "448 x 336" is
-    replaced only beside words that make it a picture's.
+    replaced only next to words that make it a picture's.
     """
     changes: dict[Span, str] = {}
     items = [item.span() for item in _items(text)]
@@ -151,7 +151,7 @@ def check_places(text: str, frames: Sequence[Frame]) -> None:
       frames: (width, height) of each image.
 
     Raises:
-      DataError: coordinates are fractions of 1, or lie more than `SMALLEST` pixels outside the image.
+      DataError: coordinates are fractions of 1, or more than `SMALLEST` pixels outside the image.
     """
     for item in _items(text):
         index = _INDEX.search(item[0])
@@ -200,7 +200,7 @@ def convert_prose(
     pixels, and may be said.
 
     Raises:
-      DataError: the words hold coordinates or lengths in pixels whose image can't be told, or a number that
+      DataError: the words hold coordinates or lengths in pixels whose image is unknown, or a number that
         is one of the known coordinates, or is called a box's width, height or centre and is one.
     """
     said = {Fraction(number[0]) for number in large_numbers(plain(answer))}

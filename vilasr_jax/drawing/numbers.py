@@ -1,4 +1,4 @@
-"""Numbers in texts: which stand together, beside which words, and with which unit.
+"""Numbers in texts: which form a series, next to which words, and with which unit.
 
 Texts are read as `plain` makes them, character by character at the same places, so that what is found in the
 plain text can be changed in the original.
@@ -39,7 +39,7 @@ _NAME = (  # what a coordinate is called
     r"(?:(?:\b[xy](?:\d(?!\d)|[-_ ]?(?:min|max))?|\b(?:left|right|top|bottom|rows?|columns?|cols?))"
     r"(?:[-_ ](?:coordinate|value|position|axis))?|坐标|边缘)"
 )
-_LINK = (  # and how it goes on to its number
+_LINK = (  # what links the name to its number
     r"(?:(?=\d\d)|\W{0,3}[=:≈是为在]\W{0,3}"
     r"|[ \t]+(?:(?:is|at|of|near|about|around|roughly|from|to|equals|coordinate|value|[~≈])[ \t]?){0,4})"
 )

@@ -2,7 +2,7 @@
 
 Images are numbered from 1; a drawn image gets the next number. Every drawn image is rendered from its clean
 base and the annotations that base has now, so nothing old remains in the pixels. A base and all images drawn
-from it share one overlay: a call may name any of them.
+from it have one overlay: a call may name any of them.
 
 An annotation is known by (base image, tool, label, n). A later call with the same label moves the n-th object
 of that label (a correction); one call that names a label twice means two objects.

@@ -61,20 +61,20 @@ def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, .
       scales: of the question's pictures.
 
     Raises:
-      DataError: whether numbers are coordinates, or of which picture, can't be told.
+      DataError: it is unknown whether numbers are coordinates, or of which picture.
     """
     if all(scale.old == scale.new for scale in scales):
         return texts
     rests = [_words(text, {scale.old for scale in scales}) for text in texts]
-    whole = "\n".join(rests)
+    joined = "\n".join(rests)
     found = [[s for s in series_of(rest) if not s.other] for rest in rests]
-    pixels = bool(PIXELS.search(whole))
-    if limit := _normalised_to(whole):
+    pixels = bool(PIXELS.search(joined))
+    if limit := _normalised_to(joined):
         if pixels or any(abs(float(n)) > limit for some in found for series in some for n in series.texts):
             raise DataError(f"the question speaks of coordinates up to {limit}, and of others")
         return texts
-    places, other = PLACES.search(whole), _OTHER.search(whole)
-    sure = {2: pixels, 4: pixels or bool(_BOXES.search(whole))} if not other else {}
+    places, other = PLACES.search(joined), _OTHER.search(joined)
+    sure = {2: pixels, 4: pixels or bool(_BOXES.search(joined))} if not other else {}
     lengths = {len(series.texts) for some in found for series in some if series.large}
     out: list[str] = []
     for text, rest, some in zip(texts, rests, found, strict=True):
@@ -98,8 +98,8 @@ def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, .
     return tuple(out)
 
 
-def check_relative(texts: tuple[str, ...], frames: Iterable[Frame], whole: int) -> None:
-    """Refuses a question in pixels for a model whose coordinates run from 0 to `whole`.
+def check_relative(texts: tuple[str, ...], frames: Iterable[Frame], largest: int) -> None:
+    """Refuses a question in pixels for a model whose coordinates run from 0 to `largest`.
 
     Args:
       texts: the question first, its options and answer.
@@ -109,12 +109,12 @@ def check_relative(texts: tuple[str, ...], frames: Iterable[Frame], whole: int) 
       DataError: some numbers are, or may be, pixels.
     """
     try:
-        changed = convert_question(texts, {Scale(frame, (whole, whole)) for frame in frames}) != texts
+        changed = convert_question(texts, {Scale(frame, (largest, largest)) for frame in frames}) != texts
     except DataError as error:
         reason = str(error).partition(", which")[0]
-        raise DataError(f"the model's coordinates run from 0 to {whole}, but {reason}") from None
+        raise DataError(f"the model's coordinates run from 0 to {largest}, but {reason}") from None
     if changed:
-        raise DataError(f"the model's coordinates run from 0 to {whole}, but the question's are pixels")
+        raise DataError(f"the model's coordinates run from 0 to {largest}, but the question's are pixels")
 
 
 def _words(text: str, frames: set[Frame]) -> str:
@@ -139,14 +139,14 @@ def _converted(series: Series, scales: set[Scale]) -> tuple[str, ...]:
         raise DataError(f"the question holds coordinates ({series.said}) and does not say of which picture")
     scale = next(iter(scales))
     if not all(0 <= float(n) <= scale.old[place % 2] for place, n in enumerate(series.texts)):
-        raise DataError(f"({series.said}) lies outside of its picture, {scale.old[0]} x {scale.old[1]}")
+        raise DataError(f"({series.said}) is outside of its picture, {scale.old[0]} x {scale.old[1]}")
     return scale.numbers(series.texts)
 
 
 def _check_rest(rests: Sequence[str], pixels: bool) -> None:
     """Refuses coordinates of a question that are not written as lists."""
-    asked = " ".join(filter(_REQUEST.search, sentences(rests[0]))) or rests[0]
-    places = _ASKS.search(asked) and not _UNIT.search(asked)
+    requests = " ".join(filter(_REQUEST.search, sentences(rests[0]))) or rests[0]
+    places = _ASKS.search(requests) and not _UNIT.search(requests)
     least = 0 if pixels else SMALLEST
     for number, rest in enumerate(rests):
         found = next(named_numbers(rest, least), None)

@@ -81,11 +81,11 @@ def stated_sizes(text: str) -> list[StatedSize]:
 
 
 def of_picture(text: str, size: StatedSize) -> bool:
-    """Whether words name width and height, or words beside a bare "448 x 336" make it a picture's."""
+    """Whether words name width and height, or words next to a bare "448 x 336" make it a picture's."""
     start, end = size.span
     pixels = re.search(r"px|pixel", text[start:end], re.IGNORECASE)
-    beside = _BEFORE.search(text[max(0, start - 60) : start]) or _AFTER.match(text, end)
-    return bool(size.named or pixels or beside)
+    near = _BEFORE.search(text[max(0, start - 60) : start]) or _AFTER.match(text, end)
+    return bool(size.named or pixels or near)
 
 
 def unread_size(text: str) -> str:

@@ -167,7 +167,7 @@ def random_params(config: ModelConfig, seed: int, mesh: Mesh) -> Any:
 def constrain(x: Shaped[Array, "*shape"], spec: P) -> Shaped[Array, "*shape"]:
     """`x` laid out as `spec` says, on the mesh that the caller has set; `x` itself where none is.
 
-    Axes that `jax.shard_map` has taken are left out, and those that do not cut `x` evenly.
+    Axes that `jax.shard_map` uses are left out, and those that do not cut `x` evenly.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

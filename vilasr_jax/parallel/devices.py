@@ -50,9 +50,7 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
         except Exception as error:  # RuntimeError and AssertionError at least
             reason = " ".join(str(error).split()) or type(error).__name__
     if reason:
-        cure = (
-            "leave JAX_PLATFORMS out to take what there is" if platforms else "JAX_PLATFORMS=cpu does without"
-        )
+        cure = "unset JAX_PLATFORMS to use what there is" if platforms else "JAX_PLATFORMS=cpu does without"
         where = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
         raise ConfigError(f"{where} finds no device ({reason}); {cure}")
 

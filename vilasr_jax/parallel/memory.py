@@ -47,7 +47,7 @@ class Account:
     def __str__(self) -> str:
         parts = ", ".join(f"{name} = {size / GIB:.3g} GiB" for name, size in self.parts.items() if size)
         return (
-            f"{self.moment}: {parts}; together {self.total / GIB:.3g} of {self.limit / GIB:.3g} GiB "
+            f"{self.moment}: {parts}; in all {self.total / GIB:.3g} of {self.limit / GIB:.3g} GiB "
             "on each device"
         )
 

@@ -6,7 +6,7 @@ host holds an equal run of the batch shards (here two hosts of four devices, fsd
     host 0   shard 0: device 0 1   shard 1: device 2 3
     host 1   shard 2: device 4 5   shard 3: device 6 7
 
-What depends on the host is asked of the mesh, for any host of it: devices that are not there, those of a
+Questions about a host are methods of the mesh, for any of its hosts: devices that are not there, those of a
 topology to compile for, give the same answers as the pod's own.
 
 Steps are `jax.jit` with `NamedSharding` (what pjit became). `jax.pmap` is not used: since JAX 0.8 it is only

@@ -141,14 +141,14 @@ class _Walk:
         sources = [
             computation.instructions[name].shape for name in one.operands if name in computation.instructions
         ]
-        taken = sum(map(shape_bytes, sources))
+        operand_bytes = sum(map(shape_bytes, sources))
         fraction = (group - 1) / group
         moved = {
-            "all-gather": taken * (group - 1),
-            "all-reduce": 2 * taken * fraction,
-            "reduce-scatter": taken * fraction,
-            "all-to-all": taken * fraction,
-            "collective-permute": taken,
+            "all-gather": operand_bytes * (group - 1),
+            "all-reduce": 2 * operand_bytes * fraction,
+            "reduce-scatter": operand_bytes * fraction,
+            "all-to-all": operand_bytes * fraction,
+            "collective-permute": operand_bytes,
         }[kind]
         largest = max((array for shape in sources for array in arrays(shape)), key=lambda a: math.prod(a[1]))
         tensor = f"{largest[0]}[{','.join(map(str, largest[1]))}]"

@@ -33,7 +33,7 @@ def refusal(message: str) -> tuple[int, list[Tensor]] | None:
     """What the compiler's out-of-memory error says; None for another error.
 
     Returns:
-      Bytes asked for (with arguments where the message counts them), and the allocations it names.
+      Bytes requested (with arguments where the message counts them), and the allocations it names.
     """
     used = _USED.search(message) or _TEMPORARIES.search(message)
     if used is None:

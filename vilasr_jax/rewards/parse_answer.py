@@ -1,6 +1,6 @@
 """Reading short answers: option letters and numbers, and how near a number is.
 
-Everything here takes any text or None and never raises.
+Every function here accepts any text or None and never raises.
 """
 
 import math
@@ -48,16 +48,16 @@ def number_text(answer: object) -> str | None:
 
 
 def read_number(answer: object) -> float | None:
-    """The number an answer starts with (see `number_text`); a unit may follow. Words are no numbers."""
+    """The number an answer starts with (see `number_text`); a unit may come after. Words are not numbers."""
     text = number_text(answer)
     value = float(text) if text else None
     return value if value is not None and math.isfinite(value) else None
 
 
 def mean_relative_accuracy(prediction: float | None, truth: float | None) -> float:
-    r"""Share of the thresholds $\theta$ with $|p - t| / |t| \le 1 - \theta$ (VSI-Bench, arXiv 2412.14171).
+    r"""Fraction of the thresholds $\theta$ with $|p - t| / |t| \le 1 - \theta$ (VSI-Bench, arXiv 2412.14171).
 
-    A truth of 0 has no relative error: the absolute one takes its place, as SPAR-Bench does.
+    A truth of 0 has no relative error: the absolute error is used instead, as SPAR-Bench does.
 
     >>> mean_relative_accuracy(9.0, 10.0)
     0.9

@@ -10,7 +10,7 @@ lane's finished turns, draws, and prepares what goes into its caches next:
     lane 1   | host: draw | device: insert, decode | host: draw | ...
 
 A slot is refilled from the queue as soon as its conversation ends, and a row that waits for its drawing stops
-no other. While no drawing takes longer than `engine.draw_wait` the schedule depends on the tokens alone,
+no other. While no drawing needs longer than `engine.draw_wait` the schedule depends on the tokens alone,
 so a run repeats bit by bit.
 """
 

@@ -77,7 +77,7 @@ class DrawingPool:
 
     def _give_up(self, job: Job) -> None:
         try:
-            job.set_exception(TimeoutError(f"it took longer than {self.seconds:g} seconds"))
+            job.set_exception(TimeoutError(f"it needed longer than {self.seconds:g} seconds"))
         except InvalidStateError:
             return  # it is done after all
         self._start()

@@ -133,16 +133,16 @@ def number(value: dict, name: str, low: float, high: float, integer: bool = Fals
         got = int(got)
     kinds = int if integer else (int, float)
     if not isinstance(got, kinds) or isinstance(got, bool) or not low <= got <= high or math.isnan(got):
-        kind = "whole number" if integer else "number"
-        raise ApiError(400, f"{name} must be a {kind} from {low:g} to {high:g}", param=name)
+        kind = "an integer" if integer else "a number"
+        raise ApiError(400, f"{name} must be {kind} from {low:g} to {high:g}", param=name)
     return got
 
 
 def seed(value: dict) -> int:
-    """The seed, any whole number; a random one where none is given.
+    """The seed, any integer; a random one where none is given.
 
     Raises:
-      ApiError: 400, it is no whole number.
+      ApiError: 400, it isn't an integer.
     """
     got = value.get("seed")
     if got is None:
@@ -150,5 +150,5 @@ def seed(value: dict) -> int:
     if isinstance(got, float) and got.is_integer():
         got = int(got)
     if not isinstance(got, int) or isinstance(got, bool):
-        raise ApiError(400, "seed must be a whole number", param="seed")
+        raise ApiError(400, "seed must be an integer", param="seed")
     return got % (1 << 30)

@@ -1,9 +1,9 @@
-"""Recorded conversations and questions read at another size: the words follow the pictures.
+"""Recorded conversations and questions rescaled: coordinates in words are converted with the images.
 
 Coordinates and sizes in a record refer to its pictures as they were shown, which its texts state ("width:
 448, height: 336"); the stored pictures may be larger or smaller. A picture is read at the size its texts
 state, or at its own where they state none. Where the reader's limits allow no such size, picture, coordinates
-and stated sizes change together.
+and stated sizes all change.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def fit_conversation(
     scales = {index: Scale(*both) for index, both in enumerate(zip(frames, new, strict=True), 1)}
     sizes = dict(zip(frames, new, strict=True))
     known: Known = {}
-    asked = next((m for m in messages if m["role"] == "user"), None)
+    first_user = next((m for m in messages if m["role"] == "user"), None)
     answer = tagged_answer(messages[-1]["content"]) or ""
     converted = [
         {**m, "content": convert_items(m["content"], scales, known)} if m["role"] == "assistant" else m
@@ -72,10 +72,10 @@ def fit_conversation(
     out: list[Mapping[str, str]] = []
     for message, before in zip(converted, messages, strict=True):
         text = message["content"]
-        if before is asked:
+        if before is first_user:
             text, right = convert_question((text, answer), set(scales.values()))
             answer = answer if right == answer else ""  # else its numbers are pixels
-        if message["role"] == "system" or before is asked:
+        if message["role"] == "system" or before is first_user:
             text = convert_sizes(text, sizes, certain=message["role"] == "system")
         else:
             text = convert_prose(text, known, sizes, answer)
@@ -95,7 +95,7 @@ def fit_question(
     opening = {"role": "user", "content": IMAGE_MARK * len(stored) + question}
     new = [_read_size(frame, min_pixels, max_pixels) for frame in stored]
     if new == list(stored) and not _caption(question) and not unread_size(statements(question)):
-        return tuple(texts), new  # no picture changes, so numbers in what is asked are not wrong
+        return tuple(texts), new  # no picture changes, so the numbers of the question are right
     frames = frames_of([opening], stored)
     new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
     if new == frames:
@@ -181,8 +181,8 @@ def _fits(frame: Frame, size: Frame) -> bool:
     """Whether a picture of this size may have been shown at that: scaled, and its sides rounded."""
     if frame == size:
         return True
-    least = max((side - ROUNDING) / whole for side, whole in zip(frame, size, strict=True))
-    most = min((side + ROUNDING) / whole for side, whole in zip(frame, size, strict=True))
+    least = max((side - ROUNDING) / full for side, full in zip(frame, size, strict=True))
+    most = min((side + ROUNDING) / full for side, full in zip(frame, size, strict=True))
     return least <= most
 
 

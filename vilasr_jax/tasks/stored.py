@@ -3,7 +3,7 @@
 A record holds one row with its images as encoded files (JPEG, PNG, ...), untouched, so that the size they are
 read at is the reader's to choose. A recorded conversation also carries its messages, each
 
-    {"role": "system" | "user" | "assistant", "content": "text with <image> where a picture stands"}
+    {"role": "system" | "user" | "assistant", "content": "text with <image> where a picture is"}
 
 and the pictures of all its messages; the row's own are those of the first user message. A folder is
 `rows-00000.array_record`, `rows-00001.array_record`, ... and `index.json`, written last.
@@ -38,7 +38,7 @@ _DIGEST = 16  # characters
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A row as it lies in a file: `images` are encoded bytes, `messages` is empty where there is no trace."""
+    """A row as stored in a file: `images` are encoded bytes, `messages` is empty where there is no trace."""
 
     id: str
     question: str
@@ -71,8 +71,8 @@ class StoredRow:
     @property
     def base_images(self) -> tuple[bytes, ...]:
         """The pictures that come with the question."""
-        asked = next((m["content"] for m in self.messages if m["role"] == "user"), None)
-        return self.images if asked is None else self.images[: asked.count(IMAGE_MARK)]
+        opening = next((m["content"] for m in self.messages if m["role"] == "user"), None)
+        return self.images if opening is None else self.images[: opening.count(IMAGE_MARK)]
 
     def words(self) -> Row:
         """The row without its images, which need not be readable."""
@@ -101,7 +101,7 @@ class StoredRow:
     def conversation(
         self, min_pixels: int, max_pixels: int, decode: Callable[[bytes, Frame], Any] | None = None
     ) -> list[dict[str, Any]]:
-        """The recorded messages as `encode_conversation` takes them, every picture resized.
+        """The recorded messages as input of `encode_conversation`, every picture resized.
 
         Stated sizes and coordinates change with the pictures (see `tasks.frames`). `decode` makes a picture
         of its bytes and (width, height).
@@ -185,7 +185,7 @@ def sample_texts(rows: Source[StoredRow], count: int = 500) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class DecodedRows:
-    """Stored rows as `Row`s, decoded when they are asked for; the fields are `StoredRow.row`'s arguments."""
+    """Stored rows as `Row`s, decoded on access; the fields are `StoredRow.row`'s arguments."""
 
     stored: StoredRows
     min_pixels: int
@@ -263,12 +263,12 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def write_shard(path: Path, records: Iterable[bytes], note: Mapping[str, Any]) -> None:
-    """Writes an ArrayRecord file and, last, `note` beside it as JSON, which says that the shard is whole."""
+    """Writes an ArrayRecord file and, last, `note` next to it as JSON, which marks the shard complete."""
     write_records(path, records)
     write_json(path.with_suffix(".json"), note)
 
 
 def shard_note(path: Path) -> dict[str, Any] | None:
-    """What `write_shard` noted beside a finished shard; None for one that is not finished."""
+    """The note of a finished shard, see `write_shard`; None for one that is not finished."""
     note = path.with_suffix(".json")
     return json.loads(note.read_text()) if note.exists() else None

@@ -36,7 +36,7 @@ def run_cold_start(run: Run, params: Any, progress: Progress) -> Any:
         optimizer = section.perception_optimizer
         params = train_sft(run, perception, params, data, optimizer, progress, loss=section.loss)
 
-    # ------------------------------------------------ traces, and how many steps they take
+    # ------------------------------------------------ traces, and how many steps they need
     soft = open_soft_drawing(job.soft_drawing, run.model)
     sources, weights = run.examples.traces
     what = run.examples.described()

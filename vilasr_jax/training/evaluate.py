@@ -179,9 +179,9 @@ def _answer(
             rows, numbers, lambda row: run.questions.check_request(row, section.sampling)
         )
         for refused in (row for row in some if isinstance(row, DataError)):
-            logging.warning("not asked, counts as wrong: %s", refused)
+            logging.warning("left out, counts as wrong: %s", refused)
         if not any(isinstance(row, Row) for row in some) and len(rows) == len(some):
-            raise DataError(f"{folder}: none of {len(rows)} questions can be asked; the first: {some[0]}")
+            raise DataError(f"{folder}: none of {len(rows)} questions can be used; the first: {some[0]}")
         requests = [
             run.questions.request(row, number * samples, samples, stop_on_repeat)
             for row, number in zip(some, numbers, strict=True)
@@ -224,7 +224,7 @@ def _report(progress: Callable[[int], None], before: int, n: int) -> None:
 
 
 def _empty(questions: Questions, rows: Source[Row], number: int, sample: int) -> Trajectory:
-    """The empty conversation of a row that can't be asked."""
+    """The empty conversation of a row that can't be used."""
     try:
         row = rows.stored[number].words() if isinstance(rows, DecodedRows) else rows[number]
     except DataError:  # not even its words can be read
@@ -239,9 +239,9 @@ def _empty(questions: Questions, rows: Source[Row], number: int, sample: int) ->
 
 
 def _left_out(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The questions that could not be asked, for the scores."""
+    """The questions that could not be used, for the scores."""
     ids = list(dict.fromkeys(line["id"] for line in lines if line["stop_reason"] == SKIPPED))
-    return {"not_asked": {"count": len(ids), "first": ids[:LOGGED]}} if ids else {}
+    return {SKIPPED: {"count": len(ids), "first": ids[:LOGGED]}} if ids else {}
 
 
 def _part(rows: Sequence[Row], lines: Sequence[dict[str, Any]], key: str, value: str) -> dict[str, Any]:

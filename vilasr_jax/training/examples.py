@@ -138,7 +138,7 @@ class Examples:
         if recorded:
             parts.append(f"{len(sources[0]):,} recorded conversations ({', '.join(data.folders('traces'))})")
         if len(sources) > recorded:
-            origin = section.dataset or f"made here, of {', '.join(self.job.tasks)}"
+            origin = section.dataset or f"generated here, of {', '.join(self.job.tasks)}"
             parts.append(f"{len(sources[-1]):,} expert traces ({origin})")
         return " and ".join(parts)
 
@@ -155,7 +155,7 @@ def trace_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Source[Encode
     each = section.traces // len(tasks.families)
     form = (model.settings, model.tokenizer, each, section.slip_fraction, section.format)
     if section.dataset:
-        from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces  # TFDS takes a second to load
+        from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces  # TFDS needs a second to load
 
         return _in_turn(
             DatasetTraces(DatasetRows(section.dataset, family.name, "train"), *form)

@@ -23,7 +23,6 @@ from vilasr_jax.training.advantages import group_advantages
 from vilasr_jax.training.failed_prefixes import Prefix, failed_prefix, resumed
 from vilasr_jax.training.run import Run
 
-OVERLONG = ("keep", "mask")
 CUT_OFF = ("token_limit", "truncated", "insert_limit")  # stop reasons: a length limit was reached
 
 
@@ -106,7 +105,7 @@ def collect(run: Run, params: Any, step: int, pool: Sequence[Prefix] = ()) -> Sa
         rewards=rewards,
         advantages=group_advantages(rewards, section.group, section.advantage),
         tokens=values[:, 1].astype(np.int64),
-        counted=np.ones(len(values), bool) if section.overlong == "keep" else values[:, 2] == 0,
+        counted=values[:, 2] == 0 if section.overlong == "mask" else np.ones(len(values), bool),
         failed=_failed(run.job.seed, step, mine) if section.recovery else [],
         metrics=_sum_over_hosts(rollout_metrics(sampled, section.group)),
     )

@@ -56,7 +56,7 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     if stage.done:
         return stage.load_params(model.abstract_params)
 
-    # ------------------------------------------------ questions, and how many steps they take
+    # ------------------------------------------------ questions, and how many steps they need
     questions, what = run.questions.source("rl")
     folder, rate = stage.directory, section.prompts
     data = run.tasks.imported.digests("questions") if questions else None
@@ -168,10 +168,10 @@ class Update:
         """Makes one update for each of `parts`, the numbers of its conversations over all hosts."""
         old: list[list[jax.Array]] = [[] for _ in parts]
         if recomputes(self.section):
-            whole = state.all_params
+            params = state.all_params
             for found, part in zip(old, parts, strict=True):
-                found += [self.logprobs(whole, batch) for batch in self._batches(samples, part)]
-            del whole  # the updates donate it
+                found += [self.logprobs(params, batch) for batch in self._batches(samples, part)]
+            del params  # the updates donate it
         for number, (part, logprobs) in enumerate(zip(parts, old, strict=True)):
             state = self._one(state, samples, part, logprobs, first=number == 0)
         return state

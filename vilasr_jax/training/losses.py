@@ -16,8 +16,6 @@ from vilasr_jax.rollout.sampling import Suppressed, allowed_logits
 
 HEAD_LOGITS = 512 * 152_064  # of a conversation at a time: 512 tokens of the published vocabulary
 # What grpo_loss counts, over tokens.
-SFT_LOSSES = ("conversation_mean", "token_mean")
-POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
 GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tokens")
 
 

@@ -154,7 +154,7 @@ class Questions:
         if use in self.imported.stored:
             count = len(self._usable(use, getattr(self.job, stage).sampling))
             return count, f"{count:,} imported questions ({', '.join(self.job.data.folders(use))})"
-        return 0, f"new questions, made here, of {', '.join(self.job.tasks)}"
+        return 0, f"new questions, generated here, of {', '.join(self.job.tasks)}"
 
     def validation_rows(self, count: int) -> list[Row]:
         """Held-out rows of the tasks; without tasks, some of the imported benchmarks'."""
@@ -187,20 +187,20 @@ class Questions:
                 self._check_benchmark(folder)
 
     def _check_benchmark(self, folder: str) -> None:
-        """Raises DataError when none of some questions of a benchmark can be asked."""
+        """Raises DataError when none of some questions of a benchmark can be used."""
         rows, sampling = self.imported.decoded("benchmarks", StoredRows([folder])), self.job.eval.sampling
         some = usable_everywhere(rows, sample_numbers(rows), lambda row: self.check_request(row, sampling))
         if not any(isinstance(row, Row) for row in some):
-            reason = f"none of {len(some)} questions looked at can be asked; the first: {some[0]}"
+            reason = f"none of {len(some)} questions looked at can be used; the first: {some[0]}"
             raise DataError(f"config.data.benchmarks: {folder}: {reason}")
 
     def check_request(self, row: Row, sampling: SamplingSection) -> None:
         """Raises DataError when an engine's buckets can't hold the question, or its coordinates are pixels
         and the model's are not."""
-        if row.scene is None and (whole := self.model.family.coordinates):
+        if row.scene is None and (largest := self.model.family.coordinates):
             try:
                 texts = (row.question, *row.options, row.answer)
-                check_relative(texts, [image.size for image in row.images], whole)
+                check_relative(texts, [image.size for image in row.images], largest)
             except DataError as error:
                 raise DataError(f"row {row.id}: {error}") from None
         self.engine(sampling).check(self.request(row))
@@ -209,7 +209,7 @@ class Questions:
         """[n] int, numbers of a key's imported rows that can be decoded and fit the engine's buckets."""
         if use not in self._usable_numbers:
             job, pixels = self.job, self.imported.pixels(use)
-            self.engine(sampling)  # made once, before threads use it
+            self.engine(sampling)  # created once, before threads use it
 
             def check(stored: StoredRow) -> None:
                 self.check_request(stored.row(*pixels, job.data.frames), sampling)
@@ -220,7 +220,7 @@ class Questions:
                 "room": (sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images),
                 "pictures": (job.buckets.patches, *pixels, job.data.frames),
                 "drawing": to_dict(job.drawing),
-                **({"coordinates": whole} if (whole := self.model.family.coordinates) else {}),
+                **({"coordinates": largest} if (largest := self.model.family.coordinates) else {}),
             }
             rows, name = self.imported.stored[use], f"config.data.{use}"
             numbers = usable_rows(
@@ -229,7 +229,7 @@ class Questions:
                 name=name,
                 folder=self.workdir,
                 limits=limits,
-                purpose="asked",
+                purpose="used as questions",
                 begun=use in _BEGUN and from_writer((self.workdir / _BEGUN[use]).exists),
                 folders=[*digests],
             )

@@ -95,7 +95,7 @@ def usable_rows(
       name: of the rows, for messages: "config.data.traces".
       folder: the run's; the note goes to `<folder>/left_out/<last part of the name>.json`.
       limits: JSON-able, all else that the answer depends on; "data" is the digest of the rows' content.
-      purpose: what the rows are for, for messages: "asked", "trained on".
+      purpose: what the rows are for, for messages: "used as questions", "trained on".
       begun: the stage is in progress; the note of the same data stays, so that it resumes in the same order.
       folders: those that hold the rows.
 

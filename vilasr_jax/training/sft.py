@@ -105,14 +105,14 @@ def _next_batch(data: Batches) -> tuple[Batch, list[dict[str, str]]]:
 
     Where one host has no batch, every host raises: none waits in the step for it.
     """
-    taken = []
+    mine = []
 
-    def take() -> list[Any]:
-        taken.append(next(data))
+    def read() -> list[Any]:
+        mine.append(next(data))
         return list(data.replaced)
 
-    lines = [line for part in gather_results(take) for line in part]
-    return taken[0], lines
+    lines = [line for part in gather_results(read) for line in part]
+    return mine[0], lines
 
 
 def train_sft(

@@ -59,7 +59,7 @@ class Numbers(NamedTuple):
 
     Attributes:
       pieces: every token's text, by id.
-      ids, values: int32 and float32 [k], all whole numbers from 0 on.
+      ids, values: int32 and float32 [k], all integers from 0 on.
       digits: int32 [10], the tokens of "0" to "9".
     """
 
@@ -113,7 +113,7 @@ class SoftDrawing:
             "target": np.zeros(t, np.float32),
             "digit": np.zeros(t, bool),
         }
-        sizes, whole = [image.size for image in example.images], example.special.family.coordinates
+        sizes, largest = [image.size for image in example.images], example.special.family.coordinates
         for first, last in _turns(example.loss_mask):
             pieces = [self.numbers.pieces[i] for i in example.ids[first:last]]
             text, starts = "".join(pieces), np.cumsum([0, *map(len, pieces)])
@@ -122,7 +122,7 @@ class SoftDrawing:
                 if not 1 <= index <= len(sizes) or not all(parts):
                     continue
                 size = sizes[index - 1]
-                sides = (1, 1) if whole is None else (size[0] / whole, size[1] / whole)
+                sides = (1, 1) if largest is None else (size[0] / largest, size[1] / largest)
                 scales = [self.section.canvas / max(size) * side for side in sides]
                 extras["annotation"][first + parts[0][0][0]] = 1
                 for corner, tokens in enumerate(parts, 1):

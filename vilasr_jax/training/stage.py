@@ -38,7 +38,7 @@ class Stage:
 
     def __init__(self, directory: Path, steps: int | None, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
-        self.store = CheckpointStore(directory / "checkpoints", keep=2, keep_best=1)
+        self.store = CheckpointStore(directory / "checkpoints", newest=2, best=1)
         self.constants: dict[str, float] = {}  # in every line of the metrics
         self.flops_per_token = 0.0  # of one trained token, all passes; 0: no MFU
         self.profile = profile  # steps to trace, from the second on

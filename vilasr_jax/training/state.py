@@ -34,7 +34,7 @@ class TrainState(NamedTuple):
 
     params: Any
     opt_state: Any
-    step: jax.Array  # [] int32, updates made
+    step: jax.Array  # [] int32, updates so far
     frozen: Any
     guard: Guard
 

@@ -54,7 +54,7 @@ def _published(data: DataSection) -> PromptSet:
     """The prompt of the imported traces, the fullest where some show less of it than others."""
     if gone := [folder for folder in trace_folders(data) if not Path(folder).exists()]:
         raise ConfigError(
-            f"config.drawing.prompt={PUBLISHED!r} is taken from imported traces, and {gone[0]} is not there; "
+            f"config.drawing.prompt={PUBLISHED!r} is read from imported traces, and {gone[0]} is not there; "
             "import them (`vilasr data import cold_start SRC DST`), or set config.data.root to where they are"
         )
     found: dict[str, PromptSet] = {}
@@ -64,7 +64,7 @@ def _published(data: DataSection) -> PromptSet:
     if not found:
         raise ConfigError(
             f"config.drawing.prompt={PUBLISHED!r}: the published prompt is not part of vilasr_jax; it is "
-            "taken from imported traces. Name a folder of `vilasr data import cold_start SRC DST` in "
+            "read from imported traces. Name a folder of `vilasr data import cold_start SRC DST` in "
             "config.data.traces or as config.drawing.prompt=DST, or choose our own words: 'vilasr_jax', "
             f"which was called {PUBLISHED!r} before"
         )
@@ -84,7 +84,7 @@ def trace_folders(data: DataSection) -> list[str]:
     return [folder for key in keys for folder in data.folders(key)]
 
 
-def keep_prompts(job: JobConfig, workdir: Path) -> None:
+def save_prompts(job: JobConfig, workdir: Path) -> None:
     """Copies the words of a new run's prompt into its workdir, where they are no set of ours."""
     prompts = job_prompts(job, workdir)
     if job.drawing.prompt not in PROMPTS:
@@ -94,7 +94,7 @@ def keep_prompts(job: JobConfig, workdir: Path) -> None:
 def same_prompt(job: JobConfig, workdir: Path, before: str | None) -> bool:
     """Whether a job's prompt is the one that a workdir, whose config calls it `before`, was begun with.
 
-    A path that is not there any more is taken to be: the words are in the workdir.
+    A path that no longer exists counts as the same: the words are in the workdir.
     """
     given = job.drawing.prompt
     if given == before:
@@ -132,7 +132,7 @@ def warn_other_wording(prompts: PromptSet, folders: Iterable[str]) -> None:
         if file.exists() and not agree(theirs := read_prompts(file), prompts):
             logging.warning(
                 "%s was recorded with another prompt (%s) than this run asks with (%s): the model would be "
-                "trained on one wording and asked in another; config.drawing.prompt=%s takes theirs",
+                "trained on one wording and sampled with another; config.drawing.prompt=%s uses theirs",
                 folder,
                 theirs.name,
                 prompts.name,

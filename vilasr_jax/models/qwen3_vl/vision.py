@@ -1,6 +1,6 @@
 """The vision tower: patches -> blocks of attention within a picture -> tokens, from several depths.
 
-A token of the language model is made of 2x2 patches after the last block, and again after a few earlier ones
+A token of the language model comes from 2x2 patches after the last block, and again after a few earlier ones
 (DeepStack, arXiv 2406.04334): the decoder reads the first as an embedding, and adds the others later.
 """
 

@@ -10,7 +10,7 @@ REMAT_POLICIES = ("none", "dots", "attention", "full")
 
 
 class VisionSizes:
-    """What follows from the sizes of a vision tower; the family's dataclass has the fields."""
+    """Figures computed from the sizes of a vision tower; the family's dataclass has the fields."""
 
     hidden_size: int
     num_heads: int

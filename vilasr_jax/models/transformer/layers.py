@@ -170,7 +170,7 @@ class SwiGLU(nnx.Module):
         rngs: nnx.Rngs,
         layers: int | None = None,
     ):
-        self.act_rf = act_rf  # how its hidden rows [rows, hidden] lie on a mesh
+        self.act_rf = act_rf  # how its hidden rows [rows, hidden] are sharded
         self.gate_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.up_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.down_proj = Linear(hidden, dim, config, bias=bias, rngs=rngs, layers=layers)
