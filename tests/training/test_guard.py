@@ -14,8 +14,8 @@ from vilasr_jax.config import OptimizerSection
 from vilasr_jax.config.training import SFT_LOSSES
 from vilasr_jax.errors import ConfigError, TrainingError
 from vilasr_jax.training.optimizers import make_optimizer
-from vilasr_jax.training.sft import check_guard
 from vilasr_jax.training.state import Guard, TrainState, check_groups, group_of, new_state, split_frozen
+from vilasr_jax.training.step_loop import check_guard
 from vilasr_jax.training.steps import GUARD_AFTER, _update, make_sft_step, split_batch
 
 
@@ -54,9 +54,9 @@ def test_spikes_are_skipped_once_the_mean_is_known():
     assert skipped.guard.skipped == 1
     np.testing.assert_array_equal(skipped.guard.norm, state.guard.norm)
     section = OptimizerSection(max_skipped=2, spike=5.0)
-    check_guard(skipped, section)
+    check_guard(skipped.guard, section)
     with pytest.raises(TrainingError, match="2 updates in a row were skipped"):
-        check_guard(step(skipped, 9.0), section)
+        check_guard(step(skipped, 9.0).guard, section)
 
 
 def test_each_group_has_its_own_rate():

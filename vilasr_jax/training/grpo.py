@@ -24,12 +24,13 @@ from vilasr_jax.training.failed_prefixes import read_pool
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.run import Run
-from vilasr_jax.training.sft import check_guard, resume_state, state_items
+from vilasr_jax.training.sft import resume_state, state_items
 from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
 from vilasr_jax.training.state import TrainState
+from vilasr_jax.training.step_loop import StepLoop
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, recomputes
 from vilasr_jax.training.trajectory_dataset import trajectory_example
-from vilasr_jax.training.validation import SCORE, Validation, validate
+from vilasr_jax.training.validation import Validation, validate
 
 SAVED_SAMPLES = 8  # conversations
 EXTRAS = {"logprobs": np.dtype(np.float32), "advantages": np.dtype(np.float32)}
@@ -84,18 +85,23 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     validation = Validation(stage, section.validate_every, partial(validate, run), last=True)
 
     # ------------------------------------------------ train
-    bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+    loop = StepLoop(
+        stage,
+        section.optimizer,
+        schedule,
+        save,
+        progress,
+        figure="reward",
+        done=done,
+        updates=section.updates,
+    )
     validation.catch_up(done, state.all_params, partial(save, wait=True))
-    for step in range(done + 1, stage.steps + 1):
-        stage.trace(step, done + 1)
+    for step in loop:
         began = time.monotonic()
         try:
             samples = collect(run, state.all_params, step, pool)
         except Stopped:
-            if step - 1 > done and not stage.save_due(step - 1):
-                save(step - 1, wait=True)
-            stage.close()
-            raise Stopped(f"{stage.title}: stopped after step {step - 1} of {stage.steps}") from None
+            loop.abandon(step)
         sampled = time.monotonic()
         order = np.random.default_rng([run.job.seed, step]).permutation(len(samples.rewards))
         state = jax.block_until_ready(update(state, samples, np.array_split(order, section.updates)))
@@ -105,17 +111,7 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
         if section.sample_every and step % section.sample_every == 0:
             _save_samples(run, stage, samples, step)
         scores = validation(step, state.all_params)
-        stopped = scores is None  # by a stop request, which the next step would meet, too
-        learning_rate = float(schedule(step * section.updates - 1))
-        values = stage.log(step, learning_rate=learning_rate, **(scores or {}))
-        check_guard(state, section.optimizer)
-        if stage.save_due(step) or stopped:
-            save(step, score=(scores or {}).get(SCORE), wait=stopped)
-        progress.update(bar, completed=step, note=f"reward {values['reward']:.3f}")
-        if stopped:
-            stage.close()
-            raise Stopped(f"{stage.title}: stopped after step {step} of {stage.steps}")
-    stage.close()
+        loop.finish(step, state.guard, scores or {}, stop=scores is None)
     return state.all_params
 
 

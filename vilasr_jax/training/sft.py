@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
-from vilasr_jax.errors import Stopped, TrainingError
 from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel import gather_results, put_batch
 from vilasr_jax.processing import Batch
@@ -25,8 +24,9 @@ from vilasr_jax.training.run import Run
 from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.state import Guard, TrainState, abstract_state, init_state, split_frozen
+from vilasr_jax.training.step_loop import StepLoop
 from vilasr_jax.training.steps import make_sft_step
-from vilasr_jax.training.validation import SCORE, Validation
+from vilasr_jax.training.validation import Validation
 
 LOG_EVERY = 10
 
@@ -48,8 +48,8 @@ def resume_state(
       mesh: over which the state is sharded.
       stage: whose newest checkpoint is read.
       params: the parameters, or only their shapes where the stage resumes.
-      transform: the optimiser.
-      section: its config; says what is frozen.
+      transform: the Optax optimiser.
+      section: its section of the config; says what is frozen.
       more: further items of the checkpoint, with their values before the first step.
     """
     abstract = abstract_state(params, transform, mesh, section)
@@ -63,16 +63,16 @@ def resume_state(
         _free(params)
     done, items = stage.begin({**state_items(abstract, shapes), **more})
     if done:
-        count = items["count"]
-        guard = Guard(*count["guard"])
-        if lora:
-            assert state is not None, "created above: the frozen weights are not in the checkpoint"
-            trained, frozen = items["lora"], state.frozen
-        else:
-            trained, frozen = split_frozen(items["params"], section.freeze)
-        state = TrainState(trained, items["opt_state"], count["step"], frozen, guard)
+        state = _restored_state(items, section, state.frozen if state else None)
     assert state is not None, "a stage that has begun has saved a step"
     return done, state, items
+
+
+def _restored_state(items: dict[str, Any], section: OptimizerSection, base: Base | None) -> TrainState:
+    """The state in the items of a checkpoint; with LoRA, around the frozen weights `base`."""
+    count = items["count"]
+    trained, frozen = split_frozen(items["params"], section.freeze) if base is None else (items["lora"], base)
+    return TrainState(trained, items["opt_state"], count["step"], frozen, Guard(*count["guard"]))
 
 
 def _free(params: Any) -> None:
@@ -87,17 +87,6 @@ def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
     params = state.all_params if params is None else params
     items = {"params": params, "opt_state": state.opt_state, "count": count}
     return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
-
-
-def check_guard(state: TrainState, section: OptimizerSection) -> None:
-    """Raises TrainingError when the guard has skipped too many updates in a row."""
-    skipped = int(state.guard.in_a_row)
-    if skipped >= section.max_skipped:
-        raise TrainingError(
-            f"{skipped} updates in a row were skipped, their gradients not finite"
-            + (f" or {section.spike:g} times their running mean" if section.spike else "")
-            + "; lower optimizer.learning_rate and start again from the last checkpoint"
-        )
 
 
 def _next_batch(data: Batches) -> tuple[Batch, list[dict[str, str]]]:
@@ -134,7 +123,7 @@ def train_sft(
       stage: where checkpoints and metrics go.
       params: to start from when nothing is saved yet; the stage consumes them (see `resume_state`).
       data: endless batches; their state is saved and restored with the parameters.
-      optimizer: the section of the config.
+      optimizer: its section of the config.
       progress: where the bar is shown.
       validation: adds its scores to the metrics.
       soft: a term added to the loss; the examples are then marked for it.
@@ -167,34 +156,20 @@ def train_sft(
         f"left_out_{use}": note["count"] for use, note in read_notes(run.workdir).items() if use != name
     }
     stage.flops_per_token = 6.0 * run.model.matmul_parameters
-    bar = progress.add_task(stage.title, total=steps, completed=done, note="")
 
     def save(step: int, **options: Any) -> None:
         items = {**state_items(state), "data_iter": {"state": json.dumps(data.get_state())}}
         stage.save(step, items, **options)
 
+    loop = StepLoop(stage, optimizer, schedule, save, progress, figure="loss", done=done, log_every=LOG_EVERY)
     if validation:
         validation.catch_up(done, state.all_params, partial(save, wait=True))
-    for step in range(done + 1, steps + 1):
-        stage.trace(step, done + 1)
+    for step in loop:
         batch, lines = _next_batch(data)
         replaced.add(step, lines)
         stage.constants = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
         state, metrics = step_fn(state, put_batch(run.mesh, batch))
         stage.note(metrics)
         scores = (validation(step, state.all_params) if validation else None) or {}
-        stop = interrupt.stop_requested() and step < steps
-        if step % LOG_EVERY == 0 or stage.save_due(step) or scores or stop:
-            values = stage.log(step, learning_rate=float(schedule(step - 1)), **scores)
-            check_guard(state, optimizer)
-            progress.update(bar, note=f"loss {values['loss']:.3f}")
-        if stage.save_due(step):
-            save(step, score=scores.get(SCORE), wait=stop)
-        elif stop:
-            save(step, wait=True)
-        progress.update(bar, completed=step)
-        if stop:
-            stage.close()
-            raise Stopped(f"{stage.title}: stopped after step {step} of {steps}")
-    stage.close()
+        loop.finish(step, state.guard, scores, stop=interrupt.stop_requested() and step < steps)
     return state.all_params

@@ -1,0 +1,105 @@
+"""The loop over the steps of a stage, supervised or RL: metrics, checkpoints and stop requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
+
+import optax
+from rich.progress import Progress
+
+from vilasr_jax.config import OptimizerSection
+from vilasr_jax.errors import Stopped, TrainingError
+from vilasr_jax.training.stage import Stage
+from vilasr_jax.training.state import Guard
+from vilasr_jax.training.validation import SCORE
+
+
+class StepLoop:
+    """Iterates over the numbers of a stage's remaining steps, from 1; `finish` ends each step.
+
+    Args:
+      stage: where metrics and checkpoints go; its `steps` is set. Closed after the last step.
+      optimizer: the section of the config; says how many updates may be skipped.
+      schedule: learning rate by number of updates.
+      save: `save(step, score=..., wait=...)` saves the state after a step.
+      progress: where the bar is shown.
+      figure: the metric that the bar shows.
+      done: steps done before.
+      updates: optimiser updates per step.
+      log_every: steps between two lines of metrics; a step that is saved or validated has one in any case.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        optimizer: OptimizerSection,
+        schedule: optax.Schedule,
+        save: Callable[..., None],
+        progress: Progress,
+        *,
+        figure: str,
+        done: int,
+        updates: int = 1,
+        log_every: int = 1,
+    ):
+        assert stage.steps is not None, "the number of steps is known before training"
+        self.stage, self.steps, self.optimizer, self.schedule = stage, stage.steps, optimizer, schedule
+        self.save, self.progress, self.figure, self.done = save, progress, figure, done
+        self.updates, self.log_every = updates, log_every
+        self.bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+
+    def __iter__(self) -> Iterator[int]:
+        for step in range(self.done + 1, self.steps + 1):
+            self.stage.trace(step, self.done + 1)
+            yield step
+        self.stage.close()
+
+    def finish(self, step: int, guard: Guard, scores: Mapping[str, float], stop: bool) -> None:
+        """Logs and saves a step where that is due, or where the run stops after it.
+
+        Args:
+          step: its number.
+          guard: of the state after it, see `check_guard`.
+          scores: of its validation; empty where there was none.
+          stop: whether a stop request was found.
+
+        Raises:
+          TrainingError: too many updates in a row were skipped.
+          Stopped: `stop`; the step is saved.
+        """
+        due = self.stage.save_due(step)
+        if due or scores or stop or step % self.log_every == 0:
+            learning_rate = float(self.schedule(step * self.updates - 1))
+            values = self.stage.log(step, learning_rate=learning_rate, **scores)
+            check_guard(guard, self.optimizer)
+            self.progress.update(self.bar, note=f"{self.figure} {values[self.figure]:.3f}")
+        if due:
+            self.save(step, score=scores.get(SCORE), wait=stop)
+        elif stop:
+            self.save(step, wait=True)
+        self.progress.update(self.bar, completed=step)
+        if stop:
+            self._stop(step)
+
+    def abandon(self, step: int) -> NoReturn:
+        """Stops before a step is done: saves the step before it, if that isn't saved, and raises Stopped."""
+        before = step - 1
+        if before > self.done and not self.stage.save_due(before):
+            self.save(before, wait=True)
+        self._stop(before)
+
+    def _stop(self, step: int) -> NoReturn:
+        self.stage.close()
+        raise Stopped(f"{self.stage.title}: stopped after step {step} of {self.steps}") from None
+
+
+def check_guard(guard: Guard, optimizer: OptimizerSection) -> None:
+    """Raises TrainingError when the guard has skipped too many updates in a row."""
+    skipped = int(guard.in_a_row)
+    if skipped >= optimizer.max_skipped:
+        raise TrainingError(
+            f"{skipped} updates in a row were skipped, their gradients not finite"
+            + (f" or {optimizer.spike:g} times their running mean" if optimizer.spike else "")
+            + "; lower optimizer.learning_rate and start again from the last checkpoint"
+        )
