@@ -83,9 +83,9 @@ def test_help(run):
         ),
         (["sft", "--config=configs/sft_7b.py:v5e-64"], ["--config=configs/vilasr.py:7b,v5e-64,cold_start"]),
         (["train", CONFIG, "--workdir=W", "--nothing=1"], ["nothing"]),
-        (["train", CONFIG, "--workdir=W", "--sweep"], ["--sweep is no flag of vilasr train", "plan"]),
-        (["train", CONFIG, "--workdir=W", "--nosweep"], ["--nosweep is no flag of vilasr train", "plan"]),
-        (["solve", "a.png", "--config.rl.steps=1"], ["--config.rl.steps is no flag of vilasr solve"]),
+        (["train", CONFIG, "--workdir=W", "--sweep"], ["--sweep isn't a flag of vilasr train", "plan"]),
+        (["train", CONFIG, "--workdir=W", "--nosweep"], ["--nosweep isn't a flag of vilasr train", "plan"]),
+        (["solve", "a.png", "--config.rl.steps=1"], ["--config.rl.steps isn't a flag of vilasr solve"]),
         (["serve", "W", "--slots=0"], ["--slots=0"]),
         (["plan", CONFIG], ["--topology"]),
         (
@@ -280,7 +280,7 @@ def test_data_import(run, tmp_path):
 
     Image.new("RGB", (56, 56)).save(broken.parent / "p.png")
     code, printed, _ = run("data", "import", "rl", broken, tmp_path / "some")
-    assert code == 0 and f"{broken}:2: is no valid JSON" in printed and "1 rows were left out" in printed
+    assert code == 0 and f"{broken}:2: isn't valid JSON" in printed and "1 rows were left out" in printed
 
 
 def test_eval_answers(run, tmp_path):

@@ -458,7 +458,7 @@ def run_report(words: list[str], flags: Any) -> None:
 
     workdir = words[0] if words else flags.workdir
     if not workdir or not Path(workdir).is_dir():
-        raise ConfigError(f"vilasr report WORKDIR: {workdir!r} is no folder of a run")
+        raise ConfigError(f"vilasr report WORKDIR: {workdir!r} isn't a folder of a run")
     print(f"Wrote {render_report(Path(workdir))}")
 
 

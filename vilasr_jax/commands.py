@@ -88,7 +88,7 @@ class Command:
 
     Attributes:
       name: one word, or two, such as "data make".
-      words: its arguments that are no flags, such as "IMAGE..." or "[DIR]".
+      words: its arguments that aren't flags, such as "IMAGE..." or "[DIR]".
       appendix: the end of its help text.
     """
 
@@ -171,7 +171,7 @@ class Command:
         names = {base, base.removeprefix("no")}
         owners = [one.name for one in COMMANDS.values() if names & {flag.name for flag in one.flags}]
         if owners:
-            return f"--{name} is no flag of vilasr {self.name}, but of: {', '.join(owners)}"
+            return f"--{name} isn't a flag of vilasr {self.name}, but of: {', '.join(owners)}"
         near = did_you_mean(f"--{base}", [f"--{flag.name}" for flag in self.flags])
         return f"vilasr {self.name} has no flag --{name}{near}"
 

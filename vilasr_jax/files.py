@@ -18,7 +18,7 @@ class _LiteralPath(PosixGPath):
 
 
 def literal_path(path: epath.PathLike) -> epath.Path:
-    """A path whose `glob` reads the path itself literally: brackets in a folder's name are no pattern.
+    """A path whose `glob` reads the path itself literally: brackets in a folder's name aren't a pattern.
 
     Orbax, too, looks for files with `glob`. A path in a bucket stays as it is.
     """
@@ -42,7 +42,7 @@ def parse_json(data: bytes) -> Any:
     """Parses the bytes of a JSON file, with or without a byte order mark.
 
     Raises:
-      ValueError: they are no JSON; what they are where `mistaken_for` knows it.
+      ValueError: they aren't JSON; what they are where `mistaken_for` knows it.
     """
     try:
         return json.loads(data.decode("utf-8-sig"))

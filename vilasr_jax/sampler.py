@@ -34,7 +34,7 @@ class Sampler:
       images: the most images of a question.
 
     Raises:
-      CheckpointError: `checkpoint` is no model.
+      CheckpointError: `checkpoint` isn't a model.
     """
 
     def __init__(self, checkpoint: str | Path, *, slots: int = 8, images: int = 1):

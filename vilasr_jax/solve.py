@@ -58,7 +58,7 @@ def solve(
 
     Raises:
       ImageError: an image can't be read.
-      CheckpointError: `checkpoint` is no model.
+      CheckpointError: `checkpoint` isn't a model.
     """
     pixels = [load_image(path) for path in images]
     model = open_model(checkpoint)

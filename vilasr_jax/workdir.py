@@ -125,4 +125,4 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError("it holds no keys")
         return with_new_keys(values)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no config of a run ({error}); choose another --workdir") from None
+        raise ConfigError(f"{path} isn't a config of a run ({error}); choose another --workdir") from None

@@ -260,7 +260,7 @@ def test_both_readings_are_side_by_side():
     assert scores["lenient"]["overall"]["mean"] == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize(("line", "part"), [("{", "is no valid JSON"), ("[]", "is not an object")])
+@pytest.mark.parametrize(("line", "part"), [("{", "isn't valid JSON"), ("[]", "is not an object")])
 def test_a_line_that_can_not_be_read_stops_the_score(tmp_path, line, part):
     path = tmp_path / "r.jsonl"
     good = json.dumps(published("multiple choice", "<answer>A</answer>", "A", "MSR"))

@@ -41,7 +41,7 @@ def outside_models() -> list[Path]:
 
 
 def strings_and_numbers(path: Path) -> tuple[list[str], list[ast.AST]]:
-    """String constants of a module that are no docstrings, and its syntax nodes."""
+    """String constants of a module that aren't docstrings, and its syntax nodes."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     said = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     texts = [

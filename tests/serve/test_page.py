@@ -56,7 +56,7 @@ def test_errors_are_shown(served, browser):
         page.get_by_role("button", name="Ask").click()
         assert page.get_by_role("alert").inner_text() == "Choose an image first."
         page.locator("#file").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"no"})
-        assert page.get_by_role("alert").inner_text() == "a.txt is no image."
+        assert page.get_by_role("alert").inner_text() == "a.txt isn't an image."
         page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
         page.get_by_label("Question", exact=True).fill("where?")
         page.get_by_role("button", name="Ask").click()

@@ -13,7 +13,13 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.rollout import Request, Trajectory, make_prompt
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.tasks.maze import MazeSpec, expert_trace, make_maze_row
-from vilasr_jax.training.failed_prefixes import Prefix, ResumedSession, failed_prefix, read_pool, resumed
+from vilasr_jax.training.failed_prefixes import (
+    FailedPrefix,
+    ResumedSession,
+    failed_prefix,
+    read_pool,
+    resumed,
+)
 from vilasr_jax.training.groups import collect
 from vilasr_jax.training.run import Run, open_run
 
@@ -31,13 +37,13 @@ def test_a_replayed_conversation_goes_on_as_the_first_one_did(maze):
     full = row.session(settings)
     replies = [full.step(text) for text in turns]
     request = Request({"id": row.id}, lambda: row.session(settings), 7, 2)
-    again = resumed(request, Prefix(("maze", 4), turns[:2])).session()
+    again = resumed(request, FailedPrefix(("maze", 4), turns[:2])).session()
     assert [m["role"] for m in again.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert again.messages[-1] == replies[1].message and len(again.events) == 2
     for text, reply in zip(turns[2:], replies[2:], strict=True):
         assert again.step(text) == reply
     assert again.stop_reason == "answer" and again.events == full.events
-    prompt = make_prompt(tiny.tokenizer(), resumed(request, Prefix(("maze", 4), turns[:2])).session())
+    prompt = make_prompt(tiny.tokenizer(), resumed(request, FailedPrefix(("maze", 4), turns[:2])).session())
     first = make_prompt(tiny.tokenizer(), row.session(settings))
     assert len(prompt.encoded.images) == 3 and len(prompt.encoded.ids) > len(first.encoded.ids)
     assert isinstance(again, ResumedSession)
@@ -54,7 +60,7 @@ def test_which_beginnings_are_replayed(maze):
     rng = np.random.default_rng(0)
     found = {len(failed_prefix(wrong, rng).texts) for _ in range(40)}
     assert found == set(range(1, len(turns)))
-    assert Prefix.from_json(failed_prefix(wrong, rng).to_json()).source == ("maze", 4)
+    assert FailedPrefix.from_json(failed_prefix(wrong, rng).to_json()).source == ("maze", 4)
     assert failed_prefix(dataclasses.replace(wrong, reward={"accuracy": 1.0}), rng) is None
     spoilt = [{**session.events[0], "error": "item 1: no box"}, *session.events[1:]]
     assert failed_prefix(dataclasses.replace(wrong, turns=spoilt), rng) is None
@@ -63,7 +69,7 @@ def test_which_beginnings_are_replayed(maze):
 def test_a_resumed_conversation_knows_what_was_replayed(maze):
     row, settings, turns = maze
     request = Request({"id": row.id}, lambda: row.session(settings), 7)
-    request = resumed(request, Prefix(("maze", 4), turns[:2]))
+    request = resumed(request, FailedPrefix(("maze", 4), turns[:2]))
     session = request.session()
     resumed_one = Conversation((0, 0), request, session, make_prompt(tiny.tokenizer(), session), 4000)
     resumed_one.said.append({"text": "lost", "truncated": False})
@@ -128,5 +134,5 @@ def test_every_question_is_found_again_by_its_source(tmp_path):
 
 
 def test_a_pool_of_an_earlier_version_is_left_out():
-    new = Prefix(("static", 7), ("a", "b"))
+    new = FailedPrefix(("static", 7), ("a", "b"))
     assert read_pool([[8, 5, ["a"]], new.to_json()]) == [new]

@@ -28,7 +28,7 @@ from vilasr_jax.processing import Encoded, encode_conversation
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRow, StoredRows, write_shard
 from vilasr_jax.training import evaluate, synthesis
-from vilasr_jax.training.row_filter import Fitting, read_notes
+from vilasr_jax.training.row_filter import SkipUnusable, read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.trajectory_dataset import TIMING
 
@@ -215,12 +215,12 @@ def test_an_over_long_example_is_replaced_by_the_next(tmp_path):
     special = tiny.tokenizer().special
     examples = [Encoded(np.full(n, 9, np.int32), np.ones(n, bool), [], special) for n in lengths]
     run = run_of(tmp_path, DataSection(), buckets=BucketSection((16,), (0,), (4,)))
-    fitting = Fitting(examples, run.batching.check_example)
+    fitting = SkipUnusable(examples, run.batching.check_example)
     assert [len(fitting[number]) for number in range(4)] == [5, 6, 6, 7]
     batch = next(run.batching.batches([examples], [1], seed=0, batch=4))
     assert sorted(batch.segment_ids.sum(1)) == [5, 6, 6, 7]
     with pytest.raises(DataError, match="none of 1 examples can be trained on"):
-        Fitting(examples[1:2], run.batching.check_example)[0]
+        SkipUnusable(examples[1:2], run.batching.check_example)[0]
 
 
 def test_an_unreadable_question_is_never_sampled(tmp_path):

@@ -11,7 +11,7 @@ from tests.training import samples
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.tasks.stored import StoredRows, folder_digest, sample_texts, write_shard
 from vilasr_jax.training.row_filter import (
-    Fitting,
+    SkipUnusable,
     check_sample,
     read_notes,
     sample_numbers,
@@ -80,7 +80,7 @@ class Broken:
 def test_whatever_a_row_raises_leaves_out_that_row(tmp_path, error):
     assert numbers(Broken(error), tmp_path, limits={}) == [0, 2]
     assert read_notes(tmp_path) == {"questions": {"rows": 3, "count": 1, "first": ["number 1"]}}
-    fitting = Fitting([samples.example(0)] * 3, lambda example: Broken(error)[1])
+    fitting = SkipUnusable([samples.example(0)] * 3, lambda example: Broken(error)[1])
     with pytest.raises(DataError, match="none of 3 examples can be trained on"):
         fitting[0]
     assert isinstance(usable_everywhere(Broken(error), [0, 1], check)[1], DataError)

@@ -184,11 +184,11 @@ def test_a_prompt_file_or_folder_can_be_named(tmp_path, data):
     mine = run_of(tmp_path, data, str(tmp_path / "mine.json")).model.settings.prompt
     assert (mine.system, mine.name, mine.drawn) == ("Draw. {images}", "mine", PROMPTS["vilasr_jax"].drawn)
     for text, part in [
-        ("{", "is no JSON"),
+        ("{", "isn't JSON"),
         ("[]", "a key 'system' is needed"),
         ('{"system": "x", "sytem": ""}', "no such key 'sytem'"),
-        ('{"system": "{widht}"}', "system is no template"),
-        ('{"system": "{"}', "system is no template"),
+        ('{"system": "{widht}"}', "system isn't a template"),
+        ('{"system": "{"}', "system isn't a template"),
         ('{"system": 3}', "system is 3"),
     ]:
         (tmp_path / "mine.json").write_text(text)

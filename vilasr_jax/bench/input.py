@@ -38,7 +38,7 @@ def bench_input(job: JobConfig) -> dict[str, Any]:
             figures[f"made_{workers}"] = _production_rate(_data(run, workers), job.cold_start.batch)
         figures |= _step(run, _data(run, WORKERS[-1]))
     for workers in WORKERS:
-        print(f"produced, threads {workers}: {figures[f'made_{workers}']:,.1f} rows a second")
+        print(f"produced, threads {workers}: {figures[f'made_{workers}']:,.1f} rows per second")
     print(
         f"consumed by the step: {figures['taken']:,.1f} rows a second, {figures['step_seconds']:.2f} s a step"
     )
@@ -62,7 +62,7 @@ def _data(run: Run, workers: int) -> Iterator[Batch]:
 
 
 def _production_rate(data: Iterator[Batch], rows: int) -> float:
-    """Rows per second of a pipeline with `rows` rows a batch, without the batches that were prefetched."""
+    """Rows per second of a pipeline with `rows` rows per batch, without the batches that were prefetched."""
     for _ in range(WARM + 4):
         next(data)
     began = time.perf_counter()

@@ -42,10 +42,10 @@ class Load:
     """The conversations of a measurement."""
 
     questions: int = 6
-    group: int = 8  # conversations a question
+    group: int = 8  # conversations per question
     turns: int = 6  # of the model; all but the last draw
     side: int = 448  # pixels of an image; 448: 256 tokens
-    shortest: int = 8  # tokens a turn, spread evenly in their logarithm
+    shortest: int = 8  # tokens per turn, spread evenly in their logarithm
     longest: int = 80
     slots: int = 16
 

@@ -26,12 +26,12 @@ from vilasr_jax.models import ModelConfig, preset
 from vilasr_jax.processing import Budget, Encoded, SpecialTokens, image_grid, patchify
 
 CORES = 2
-BATCH = 32  # conversations a step, as published
+BATCH = 32  # conversations per step, as published
 MICRO_BATCH = 4  # theirs, padded to one length
 ROUNDS = 2  # of both, in turns
 STEPS = 3  # timed in each, after one that warms up
 LEARNING_RATE = 1e-4
-BUDGET = Budget(tokens=1152, vision_rows=7, patches=100)  # ours: 12 rows a step, 92 % of their tokens useful
+BUDGET = Budget(tokens=1152, vision_rows=7, patches=100)  # 12 rows per step, 92 % of their tokens useful
 SPECIAL = SpecialTokens(
     im_start=2000,
     im_end=2001,

@@ -93,7 +93,7 @@ def print_table(table: dict[str, Any]) -> None:
         print(
             f"{name:6} right {row['accuracy']:.1%} ({low:.1%} to {high:.1%}; {seeds}), {row['n']} questions, "
             f"{row['drawings']:.1f} drawings, "
-            f"{table['step_cpu_seconds'][name]:.2f} processor seconds a step"
+            f"{table['step_cpu_seconds'][name]:.2f} processor seconds per step"
         )
     gain, (low, high) = table["soft_over_plain"]["mean"], table["soft_over_plain"]["ci95"]
     print(f"soft over plain: {gain:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}, paired, counting seeds")

@@ -97,7 +97,7 @@ def check_preprocessor(folder: epath.PathLike, images: ImageSpec) -> None:
     How large pictures may be is a choice of whoever asks, see `pixel_limits`.
 
     Raises:
-      CheckpointError: a file is no JSON object, or a value of it is another.
+      CheckpointError: a file isn't a JSON object, or a value of it is another.
     """
     for path, values in (*_processors(folder, "image"), *_processors(folder, "video")):
         for name, ours in (
@@ -139,7 +139,7 @@ def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
     """(least, greatest) area of an image that the image processor of a folder names; None without one.
 
     Raises:
-      CheckpointError: a file is no JSON object, or its limits are no numbers in order.
+      CheckpointError: a file isn't a JSON object, or its limits aren't numbers in order.
     """
     for path, values in _processors(folder, "image"):
         size = values.get("size")
@@ -150,7 +150,7 @@ def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
             continue
         if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
             raise CheckpointError(
-                f"{path}: min_pixels={least!r}, max_pixels={most!r} are no limits of an area"
+                f"{path}: min_pixels={least!r}, max_pixels={most!r} aren't limits of an area"
             )
         return least, most
     return None

@@ -43,7 +43,7 @@ class PublishedWeights:
 
     def __init__(self, config: ModelConfig, read: Callable[[HFTensor, slice], np.ndarray]):
         self.config, self.read = config, read
-        self.tensors: dict[str, list[HFTensor]] = {}  # of each weight; of a stack one a layer
+        self.tensors: dict[str, list[HFTensor]] = {}  # of each weight; of a stack one per layer
         for tensor in hf_tensors(config):
             self.tensors.setdefault(tensor.path, []).append(tensor)
 

@@ -15,9 +15,9 @@ class DrawingSection:
     prompt: str = "vilasr_jax"  # vilasr_jax, short; published (that of data.traces); a file or folder
     style: str = "clear"  # clear, published (as released weights were trained on), maze
     tools: tuple[str, ...] = ("object_mapper", "path_tracer")  # also erase, zoom, point, text, select_frame
-    max_turns: int = setting(10, at_least=1)  # assistant turns a conversation
+    max_turns: int = setting(10, at_least=1)  # assistant turns per conversation
     maze_turns: int = 0  # the same for rows of data type "maze"; 0: max_turns
-    max_images: int = setting(45, at_least=1)  # base and drawn images a conversation
+    max_images: int = setting(45, at_least=1)  # base and drawn images per conversation
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class MazeSection:
     """The synthetic maze task (vilasr_jax.tasks.maze)."""
 
     grid: int = 5  # cells a side
-    cell: int = 28  # pixels a cell
+    cell: int = 28  # pixels per cell
     min_moves: int = 3
     max_moves: int = 6
     wall_density: float = 0.3  # fraction of inner edges that carry a wall
@@ -50,7 +50,7 @@ class MakeSection:
     val: int = 256
     test: int = 512
     ood: int = 512
-    shard: int = 1_000  # rows a file
+    shard: int = 1_000  # rows per file
     workers: int = 2  # processes
 
 

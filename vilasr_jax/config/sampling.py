@@ -14,7 +14,7 @@ class SamplingSection:
     temperature: float = 1.0  # 0: greedy
     top_p: float = 1.0
     top_k: int = 0  # 0: off
-    max_turn_tokens: int = setting(1024, at_least=1)  # sampled tokens a turn
+    max_turn_tokens: int = setting(1024, at_least=1)  # sampled tokens per turn
     max_tokens: int = setting(18432, at_least=1)  # prompt, sampled and inserted tokens of a conversation
 
 
@@ -63,4 +63,4 @@ class SynthesisSection:
     samples: int = 1  # a question
     rule: str = setting("cold_start", choices=("cold_start", "reflective"))
     sampling: SamplingSection = field(default_factory=SamplingSection)
-    shard: int = setting(256, at_least=1)  # questions a file
+    shard: int = setting(256, at_least=1)  # questions per file

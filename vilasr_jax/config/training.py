@@ -48,7 +48,7 @@ class SoftDrawingSection:
     weight: float = 0.0  # relative to the cross entropy; 0: off
     canvas: int = setting(
         32, at_least=8
-    )  # pixels a side that drawings are compared on; an image is shrunk to it
+    )  # pixels per side that drawings are compared on; an image is shrunk to it
     softness: float = setting(2.0, above=0)  # canvas pixels over which an edge fades
     line_width: float = setting(4.0, at_least=1)  # canvas pixels
     annotations: int = setting(64, at_least=1)  # of a conversation (a row of a batch) that are compared
@@ -89,7 +89,7 @@ class ReflectSection:
     loss: str = setting("conversation_mean", choices=SFT_LOSSES)
     accumulate: int = 1
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
-    shard: int = setting(256, at_least=1)  # questions a file of sampled traces
+    shard: int = setting(256, at_least=1)  # questions per file of sampled traces
     save_every: int = 100
 
 
@@ -99,8 +99,8 @@ class RLSection:
 
     steps: int = 1000  # rollout batches
     epochs: float = 0.0  # passes over config.data.questions; 0: `steps` says how long
-    prompts: int = setting(32, at_least=1)  # questions a rollout batch
-    group: int = 8  # trajectories a question
+    prompts: int = setting(32, at_least=1)  # questions per rollout batch
+    group: int = 8  # trajectories per question
     updates: int = 2  # optimiser updates a rollout batch
     micro_batch: int = 32  # trajectories (packed: rows) a gradient call
     sampling: SamplingSection = field(default_factory=SamplingSection)

@@ -45,7 +45,7 @@ PLACES = re.compile(
     r"|corners?|cent(?:re|er)s?|edges?)\b|坐标|像素|边缘",
     re.ASCII | re.IGNORECASE,
 )
-_COUNTED = re.compile(  # numbers that are no pixels by the words before them
+_COUNTED = re.compile(  # numbers that aren't pixels by the words before them
     r"(?:\b(?:frames?|images?|pictures?|views?|steps?|turns?|rooms?|pages?|options?|index|numbers?|no\.)\W{0,3}"
     r"(?:(?:\w+ ){0,4}(?:is|number|says|reads)\W)?(?:\d{1,2}(?:,? and |,? or |[,&–-] ?| to | through ))*"
     r"|\b(?:there (?:are|is|were)|(?:total|count(?:ed|s|ing)?)(?: of| is)?|has|have|holds?|contains?)\W{1,2}"

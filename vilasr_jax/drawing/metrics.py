@@ -15,7 +15,7 @@ def drawing_metrics(
     """Counts of one conversation, and how well its last drawings fit the truth where the task has it.
 
     Args:
-      events: what the session noted, one a turn.
+      events: what the session noted, one per turn.
       truth: the right boxes and lines, as `Call.to_dict` gives them, `index` being a given image. A drawing
         is compared with that of its tool, label and image.
 

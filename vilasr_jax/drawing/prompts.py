@@ -164,7 +164,7 @@ def read_prompts(path: str | os.PathLike) -> PromptSet:
     except OSError:
         raise ConfigError(f"{file}: no such prompt file; `vilasr data import` of traces writes one") from None
     except ValueError as error:
-        raise ConfigError(f"{file}: is no JSON ({error})") from None
+        raise ConfigError(f"{file}: isn't JSON ({error})") from None
     return _from_dict(values, str(file))
 
 
@@ -187,7 +187,7 @@ def _from_dict(values: Any, where: str) -> PromptSet:
             (getattr(prompts, key) or "").format(**dict.fromkeys(fields.split(), ""))
         except (ValueError, KeyError, IndexError, AttributeError) as error:
             raise ConfigError(
-                f"{where}: {key} is no template of {fields} ({type(error).__name__}: {error}); braces that "
+                f"{where}: {key} isn't a template of {fields} ({type(error).__name__}: {error}); braces that "
                 "are words are doubled"
             ) from None
     return prompts

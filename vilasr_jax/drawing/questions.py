@@ -30,7 +30,7 @@ _BOXES = re.compile(  # words that make numbers boxes in pixels
     FLAGS,
 )
 _UNIT = re.compile(rf"\b{UNIT}\b|[%°]", FLAGS)
-_OTHER = re.compile(  # words of numbers that are no pixels
+_OTHER = re.compile(  # words of numbers that aren't pixels
     rf"\b(?:{UNIT}|cells?|grids?|rows?|columns?|orders?|steps?|scale|normali[sz]ed)\b|[%°]", FLAGS
 )
 _EXAMPLE = re.compile(r"\(e\.g\., [\d.]+ or [\d.]+\)")  # of the answer's form

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 Frame = tuple[int, int]  # width, height
-SMALLEST = 28  # a side that a picture has at least; smaller numbers are no sizes
+SMALLEST = 28  # a side that a picture has at least; smaller numbers aren't sizes
 
-UNIT = (  # of numbers that are no pixels
+UNIT = (  # of numbers that aren't pixels
     r"(?:m|cm|mm|km|met(?:er|re)s?|centimet(?:er|re)s?|feet|ft|inch(?:es)?|percent|degrees?|seconds?)"
 )
 _OTHER_UNIT = (

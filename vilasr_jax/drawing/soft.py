@@ -61,7 +61,7 @@ def soft_mask(
     width: float = 3.0,
     softness: float = 0.5,
 ) -> Float[Array, "*b h w"]:
-    """Coverage by any of n shapes; padding shapes have `valid` False. Memory: one image a batch entry.
+    """Coverage by any of n shapes; padding shapes have `valid` False. Memory: one image per batch entry.
 
     Shapes are processed one after another (`lax.scan`) and recomputed for the gradient.
     """

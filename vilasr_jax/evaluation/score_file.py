@@ -109,7 +109,7 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
         quoted = "; ".join(unread[:3]) + ("; ..." if len(unread) > 3 else "")
         raise DataError(
             f"{name}: {len(unread)} of {len(lines)} lines can't be read ({quoted}); mend the file, or remove "
-            "them if they are no results"
+            "them if they aren't results"
         )
     readable = [line for line in lines if not isinstance(line, str)]
     for number, line in enumerate(readable, 1):
@@ -171,7 +171,7 @@ def _lines(text: str) -> list[Mapping[str, Any] | str]:
         try:
             return [line if isinstance(line, dict) else "is not an object" for line in json.loads(text)]
         except (ValueError, RecursionError) as error:
-            raise DataError(f"the results are no valid JSON list ({error})") from None
+            raise DataError(f"the results aren't a valid JSON list ({error})") from None
     return [_line(line) for line in split_lines(text)]
 
 
@@ -179,7 +179,7 @@ def _line(text: str) -> Mapping[str, Any] | str:
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
-        return "is no valid JSON"
+        return "isn't valid JSON"
     return line if isinstance(line, dict) else "is not an object"
 
 

@@ -23,7 +23,7 @@ def score_all(trajectories: Sequence[Trajectory], reward: Callable[[Trajectory],
 def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Accuracy with its 95 % interval over questions, and means of drawings and corrections.
 
-    `lines` are those of `results.jsonl`, or `figures` of trajectories. With several samples a question,
+    `lines` are those of `results.jsonl`, or `figures` of trajectories. With several samples per question,
     `accuracy` is their mean, `samples` their number, and `pass_at_k` the chance that k of them hold a right
     one, for k = 1, 2, 4, ...
     """

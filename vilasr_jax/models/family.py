@@ -86,7 +86,7 @@ class Model(Protocol):
     def apply_layers(
         self, x: Float[Array, "b t w"], positions: Int[Array, "3 b t"], attend: Callable
     ) -> Float[Array, "b t d"]:
-        """The decoder's layers on x [b, t, w] with the caller's `attend(q, k, v)`, one call a layer."""
+        """The decoder's layers on x [b, t, w] with the caller's `attend(q, k, v)`, one call per layer."""
 
     def extend(
         self,
@@ -96,7 +96,7 @@ class Model(Protocol):
         cache: Any,
         layers: Sequence[Any] | None = None,
     ) -> tuple[Float[Array, "b t d"], Any]:
-        """Reads t more tokens a row into the cache: (hidden [b, t, d], the grown cache)."""
+        """Reads t more tokens per row into the cache: (hidden [b, t, d], the grown cache)."""
 
     def logits(self, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
         """Hidden states [..., d] -> float32 logits [..., vocab]."""

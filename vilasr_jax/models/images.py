@@ -8,17 +8,17 @@ class ImageSpec:
     """Patch sizes, pixel statistics and limits of a model family's image processor.
 
     A resized picture has sides that are multiples of `factor` pixels. It is cut into patches of `patch_size`
-    pixels a side; `merge_size` x `merge_size` patches become one token of the language model.
+    pixels per side; `merge_size` x `merge_size` patches become one token of the language model.
     """
 
-    patch_size: int  # pixels a side
-    merge_size: int  # patches a side that become one token
+    patch_size: int  # pixels per side
+    merge_size: int  # patches per side that become one token
     temporal_patch_size: int  # frames a patch; a still image is repeated
     mean: tuple[float, float, float]  # of red, green and blue, which run from 0 to 1
     std: tuple[float, float, float]
     min_pixels: int  # area of a resized picture, where a job names no limits
     max_pixels: int
-    window_size: int | None = None  # pixels a side of the vision tower's attention windows; None: no windows
+    window_size: int | None = None  # pixels per side of the vision tower's windows; None: it has none
 
     @property
     def factor(self) -> int:

@@ -8,7 +8,7 @@ Array = TypeVar("Array")  # np.ndarray on the host, jax.Array on devices
 
 
 class VisionInput(NamedTuple, Generic[Array]):
-    """Pictures of a batch: n vision rows a sample, each packing the patches of one or more pictures.
+    """Pictures of a batch: n vision rows per sample, each packing the patches of one or more pictures.
 
     Patches come in the Hugging Face processor's order (the four of a merged block are contiguous), p is a
     multiple of four, and padding is at the end of a row, zeros with id 0.

@@ -103,7 +103,7 @@ def _imported(name: str) -> Any:
     except Exception as error:  # whatever the user's module raises
         raise ConfigError(f"model preset {name!r}: {type(error).__name__}: {error}") from error
     if not isinstance(config, tuple(family.config_class for family in _FAMILIES.values())):
-        raise ConfigError(f"model preset {name!r}: its CONFIG is no ModelConfig")
+        raise ConfigError(f"model preset {name!r}: its CONFIG isn't a ModelConfig")
     return config
 
 

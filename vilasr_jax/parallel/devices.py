@@ -9,7 +9,7 @@ import jax
 
 from vilasr_jax.errors import ConfigError
 
-# bfloat16 FLOP a second of one JAX device, by `device_kind`; the vendors' figures.
+# bfloat16 FLOP per second of one JAX device, by `device_kind`; the vendors' figures.
 _PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -56,6 +56,6 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def peak_flops() -> float | None:
-    """bfloat16 FLOP a second of all devices of the run; None where their kind is not known."""
+    """bfloat16 FLOP per second of all devices of the run; None where their kind is not known."""
     each = _PEAK_FLOPS.get(jax.devices()[0].device_kind)
     return None if each is None else each * jax.device_count()

@@ -89,7 +89,7 @@ class _Walk:
                 self.loops[f"{instruction.op_name} ({instruction.name})"] = count
                 self.run(self.module.called(instruction, "body"), times * count)
             elif instruction.opcode == "conditional":
-                self._dearest(instruction, times)
+                self._add_costliest_branch(instruction, times)
             elif instruction.opcode in ("call", "async-start"):
                 self.run(self.module.computations[_callee(instruction)], times)
             elif instruction.attribute(r'custom_call_target="(tpu_custom_call)"'):
@@ -98,18 +98,18 @@ class _Walk:
                 self.cycles += instruction.cycles * times
                 self._exchange(computation, instruction, times)
 
-    def _dearest(self, instruction: Instruction, times: int) -> None:
+    def _add_costliest_branch(self, instruction: Instruction, times: int) -> None:
         """Of a conditional's branches, the one with the most cycles."""
         branches = []
         for computation in _branches(self.module, instruction):
             branch = _Walk(self.module)
             branch.run(computation, times)
             branches.append(branch)
-        dearest = max(branches, key=lambda branch: branch.cycles + sum(k.flops for k in branch.kernels))
-        self.cycles += dearest.cycles
-        self.kernels += dearest.kernels
-        self.collectives += dearest.collectives
-        self.loops |= dearest.loops
+        costliest = max(branches, key=lambda branch: branch.cycles + sum(k.flops for k in branch.kernels))
+        self.cycles += costliest.cycles
+        self.kernels += costliest.kernels
+        self.collectives += costliest.collectives
+        self.loops |= costliest.loops
 
     def _exchange(self, computation: Computation, instruction: Instruction, times: int) -> None:
         if instruction.opcode == "fusion":

@@ -1,6 +1,6 @@
 """Reading optimised HLO text: computations, instructions, and how often a loop runs.
 
-XLA's own `cost_analysis` counts a loop's body once and knows nothing of Pallas kernels; so a plan walks the
+XLA's own `cost_analysis` counts a loop's body once and has no figures for Pallas kernels; so a plan reads the
 text itself. Only what a plan needs is read: names, shapes, operands, called computations, a few attributes.
 """
 
@@ -140,10 +140,10 @@ def parse(text: str) -> Module:
             name = ""
         elif name and _INSTRUCTION.match(line):
             lines.append(line)
-        elif name and lines:  # attributes of kernels hold line breaks
+        elif name and lines:  # attributes of kernels contain line breaks
             lines[-1] += line
     if not entry:
-        raise ValueError("this is no HLO module: it has no ENTRY")
+        raise ValueError("this isn't an HLO module: it has no ENTRY")
     return Module(computations, entry)
 
 

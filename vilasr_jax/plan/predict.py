@@ -31,7 +31,7 @@ class Prediction:
     worst: float
 
     def utilisation(self, flops: float, topology: Topology) -> tuple[float, float]:
-        """Model FLOPs a second over the slice's peak, at (worst, best)."""
+        """Model FLOPs per second over the slice's peak, at (worst, best)."""
         peak = topology.size * topology.chip.peak_flops
         return flops / (self.worst * peak), flops / (self.best * peak)
 

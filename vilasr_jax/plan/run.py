@@ -146,7 +146,7 @@ def refuse(result: dict[str, Any]) -> None:
             found = result.get("nearest") or "none was found in the time given"
             raise ConfigError(
                 f"{answer['step']} does not fit {result['topology']}: it needs at least "
-                f"{answer['peak_bytes'] / gib:.1f} of {answer['limit_bytes'] / gib:.2f} GiB a chip. "
+                f"{answer['peak_bytes'] / gib:.1f} of {answer['limit_bytes'] / gib:.2f} GiB per chip. "
                 f"Largest: {'; '.join(named)}. Nearest that fits: {found}"
             )
     for account in accounts_of(result):

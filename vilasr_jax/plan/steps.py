@@ -45,10 +45,10 @@ class Step:
     function: Any  # jitted
     arguments: tuple[Any, ...]
     parts: tuple[str, ...]
-    flops: float  # that the mathematics of one execution needs
-    samples: float  # conversations that one execution moves on; 0: not counted
-    executions: int = 1  # of the loop whose time is of interest: a decode call's tokens
-    reads: float = 0.0  # bytes of one device's memory that all executions have to read; 0: not counted
+    flops: float  # model FLOPs of one execution
+    samples: float  # conversations that one execution advances; 0: not counted
+    executions: int = 1  # iterations that the time is divided by: a decode call's tokens
+    reads: float = 0.0  # bytes of one device's memory that all executions read; 0: not counted
 
 
 def model_config(job: JobConfig, layers: int = 0) -> ModelConfig:
@@ -71,7 +71,7 @@ class Steps:
     Args:
       job: the configuration; `model.init_from` is not read, the preset gives the sizes.
       mesh: from `parallel.make_mesh`, over devices that need not be there.
-      layers: of the language model; 0: as the preset says.
+      layers: number of decoder layers; 0: as in the preset.
 
     Raises:
       ConfigError: batches that the mesh does not divide.
@@ -174,7 +174,7 @@ class Steps:
         return with_shardings(state, state_shardings(state, self.mesh))
 
     def _lengths(self) -> tuple[int, int, int]:
-        """Tokens of a row, its vision rows, and patches of one."""
+        """(tokens of a row, its vision rows, patches of a vision row)."""
         packing, buckets = self.job.packing, self.job.buckets
         if packing.tokens:
             return packing.tokens, packing.vision_rows, packing.patches
@@ -182,7 +182,7 @@ class Steps:
 
     def _batch(self, rows: int, extras: list[str] | tuple[str, ...] = ()) -> Batch:
         if rows % self.shards:
-            raise ConfigError(f"{rows} rows are no multiple of the mesh's {self.shards} data shards")
+            raise ConfigError(f"{rows} rows aren't a multiple of the mesh's {self.shards} data shards")
         t, n, p = self._lengths()
         return Batch(
             tokens=self._rows_of((rows, t), jnp.int32),
@@ -212,7 +212,7 @@ class Steps:
         return np.zeros(self.config.vocab_size, bool)
 
     def _forward_flops(self, rows: int) -> tuple[float, float]:
-        """Of the language model and of the vision tower."""
+        """Forward FLOPs of (language model, vision tower)."""
         t, n, p = self._lengths()
         family = self.family
         return family.language_flops(self.config, t, rows), family.vision_flops(self.config, p, rows * n)

@@ -43,12 +43,12 @@ class Batch(NamedTuple, Generic[Array]):
 
 @dataclasses.dataclass(frozen=True)
 class Buckets:
-    """Allowed lengths, ascending: tokens an example, pictures an example, patches a picture.
+    """Allowed lengths, ascending: tokens per example, pictures per example, patches per picture.
 
     `spec` says how the model cuts pictures.
 
     Raises:
-      ConfigError: an axis is empty, not ascending, or has a patch bucket that is no multiple of `merge_unit`.
+      ConfigError: an axis is empty or not ascending, or a patch bucket isn't a multiple of `merge_unit`.
     """
 
     tokens: tuple[int, ...]

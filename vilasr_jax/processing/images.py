@@ -97,7 +97,7 @@ def _opened(
         if isinstance(source, Image.Image):
             return use(source)
         if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
-            raise OSError("it is no regular file")  # a pipe or device could block for ever
+            raise OSError("it isn't a regular file")  # a pipe or device could block for ever
         faults: list[Exception] = []
         for data in _with_less_metadata(source):
             try:
@@ -252,7 +252,7 @@ def image_grid(image: Image.Image, spec: ImageSpec = DEFAULT) -> Grid:
     (width, height), factor = image.size, spec.factor
     if width % factor or height % factor or not width or not height:
         raise ImageError(
-            f"an image of {width} x {height} px has a side that is no multiple of {factor}; resize it first"
+            f"an image of {width} x {height} px has a side that isn't a multiple of {factor}; resize it first"
         )
     return 1, height // spec.patch_size, width // spec.patch_size
 

@@ -1,6 +1,6 @@
 """Host arrays of the compiled calls: new turns padded to buckets, their images packed.
 
-A call runs m rows a shard. Its images are packed, first fit, into vision rows of p patches, whichever turn
+A call runs m rows per shard. Its images are packed, first fit, into vision rows of p patches, whichever turn
 they belong to, so that the vision tower runs on little else than new patches:
 
     vision row 0   [image of turn 0 .....][image of turn 2 ..]
@@ -155,7 +155,7 @@ def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, 
 
 
 def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTurn:
-    """The arrays of one call with `rows` rows a shard, in the smallest buckets that hold all."""
+    """The arrays of one call with `rows` rows per shard, in the smallest buckets that hold all."""
     every = [new for shard in shards for new in shard]
     tokens = buckets.fit("tokens", max(len(new.encoded.ids) for new in every))
     counts = [patch_counts([grid for new in shard for grid in new.grids]) for shard in shards]

@@ -1,6 +1,6 @@
 """Writing prompts and replies into the caches: prefill, start, insert.
 
-Host arrays are built here for the compiled steps of `device`. All of this runs in the engine's thread.
+Host arrays are built here for `CompiledSteps`. All of this runs in the engine's thread.
 """
 
 from __future__ import annotations
@@ -48,25 +48,27 @@ class CacheWriter:
         missing: list[list[Prompt]] = []
         for number, shard in enumerate(self.by_shard(admitted)):
             unique = {id(admitted[slot]): admitted[slot] for slot in shard}.values()
-            missing.append([prompt for prompt in unique if number not in prompt.read])
+            missing.append([prompt for prompt in unique if number not in prompt.computed])
         for m, parts in split([len(shard) for shard in missing], self.row_buckets):
             some = [shard[part] for shard, part in zip(missing, parts, strict=True)]
             turn = self._new_turn([[p.new for p in own] for own in some], m, self.prompt_buckets)
-            prefix = self.steps.prefill(params, turn)
+            prompts = self.steps.prefill(params, turn)
             for number, own in enumerate(some):
                 for row, prompt in enumerate(own):
-                    prompt.read[number] = (prefix, row)
+                    prompt.computed[number] = (prompts, row)
 
     def start(self, lane: Lane, params: Any, key: jax.Array, admitted: dict[int, Prompt]) -> None:
-        """Copies the computed prompts to the `admitted` slots, one call for each `Prefix`."""
+        """Copies the computed prompts to the `admitted` slots, one call for each `ComputedPrompts`."""
         shards = self.by_shard(admitted)
-        read = {slot: admitted[slot].read[n] for n, shard in enumerate(shards) for slot in shard}
-        for prefix in {id(prefix): prefix for prefix, _ in read.values()}.values():
-            some = [[slot for slot in shard if read[slot][0] is prefix] for shard in shards]
+        computed = {slot: admitted[slot].computed[n] for n, shard in enumerate(shards) for slot in shard}
+        for prompts in {id(prompts): prompts for prompts, _ in computed.values()}.values():
+            some = [[slot for slot in shard if computed[slot][0] is prompts] for shard in shards]
             m = next(size for size in self.row_buckets if size >= max(map(len, some)))
-            starts = self.turn_starts(lane, some, m, [[read[slot][1] for slot in shard] for shard in some])
+            starts = self.turn_starts(
+                lane, some, m, [[computed[slot][1] for slot in shard] for shard in some]
+            )
             self.counters["calls"] += 1
-            lane.state = self.steps.start(params, lane.state, key, prefix, starts)
+            lane.state = self.steps.start(params, lane.state, key, prompts, starts)
 
     def insert(self, lane: Lane, params: Any, key: jax.Array) -> None:
         """Writes pending replies into the cache: all first pieces, then all second pieces, and so on.
@@ -104,7 +106,7 @@ class CacheWriter:
           lane: of the slots.
           shards: slots by shard.
           m: rows of a shard.
-          source: the row of the `Prefix` that each slot copies; empty for an insert.
+          source: the row of the `ComputedPrompts` that each slot copies; empty for an insert.
           unfinished: slots whose reply has more pieces, so that the model does not write yet.
         """
 

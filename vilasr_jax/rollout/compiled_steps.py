@@ -9,7 +9,7 @@ State lives on the device. A slot is one live conversation, with a cache length 
 `prefill` computes each distinct prompt once; `start` copies its cache to the slots that begin with it, now or
 when they become free. `insert` runs only the new turn's tokens, at each slot's own offset; a turn that is
 larger than the buckets comes in several inserts. `start` and the last `insert` end by sampling the turn's
-first token; `decode` continues, one token a step, until enough of the rows have stopped.
+first token; `decode` continues, one token per step, until enough of the rows have stopped.
 
 The slots are split over the mesh's data and fsdp axes; each shard works on its own slots alone
 (`jax.shard_map`), with no communication but that of tensor parallelism: the model axis is left to the
@@ -58,13 +58,13 @@ class RolloutState(NamedTuple):
     turn_limit: jax.Array  # [b] int32
     turn_tokens: jax.Array  # [b, n] int32
     turn_logprobs: jax.Array  # [b, n] float32
-    temperature: jax.Array  # [b] float32, the trajectory's own; read where conversations bring their own
+    temperature: jax.Array  # [b] float32, the trajectory's own; read with `engine.per_request_sampling`
     top_p: jax.Array  # [b] float32, likewise
     work: jax.Array  # [shards, 2] int32: decode steps so far, and tokens sampled in them
 
 
-class Prefix(NamedTuple):
-    """What was read of m prompts; their samples start from it."""
+class ComputedPrompts(NamedTuple):
+    """Caches and last hidden states of m prompts; the samples of a prompt start from a copy."""
 
     cache: Any  # of the model's family, m rows
     hidden: jax.Array  # [m, d], at the last token of each
@@ -74,12 +74,12 @@ class TurnStarts(NamedTuple):
     """Which slots start a turn, and what they start it with."""
 
     slots: HostOrDevice  # [m] int32, in the shard; one past its last: padding
-    source: HostOrDevice  # [m] int32, the row of the shard's Prefix that each copies (used by start)
+    source: HostOrDevice  # [m] int32, the row of the shard's ComputedPrompts that each copies (for `start`)
     position: HostOrDevice  # [m] int32, of the first token to be sampled
     turn_limit: HostOrDevice  # [m] int32; 0: more is to be inserted before the model writes
-    seed: HostOrDevice  # [m] int32 (used by start)
-    temperature: HostOrDevice  # [m] float32 (used by start)
-    top_p: HostOrDevice  # [m] float32 (used by start)
+    seed: HostOrDevice  # [m] int32 (for `start`)
+    temperature: HostOrDevice  # [m] float32 (for `start`)
+    top_p: HostOrDevice  # [m] float32 (for `start`)
 
 
 class CompiledSteps:
@@ -161,15 +161,17 @@ class CompiledSteps:
             work=jnp.zeros((self.shards, 2), jnp.int32),
         )
 
-    def _prefill(self, params, turn: NewTurn) -> Prefix:
+    def _prefill(self, params, turn: NewTurn) -> ComputedPrompts:
         model, layers = self._model(params)
         m, t = turn.tokens.shape
         empty = self.family.init_cache(self.config, m, t, self.config.dtype)
         hidden, cache = self._forward(model, layers, turn, empty)
-        return Prefix(self._laid_out(cache), hidden)
+        return ComputedPrompts(self._laid_out(cache), hidden)
 
-    def _start(self, params, state: RolloutState, key, prefix: Prefix, starts: TurnStarts) -> RolloutState:
-        cache = state.cache.copy_rows(prefix.cache, starts.slots, starts.source)
+    def _start(
+        self, params, state: RolloutState, key, prompts: ComputedPrompts, starts: TurnStarts
+    ) -> RolloutState:
+        cache = state.cache.copy_rows(prompts.cache, starts.slots, starts.source)
         state = state._replace(
             cache=self._laid_out(cache),
             seed=state.seed.at[starts.slots].set(starts.seed, mode="drop"),
@@ -178,14 +180,14 @@ class CompiledSteps:
             top_p=state.top_p.at[starts.slots].set(starts.top_p, mode="drop"),
         )
         model, _ = self._model(params)
-        return self._first_token(model, state, key, prefix.hidden[starts.source], starts)
+        return self._open_turns(model, state, key, prompts.hidden[starts.source], starts)
 
     def _insert(self, params, state: RolloutState, key, turn: NewTurn, starts: TurnStarts) -> RolloutState:
         model, layers = self._model(params)
         part = jax.tree.map(lambda x: x.at[starts.slots].get(mode="clip"), state.cache)
         hidden, part = self._forward(model, layers, turn, part)
         cache = jax.tree.map(lambda old, new: old.at[starts.slots].set(new, mode="drop"), state.cache, part)
-        return self._first_token(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
+        return self._open_turns(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
 
     def _model(self, params: SamplingWeights) -> tuple[Any, list[Any]]:
         """The model, and its decoder layers as modules of their own."""
@@ -205,12 +207,12 @@ class CompiledSteps:
 
     def _decode(self, params, state: RolloutState, key) -> RolloutState:
         model, layers = self._model(params)
-        enough = jnp.floor((1 - self.stop_fraction) * state.active.sum()).astype(jnp.int32)
+        min_active = jnp.floor((1 - self.stop_fraction) * state.active.sum()).astype(jnp.int32)
         b = state.token.shape[0]
 
-        def going(carry):
+        def unfinished(carry):
             step, state = carry
-            return (step < self.decode_steps) & (state.active.sum() > enough)
+            return (step < self.decode_steps) & (state.active.sum() > min_active)
 
         def body(carry):
             step, state = carry
@@ -219,9 +221,9 @@ class CompiledSteps:
             hidden, cache = model.extend(x, positions, state.active[:, None], state.cache, layers)
             work = state.work + jnp.stack([1, state.active.sum()]).astype(jnp.int32)
             state = state._replace(cache=cache, position=state.position + state.active, work=work)
-            return step + 1, self._write(model, state, key, hidden[:, 0], state.active)
+            return step + 1, self._sample_and_record(model, state, key, hidden[:, 0], state.active)
 
-        state = jax.lax.while_loop(going, body, (jnp.int32(0), state))[1]
+        state = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state))[1]
         return state._replace(cache=self._laid_out(state.cache))
 
     def _forward(self, model, layers, turn: NewTurn, cache: Any) -> tuple[jax.Array, Any]:
@@ -238,7 +240,7 @@ class CompiledSteps:
         last = jnp.maximum(turn.length - 1, 0)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache
 
-    def _first_token(
+    def _open_turns(
         self, model, state: RolloutState, key, hidden: jax.Array, starts: TurnStarts
     ) -> RolloutState:
         """Opens a turn in `starts.slots`, whose last hidden states are `hidden` [m, d]."""
@@ -251,9 +253,11 @@ class CompiledSteps:
             active=state.active | opened,
         )
         by_slot = jnp.zeros((b, hidden.shape[-1]), hidden.dtype).at[starts.slots].set(hidden, mode="drop")
-        return self._write(model, state, key, by_slot, opened)
+        return self._sample_and_record(model, state, key, by_slot, opened)
 
-    def _write(self, model, state: RolloutState, key, hidden: jax.Array, rows: jax.Array) -> RolloutState:
+    def _sample_and_record(
+        self, model, state: RolloutState, key, hidden: jax.Array, rows: jax.Array
+    ) -> RolloutState:
         """Samples a token for each of `rows` ([b] bool) from hidden [b, d] and records it."""
         keys = jax.vmap(lambda seed, n: jax.random.fold_in(jax.random.fold_in(key, seed), n))(
             state.seed, state.sampled

@@ -27,7 +27,7 @@ class Request:
 
     Attributes:
       row: the task row's plain fields (see `Trajectory.row`).
-      session: makes a fresh `DrawingSession`, one a sample; making it twice must give equal ones.
+      session: makes a fresh `DrawingSession`, one per sample; making it twice must give equal ones.
       seed: the first of `samples` consecutive random streams.
       temperature, top_p: read where `EngineSection.per_request_sampling` is set; else the engine's own count.
       max_new_tokens: sampled tokens of the conversation; None: only the engine's limits.

@@ -38,7 +38,7 @@ from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
 from vilasr_jax.rollout.cache_writer import CacheWriter
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
-from vilasr_jax.rollout.lane import Counters, Lane, Prompt, Queue
+from vilasr_jax.rollout.lane import Counters, Lane, PendingConversations, Prompt
 from vilasr_jax.rollout.memory import rollout_account, rollout_memory, shard_slots
 from vilasr_jax.rollout.pool import DrawingPool
 from vilasr_jax.rollout.sampling_weights import SamplingLayout
@@ -205,11 +205,11 @@ class Engine:
         nothing = Lane(state)
         none: list[list[int]] = [[] for _ in range(self.shards)]
         for shape in prompts:
-            prefix = self.steps.prefill(params, empty_turn(shape, self.shards, self.prompt_buckets.spec))
+            prompts = self.steps.prefill(params, empty_turn(shape, self.shards, self.prompt_buckets.spec))
             note()
             for m in self.row_buckets:
                 starts = self.writer.turn_starts(nothing, none, m, none)
-                state = self.steps.start(params, state, key, prefix, starts)
+                state = self.steps.start(params, state, key, prompts, starts)
                 note()
         for shape in inserts:
             starts = self.writer.turn_starts(nothing, none, shape.rows, none)
@@ -248,7 +248,7 @@ class Engine:
             Lane(self.steps.init_state(self.lane_slots, self.sampling.max_tokens))
             for _ in range(self.engine.lanes)
         ]
-        waiting = Queue(source, self.prompt, self.sampling.max_tokens)
+        waiting = PendingConversations(source, self.prompt, self.sampling.max_tokens)
         with DrawingPool(self.engine.draw_workers, self.engine.draw_seconds) as pool:
             while True:
                 for lane in lanes:
@@ -282,7 +282,7 @@ class Engine:
             account.check()
             self._printed_memory = True
 
-    def _dispatch(self, lane: Lane, params: Any, key: jax.Array, waiting: Queue) -> None:
+    def _dispatch(self, lane: Lane, params: Any, key: jax.Array, waiting: PendingConversations) -> None:
         """Enqueues a lane's device work: replies, prompts of new conversations, one decode call."""
         if lane.pending:
             self.writer.insert(lane, params, key)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.rollout.batch import Incoming
-from vilasr_jax.rollout.compiled_steps import Prefix, RolloutState
+from vilasr_jax.rollout.compiled_steps import ComputedPrompts, RolloutState
 from vilasr_jax.rollout.conversation import Conversation, Request
-from vilasr_jax.rollout.pool import Job
+from vilasr_jax.rollout.pool import DrawingTask
 
 Counters = defaultdict[str, float]  # see `Engine`; a name that was never counted is 0
 
@@ -21,20 +21,20 @@ class Lane:
 
     state: RolloutState
     live: dict[int, Conversation] = field(default_factory=dict)  # by slot
-    drawing: dict[int, Job] = field(default_factory=dict)  # by slot: its reply is being drawn
+    drawing: dict[int, DrawingTask] = field(default_factory=dict)  # by slot: its reply is being drawn
     failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is drawn again
     pending: dict[int, list[Incoming]] = field(default_factory=dict)  # by slot: pieces of a reply to insert
 
 
 @dataclass
 class Prompt:
-    """A request's prompt, and where it has been read: by shard, a `Prefix` and its row in that shard."""
+    """A request's prompt, and by shard where it is computed: `ComputedPrompts`, and the row in that shard."""
 
     new: Incoming
-    read: dict[int, tuple[Prefix, int]] = field(default_factory=dict)
+    computed: dict[int, tuple[ComputedPrompts, int]] = field(default_factory=dict)
 
 
-class Queue:
+class PendingConversations:
     """Conversations that have not begun; requests are fetched one at a time, when a slot is free."""
 
     def __init__(

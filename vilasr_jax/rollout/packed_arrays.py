@@ -44,7 +44,7 @@ def unpack_arrays(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         return _unpack_npz(data) if data[:2] == _NPZ else _unpack(zlib.decompress(data))
     except (zlib.error, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{len(data)} bytes are no stored conversation ({error})") from None
+        raise DataError(f"{len(data)} bytes aren't a stored conversation ({error})") from None
 
 
 def _unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

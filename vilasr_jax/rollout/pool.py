@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from typing import Any
 
 
-class Job(Future):
+class DrawingTask(Future):
     """Work in a `DrawingPool`: a future that knows when it began to run."""
 
     def __init__(self, work: Callable[[], Any]):
@@ -35,7 +35,7 @@ class DrawingPool:
         self.seconds = seconds
         self.worked = 0.0  # seconds that all threads were busy, summed
         self._workers = workers
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[DrawingTask | None] = queue.SimpleQueue()
         for _ in range(workers):
             self._start()
 
@@ -46,13 +46,13 @@ class DrawingPool:
         for _ in range(self._workers):
             self._queue.put(None)
 
-    def submit(self, work: Callable[[], Any]) -> Job:
+    def submit(self, work: Callable[[], Any]) -> DrawingTask:
         """Queues `work`; its result, exception or a TimeoutError is in the job that is returned."""
-        job = Job(work)
+        job = DrawingTask(work)
         self._queue.put(job)
         return job
 
-    def wait(self, jobs: Iterable[Job], seconds: float) -> None:
+    def wait(self, jobs: Iterable[DrawingTask], seconds: float) -> None:
         """Returns when all jobs are done, or older than `seconds`; gives up on those past the limit."""
         jobs = list(jobs)
         while True:
@@ -68,14 +68,14 @@ class DrawingPool:
                 until = min(until, now + self.seconds)
             wait(young, max(until - now, 0.001))
 
-    def wait_any(self, jobs: Iterable[Job]) -> None:
+    def wait_any(self, jobs: Iterable[DrawingTask]) -> None:
         """Returns when a job is done; gives up on those past the limit."""
         jobs = list(jobs)
         while not any(job.done() for job in jobs):
             wait(jobs, 0.05, FIRST_COMPLETED)
             self.wait(jobs, 0)
 
-    def _give_up(self, job: Job) -> None:
+    def _give_up(self, job: DrawingTask) -> None:
         try:
             job.set_exception(TimeoutError(f"it needed longer than {self.seconds:g} seconds"))
         except InvalidStateError:

@@ -45,7 +45,7 @@ def sample(
     sampling: SamplingSection,
     own: tuple[Float[Array, " b"], Float[Array, " b"]] | None = None,
 ) -> tuple[Int32[Array, " b"], Float[Array, " b"]]:
-    """Samples one token a row.
+    """Samples one token per row.
 
     Args:
       logits: [b, v] float32.
@@ -58,26 +58,32 @@ def sample(
       tokens [b] int32, and their log-probabilities [b] float32 under softmax(logits / temperature) over the
       tokens a model may write, before top-k and top-p cut anything (what the policy gradient needs).
     """
-    top_p: float | jax.Array = sampling.top_p
-    if own is not None:
-        own_temperature, top_p = (value[:, None] for value in own)
-        logits = logits / jnp.where(own_temperature > 0, own_temperature, 1)
-    logits = allowed_logits(logits, suppressed, 1.0 if own is not None else sampling.temperature)
-    logprobs = jax.nn.log_softmax(logits, axis=-1)
-    if own is None and sampling.temperature == 0:
-        tokens = jnp.argmax(logits, axis=-1)
+    if own is None:
+        logits = allowed_logits(logits, suppressed, sampling.temperature)
+        if sampling.temperature == 0:
+            tokens = jnp.argmax(logits, axis=-1)
+        else:
+            tokens = _draw(logits, keys, sampling.top_k, sampling.top_p if sampling.top_p < 1 else None)
     else:
-        filtered = logits
-        if sampling.top_k:
-            kth = jax.lax.top_k(filtered, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
-            filtered = jnp.where(filtered < kth, NEVER, filtered)
-        if own is not None or sampling.top_p < 1:
-            filtered = jnp.where(_nucleus(jax.nn.softmax(filtered, axis=-1), top_p), filtered, NEVER)
-        tokens = jax.vmap(jax.random.categorical)(keys, filtered)
-        if own is not None:
-            tokens = jnp.where(own[0] > 0, tokens, jnp.argmax(logits, axis=-1))
+        temperature, top_p = (value[:, None] for value in own)
+        logits = allowed_logits(logits / jnp.where(temperature > 0, temperature, 1), suppressed, 1.0)
+        tokens = _draw(logits, keys, sampling.top_k, top_p)
+        tokens = jnp.where(own[0] > 0, tokens, jnp.argmax(logits, axis=-1))
+    logprobs = jax.nn.log_softmax(logits, axis=-1)
     tokens = tokens.astype(jnp.int32)
     return tokens, jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
+
+
+def _draw(
+    logits: Float[Array, "b v"], keys: Key[Array, " b"], top_k: int, top_p: float | Float[Array, "b 1"] | None
+) -> Int32[Array, " b"]:
+    """Draws a token per row at random, of the `top_k` likeliest (0: all) and their nucleus (None: all)."""
+    if top_k:
+        kth = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
+        logits = jnp.where(logits < kth, NEVER, logits)
+    if top_p is not None:
+        logits = jnp.where(_nucleus(jax.nn.softmax(logits, axis=-1), top_p), logits, NEVER)
+    return jax.vmap(jax.random.categorical)(keys, logits)
 
 
 def _nucleus(probs: Float[Array, "b v"], top_p: float | Float[Array, "b 1"]) -> Bool[Array, "b v"]:

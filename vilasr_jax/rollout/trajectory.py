@@ -48,7 +48,7 @@ class Trajectory:
 
     @property
     def texts(self) -> list[str]:
-        """What the model wrote, a string a turn."""
+        """What the model wrote, a string per turn."""
         return [turn["text"] for turn in self.turns]
 
     @property

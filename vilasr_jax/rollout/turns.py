@@ -11,7 +11,7 @@ import jax
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.rollout.lane import Counters, Lane
-from vilasr_jax.rollout.pool import DrawingPool, Job
+from vilasr_jax.rollout.pool import DrawingPool, DrawingTask
 
 
 class TurnReader:
@@ -57,7 +57,7 @@ class TurnReader:
             work = conversation.add_turn(self.tokenizer, tokens[slot, :n].copy(), logprobs[slot, :n].copy())
             lane.drawing[slot] = pool.submit(work)
 
-    def _read_reply(self, lane: Lane, slot: int, job: Job, pool: DrawingPool) -> None:
+    def _read_reply(self, lane: Lane, slot: int, job: DrawingTask, pool: DrawingPool) -> None:
         """Adds a session's reply to its conversation; a failed session is replayed once, in a new one."""
         conversation = lane.live[slot]
         if error := job.exception():

@@ -90,7 +90,7 @@ def check_parameters(value: dict) -> None:
         if got is None or name in READ or name in NO_MATTER:
             continue
         if name not in NEUTRAL:
-            message = f"{name[:80]!r} is not a parameter here{did_you_mean(name[:80], READ)}"
+            message = f"{name[:80]!r} isn't a parameter here{did_you_mean(name[:80], READ)}"
             raise ApiError(400, message, param=name[:80], code="unknown_parameter")
         if got not in NEUTRAL[name]:
             message = f"{name} is not supported; leave it out"

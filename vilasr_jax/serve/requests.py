@@ -135,7 +135,7 @@ def _json(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         line = "too deeply nested" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise ApiError(400, f"the body is no JSON ({line[:120]})", code="invalid_json") from None
+        raise ApiError(400, f"the body isn't JSON ({line[:120]})", code="invalid_json") from None
 
 
 def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple[str, ...], str]:

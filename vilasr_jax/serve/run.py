@@ -38,7 +38,7 @@ def serve(
 
     Raises:
       ConfigError: an address beyond this machine without a token.
-      CheckpointError: `checkpoint` is no model.
+      CheckpointError: `checkpoint` isn't a model.
     """
     import uvicorn
 

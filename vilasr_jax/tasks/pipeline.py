@@ -54,7 +54,7 @@ def batches(
       sources: random-access collections of `Encoded`; each is reshuffled at every epoch.
       weights: each source's fraction of the examples.
       seed: of the order.
-      batch: examples a batch, or packed rows; over all hosts.
+      batch: examples per batch, or packed rows; over all hosts.
       buckets: static shapes, see `processing.collate`.
       packing: several examples in a row of this size; None: one.
       lookahead: examples that each row is chosen from when packing.

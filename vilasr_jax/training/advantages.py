@@ -33,7 +33,7 @@ def group_advantages(rewards: np.ndarray, group: int, name: str = "grpo") -> np.
 
     Args:
       rewards: [n * group], samples of a question side by side.
-      group: samples a question.
+      group: samples per question.
       name: a key of `ADVANTAGES`.
 
     Returns:

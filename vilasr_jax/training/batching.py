@@ -29,9 +29,9 @@ from vilasr_jax.processing import (
 )
 from vilasr_jax.tasks.pipeline import Batches, batches
 from vilasr_jax.tasks.rows import Source
-from vilasr_jax.training.row_filter import Fitting, check_sample, sample_numbers, usable_everywhere
+from vilasr_jax.training.row_filter import SkipUnusable, check_sample, sample_numbers, usable_everywhere
 
-MEASURED = 64  # examples that are packed to measure how many a row holds
+MEASURED = 64  # examples that are packed to measure how many fit in a row
 
 
 class Batching:
@@ -58,7 +58,7 @@ class Batching:
 
     @cached_property
     def packing(self) -> Budget | None:
-        """What a packed row holds; None where rows are padded."""
+        """Limits of a packed row; None where rows are padded."""
         packing = self.job.packing
         if not packing.tokens:
             return None
@@ -132,11 +132,11 @@ class Batching:
     ) -> Batches:
         """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`.
 
-        An example that can't be created or is too long is replaced by the next usable one (see `Fitting`).
+        An example that can't be created or is too long is replaced by the next usable one: `SkipUnusable`.
         """
         names = ["example"] if len(sources) == 1 else [f"source {i} example" for i in range(len(sources))]
         return batches(
-            [Fitting(one, self.check_example, name) for one, name in zip(sources, names, strict=True)],
+            [SkipUnusable(one, self.check_example, name) for one, name in zip(sources, names, strict=True)],
             weights,
             seed=seed,
             batch=batch,

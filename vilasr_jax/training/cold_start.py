@@ -27,7 +27,7 @@ def run_cold_start(run: Run, params: Any, progress: Progress) -> Any:
     if stage.done:
         return stage.load_params(run.model.abstract_params)
 
-    # ------------------------------------------------ perception: where is each thing
+    # ------------------------------------------------ perception: questions about marked images
     perception = run.stages.perception
     if perception.steps and perception.done:
         params = perception.load_params(run.model.abstract_params)

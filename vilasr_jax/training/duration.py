@@ -44,11 +44,11 @@ def plan_steps(
     """Fixes and prints the steps of a stage that begins.
 
     Args:
-      folder: of the stage; `steps.json` is written there.
+      folder: the stage's; `steps.json` is written there.
       section: its `epochs` or `steps` count.
       title: the stage's name.
-      what: what it learns from, for the line that is printed.
-      examples: how many there are; 0: new ones without end.
+      what: description of its training data, for the line that is printed.
+      examples: number of different examples; 0: unlimited new ones.
       rate: examples per step, on average.
       begun: a step is saved already; the number stays.
       data: the folders that hold the examples, with digests of their content; none where they are generated.

@@ -75,9 +75,9 @@ def evaluate(
 
     Args:
       run: the job and its parts.
-      params: of the model to evaluate.
+      params: parameters of the model to evaluate.
       rows: the questions.
-      folder: for `results.jsonl`, `scores.json` and images; a stopped evaluation resumes there.
+      folder: gets `results.jsonl`, `scores.json` and images; a stopped evaluation resumes there.
       name: the stage in the results.
       progress: called with the number of finished conversations.
     """
@@ -136,7 +136,7 @@ def settings_of(job: JobConfig, prompts: PromptSet, use: str = "") -> dict[str, 
 
     Args:
       job: the configuration.
-      prompts: the run's.
+      prompts: the prompt of the run.
       use: the key of `config.data` whose rows are evaluated; "" for rows of the tasks.
     """
     image = job.image

@@ -1,4 +1,4 @@
-"""The training examples of supervised stages: expert traces, recorded conversations, questions of seeing."""
+"""The training examples of supervised stages: expert traces, recorded conversations, perception questions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Examples:
     Args:
       job: the configuration.
       workdir: the run's folder, where rows that can't be used are noted.
-      tasks: generate traces and questions of seeing.
+      tasks: generate traces and perception questions.
       model: tokenizer and drawing settings.
       batching: says which examples a training row can hold.
       stages: say whether a stage that reads the rows is in progress.
@@ -46,7 +46,7 @@ class Examples:
 
     @cached_property
     def perception(self) -> Source[Encoded]:
-        """Those of the phase before the cold start, see `perception_source`."""
+        """Examples of the phase before the cold start, see `perception_source`."""
         return perception_source(self.job, self.tasks, self.model)
 
     @cached_property
@@ -168,7 +168,7 @@ def trace_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Source[Encode
 
 
 def perception_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Source[Encoded]:
-    """Questions about what is where, of the families that have some."""
+    """Perception questions (what is where in an image) of the families that have them."""
     sources = [
         PerceptionSource(family, spec, model.settings, model.tokenizer, PERCEPTION_EXAMPLES, job.seed << 24)
         for family, spec in tasks.specs("perception")

@@ -18,7 +18,7 @@ from vilasr_jax.rollout import Request, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
-class Prefix:
+class FailedPrefix:
     """The first turns of a failed conversation about the question that `source` names (see `Row.source`)."""
 
     source: tuple[str, int]
@@ -29,16 +29,16 @@ class Prefix:
         return [*self.source, list(self.texts)]
 
     @classmethod
-    def from_json(cls, value: Sequence[Any]) -> Prefix:
+    def from_json(cls, value: Sequence[Any]) -> FailedPrefix:
         """Reads what `to_json` wrote."""
         return cls((str(value[0]), int(value[1])), tuple(value[2]))
 
 
-def read_pool(values: Iterable[Sequence[Any]]) -> list[Prefix]:
+def read_pool(values: Iterable[Sequence[Any]]) -> list[FailedPrefix]:
     """The prefixes of a checkpoint. Those of earlier versions began with a number, which did not say what the
     question was: they are left out, with a line in the log."""
     values = list(values)
-    pool = [Prefix.from_json(value) for value in values if isinstance(value[0], str)]
+    pool = [FailedPrefix.from_json(value) for value in values if isinstance(value[0], str)]
     if len(pool) < len(values):
         logging.warning(
             "recovery: %d failed conversations that an earlier version saved do not name their question and "
@@ -63,12 +63,12 @@ class ResumedSession:
         return getattr(self.session, name)
 
 
-def resumed(request: Request, prefix: Prefix) -> Request:
+def resumed(request: Request, prefix: FailedPrefix) -> Request:
     """The request, beginning after the turns of `prefix`."""
     return dataclasses.replace(request, session=lambda: ResumedSession(request.session(), prefix.texts))
 
 
-def failed_prefix(trajectory: Trajectory, rng: np.random.Generator) -> Prefix | None:
+def failed_prefix(trajectory: Trajectory, rng: np.random.Generator) -> FailedPrefix | None:
     """A random number of the first turns of a conversation without a right answer.
 
     None when it was right, when not even its first turn drew something and had the right format (what breaks
@@ -84,7 +84,7 @@ def failed_prefix(trajectory: Trajectory, rng: np.random.Generator) -> Prefix | 
         sound += 1
     if not sound:
         return None
-    return Prefix((source[0], source[1]), tuple(trajectory.texts[: int(rng.integers(1, sound + 1))]))
+    return FailedPrefix((source[0], source[1]), tuple(trajectory.texts[: int(rng.integers(1, sound + 1))]))
 
 
 def _sound(turn: Mapping[str, Any]) -> bool:

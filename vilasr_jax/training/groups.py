@@ -20,7 +20,7 @@ from vilasr_jax.parallel import gather
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.advantages import group_advantages
-from vilasr_jax.training.failed_prefixes import Prefix, failed_prefix, resumed
+from vilasr_jax.training.failed_prefixes import FailedPrefix, failed_prefix, resumed
 from vilasr_jax.training.run import Run
 
 CUT_OFF = ("token_limit", "truncated", "insert_limit")  # stop reasons: a length limit was reached
@@ -32,7 +32,7 @@ class Samples:
 
     Attributes:
       trajectories: this host's, by number.
-      rewards, advantages: [n] float32, of all.
+      rewards, advantages: [n] float32, of all hosts' conversations.
       tokens: [n] int, sampled tokens of each.
       counted: [n] bool, those in the loss.
       failed: beginnings of failed conversations, for the next step's recovery.
@@ -44,7 +44,7 @@ class Samples:
     advantages: np.ndarray
     tokens: np.ndarray
     counted: np.ndarray
-    failed: list[Prefix]
+    failed: list[FailedPrefix]
     metrics: dict[str, tuple[float, float]]
 
 
@@ -62,7 +62,7 @@ def overlong_penalty(tokens: int, section: RLSection) -> float:
     return section.overlong_penalty * min(max(over / section.overlong_buffer, 0.0), 1.0)
 
 
-def collect(run: Run, params: Any, step: int, pool: Sequence[Prefix] = ()) -> Samples:
+def collect(run: Run, params: Any, step: int, pool: Sequence[FailedPrefix] = ()) -> Samples:
     """Samples and scores the conversations of a step; the same ones on any number of hosts.
 
     With `refill`, groups whose rewards are all equal are dropped and replaced by more questions (DAPO's
@@ -111,7 +111,7 @@ def collect(run: Run, params: Any, step: int, pool: Sequence[Prefix] = ()) -> Sa
     )
 
 
-def _failed(seed: int, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[Prefix]:
+def _failed(seed: int, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[FailedPrefix]:
     """A beginning of a failed conversation about each question where there is one, over all hosts."""
     found = []
     for (round, number), group in mine.items():
@@ -119,7 +119,7 @@ def _failed(seed: int, step: int, mine: dict[tuple[int, int], list[Trajectory]])
         prefixes = [failed_prefix(trajectory, rng) for trajectory in group]
         found += [[round, number, prefix.to_json()] for prefix in prefixes if prefix][:1]
     everyones = sorted(line for part in gather(found) for line in part)
-    return [Prefix.from_json(value) for *_, value in everyones]
+    return [FailedPrefix.from_json(value) for *_, value in everyones]
 
 
 def first_row(section: RLSection, step: int, round: int) -> int:
@@ -128,7 +128,7 @@ def first_row(section: RLSection, step: int, round: int) -> int:
 
 
 def _sample_round(
-    run: Run, params: Any, step: int, round: int, pool: Sequence[Prefix]
+    run: Run, params: Any, step: int, round: int, pool: Sequence[FailedPrefix]
 ) -> dict[tuple[int, int], list[Trajectory]]:
     """This host's groups of one round, by (round, number of the question)."""
     section = run.job.rl
@@ -165,7 +165,7 @@ def _sample_round(
 
 
 def _reward_tokens_cut(trajectory: Trajectory) -> list[float]:
-    """What all hosts need of a conversation: reward, sampled tokens, and whether a limit cut it off."""
+    """(reward, sampled tokens, 1 if a limit cut it off) of a conversation, which all hosts need."""
     cut_off = trajectory.stop_reason in CUT_OFF
     return [np.float32(trajectory.reward["total"]), trajectory.loss_mask.sum(), cut_off]
 

@@ -32,7 +32,7 @@ from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, recomputes
 from vilasr_jax.training.trajectory_dataset import trajectory_example
 from vilasr_jax.training.validation import Validation, validate
 
-SAVED_SAMPLES = 8  # conversations
+SAVED_SAMPLES = 8  # conversations per saved step
 EXTRAS = {"logprobs": np.dtype(np.float32), "advantages": np.dtype(np.float32)}
 
 
@@ -79,7 +79,9 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     steps = make_grpo_steps(model.graphdef, optimizer, section, model.suppressed, run.mesh)
     logprobs = make_logprobs(model.graphdef, model.suppressed, section.sampling.temperature, run.mesh)
     update = Update(section, model, run.batching, steps, logprobs, reference, stage)
-    forwards = 2.0 * (recomputes(section) + bool(section.kl_weight))  # in addition to the gradient's own
+    forwards = 2.0 * (
+        recomputes(section) + bool(section.kl_weight)
+    )  # in addition to the forward pass of the gradient
     stage.flops_per_token = (6.0 + forwards) * model.matmul_parameters
 
     validation = Validation(stage, section.validate_every, partial(validate, run), last=True)
@@ -141,7 +143,7 @@ class Update:
       model: whose conversations are trained on.
       batching: the shapes of their batches.
       steps: the compiled functions of `make_grpo_steps`.
-      logprobs: that of `make_logprobs`.
+      logprobs: the compiled function of `make_logprobs`.
       reference: parameters of the reference policy, or None.
       stage: where metrics are noted.
     """
@@ -205,7 +207,7 @@ class Update:
         return part[chosen]
 
     def _batches(self, samples: Samples, part: np.ndarray) -> Iterator[Batch]:
-        """The batches of an update, equally many on every host: its own conversations, then padding."""
+        """The batches of an update, the same number on every host: its own conversations, then padding."""
         rows = self.section.micro_batch // self.batching.host[1]
         mine = [i for i in self._with_gradient(samples, part) if i in samples.trajectories]
         mine.sort(key=lambda i: len(samples.trajectories[i].tokens))

@@ -29,7 +29,7 @@ PIXELS = {use: f"{use.rpartition('_')[2]}_pixels" for use in USES}
 
 
 class _Opened(Mapping):
-    """The rows of every key that names some, opened at first use."""
+    """Stored rows by key of `config.data`, for the keys that name folders; opened at first use."""
 
     def __init__(self, job: JobConfig):
         self._folders = {use: job.data.folders(use) for use in USES if getattr(job.data, use)}
@@ -48,7 +48,7 @@ class _Opened(Mapping):
 
 
 class Imported:
-    """The rows of every key that names some; DataError, on use, for folders that hold none."""
+    """The imported rows of a job by key of `config.data`; DataError, on use, for folders without rows."""
 
     def __init__(self, job: JobConfig):
         self.job = job
@@ -76,7 +76,7 @@ class Imported:
             raise DataError(f"{where}: row {first.id} is a question without a recorded conversation")
 
     def digests(self, use: str) -> dict[str, str]:
-        """A key's folders, and what they hold (see `tasks.stored.folder_digest`)."""
+        """The digest of the content of each of a key's folders (see `tasks.stored.folder_digest`)."""
         return {folder: folder_digest(folder) for folder in self.job.data.folders(use)}
 
     @staticmethod
@@ -90,12 +90,12 @@ class Imported:
         return {str(index.get("source") or path.resolve()), shards_digest(path)}
 
     def pixels(self, use: str) -> tuple[int, int]:
-        """Smallest and largest area of an image."""
+        """(smallest, largest) area of a key's images, in pixels."""
         image = self.job.image
         return image.min_pixels, getattr(self.job.data, PIXELS[use]) or image.max_pixels
 
     def decoded(self, use: str, stored: StoredRows | None = None) -> DecodedRows:
-        """The rows of a key, or those given, with their images."""
+        """The rows of a key, or `stored` ones, with decoded images."""
         rows = self.stored[use] if stored is None else stored
         return DecodedRows(rows, *self.pixels(use), self.job.data.frames)
 
@@ -106,7 +106,7 @@ class Imported:
         if (use, count, turn) not in self._orders:
             seed = [self.job.seed, zlib.crc32(use.encode()), turn]
             order = np.random.default_rng(seed).permutation(count)
-            self._orders = {(use, count, turn): order}  # the newest is enough
+            self._orders = {(use, count, turn): order}  # only the current pass is needed
         stored = int(self._orders[use, count, turn][place])
         return self.stored_row(use, stored if usable is None else int(usable[stored]))
 

@@ -1,7 +1,8 @@
 """Stop requests: SIGTERM (a preempted machine, `kill`) and Ctrl-C save a run's state and end it.
 
-Supervised training looks for a request after each step, sampling after each conversation. Where one is found,
-the step is saved and `errors.Stopped` goes up to the command line.
+`cli` calls `listen`. Supervised training (`sft`) checks for a request after each step, `rollouts` after each
+conversation, `groups` when all hosts have sampled. The step is then saved (`step_loop`), and `errors.Stopped`
+ends the command.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def stop_requested() -> bool:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Leaves a stop request until the end of the block."""
+    """Ignores stop requests until the end of the block."""
     _deferred.set()
     try:
         yield

@@ -51,14 +51,14 @@ class JobModel(ModelBundle):
         return self.settings_for("vqa")
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:  # type: ignore[override]  # likewise
+    def tokenizer(self) -> Tokenizer:  # type: ignore[override]  # read when needed
         """Read from the workdir; saved there first, from `job.tokenizer` or `model.init_from`, or trained."""
         saved = self.workdir / "tokenizer"
 
         def save() -> None:
             if not saved.exists():
                 draft = saved.with_name(f"{saved.name}.draft")
-                shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
+                shutil.rmtree(draft, ignore_errors=True)  # left by a killed run
                 self._new_tokenizer().save(draft)
                 draft.rename(saved)
 
@@ -87,10 +87,10 @@ class JobModel(ModelBundle):
         return family_of(preset(self.job.model.preset))
 
     @cached_property
-    def config(self) -> ModelConfig:  # type: ignore[override]  # likewise
-        """That of `job.model.init_from`, else the preset.
+    def config(self) -> ModelConfig:  # type: ignore[override]  # read when needed
+        """The config of `job.model.init_from`, else of the preset.
 
-        A preset that is no published size gets vocabulary size and special ids from the tokenizer.
+        A preset that isn't a published size gets vocabulary size and special ids from the tokenizer.
         """
         job, special = self.job, self.tokenizer.special
         fields: dict[str, Any] = dict(
@@ -117,7 +117,7 @@ class JobModel(ModelBundle):
         source = self.job.model.init_from
         if source and is_writer() and not self._saved_config.exists():
             self._saved_config.parent.mkdir(parents=True, exist_ok=True)
-            decided = {"tie_word_embeddings": open_hf(source)[0].tie_word_embeddings}  # by the weights
+            decided = {"tie_word_embeddings": open_hf(source)[0].tie_word_embeddings}  # as its weights say
             values = read_json(epath.Path(source) / "config.json") | decided
             if "text_config" in values:
                 values["text_config"] = values["text_config"] | decided

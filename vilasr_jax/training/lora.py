@@ -1,9 +1,9 @@
-r"""Low-rank adaptation (LoRA, arXiv 2106.09685): matrices stay as they are and get a trained addition.
+r"""Low-rank adaptation (LoRA, arXiv 2106.09685): matrices are frozen and get a trained addition.
 
     W' = W + (alpha / rank) A B,   A [in, rank] random, B [rank, out] zero at first
 
-For the kernels of the language model's layers, stacked as they are. W' is formed where the weights are used,
-so that the model, the rollout engine and the export need no change: merging is nothing but keeping W'. The
+W are the stacked kernels of the decoder's layers. W' is formed where the weights are used,
+so that the model, the rollout engine and the export need no change: merging means storing W'. The
 optimiser has state for A and B alone; the gradient still passes through all of W'.
 """
 
@@ -61,7 +61,7 @@ def merged(base: Base, factors: Factors) -> Any:
 
 
 def factor_shardings(params: Any, mesh: Mesh) -> dict[str, dict[str, NamedSharding]]:
-    """Shardings of the factors: split as their kernel's own side is, the rank replicated."""
+    """Shardings of the factors: an axis of the kernel is split as there, the rank axis is replicated."""
     places = {
         _name(path): place
         for path, place in jax.tree_util.tree_leaves_with_path(param_shardings(params, mesh))

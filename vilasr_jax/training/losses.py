@@ -14,8 +14,8 @@ from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout.sampling import Suppressed, allowed_logits
 
-HEAD_LOGITS = 512 * 152_064  # of a conversation at a time: 512 tokens of the published vocabulary
-# What grpo_loss counts, over tokens.
+HEAD_LOGITS = 512 * 152_064  # logits in memory per conversation: 512 tokens of the published vocabulary
+# Names of the sums over tokens that `grpo_loss` returns.
 GRPO_SUMS = ("clipped_high", "clipped_low", "dual_clipped", "kl", "ref_kl", "tokens")
 
 
@@ -34,11 +34,11 @@ def map_head(
     Args:
       model: the model.
       batch: b conversations of t tokens.
-      figures: (logits [b, c, v], the tokens that really come [b, c]) to a tree of arrays [b, c, ...].
+      figures: (logits [b, c, v], the tokens that come next [b, c]) to a tree of arrays [b, c, ...].
       chunk: tokens of a conversation at a time; by default as many as give `HEAD_LOGITS` logits.
 
     Returns:
-      that tree, its arrays [b, t, ...]; column i speaks of token i, column 0 is 0.
+      that tree, its arrays [b, t, ...]; column i is about token i, column 0 is 0.
     """
     hidden = model(batch.tokens, batch.positions, batch.segment_ids, batch.image_index, batch.vision)
     hidden = constrain(hidden, layout("training").act_btd)  # chunks are cut from unsharded rows
@@ -63,7 +63,7 @@ def map_head(
             x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
             return jnp.moveaxis(x.reshape(x.shape[0], chunks, chunk, *x.shape[2:]), 1, 0)
 
-        def joined(x: jax.Array) -> jax.Array:  # and back, without the padding
+        def joined(x: jax.Array) -> jax.Array:  # the inverse of `split`, without the padding
             x = jnp.moveaxis(x, 0, 1)
             return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :t]
 
@@ -95,7 +95,7 @@ def token_logprobs(
       chunk: see `map_head`.
 
     Returns:
-      logprobs [b, t] float32 and entropy [b, t] float32; column i speaks of token i, column 0 is 0.
+      logprobs [b, t] float32 and entropy [b, t] float32; column i is about token i, column 0 is 0.
     """
 
     def figures(logits: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:

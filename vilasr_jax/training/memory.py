@@ -38,10 +38,10 @@ class StageMemory:
 
     Args:
       job: the configuration.
-      config: of its model.
+      config: its model's.
       params: shapes and shardings of its weights on `mesh`.
       mesh: of the devices of all hosts.
-      limit: bytes of a device.
+      limit: memory of a device, in bytes.
       process: index of the host that samples; None: this process.
     """
 

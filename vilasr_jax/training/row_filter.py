@@ -2,7 +2,7 @@
 
 A row is left out when it can't be read, its images can't be decoded, its text can't be adapted to the resized
 images, or it is longer than any training row. That depends on the row and the job's limits alone, so a
-resumed run has the same rows in the same order. `usable` judges a row; all else here uses it.
+resumed run has the same rows in the same order. `usable` checks one row; all else here calls it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from vilasr_jax.tasks.stored import check_unchanged
 
 T = TypeVar("T")
 FOLDER = "left_out"  # in a workdir: a file for each key of config.data, and for each stage
-TRIES = 1000  # examples in a row that may be unusable before a stage gives up
-LOGGED = 5  # of those left out
+TRIES = 1000  # consecutive unusable examples before a stage gives up
+LOGGED = 5  # rows left out that the log names
 SAMPLE = 32  # examples of a source that are looked at before a stage begins; all of a smaller one
-MOST_UNUSABLE = 3  # of them
+MOST_UNUSABLE = 3  # examples of the sample that may be unusable
 
 
 def usable(rows: Source[T], number: int, check: Callable[[T], None]) -> T | DataError:
@@ -61,13 +61,13 @@ def usable_everywhere(
     """`usable` of some rows; one that any process can't use, none uses. Every process must call this."""
     mine: list[T | DataError] = []
 
-    def judge() -> list[tuple[int, str]]:
+    def check_all() -> list[tuple[int, str]]:
         for number in numbers:
             one = usable(rows, number, check)
             mine.append(one)
         return [(place, str(error)) for place, error in enumerate(mine) if isinstance(error, DataError)]
 
-    for part in reversed(gather_results(judge)):  # the first process's reason counts
+    for part in reversed(gather_results(check_all)):  # the first process's reason counts
         for place, reason in part:
             mine[place] = DataError(reason)
     return mine
@@ -110,11 +110,11 @@ def usable_rows(
     if not (begun and saved) and {k: saved.get(k) for k in key} != key:
         mine = range(jax.process_index(), len(rows), jax.process_count())
 
-        def judge() -> list[dict[str, Any]]:
+        def check_all() -> list[dict[str, Any]]:
             with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
                 return [line for line in pool.map(lambda n: _refusal(rows, n, check), mine) if line]
 
-        found = [line for part in gather_results(judge) for line in part]
+        found = [line for part in gather_results(check_all) for line in part]
         found.sort(key=lambda line: line["number"])
         saved = {**key, "count": len(found), "left_out": found}
         if is_writer():
@@ -172,7 +172,7 @@ def check_sample(sample: Mapping[int, Encoded | DataError]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fitting:
+class SkipUnusable:
     """Training examples; one that can't be created or is too long is replaced by the next usable one.
 
     Which one that is depends on the examples alone. Its `replaced` names the others: {"id", "reason"}.

@@ -82,7 +82,7 @@ def _free(params: Any) -> None:
 
 
 def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
-    """A state as the items of a checkpoint; the next stage reads only "params", which are `params`."""
+    """The items of a checkpoint; the next stage reads only "params" (`params`, or the state's own)."""
     count = {"step": state.step, "guard": list(state.guard)}
     params = state.all_params if params is None else params
     items = {"params": params, "opt_state": state.opt_state, "count": count}
@@ -90,9 +90,9 @@ def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
 
 
 def _next_batch(data: Batches) -> tuple[Batch, list[dict[str, str]]]:
-    """This host's next batch, and the examples that those of all hosts' batches replace.
+    """This host's next batch, and the unusable examples that all hosts' batches replaced.
 
-    Where one host has no batch, every host raises: none waits in the step for it.
+    If one host has no batch, all hosts raise, so that none waits for it in the step.
     """
     mine = []
 
@@ -126,8 +126,8 @@ def train_sft(
       optimizer: its section of the config.
       progress: where the bar is shown.
       validation: adds its scores to the metrics.
-      soft: a term added to the loss; the examples are then marked for it.
-      accumulate: parts that a batch goes through the model in.
+      soft: a term added to the loss; `data` must then be marked for it.
+      accumulate: number of parts in which a batch goes through the model.
       loss: how tokens are weighted, see `losses.sft_weights`.
 
     Raises:

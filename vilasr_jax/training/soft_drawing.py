@@ -4,8 +4,8 @@ Cross entropy treats a coordinate as a class: 14 for 42 costs as much as 41. The
 picture instead. At a coordinate's tokens the model's own probabilities, given the true text before them, make
 an expected number:
 
-    one token a number (a tiny vocabulary)    c = sum_v p(v) v               over all numbers v in it
-    one token a digit (Qwen's vocabulary)     c = sum_i 10^i sum_d p_i(d) d  over the ten digits at each place
+    one token per number (a tiny vocabulary)  c = sum_v p(v) v               over all numbers v in it
+    one token per digit (Qwen's vocabulary)   c = sum_i 10^i sum_d p_i(d) d  over the ten digits at each place
 
 Four of them are an expected box or line. It and the true one are rendered by `drawing.soft` on a small canvas
 to which the image is shrunk, and their soft overlap `J` (Tanimoto, see `soft_iou`) gives the loss
@@ -86,7 +86,7 @@ class Numbers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SoftDrawing:
-    """The term for one vocabulary."""
+    """The loss term for one vocabulary."""
 
     section: SoftDrawingSection
     tokenizer: Tokenizer
@@ -144,7 +144,7 @@ class SoftDrawing:
         """The weighted term, and "soft_iou", the batch's mean overlap.
 
         Args:
-          read: [b, t, 2] from `read`, column i speaking of token i.
+          read: [b, t, 2] from `read`, column i is about token i.
           batch: with the extras of `mark`; a row's annotations beyond `section.annotations` are left out.
         """
         section, x = self.section, batch.extras

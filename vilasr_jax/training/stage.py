@@ -16,7 +16,7 @@ from vilasr_jax.parallel import is_writer, peak_flops
 
 Pair = tuple[Any, Any]  # (sum, count): means of unequal parts are not biased
 JSON_ITEMS = ("data_iter", "recovery")
-SAMPLING, UPDATING = "sampling_seconds", "update_seconds"  # of a step that does both
+SAMPLING, UPDATING = "sampling_seconds", "update_seconds"  # metrics of a step that samples and updates
 # Figures that differ from run to run.
 TIMED = ("time", "cpu_seconds", "tokens_per_second", "mfu", SAMPLING, UPDATING, "sampled_tokens_per_second")
 
@@ -29,7 +29,7 @@ class Stage:
     saved step and deletes later metrics; the run then ends as it would have without the stop.
 
     Args:
-      directory: of the stage.
+      directory: the stage's folder.
       steps: number of steps; None while it is not known.
       save_every: steps between checkpoints; 0: only the last one.
       title: for bars and messages.
@@ -39,8 +39,8 @@ class Stage:
     def __init__(self, directory: Path, steps: int | None, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
         self.store = CheckpointStore(directory / "checkpoints", newest=2, best=1)
-        self.constants: dict[str, float] = {}  # in every line of the metrics
-        self.flops_per_token = 0.0  # of one trained token, all passes; 0: no MFU
+        self.constants: dict[str, float] = {}  # values added to every line of the metrics
+        self.flops_per_token = 0.0  # all passes of one trained token; 0: no MFU
         self.profile = profile  # steps to trace, from the second on
         self._tracing = False
         self.window: list[Mapping[str, Pair]] = []
@@ -114,8 +114,8 @@ class Stage:
         """Writes the means of the metrics noted since the last call, and `more` unchanged; returns them.
 
         Where steps were noted with their "useful_tokens", `tokens_per_second` is the rate of training: over
-        all the time since, or over the time of the updates where that was noted. `mfu` is too, where
-        the device is known.
+        all the time since the last call, or over the time of the updates where that was noted. `mfu` is the
+        same rate over the device's peak, where that is known.
         """
         window = jax.device_get(self.window)
         self.window = []

@@ -70,7 +70,7 @@ def check_groups(freeze: Sequence[str]) -> None:
 
 
 def new_state(params: Any, optimizer: optax.GradientTransformation, section: OptimizerSection) -> TrainState:
-    """A fresh optimiser around `params`; also good for `jax.eval_shape`."""
+    """A fresh optimiser around `params`; works under `jax.eval_shape`."""
     if section.lora_rank:
         scale = jnp.asarray(section.lora_alpha / section.lora_rank, jnp.float32)
         trained, frozen = lora.new_factors(params, section.lora_rank), lora.Base(params, scale)
@@ -87,7 +87,7 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     Optimiser state of a weight is sharded as the weight is; counters are replicated.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
-    counter: Any = replicated  # in the place of an array
+    counter: Any = replicated  # a sharding where the state has an array
     if isinstance(state.frozen, lora.Base):
         base = state.frozen.params
         params = lora.factor_shardings(base, mesh)

@@ -29,7 +29,7 @@ from vilasr_jax.training.soft_drawing import SoftDrawing
 from vilasr_jax.training.state import Guard, TrainState, join, state_shardings
 
 GUARD_AFTER = 20  # updates before the running mean of the gradient norm is trusted
-GUARD_MEMORY = 0.95  # of the running mean
+GUARD_MEMORY = 0.95  # decay of the running mean per update
 # What the gradient calls of a GRPO update sum up, in addition to the loss's own sums.
 STEP_SUMS = ("entropy", "loss", "importance", "rollout_kl", "useful_tokens", "all_tokens")
 
@@ -107,7 +107,7 @@ def make_sft_step(
     """
 
     def gradient(state: TrainState, batch: Batch, scale: jax.Array):
-        """Gradient, loss and other figures of some of a batch's rows; those of all rows add up."""
+        """Gradient, loss and other figures of some of a batch's rows, as sums to be added."""
 
         def figures(logits, ids):
             return token_logprob(logits, ids), soft.read(logits) if soft else None
@@ -124,7 +124,7 @@ def make_sft_step(
         return _split_as_params(grads, state, mesh), sums
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        weight = sft_weights(batch, loss).sum()  # of the batch: its conversations, or its assistant tokens
+        weight = sft_weights(batch, loss).sum()  # conversations or assistant tokens in the batch
         call = partial(gradient, state, scale=1 / jnp.maximum(weight, 1))
         if accumulate == 1:
             grads, (mean, more) = call(batch)

@@ -45,7 +45,7 @@ def sample_shards(
     Args:
       run, params, progress: the job, the model's parameters, and where the bar is shown.
       stage: "reflect" or "synthesis": which questions, and the random stream.
-      section: questions, samples a question, questions a shard, and sampling.
+      section: questions, samples per question, questions per shard, and sampling.
       rule: a name in `RULES`; conversations that pass it are saved.
       path: the file of a shard, by its number and the number of shards.
       record: serialises a conversation.
@@ -87,7 +87,7 @@ def trajectory_example(trajectory: Trajectory, model: ModelBundle, **extras: np.
     Args:
       trajectory: the conversation.
       model: whose tokenizer it was sampled with.
-      extras: [t] arrays, a value a token.
+      extras: [t] arrays, a value per token.
     """
     return Encoded(
         trajectory.tokens, trajectory.loss_mask, trajectory.images_in_tokens, model.tokenizer.special, extras

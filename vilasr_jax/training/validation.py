@@ -11,7 +11,7 @@ from vilasr_jax.training import interrupt
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.stage import Stage
 
-SCORE = "val_accuracy"  # that the best checkpoint has
+SCORE = "val_accuracy"  # metric by which the best checkpoint is chosen
 
 
 def validate(run: Run, params: Any) -> dict[str, float]:
@@ -29,9 +29,9 @@ class Validation:
     """The scores of a stage's model after some of its steps.
 
     Args:
-      stage: the stage.
+      stage: the stage that is trained.
       every: steps between two validations; 0: none.
-      scores: of parameters; `val_accuracy` among them.
+      scores: computes scores of parameters, `val_accuracy` among them.
       last: whether the last step is validated, too.
     """
 
@@ -47,8 +47,8 @@ class Validation:
     def __call__(self, step: int, params: Any) -> dict[str, float] | None:
         """The scores after a step, empty where none are due.
 
-        None: a stop request came first; the step is saved without, and `catch_up` adds them. The last step of
-        a stage, after which nothing could, lets the request wait.
+        None: a stop request came first; the step is saved without scores, and the next run's `catch_up` adds
+        them. After the last step of a stage the request waits until the scores are computed.
         """
         if not self.due(step):
             return {}
@@ -65,8 +65,8 @@ class Validation:
 
         Args:
           step: steps done.
-          params: as they are after these.
-          save: `save(step, score=...)` saves the step again, if it is not saved for the stop alone.
+          params: parameters after that step.
+          save: `save(step, score=...)` saves the step with its score; called if the step is due to be saved.
         """
         if step and self.due(step) and SCORE not in self.stage.logged(step):
             scores = self.scores(params)

@@ -1,7 +1,7 @@
 """The prompt of a run's conversations: `config.drawing.prompt`, and the copy in its workdir.
 
-A prompt that is no built-in one is copied into the workdir when the run begins, and read from there later, so
-that all stages, and later uses of the model, have the same wording.
+A prompt that isn't built in is copied into the workdir when the run begins and read from there later, so that
+all stages and later uses of the model have the same wording.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
 
 PUBLISHED = "published"
-OURS = "vilasr_jax"  # what runs of before called "published"
+OURS = "vilasr_jax"  # earlier versions called it "published"
 
 
 def job_prompts(job: JobConfig, workdir: Path) -> PromptSet:
     """The prompt of a run.
 
-    `config.drawing.prompt` is a name of ours, "published" (the prompt of the imported traces that
-    `config.data` names), or a path: a prompt file, or a folder of imported or synthesized conversations.
+    `config.drawing.prompt` is the name of a built-in prompt, "published" (the prompt of the imported traces
+    that `config.data` names), or a path: a prompt file, or a folder of imported or synthesized conversations.
 
     Raises:
       ConfigError: there is no such prompt.
@@ -51,7 +51,7 @@ def job_prompts(job: JobConfig, workdir: Path) -> PromptSet:
 
 
 def _published(data: DataSection) -> PromptSet:
-    """The prompt of the imported traces, the fullest where some show less of it than others."""
+    """The prompt of the imported traces; of several folders, the one that shows most of it."""
     if gone := [folder for folder in trace_folders(data) if not Path(folder).exists()]:
         raise ConfigError(
             f"config.drawing.prompt={PUBLISHED!r} is read from imported traces, and {gone[0]} is not there; "
@@ -85,7 +85,7 @@ def trace_folders(data: DataSection) -> list[str]:
 
 
 def save_prompts(job: JobConfig, workdir: Path) -> None:
-    """Copies the words of a new run's prompt into its workdir, where they are no set of ours."""
+    """Copies the words of a new run's prompt into its workdir, unless it is a built-in prompt."""
     prompts = job_prompts(job, workdir)
     if job.drawing.prompt not in PROMPTS:
         write_json(workdir / FILE, dataclasses.asdict(prompts))
@@ -111,7 +111,7 @@ def same_prompt(job: JobConfig, workdir: Path, before: str | None) -> bool:
 
 
 def _is_older(workdir: Path) -> bool:
-    """Whether a run began when our own words were called "published"."""
+    """Whether a run began when the built-in prompt `OURS` was called "published"."""
     if (workdir / FILE).exists():
         return False
     try:
@@ -126,7 +126,7 @@ def _prompt_of(config: Any) -> Any:
 
 
 def warn_other_wording(prompts: PromptSet, folders: Iterable[str]) -> None:
-    """Says so when recorded conversations were held with other words than the run's."""
+    """Warns when recorded conversations have another prompt than the run."""
     for folder in folders:
         file = Path(folder) / FILE
         if file.exists() and not agree(theirs := read_prompts(file), prompts):

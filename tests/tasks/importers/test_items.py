@@ -43,7 +43,7 @@ def test_five_in_a_hundred_broken(torn, tmp_path, layout):
     assert len(lines) == 5
     for said, number in zip(lines, sorted(bad), strict=True):
         assert said.startswith(f"{file}:{line[number]}: "), said
-        assert BROKEN.get(number, (0, "is no valid JSON"))[1] in said, said
+        assert BROKEN.get(number, (0, "isn't valid JSON"))[1] in said, said
 
 
 @settings(deadline=None)

@@ -28,13 +28,13 @@ class VisionConfig(VisionSizes):
     intermediate_size: int = 3420
     num_heads: int = 16
     in_channels: int = 3
-    patch_size: int = IMAGES.patch_size  # pixels a side
+    patch_size: int = IMAGES.patch_size  # pixels per side
     temporal_patch_size: int = IMAGES.temporal_patch_size  # frames a patch; a still image is repeated
-    spatial_merge_size: int = IMAGES.merge_size  # patches a side that become one token
-    window_size: int = WINDOW_SIZE  # pixels a side of an attention window
+    spatial_merge_size: int = IMAGES.merge_size  # patches per side that become one token
+    window_size: int = WINDOW_SIZE  # pixels per side of an attention window
     fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # the other blocks attend inside windows
     out_hidden_size: int = 3584  # width of the language model
-    tokens_per_second: int = 2  # temporal M-RoPE steps a second of video
+    tokens_per_second: int = 2  # temporal M-RoPE steps per second of video
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-6
 

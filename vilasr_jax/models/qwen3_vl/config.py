@@ -26,9 +26,9 @@ class VisionConfig(VisionSizes):
     intermediate_size: int = 4304
     num_heads: int = 16
     in_channels: int = 3
-    patch_size: int = IMAGES.patch_size  # pixels a side
+    patch_size: int = IMAGES.patch_size  # pixels per side
     temporal_patch_size: int = IMAGES.temporal_patch_size  # frames a patch; a still image is repeated
-    spatial_merge_size: int = IMAGES.merge_size  # patches a side that become one token
+    spatial_merge_size: int = IMAGES.merge_size  # patches per side that become one token
     position_side: int = 48  # rows and columns of the learned table of positions
     deepstack_block_indexes: tuple[int, ...] = (8, 16, 24)  # their outputs go to the decoder's first layers
     out_hidden_size: int = 4096  # width of the language model

@@ -48,7 +48,7 @@ def config_from_hf(config: Mapping[str, Any], *, where: str, **overrides) -> Mod
     places = vision.get("num_position_embeddings", 2304)
     side = round(places**0.5)
     if side * side != places:
-        raise CheckpointError(f"{vision.where}: num_position_embeddings is {places}, which is no square")
+        raise CheckpointError(f"{vision.where}: num_position_embeddings is {places}, which isn't a square")
     fields = dict(
         text_fields(
             {**config, "text_config": {"head_dim": 128, **text}},

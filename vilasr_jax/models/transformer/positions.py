@@ -33,7 +33,7 @@ def mrope_positions(
       start: position of the first token; the number returned for the piece before.
       second_per_grid_ts: seconds between two temporal patches, one number a clip (None: 1 second).
       tokens_per_second: from the model's vision config.
-      merge_size: patches a side that become one token.
+      merge_size: patches per side that become one token.
 
     Returns:
       positions [3, t] int32, and the position of the token that comes next.

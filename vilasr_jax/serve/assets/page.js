@@ -42,7 +42,7 @@ function showImage(url, words, known) {
 
 function takeFile(file) {
   if (!file) return;
-  if (!file.type.startsWith("image/")) return showFault(`${file.name || "That"} is no image.`);
+  if (!file.type.startsWith("image/")) return showFault(`${file.name || "That"} isn't an image.`);
   if (file.size > MAX_BYTES) return showFault(`${file.name} is larger than 16 MiB; shrink it first.`);
   const reader = new FileReader();
   reader.addEventListener("load", () => showImage(reader.result, file.name || "Pasted image"));

@@ -50,7 +50,7 @@ def _line_items(text: str) -> Iterator[Item]:
             try:
                 yield _item(number, json.loads(line), at / len(text))
             except (ValueError, RecursionError) as error:
-                yield Item(number, None, f"is no valid JSON ({_reason(error)})", at / len(text))
+                yield Item(number, None, f"isn't valid JSON ({_reason(error)})", at / len(text))
         at += len(line) + 1
 
 
@@ -72,7 +72,7 @@ def _list_items(text: str) -> Iterator[Item]:
             yield _item(number, value, at / len(text))
             at = end
         except (ValueError, RecursionError) as error:
-            yield Item(number, None, f"is no valid JSON ({_reason(error)})", at / len(text))
+            yield Item(number, None, f"isn't valid JSON ({_reason(error)})", at / len(text))
             again = re.compile(r'\{\s*"' + re.escape(first_key or "") + (r'"' if first_key else ""))
             found = again.search(text, at + 1)
             if not found:

@@ -80,7 +80,7 @@ def import_data(
 
     Returns:
       {"format", "source", "files", "rows", "images", "broken", "shards": [names]}; the broken rows are listed
-      in `broken.txt`, one a line. Of conversations also "prompt", see `extract_prompts`; the prompt itself is
+      in `broken.txt`, one per line. Of conversations also "prompt", see `extract_prompts`; the prompt is
       saved in `prompt.json` when they are of one wording.
 
     Raises:
