@@ -119,6 +119,7 @@ def get_config(words: str = "7b,v5e-64"):
         known = ", ".join(key for key in LAYOUTS if key.startswith(f"{name},") or name not in SIZES)
         raise ConfigError(f"configs/vilasr.py:{words}: no layout of {name!r} for {on!r}; there are: {known}")
     size = SIZES[name]
+    # The learning rates (here and in rl) are the published ones, the same for every size and slice.
     sft = OptimizerSection(learning_rate=1e-5, warmup_fraction=0.1, freeze=("vision", "merger"))
     sampling = SamplingSection(max_turn_tokens=1024, max_tokens=size.token_buckets[-1])
     return to_config_dict(

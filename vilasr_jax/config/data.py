@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vilasr_jax.config.fields import setting
+from vilasr_jax.drawing.session import DrawingSettings
 from vilasr_jax.errors import ConfigError
 
 
@@ -15,22 +16,22 @@ class DrawingSection:
     prompt: str = "vilasr_jax"  # vilasr_jax, short; published (that of data.traces); a file or folder
     style: str = "clear"  # clear, published (as released weights were trained on), maze
     tools: tuple[str, ...] = ("object_mapper", "path_tracer")  # also erase, zoom, point, text, select_frame
-    max_turns: int = setting(10, at_least=1)  # assistant turns per conversation
+    max_turns: int = setting(DrawingSettings.max_turns, at_least=1)  # assistant turns per conversation
     maze_turns: int = 0  # the same for rows of data type "maze"; 0: max_turns
-    max_images: int = setting(45, at_least=1)  # base and drawn images per conversation
+    max_images: int = setting(DrawingSettings.max_images, at_least=1)  # base and drawn, per conversation
 
 
 @dataclass(frozen=True)
 class MazeSection:
     """The synthetic maze task (vilasr_jax.tasks.maze)."""
 
-    grid: int = 5  # cells a side
+    grid: int = 5  # cells per side
     cell: int = 28  # pixels per cell
     min_moves: int = 3
     max_moves: int = 6
     wall_density: float = 0.3  # fraction of inner edges that carry a wall
-    kinds: tuple[str, ...] = ("end",)  # of question: end (where moves end), route (which lead to the goal)
-    ood_grid: int = 6  # cells a side of the bigger out-of-distribution mazes
+    kinds: tuple[str, ...] = ("end",)  # questions: end (where moves end), route (which lead to the goal)
+    ood_grid: int = 6  # cells per side of the larger out-of-distribution mazes
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SceneSection:
     """A synthetic task of rendered scenes: static, video or multi-view (vilasr_jax.tasks)."""
 
     level: str = "easy"  # tiny, tiny_wide, easy, medium, hard
-    kinds: tuple[str, ...] = ()  # of question; empty: all that the level has
+    kinds: tuple[str, ...] = ()  # kinds of question; empty: all of the level
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class DataSection:
     root: str = ""  # where relative folders of this section start; empty: where the command runs
     traces: tuple[str, ...] = ()  # recorded conversations for the cold start
     reflect_traces: tuple[str, ...] = ()  # reflect trains on these recorded conversations, samples none
-    traces_fraction: float = 1.0  # of a cold-start batch; the others are expert traces of config.tasks
-    questions: tuple[str, ...] = ()  # of rl, instead of those of config.tasks
-    reflect_questions: tuple[str, ...] = ()  # of reflect, likewise
+    traces_fraction: float = 1.0  # part of a cold-start batch; the others are expert traces of config.tasks
+    questions: tuple[str, ...] = ()  # for rl, instead of those of config.tasks
+    reflect_questions: tuple[str, ...] = ()  # for reflect, instead of those of config.tasks
     allow_same_questions: bool = False  # reflect and rl may use the same questions
-    synthesis_questions: tuple[str, ...] = ()  # of synthesize, likewise
-    benchmarks: tuple[str, ...] = ()  # that eval answers as well
+    synthesis_questions: tuple[str, ...] = ()  # for synthesize, instead of those of config.tasks
+    benchmarks: tuple[str, ...] = ()  # evaluated in addition to config.tasks
     traces_pixels: int = 0  # largest area of an image of theirs; 0: config.image.max_pixels
     questions_pixels: int = 0
     benchmarks_pixels: int = 0

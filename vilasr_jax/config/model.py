@@ -17,10 +17,10 @@ class ModelSection:
 
     preset: str = "tiny"  # tiny, 3b, 7b, 32b, 72b, or a module that holds a CONFIG (my_package.my_size)
     init_from: str = ""  # a Hugging Face folder; empty: random weights from the job's seed
-    random_weights: bool = False  # a published size without init_from is meant, not forgotten
-    dtype: str = "float32"  # compute
-    param_dtype: str = "float32"  # masters
-    remat: str = "none"  # what the backward pass computes again: none, dots, attention, full
+    random_weights: bool = False  # accept a published size without init_from
+    dtype: str = "float32"  # of activations, and of weights while they are used
+    param_dtype: str = "float32"  # of stored weights
+    remat: str = "none"  # what the backward pass recomputes: none, dots, attention, full
     attention: str = "xla"  # a backend of models/attention_backends: xla; splash on TPUs
 
 
@@ -44,7 +44,7 @@ class ImageSection:
 class BucketSection:
     """Static shapes: every length is rounded up to one of these."""
 
-    tokens: tuple[int, ...] = (128, 256, 384, 512)  # of a conversation
+    tokens: tuple[int, ...] = (128, 256, 384, 512)  # tokens per conversation
     images: tuple[int, ...] = (1, 8)  # images per conversation
     patches: tuple[int, ...] = (100,)  # patches per image
 
@@ -53,9 +53,9 @@ class BucketSection:
 class PackingSection:
     """Several conversations in one training row. A stage's batch and micro_batch then count rows."""
 
-    tokens: int = 0  # of a row; 0: off, one conversation per row
-    vision_rows: int = 8  # of patches, in a row
-    patches: int = 1024  # of a vision row; the largest image must fit
+    tokens: int = 0  # tokens per row; 0: off, one conversation per row
+    vision_rows: int = 8  # vision rows (of patches) per row
+    patches: int = 1024  # patches per vision row; the largest image must fit
     lookahead: int = 16  # conversations among which each row is packed
 
 

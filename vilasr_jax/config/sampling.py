@@ -30,11 +30,11 @@ class EngineSection:
     insert_tokens: tuple[int, ...] = (64,)  # buckets of a piece of a user turn that goes into the live cache
     prompt_images: tuple[int, ...] = (1,)
     insert_images: tuple[int, ...] = (1,)
-    draw_workers: int = setting(2, at_least=1)  # threads
+    draw_workers: int = setting(2, at_least=1)  # threads that draw
     per_request_sampling: bool = False  # each request has its temperature and top-p, as in a server
     draw_seconds: float = 30.0  # a slower drawing costs its turn an error text; 0: no limit
     draw_wait: float = 5.0  # seconds that other rows wait for a drawing, so that runs repeat bit by bit
-    memory_gib: float = 0.0  # of a device, for cache and parameters; 0: what the device has
+    memory_gib: float = 0.0  # memory of a device for cache and parameters; 0: all of it
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class EvalSection:
 
     rows: int = 512
     validation_rows: int = 256
-    samples: int = setting(1, at_least=1)  # answers a question
+    samples: int = setting(1, at_least=1)  # answers per question
     best: bool = (
         False  # evaluate, export and open each stage's saved step of the best validation, not its last
     )
     shard: int = setting(
         512, at_least=1
     )  # questions per results file; a stopped run resumes after the last one
-    benchmark_stages: tuple[str, ...] = ()  # that answer config.data.benchmarks; empty: the last one
+    benchmark_stages: tuple[str, ...] = ()  # stages that answer config.data.benchmarks; empty: the last one
     sampling: SamplingSection = field(default_factory=lambda: SamplingSection(temperature=0.75, top_p=0.9))
     gallery: int = 48  # conversations of each stage whose pictures are saved for the report
 
@@ -60,7 +60,7 @@ class SynthesisSection:
     """Traces of a teacher (the run's last stage, or `model.init_from`), filtered by a published rule."""
 
     questions: int = 4000
-    samples: int = 1  # a question
+    samples: int = 1  # conversations per question
     rule: str = setting("cold_start", choices=("cold_start", "reflective"))
     sampling: SamplingSection = field(default_factory=SamplingSection)
     shard: int = setting(256, at_least=1)  # questions per file

@@ -8,7 +8,7 @@ from vilasr_jax.config.fields import setting
 from vilasr_jax.config.sampling import SamplingSection
 from vilasr_jax.errors import ConfigError
 
-GROUPS = ("vision", "merger", "language")  # of parameters
+GROUPS = ("vision", "merger", "language")  # groups of parameters
 SFT_LOSSES = ("conversation_mean", "token_mean")  # the first is the published one
 POLICY_LOSSES = ("trajectory_mean", "token_mean", "gspo")
 OVERLONG = ("keep", "mask")
@@ -21,19 +21,19 @@ class OptimizerSection:
     name: str = setting("adamw", choices=("adamw", "muon"))
     learning_rate: float = 1e-5
     schedule: str = setting("cosine", choices=("cosine", "constant"))
-    warmup_fraction: float = 0.1  # of the stage's steps
-    final_fraction: float = 0.0  # of the peak learning rate, at the end of a cosine
+    warmup_fraction: float = 0.1  # fraction of the stage's steps
+    final_fraction: float = 0.0  # fraction of the peak learning rate at the end of a cosine
     weight_decay: float = 0.0
     clip_norm: float = 1.0  # 0: off
     b1: float = 0.9
     b2: float = 0.999
     freeze: tuple[str, ...] = setting((), choices=GROUPS)  # groups that are not trained
-    vision_rate: float = 1.0  # of the learning rate, for the vision tower
-    merger_rate: float = 1.0  # of the learning rate, for the merger
+    vision_rate: float = 1.0  # multiplies the learning rate of the vision tower
+    merger_rate: float = 1.0  # multiplies the learning rate of the merger
     lora_rank: int = 0  # LoRA: train factors of this rank for the language model's matrices instead; 0: off
     lora_alpha: float = 16.0  # the addition counts alpha / rank times
     spike: float = 0.0  # skip an update whose gradient norm is this many times the running mean; 0: never
-    max_skipped: int = 20  # updates in a row that are skipped (not finite, or a spike) before the run stops
+    max_skipped: int = 20  # consecutive skipped updates (not finite, or a spike) before the run stops
 
     def check(self, path: str) -> None:
         """Raises ConfigError when nothing is left to train."""
@@ -51,7 +51,7 @@ class SoftDrawingSection:
     )  # pixels per side that drawings are compared on; an image is shrunk to it
     softness: float = setting(2.0, above=0)  # canvas pixels over which an edge fades
     line_width: float = setting(4.0, at_least=1)  # canvas pixels
-    annotations: int = setting(64, at_least=1)  # of a conversation (a row of a batch) that are compared
+    annotations: int = setting(64, at_least=1)  # annotations compared per conversation (row of a batch)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ColdStartSection:
     perception_optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     traces: int = 33000  # expert traces of config.tasks; the stage repeats them
     dataset: str = ""  # a folder of `vilasr data make` to read traces from; empty: generated on the fly
-    slip_fraction: float = 0.0  # of the traces carry one deliberate slip, corrected in the next turn
+    slip_fraction: float = 0.0  # fraction of the traces with one deliberate slip, corrected in the next turn
     format: str = setting("drawing", choices=("drawing", "text", "direct"))  # text and direct are controls
     steps: int = 3000
     epochs: float = 0.0  # passes over the conversations; 0: `steps` says how long
@@ -81,7 +81,7 @@ class ReflectSection:
 
     questions: int = setting(4000, at_least=1)
     samples: int = setting(4, at_least=1)  # a question
-    kept_fraction: float = 1.0  # of a training batch; the others are cold-start traces
+    kept_fraction: float = 1.0  # fraction of a training batch; the others are cold-start traces
     sampling: SamplingSection = field(default_factory=SamplingSection)
     steps: int = 300
     epochs: float = 0.0  # passes over those conversations; 0: `steps` says how long
@@ -109,8 +109,8 @@ class RLSection:
     dual_clip: float = 3.0
     advantage: str = setting("grpo", choices=("grpo", "dr_grpo", "rloo"))
     loss: str = setting("trajectory_mean", choices=POLICY_LOSSES)
-    kl_weight: float = 0.0  # of the KL to the policy that the stage started from; 0: no reference model
-    entropy_weight: float = 0.0  # of an entropy bonus
+    kl_weight: float = 0.0  # weight of the KL to the policy before the stage; 0: no reference model
+    entropy_weight: float = 0.0  # weight of an entropy bonus
     old_logprobs: str = setting(
         "rollout", choices=("rollout", "trained")
     )  # the ratio's denominator; trained: computed before the first update

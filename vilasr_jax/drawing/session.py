@@ -41,7 +41,7 @@ class DrawingSettings:
     style: str | Style = "clear"
     tools: tuple[str, ...] = PUBLISHED
     max_turns: int = 10
-    max_images: int = 42  # given and drawn ones; at the limit the model has to answer
+    max_images: int = 45  # base and drawn images; at the limit the model has to answer
     prompt: str | PromptSet = "vilasr_jax"
     draw: bool = True
     stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
