@@ -151,7 +151,16 @@ def engine(slots: int = 6, lanes: int = 2, devices: int = 1, sampling: SamplingS
     section = EngineSection(
         slots=slots, lanes=lanes, decode_steps=5, stop_fraction=0.5, prompt_tokens=(40,), insert_tokens=(32,)
     )
-    return Engine(config(), graphdef(), tokenizer(), suppressed(), section, sampling, PATCHES, mesh(devices))
+    return Engine(
+        config(),
+        graphdef(),
+        tokenizer(),
+        suppressed(),
+        engine=section,
+        sampling=sampling,
+        patches=PATCHES,
+        mesh=mesh(devices),
+    )
 
 
 def generate(runner: Engine, requests: list[Request], *, seed: int = 0, key: int = 0) -> list[Trajectory]:

@@ -184,10 +184,10 @@ def engine(sampling=tiny.SAMPLING, **changes):
         tiny.graphdef(),
         tiny.tokenizer(),
         tiny.suppressed(),
-        EngineSection(**sizes),
-        sampling,
-        tiny.PATCHES,
-        tiny.mesh(),
+        engine=EngineSection(**sizes),
+        sampling=sampling,
+        patches=tiny.PATCHES,
+        mesh=tiny.mesh(),
     )
 
 

@@ -27,7 +27,14 @@ def engine(mesh, config=CONFIG, **changes):
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
     section = EngineSection(**{**sizes, **changes})
     return Engine(
-        config, graphdef, tiny.tokenizer(), tiny.suppressed(), section, tiny.SAMPLING, tiny.PATCHES, mesh
+        config,
+        graphdef,
+        tiny.tokenizer(),
+        tiny.suppressed(),
+        engine=section,
+        sampling=tiny.SAMPLING,
+        patches=tiny.PATCHES,
+        mesh=mesh,
     )
 
 

@@ -29,7 +29,14 @@ def engine():
     )
     sampling = SamplingSection(max_turn_tokens=60, max_tokens=250)
     return TenfoldEngine(
-        tiny.config(), tiny.graphdef(), tiny.tokenizer(), never, section, sampling, tiny.PATCHES, tiny.mesh()
+        tiny.config(),
+        tiny.graphdef(),
+        tiny.tokenizer(),
+        never,
+        engine=section,
+        sampling=sampling,
+        patches=tiny.PATCHES,
+        mesh=tiny.mesh(),
     )
 
 

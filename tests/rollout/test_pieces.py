@@ -80,10 +80,10 @@ def album_engine(insert_tokens: tuple[int, ...], insert_images: tuple[int, ...])
         tiny.graphdef(),
         tiny.tokenizer(),
         tiny.suppressed(),
-        section,
-        tiny.SAMPLING,
-        tiny.PATCHES,
-        tiny.mesh(),
+        engine=section,
+        sampling=tiny.SAMPLING,
+        patches=tiny.PATCHES,
+        mesh=tiny.mesh(),
     )
 
 

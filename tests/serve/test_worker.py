@@ -30,10 +30,10 @@ def worker():
         tiny.graphdef(),
         tiny.tokenizer(),
         tiny.suppressed(),
-        section,
-        sampling,
-        tiny.PATCHES,
-        tiny.mesh(),
+        engine=section,
+        sampling=sampling,
+        patches=tiny.PATCHES,
+        mesh=tiny.mesh(),
     )
     limits = Limits(slots=3, waiting=9)
     params = tiny.place(tiny.params(), engine.steps.mesh)

@@ -85,7 +85,7 @@ class RereadingWriter(CacheWriter):
     """Drops the cache at each turn: the conversation so far is encoded and prefilled from its beginning."""
 
     def prefill(self, params: Any, admitted: dict[int, Prompt]) -> None:
-        for slots in itertools.zip_longest(*self.by_shard(admitted)):  # a row of each shard a call
+        for slots in itertools.zip_longest(*self.by_shard(admitted)):  # one row of each shard per call
             super().prefill(params, {slot: admitted[slot] for slot in slots if slot is not None})
 
     def insert(self, lane: Lane, params: Any, key: jax.Array) -> None:
@@ -202,10 +202,10 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
         subject.graphdef,
         subject.tokenizer,
         ruled_out(subject),
-        section,
-        sampling,
-        ((load.side // family_of(subject.config).images.patch_size) ** 2,),
-        make_mesh(MeshSection()),
+        engine=section,
+        sampling=sampling,
+        patches=((load.side // family_of(subject.config).images.patch_size) ** 2,),
+        mesh=make_mesh(MeshSection()),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which devices there are, and what the known ones can do at most."""
+"""The devices of this machine, and the peak rates of known kinds."""
 
 import glob
 import importlib.util
@@ -26,7 +26,7 @@ _CUDA = ("jax_cuda12_plugin", "jax_cuda13_plugin")  # packages, of which one dri
 
 
 def has_tpu() -> bool:
-    """Whether this machine carries TPU chips, and the library that drives them."""
+    """Whether this machine has TPU chips and the library that drives them."""
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
@@ -35,12 +35,12 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
     """Opens the devices, after `join` where the job has several processes.
 
     Raises:
-      ConfigError: JAX_PLATFORMS (or the machine) names a kind of device that there is none of.
+      ConfigError: JAX_PLATFORMS (or the machine) names a kind of device that is not there.
     """
     platforms = environ.get("JAX_PLATFORMS", "")
     names = platforms.split(",")
     reason = ""
-    if "tpu" in names and not has_tpu():  # the search could last minutes
+    if "tpu" in names and not has_tpu():  # JAX's search could last minutes
         reason = "there is no TPU chip here, or libtpu is not installed"
     elif "cuda" in names and not any(map(importlib.util.find_spec, _CUDA)):
         reason = "jax[cuda13], which drives NVIDIA GPUs, is not installed"

@@ -3,13 +3,13 @@
 Three ways, tried in this order:
 
 - VILASR_COORDINATOR=HOST:PORT, VILASR_NUM_PROCESSES=N and VILASR_PROCESS_ID=I name the others; this is what
-  `launch/local_pod.sh` sets, and what serves on a cluster of one's own. HOST:PORT is process 0, which the
+  `launch/local_pod.sh` sets, and works on any cluster. HOST:PORT is process 0, which the
   others wait for; VILASR_START_SECONDS changes how long (20).
 - On a Cloud TPU VM or a GKE TPU node JAX finds them by itself (`jax.distributed.initialize` without
   arguments). VILASR_DISTRIBUTED=0 turns that off, for a single host of a pod.
 - Otherwise the process is alone.
 
-A process that dies, or whose host no longer answers, is missed after `HEARTBEAT_SECONDS`; JAX's coordination
+A process that dies, or whose host no longer answers, is noticed after `HEARTBEAT_SECONDS`; JAX's coordination
 service then ends all the others with a message, and a restart of the same command resumes from the last
 checkpoint.
 """
@@ -28,7 +28,7 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.devices import has_tpu
 
 HEARTBEAT_SECONDS = 30  # without a sign of life before a process counts as dead
-SHUTDOWN_SECONDS = 30  # that a process which is done waits for the others
+SHUTDOWN_SECONDS = 30  # that a finished process waits for the others
 START_SECONDS = 600  # until all processes must have appeared, once the coordinator answers
 ANSWER_SECONDS = 20  # until the coordinator must have answered
 _NAMES = ("VILASR_COORDINATOR", "VILASR_NUM_PROCESSES", "VILASR_PROCESS_ID")
@@ -73,7 +73,7 @@ def wait_for_coordinator(address: str, process: int, seconds: float) -> None:
     """Waits until process 0 listens at HOST:PORT; process 0 itself only looks the name up.
 
     Raises:
-      ConfigError: it does not within `seconds`.
+      ConfigError: process 0 does not answer within `seconds`.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -121,7 +121,7 @@ def explicit(environ: Mapping[str, str]) -> Coordinator | None:
 
 
 def on_tpu_host(environ: Mapping[str, str]) -> bool:
-    """Whether this machine carries TPU chips that JAX will use."""
+    """Whether this machine has TPU chips that JAX will use."""
     if environ.get("VILASR_DISTRIBUTED") == "0" or environ.get("JAX_PLATFORMS", "tpu") not in ("", "tpu"):
         return False
     return has_tpu()

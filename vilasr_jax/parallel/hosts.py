@@ -73,12 +73,12 @@ def from_writer(compute: Callable[[], T]) -> T:
 
 
 def any_host(flag: bool) -> bool:
-    """Whether any process says so; all must call it."""
+    """Whether `flag` is true in any process; all must call it."""
     return any(gather(bool(flag)))
 
 
 def barrier(name: str) -> None:
-    """Returns when all processes have come here; `name` says where, in the error of one that has not."""
+    """Waits until all processes have called it; `name` is in the error message when one does not."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

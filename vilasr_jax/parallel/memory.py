@@ -1,4 +1,4 @@
-"""The account of a device's memory: what a run is about to hold, part by part, before it is allocated."""
+"""The account of a device's memory: what a run will allocate, part by part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """What each device holds at one moment of a run; `str` of it is a sentence for a person.
+    """The bytes on each device at one moment of a run; `str` of it is a sentence for a person.
 
     Attributes:
       moment: when, such as "rl, while sampling".
@@ -78,7 +78,7 @@ def device_limit(mesh: Mesh, limit_gib: float = 0.0) -> int:
 
     Args:
       mesh: over devices that are there.
-      limit_gib: given instead; 0: not given.
+      limit_gib: overrides it, in GiB; 0: no override.
     """
     if limit_gib:
         return int(limit_gib * GIB)

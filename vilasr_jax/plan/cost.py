@@ -26,7 +26,7 @@ class Collective:
     kind: str
     tensor: str  # the array that is exchanged
     op_name: str
-    bytes: float  # that one device receives, over all executions
+    bytes: float  # bytes that one device receives, over all executions
     group: int  # devices that exchange with each other
     count: int  # executions
     asynchronous: bool
@@ -57,12 +57,12 @@ class Cost:
 
     @property
     def kernel_flops(self) -> float:
-        """Of all kernels."""
+        """FLOPs of all kernels."""
         return sum(kernel.flops for kernel in self.kernels)
 
 
 def step_cost(text: str) -> Cost:
-    """Walks optimised HLO text.
+    """The cost of a step, from its optimised HLO text.
 
     Raises:
       UnknownTripCountError: a loop's number of iterations is not known.
@@ -99,7 +99,7 @@ class _Walk:
                 self._exchange(computation, instruction, times)
 
     def _add_costliest_branch(self, instruction: Instruction, times: int) -> None:
-        """Of a conditional's branches, the one with the most cycles."""
+        """Adds the branch of a conditional that has the most cycles and FLOPs."""
         branches = []
         for computation in _branches(self.module, instruction):
             branch = _Walk(self.module)
@@ -199,9 +199,9 @@ def _kernel(computation: Computation, instruction: Instruction, times: int) -> K
 
 
 def _splash_flops(computation: Computation, instruction: Instruction) -> float:
-    """Of an attention kernel: 2 products of queries and keys a head forward, 5 backward; when causal, half.
+    """FLOPs of an attention kernel: per head 2 products of queries and keys forward, 5 backward.
 
-    0 for another kernel. The model names its causal attention in the operation's path.
+    Half if causal, which the path of the operation says; 0 for another kernel.
     """
     products = {"splash_mha_fwd": 2, "splash_mha_dkv": 5, "splash_mha_dq": 3}
     match = next((value for name, value in products.items() if name in instruction.op_name), None)

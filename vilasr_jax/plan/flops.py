@@ -1,13 +1,13 @@
-"""The FLOPs that a step's mathematics needs: what utilisation is measured against.
+"""The model FLOPs of a step, which utilisation (MFU) is measured against.
 
-The forward FLOPs of the two towers are the model family's own; here is how often a step spends them.
+The forward FLOPs of the two towers are the model family's own; here is how often a step computes them.
 """
 
 from __future__ import annotations
 
 
 def training_factor(freeze: tuple[str, ...], lora_rank: int) -> tuple[int, int]:
-    """How often the forward FLOPs of (language model, vision tower) are spent in a training step.
+    """How often the forward FLOPs of (language model, vision tower) are computed in a training step.
 
     Forward once; backward twice, or once where only the way to the weights below is needed.
     """

@@ -26,7 +26,7 @@ class Prediction:
     compute: float  # cycles and kernels alone, at best
     synchronous: float  # collectives that nothing hides, at best
     asynchronous: float  # collectives that compute may hide, at best
-    memory: float  # reading what each execution has to; 0: not computed
+    memory: float  # reading the bytes that each execution needs; 0: not computed
     best: float
     worst: float
 

@@ -17,7 +17,12 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.memory import Account
 from vilasr_jax.slices import SLICES, Topology, parse_topology
 
-_MAIN = ("grpo_grad", "sft", "decode", "vision")  # the step that a search tries, the first that the job has
+_MAIN = (
+    "grpo_grad",
+    "sft",
+    "decode",
+    "vision",
+)  # a search compiles the first of these steps that the job has
 
 
 @dataclasses.dataclass
@@ -28,7 +33,7 @@ class Planner:
       topology: the slice.
       minutes: of all compilations.
       report: called with a line at each start and end.
-      layers: of the language model, to look at a cut-down one; 0: all.
+      layers: number of decoder layers to compile; 0: all.
       save: folder for the optimised HLO text of each step; empty: none.
     """
 

@@ -100,7 +100,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
             file.write(text)
     try:
         cost = step_cost(text)
-    except ValueError as error:  # an unreadable loop or group of chips; memory figures stay true
+    except ValueError as error:  # an unreadable loop or group of chips; the memory figures are right
         return answer | {"error": str(error)}
     prediction = predict(cost, topology, step.reads)
     return answer | {

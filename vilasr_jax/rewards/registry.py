@@ -30,7 +30,7 @@ class Finished:
 
     @property
     def drawings(self) -> int:
-        """Number of images that were drawn."""
+        """Number of images that were drawn (`Trajectory.drawings` counts turns)."""
         return sum(_count(event.get("drawn")) for event in self.events)
 
     @property

@@ -1,7 +1,7 @@
 """Host arrays of the compiled calls: new turns padded to buckets, their images packed.
 
 A call runs m rows per shard. Its images are packed, first fit, into vision rows of p patches, whichever turn
-they belong to, so that the vision tower runs on little else than new patches:
+they belong to, so that the vision tower computes little padding:
 
     vision row 0   [image of turn 0 .....][image of turn 2 ..]
     vision row 1   [image of turn 1 ...............] . . . . .
@@ -69,8 +69,8 @@ class Incoming:
         """
         encoded, pieces, start = self.encoded, [], self.start
         upcoming = iter(zip(encoded.images, self.grids, strict=True))
-        begin = end = 0  # of the piece being filled
-        pictures: list[tuple[Image.Image, Grid]] = []  # its images
+        begin = end = 0  # first and last + 1 token of the piece being filled
+        pictures: list[tuple[Image.Image, Grid]] = []  # images of that piece
 
         def close() -> None:
             nonlocal begin, pictures, start
@@ -108,16 +108,16 @@ class NewTurn(NamedTuple):
     positions: np.ndarray  # [3, m, t] int32
     length: np.ndarray  # [m] int32; 0: padding
     image_index: np.ndarray  # [m, t] int32, a merged token of the shard's vision rows; -1 for text
-    vision: VisionInput[np.ndarray] | None  # a shard: [1, n, p, ...]; None where there is no image
+    vision: VisionInput[np.ndarray] | None  # per shard [1, n, p, ...]; None without images
 
 
 class Shape(NamedTuple):
     """Static sizes of a call."""
 
-    rows: int  # m of a shard
+    rows: int  # m, per shard
     tokens: int  # t
-    images: int  # n vision rows of a shard, 0: no vision tower
-    patches: int  # p patches of a vision row
+    images: int  # n, vision rows per shard; 0: no vision tower
+    patches: int  # p, patches per vision row
 
 
 def vision_rows(rows: int, buckets: Buckets) -> list[int]:
@@ -132,7 +132,7 @@ def vision_rows(rows: int, buckets: Buckets) -> list[int]:
 
 
 def shapes(row_buckets: Sequence[int], buckets: Buckets) -> Iterator[Shape]:
-    """All shapes that calls may have."""
+    """The static shapes of all calls."""
     for rows in row_buckets:
         for tokens in buckets.tokens:
             for images in vision_rows(rows, buckets):
@@ -143,8 +143,7 @@ def shapes(row_buckets: Sequence[int], buckets: Buckets) -> Iterator[Shape]:
 def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, list[slice]]]:
     """Divides `counts` rows of each shard over calls: rows m of a call, and each shard's part.
 
-    Small calls waste less padding, a big one has less overhead: it is chosen when it would be more than half
-    full.
+    Small calls waste less padding, a large one has less overhead: it is used when more than half full.
     """
     small, big = row_buckets[0], row_buckets[-1]
     done, most = 0, max(counts)

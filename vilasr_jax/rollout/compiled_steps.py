@@ -48,12 +48,12 @@ HostOrDevice = np.ndarray | jax.Array  # written by the host, read in a compiled
 class RolloutState(NamedTuple):
     """Device state of b slots; `n` is the longest turn."""
 
-    cache: Any  # of the model's family, b rows
-    token: jax.Array  # [b] int32, sampled last, not yet in the cache
+    cache: Any  # the model family's cache, b rows
+    token: jax.Array  # [b] int32, the token sampled last, not yet in the cache
     position: jax.Array  # [b] int32, the M-RoPE position of that token
     seed: jax.Array  # [b] int32, the trajectory's own random stream
     sampled: jax.Array  # [b] int32, tokens sampled so far in the trajectory
-    active: jax.Array  # [b] bool, still writing its turn
+    active: jax.Array  # [b] bool, the turn isn't finished
     turn_length: jax.Array  # [b] int32, tokens sampled in this turn
     turn_limit: jax.Array  # [b] int32
     turn_tokens: jax.Array  # [b, n] int32
@@ -66,7 +66,7 @@ class RolloutState(NamedTuple):
 class ComputedPrompts(NamedTuple):
     """Caches and last hidden states of m prompts; the samples of a prompt start from a copy."""
 
-    cache: Any  # of the model's family, m rows
+    cache: Any  # the model family's cache, m rows
     hidden: jax.Array  # [m, d], at the last token of each
 
 
@@ -75,8 +75,8 @@ class TurnStarts(NamedTuple):
 
     slots: HostOrDevice  # [m] int32, in the shard; one past its last: padding
     source: HostOrDevice  # [m] int32, the row of the shard's ComputedPrompts that each copies (for `start`)
-    position: HostOrDevice  # [m] int32, of the first token to be sampled
-    turn_limit: HostOrDevice  # [m] int32; 0: more is to be inserted before the model writes
+    position: HostOrDevice  # [m] int32, M-RoPE position of the first token to be sampled
+    turn_limit: HostOrDevice  # [m] int32; 0: more will be inserted before the model writes
     seed: HostOrDevice  # [m] int32 (for `start`)
     temperature: HostOrDevice  # [m] float32 (for `start`)
     top_p: HostOrDevice  # [m] float32 (for `start`)
@@ -105,7 +105,9 @@ class CompiledSteps:
         self.mesh = mesh
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
         heads = config.num_kv_heads % mesh.shape["model"] == 0
-        self._heads = P(None, "model") if heads and mesh.shape["model"] > 1 else None  # of a shard's cache
+        self._heads = (
+            P(None, "model") if heads and mesh.shape["model"] > 1 else None
+        )  # how a shard's cache is split
         self._empty: dict[tuple[int, int], Callable[[], RolloutState]] = {}
         specs: dict[str, Any] = dict.fromkeys(NewTurn._fields, _ROWS) | {"positions": _POSITIONS}
         turn = NewTurn(**specs)
@@ -115,7 +117,7 @@ class CompiledSteps:
         self.decode = self._compiled(self._decode, P(), _ROWS, P(), donate=1)
 
     def _compiled(self, call: Callable, *specs: Any, donate: int | None = None) -> Callable:
-        """jit of `call`, shard by shard over the slots; the state is donated."""
+        """jit of `call`, mapped over the shards of the slots; the state is donated."""
         mapped = jax.shard_map(
             call,
             mesh=self.mesh,

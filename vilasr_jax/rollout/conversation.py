@@ -23,16 +23,16 @@ class Request:
     """One question to be answered `samples` times.
 
     The hooks stream a conversation to a terminal, notebook or server. They are called in the engine's thread
-    and should be quick (put what you get in a queue); one that raises cancels its conversation.
+    and should be quick (put the arguments in a queue); one that raises cancels its conversation.
 
     Attributes:
       row: the task row's plain fields (see `Trajectory.row`).
-      session: makes a fresh `DrawingSession`, one per sample; making it twice must give equal ones.
+      session: makes a fresh `DrawingSession`, one per sample; two calls must give equal ones.
       seed: the first of `samples` consecutive random streams.
-      temperature, top_p: read where `EngineSection.per_request_sampling` is set; else the engine's own count.
+      temperature, top_p: used with `EngineSection.per_request_sampling`, instead of the engine's.
       max_new_tokens: sampled tokens of the conversation; None: only the engine's limits.
       on_tokens: `(sample, text)`: the piece of text that the model has just written. The pieces of a turn,
-        joined, are the turn's text; they come a decode call at a time, never cut inside a character.
+        joined, are the turn's text; there is one per decode call, never cut inside a character.
       on_turn: `(sample, turn, images)`: a turn is over and its calls are drawn. `turn` is the
         session's event (see `Trajectory.turns`), `images` the new pictures, numbered by `turn["drawn"]`.
       on_end: `(sample, trajectory)`: the conversation is over.
@@ -66,16 +66,16 @@ class Conversation:
     tokens: list[np.ndarray] = field(default_factory=list)
     mask: list[np.ndarray] = field(default_factory=list)
     logprobs: list[np.ndarray] = field(default_factory=list)
-    said: list[dict] = field(default_factory=list)  # arguments of `session.step`, a turn each
+    said: list[dict] = field(default_factory=list)  # arguments of `session.step`, one per turn
     length: int = 0
     sampled: int = 0
     images_read: int = 0
-    position: int = 0  # of the next token to be sampled
+    position: int = 0  # M-RoPE position of the next sampled token
     stop_reason: str | None = None
     lost_turn: dict | None = None  # a turn that the session failed on
-    replayed: int = 0  # turns of the prompt, before the model's own
-    base_images: int = 0  # of the question
-    streamed: str = ""  # of the turn being written, to `on_tokens`
+    replayed: int = 0  # number of replayed turns in the prompt
+    base_images: int = 0  # number of the question's images
+    streamed: str = ""  # text of the current turn that `on_tokens` got
 
     def __post_init__(self):
         self._add(self.prompt.encoded.ids, None)
@@ -87,7 +87,7 @@ class Conversation:
 
     @property
     def seed(self) -> int:
-        """Of the sample's own random stream."""
+        """Seed of the sample's random stream."""
         return self.request.seed + self.key[1]
 
     @property

@@ -1,7 +1,9 @@
 """Batched multi-turn generation with drawing in the loop.
 
-    engine = Engine(config, graphdef, tokenizer, suppressed, EngineSection(), SamplingSection(), (256,), mesh)
+    engine = make_engine(model, EngineSection(), SamplingSection(), patches=(256,), mesh=mesh)
     trajectories = engine.generate(params, requests, jax.random.key(0))
+
+`model_bundle.make_engine` builds an engine for a model; `sampler.Sampler` is the shorter way from Python.
 
 The slots are split into lanes. While one lane's compiled calls run on the device, the host reads another
 lane's finished turns, draws, and prepares what goes into its caches next:
@@ -79,6 +81,7 @@ class Engine:
         graphdef: nnx.GraphDef,
         tokenizer: Tokenizer,
         suppressed: np.ndarray,
+        *,
         engine: EngineSection,
         sampling: SamplingSection,
         patches: tuple[int, ...],
@@ -252,9 +255,12 @@ class Engine:
         with DrawingPool(self.engine.draw_workers, self.engine.draw_seconds) as pool:
             while True:
                 for lane in lanes:
+                    # Collect: the turns that the lane's last call finished, and the replies drawn since.
                     for done in self.turns.collect(lane, pool):
                         finished(done)
+                    # Dispatch: the lane's next call runs on the device while the host collects other lanes.
                     self._dispatch(lane, params, key, waiting)
+                # Wait: only where every live conversation waits for a drawing, or none is live.
                 if any(lane.live for lane in lanes):
                     drawing = [job for lane in lanes for job in lane.drawing.values()]
                     if len(drawing) == sum(len(lane.live) for lane in lanes):

@@ -17,11 +17,11 @@ Counters = defaultdict[str, float]  # see `Engine`; a name that was never counte
 
 @dataclass
 class Lane:
-    """Some of the slots, with device state of their own."""
+    """A part of the engine's slots, with its own device state."""
 
     state: RolloutState
-    live: dict[int, Conversation] = field(default_factory=dict)  # by slot
-    drawing: dict[int, DrawingTask] = field(default_factory=dict)  # by slot: its reply is being drawn
+    live: dict[int, Conversation] = field(default_factory=dict)  # live conversations by slot
+    drawing: dict[int, DrawingTask] = field(default_factory=dict)  # by slot: the drawing of its reply
     failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is drawn again
     pending: dict[int, list[Incoming]] = field(default_factory=dict)  # by slot: pieces of a reply to insert
 
@@ -46,7 +46,7 @@ class PendingConversations:
         self.source, self.make_prompt, self.max_tokens = source, prompt, max_tokens
         self.number, self.sample = 0, 0
         self.request: Request | None = None
-        self.prompt: Prompt | None = None  # of the newest request
+        self.prompt: Prompt | None = None  # the prompt of the newest request
 
     def more(self, wait: bool) -> bool:
         """Whether there is a conversation to be begun; may wait for one."""

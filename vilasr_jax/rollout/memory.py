@@ -26,7 +26,7 @@ def rollout_memory(
     """Bytes on each device of all that conversations need, by name.
 
     Args:
-      steps: which create the state of each lane.
+      steps: create the state of each lane.
       layout: of the weights for sampling, held once for all lanes.
       engine: slots and lanes.
       params: the weights in any layout; shapes are enough.

@@ -1,4 +1,4 @@
-"""Threads that draw, each piece of work with a time limit."""
+"""Threads that draw, with a time limit for each piece of work."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class DrawingTask(Future):
 class DrawingPool:
     """Runs work in threads and gives up on what runs too long.
 
-    A thread that hangs can't be stopped. It is left behind (all are daemons, so it does not hold up the end
-    of the program), another is started in its place, and what it returns one day is dropped.
+    A thread that hangs can't be stopped. Another is started in its place, and its late result is dropped; all
+    are daemons, so it does not block the end of the program.
 
     Args:
       workers: threads.
@@ -79,7 +79,7 @@ class DrawingPool:
         try:
             job.set_exception(TimeoutError(f"it needed longer than {self.seconds:g} seconds"))
         except InvalidStateError:
-            return  # it is done after all
+            return  # it finished in the meantime
         self._start()
 
     def _start(self) -> None:
@@ -96,4 +96,4 @@ class DrawingPool:
             try:
                 job.set_result(value) if error is None else job.set_exception(error)
             except InvalidStateError:
-                return  # given up on; another thread runs in this one's place
+                return  # given up on; another thread has replaced this one

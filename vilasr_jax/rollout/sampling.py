@@ -28,7 +28,7 @@ def allowed_logits(
 ) -> Float[Array, "*rows v"]:
     """The logits a policy samples from: special tokens a model may not write are ruled out.
 
-    Used alike by the rollout and by the training forward, so that both speak of one distribution.
+    Used alike by the rollout and by the training forward, so that both have the same distribution.
 
     Args:
       logits: [..., v] float32.

@@ -1,4 +1,4 @@
-"""A finished conversation: exactly the ids that were sampled, and all that training and the report need."""
+"""A finished conversation: the sampled ids, and all that training and the report need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Trajectory:
       loss_mask: [t] bool, True exactly where the token was sampled (<|im_end|> included).
       logprobs: [t] float32, log-probability at sampling time; 0 where not sampled.
       images: every image in index order, the base images first.
-      turns: one a model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"}.
+      turns: one per model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"}.
       stop_reason: the session's ("answer", "turn_limit", "image_limit", "repeat", "no_action", "truncated"),
         "token_limit" (the conversation is full), "insert_limit" (an image larger than the engine's buckets),
         "cancelled" (by a hook of the request) or "error" (the session failed).
@@ -60,7 +60,7 @@ class Trajectory:
 
     @property
     def drawings(self) -> int:
-        """Turns that drew something."""
+        """Number of turns that drew something (`rewards.Finished.drawings` counts images)."""
         return sum(bool(turn["drawn"]) for turn in self.turns)
 
     @property
