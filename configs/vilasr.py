@@ -64,7 +64,7 @@ class Layout(NamedTuple):
 
     fsdp: int  # shards of a batch; every weight is sharded as well
     model: int  # chips per shard: as few as hold the weights, of one host where a stage samples
-    remat: str = "attention"  # what the backward pass computes again
+    remat: str = "attention"  # what the backward pass recomputes
 
 
 SIZES = {

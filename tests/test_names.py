@@ -65,7 +65,7 @@ ALLOWED: dict[str, dict[str, int]] = {
     "tests/tasks/published/make_published.py": {"follow": 1},
     "tests/tasks/stored_rows.py": {"made": 1},
     "tests/training/test_imported_rows.py": {"asked": 2},
-    "tests/tasks/test_frames.py": {"go on": 1, "lies": 2},
+    "tests/tasks/test_rescale_recordings.py": {"go on": 1, "lies": 2},
     "tests/test_cli.py": {"share": 2},
 }
 

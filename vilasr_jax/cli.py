@@ -522,7 +522,7 @@ def run_bench_rollout(words: list[str], flags: Any) -> None:
 @command("bench render", "", JSON)
 def run_bench_render(words: list[str], flags: Any) -> None:
     """Drawings per second."""
-    from vilasr_jax.drawing.bench import bench_render
+    from vilasr_jax.bench.render import bench_render
 
     _save(flags, bench_render())
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.tasks.test_frames import BOX, LARGE, SMALL, record, turn
+from tests.tasks.test_rescale_recordings import BOX, LARGE, SMALL, record, turn
 from vilasr_jax.drawing.coordinates import Scale, check_places, convert_items, convert_sizes
 from vilasr_jax.drawing.questions import convert_question
 from vilasr_jax.drawing.sizes import stated_sizes, unread_size
 from vilasr_jax.errors import DataError
-from vilasr_jax.tasks.frames import fit_conversation, fit_question, frames_of
+from vilasr_jax.tasks.rescale_recordings import fit_conversation, fit_question, frames_of
 
 HALF = Scale((448, 336), (224, 168))
 SIZES = {(448, 336): (224, 168)}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawing.published_reference import SCENES, paint
+from vilasr_jax.bench.render import bench_render
 from vilasr_jax.drawing import STYLES, Box, Line, Overlay, get_style, render
-from vilasr_jax.drawing.bench import bench_render
 from vilasr_jax.drawing.canvas import assign_colors
 from vilasr_jax.drawing.labels import contrast, ink, label_tile, place
 from vilasr_jax.drawing.style import PALETTE

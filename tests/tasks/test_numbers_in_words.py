@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tasks.test_frames import BOX, SMALL, record, turn
+from tests.tasks.test_rescale_recordings import BOX, SMALL, record, turn
 from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose
 from vilasr_jax.drawing.numbers import blanked, plain, series_of
 from vilasr_jax.drawing.questions import check_relative, convert_question
 from vilasr_jax.errors import DataError
-from vilasr_jax.tasks.frames import fit_conversation, fit_question, frames_of
+from vilasr_jax.tasks.rescale_recordings import fit_conversation, fit_question, frames_of
 
 HALF, SAME = Scale((448, 336), (224, 168)), Scale((448, 336), (448, 336))
 PIECES = (

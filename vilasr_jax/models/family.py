@@ -25,7 +25,7 @@ Grid = tuple[int, int, int]  # frames, patch rows, patch columns
 
 
 class ModelConfig(Protocol):
-    """What every family's config has: a frozen dataclass, hashable, with dtypes as names."""
+    """Fields of every family's config: a frozen dataclass, hashable, with dtypes as names."""
 
     model_type: ClassVar[str]  # the family's name in the registry
     vocab_size: int
@@ -39,7 +39,7 @@ class ModelConfig(Protocol):
     tie_word_embeddings: bool  # the token table is the output head
     dtype: str  # of activations and of weights while they are used
     param_dtype: str  # of stored weights
-    remat: str  # what the backward pass computes again: none, dots, attention, full
+    remat: str  # what the backward pass recomputes: none, dots, attention, full
     attention: str  # attention backend
     context_parallel: bool  # in training, the mesh's model axis splits the tokens of a row
     scan_unroll: int
@@ -106,36 +106,37 @@ class Model(Protocol):
 
 
 class ModelFamily:
-    """Everything that is one model family's own.
+    """Everything that is one model family's own: a subclass gives the attributes and all methods.
 
     Attributes:
       model_type: the name in Hugging Face's config.json.
       config_class: the dataclass of sizes, a `ModelConfig`.
       presets: configs by name, "tiny" or "7b".
-      published_sizes: names of the presets for which published weights exist.
       images: how pictures are resized, cut and normalised.
-      coordinates: None where the model reads and writes pixels of the resized picture; else the number that
-        the full side of a picture has (1000).
       chat: special tokens and the text around messages.
-      default_system: the system message of a conversation that has none; None: no system message.
       chat_template: the Jinja template that an exported tokenizer carries.
-      head_key: published name of the output head's weight.
-      table_key: published name of the token table, which is the head where the two are tied.
       kernels: kind of each kernel, a field of `sharding.Sharding`, by the name of its module.
+      published_sizes: optional, names of the presets for which published weights exist.
+      coordinates: optional; None where the model reads and writes pixels of the resized picture, else the
+        coordinate of a picture's right and lower edge (1000).
+      default_system: optional, the system message of a conversation that has none; None: no system message.
+      head_key: optional, published name of the output head's weight.
+      table_key: optional, published name of the token table, which is the head where the two are tied.
     """
 
     model_type: ClassVar[str]
     config_class: ClassVar[type]
     presets: ClassVar[Mapping[str, Any]]
-    published_sizes: ClassVar[tuple[str, ...]] = ()
     images: ClassVar[ImageSpec]
-    coordinates: ClassVar[int | None] = None
     chat: ClassVar[ChatFormat]
-    default_system: ClassVar[str | None] = None
     chat_template: ClassVar[str]
+    kernels: ClassVar[Mapping[str, str]]
+
+    published_sizes: ClassVar[tuple[str, ...]] = ()
+    coordinates: ClassVar[int | None] = None
+    default_system: ClassVar[str | None] = None
     head_key: ClassVar[str] = "lm_head.weight"
     table_key: ClassVar[str] = "model.embed_tokens.weight"
-    kernels: ClassVar[Mapping[str, str]]
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)  # nothing but the class differs

@@ -28,7 +28,7 @@ from vilasr_jax.drawing.sizes import Frame
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json, write_records
 from vilasr_jax.processing import image_size, load_image
-from vilasr_jax.tasks.frames import IMAGE_MARK, fit_conversation, fit_question
+from vilasr_jax.tasks.rescale_recordings import IMAGE_MARK, fit_conversation, fit_question
 from vilasr_jax.tasks.rows import VIDEO_TYPES, Row, Source
 
 INDEX = "index.json"
@@ -103,8 +103,8 @@ class StoredRow:
     ) -> list[dict[str, Any]]:
         """The recorded messages as input of `encode_conversation`, every picture resized.
 
-        Stated sizes and coordinates change with the pictures (see `tasks.frames`). `decode` makes a picture
-        of its bytes and (width, height).
+        Stated sizes and coordinates change with the pictures (see `tasks.rescale_recordings`). `decode` makes
+        a picture of its bytes and (width, height).
 
         Raises:
           DataError: a picture that can't be read, or words that can't be brought in line with it.

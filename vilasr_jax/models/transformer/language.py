@@ -57,12 +57,12 @@ class DecoderLayer(nnx.Module):
     ) -> Float[Array, "b t d"]:
         """x [b, t, d] -> [b, t, d]; `attend(q [b,t,n,h], k [b,t,kv,h], v) -> [b,t,n,h]` gets them rotated."""
         y = self.input_layernorm(x)
-        q, k, v = (self.heads.split(y, proj)[0] for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (self.heads.project(y, proj)[0] for proj in (self.q_proj, self.k_proj, self.v_proj))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = self.heads.rotate(q, rope), self.heads.rotate(k, rope)
         out = attend(*(checkpoint_name(a, ATTENTION) for a in (q, k, v)))
-        x = checkpoint_name(x + constrain(self.heads.join(out, self.o_proj), self.act_btd), ATTENTION)
+        x = checkpoint_name(x + constrain(self.heads.merge(out, self.o_proj), self.act_btd), ATTENTION)
         return x + constrain(self.mlp(self.post_attention_layernorm(x)), self.act_btd)
 
 

@@ -81,10 +81,10 @@ class Heads:
         self.head_dim, self.plain = head_dim, not backend.opaque_kernel
         self.padding = -head_dim % backend.head_dim_multiple if fill else 0
 
-    def split(
+    def project(
         self, x: Float[Array, "b t d"], linear: Linear, parts: int = 1
     ) -> list[Float[Array, "b t n padded"]]:
-        """x [b, t, d] -> `parts` arrays [b, t, n, h + padding]."""
+        """Projects x [b, t, d] to heads: `parts` arrays [b, t, n, h + padding]."""
         if self.plain:
             y = linear(x).reshape(*x.shape[:2], -1, self.head_dim)
             return jnp.split(y, parts, axis=2)
@@ -97,8 +97,8 @@ class Heads:
             heads = [y + c[:, None] for y, c in zip(heads, biases, strict=True)]
         return [y.swapaxes(1, 2) for y in heads]
 
-    def join(self, x: Float[Array, "b t n padded"], linear: Linear) -> Float[Array, "b t d"]:
-        """x [b, t, n, h + padding] -> [b, t, d]."""
+    def merge(self, x: Float[Array, "b t n padded"], linear: Linear) -> Float[Array, "b t d"]:
+        """Projects heads [b, t, n, h + padding] back to [b, t, d]."""
         if self.plain:
             return linear(x.reshape(*x.shape[:2], -1))
         kernel = self._wide(linear.kernel[...].astype(x.dtype), 0)
@@ -170,7 +170,7 @@ class SwiGLU(nnx.Module):
         rngs: nnx.Rngs,
         layers: int | None = None,
     ):
-        self.act_rf = act_rf  # how its hidden rows [rows, hidden] are sharded
+        self.act_rf = act_rf  # sharding of its hidden rows [rows, hidden]
         self.gate_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.up_proj = Linear(dim, hidden, config, bias=bias, rngs=rngs, layers=layers)
         self.down_proj = Linear(hidden, dim, config, bias=bias, rngs=rngs, layers=layers)

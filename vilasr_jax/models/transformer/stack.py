@@ -38,7 +38,7 @@ def scan_layers(
       apply: one layer's work; `layer` is `stack` with layer i's slice of every weight.
       x: activations, a pytree of fixed shapes.
       per_layer: pytree of arrays with a leading layer axis, or None.
-      remat: what the backward pass computes again, one of `config.REMAT_POLICIES`.
+      remat: what the backward pass recomputes, one of `config.REMAT_POLICIES`.
       unroll: layers written out in each step of the loop.
       gather: makes one layer's weights ready for use; by default the compiler does, as it sees fit.
 

@@ -42,9 +42,9 @@ class VisionBlock(nnx.Module):
         self, x: Float[Array, "r p d"], rope: Sequence[Float[Array, "r p half"]], attend: Callable[..., Any]
     ) -> Float[Array, "r p d"]:
         """x [r, p, d], rope (cos, sin) [r, p, h/2] -> [r, p, d]; `attend` gets q, k, v [r, p, n, h]."""
-        q, k, v = self.heads.split(self.norm1(x), self.qkv, 3)
+        q, k, v = self.heads.project(self.norm1(x), self.qkv, 3)
         out = attend(self.heads.rotate(q, rope), self.heads.rotate(k, rope), v)
-        x = x + self.heads.join(out, self.proj)
+        x = x + self.heads.merge(out, self.proj)
         return x + self.mlp(self.norm2(x))
 
 

@@ -20,7 +20,7 @@ from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import DataError
 from vilasr_jax.models import default_family
 from vilasr_jax.processing import image_size
-from vilasr_jax.tasks.frames import IMAGE_MARK, frames_of
+from vilasr_jax.tasks.rescale_recordings import IMAGE_MARK, frames_of
 from vilasr_jax.tasks.stored import StoredRow
 
 NAME = "imported"

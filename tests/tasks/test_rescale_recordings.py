@@ -9,7 +9,7 @@ from vilasr_jax.drawing import parse_actions
 from vilasr_jax.drawing.coordinates import Scale, convert_sizes
 from vilasr_jax.drawing.sizes import stated_sizes
 from vilasr_jax.errors import DataError
-from vilasr_jax.tasks.frames import fit_conversation, fit_question
+from vilasr_jax.tasks.rescale_recordings import fit_conversation, fit_question
 from vilasr_jax.tasks.stored import StoredRow
 
 LARGE, SMALL = 1280 * 784, 64 * 784  # largest area read; 448 x 336 becomes 252 x 168 at the second
