@@ -32,9 +32,11 @@ ANSWER = "<think> So. </think> Action: Answer\n<answer> B </answer>"
 
 
 def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B", **meta) -> Trajectory:
-    """A conversation about two pictures, its ids as a rollout would have them."""
-    pictures = tuple(Image.new("RGB", size, "teal") for size in ((56, 28), (28, 56)))
-    row = Row(f"row-{number}", "Which?", answer, "multiple choice", ("A. x", "B. y"), pictures, "vqa", meta)
+    """A conversation about two image_folder, its ids as a rollout would have them."""
+    image_folder = tuple(Image.new("RGB", size, "teal") for size in ((56, 28), (28, 56)))
+    row = Row(
+        f"row-{number}", "Which?", answer, "multiple choice", ("A. x", "B. y"), image_folder, "vqa", meta
+    )
     session = row.session(DrawingSettings(prompt="short"))
     messages = session.messages
     for text in texts:
@@ -59,8 +61,8 @@ def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B"
     )
 
 
-def line_of(t: Trajectory, pictures=None) -> dict:
-    return result_line(t, tiny.tokenizer(), stage="rl", model_id="tiny/rl", pictures=pictures)
+def line_of(t: Trajectory, image_folder=None) -> dict:
+    return result_line(t, tiny.tokenizer(), stage="rl", model_id="tiny/rl", image_folder=image_folder)
 
 
 def test_messages_are_read_back_from_the_ids():

@@ -1,7 +1,7 @@
 """How fast drawing conversations are sampled: with a cache, with a prefill at each turn, by transformers.
 
 All three hold the same scripted conversations (see `rollout_load`) with the same random weights, greedily,
-and draw the same pictures. The slow ones hold fewer of them: re-prefill as many as there are slots,
+and draw the same images. The slow ones hold fewer of them: re-prefill as many as there are slots,
 transformers one group, in lock-step, as its `generate` does.
 """
 

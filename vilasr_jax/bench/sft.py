@@ -60,7 +60,7 @@ def model_config() -> ModelConfig:
 
 
 def conversations(count: int = BATCH) -> list[Encoded]:
-    """Drawing conversations of 2 to 12 turns, a picture in each, their lengths as uneven as real ones."""
+    """Drawing conversations of 2 to 12 turns, an image in each, their lengths as uneven as real ones."""
     rng, unit = np.random.default_rng(0), SPECIAL.family.images.factor
     examples = []
     for _ in range(count):

@@ -94,7 +94,7 @@ def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -
 def check_preprocessor(folder: epath.PathLike, images: ImageSpec) -> None:
     """Checks that the image and video processors of a folder, if it has any, cut and normalise as `images`.
 
-    How large pictures may be is a choice of whoever asks, see `pixel_limits`.
+    How large images may be is a choice of whoever asks, see `pixel_limits`.
 
     Raises:
       CheckpointError: a file isn't a JSON object, or a value of it is another.

@@ -45,7 +45,7 @@ def import_hf(
 
     Raises:
       CheckpointError: a file or tensor missing, unexpected, of another shape, cut off, not finite or too
-        large for the dtype, by name; or pictures that are cut or normalised otherwise than here.
+        large for the dtype, by name; or images that are cut or normalised otherwise than here.
     """
     config, _, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
     if absent := [name for name in TOKENIZER_FILES if not (epath.Path(src_dir) / name).exists()]:

@@ -1,4 +1,4 @@
-"""The canvas that tools draw on: a picture in one style."""
+"""The canvas that tools draw on: an image in one style."""
 
 import functools
 import math
@@ -52,7 +52,7 @@ def _middle(points: Sequence[Spot]) -> tuple[int, int]:
 
 
 class Canvas:
-    """A picture being drawn on. Coordinates are clipped, so far ones are cheap.
+    """An image being drawn on. Coordinates are clipped, so far ones are cheap.
 
     `finish` draws the labels and the ring last, so no line hides them, and labels do not overlap.
     """
@@ -102,7 +102,7 @@ class Canvas:
         style, color, rim = self.style, self.color(label), self.rim
         ax, ay, bx, by = (round(c) for c in clipped)
         width = self.pixels(style.line_width)
-        reaches = (round(x2), round(y2)) == (bx, by)  # its end is in the picture
+        reaches = (round(x2), round(y2)) == (bx, by)  # its end is in the image
         head = self._head(ax, ay, bx, by) if style.arrow and reaches else []
         ex, ey = _middle(head) if head else (bx, by)  # inside the head, so that its tip is sharp
         ends = shortened(ax, ay, ex, ey, style.line_gap * self.scale)

@@ -1,6 +1,6 @@
-"""Coordinates and sizes that are written in texts, converted from one frame of a picture to another.
+"""Coordinates and sizes that are written in texts, converted from one frame of an image to another.
 
-A frame is the (width, height) that coordinates refer to: a picture's pixels at some size, or (1000, 1000) for
+A frame is the (width, height) that coordinates refer to: an image's pixels at some size, or (1000, 1000) for
 coordinates that run from 0 to 1000. Texts are changed number by number; every other character stays as it is.
 
 >>> half = Scale((448, 336), (224, 168))
@@ -70,7 +70,7 @@ _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Scale:
-    """From one frame of a picture to another."""
+    """From one frame of an image to another."""
 
     old: Frame
     new: Frame
@@ -95,8 +95,8 @@ class Scale:
 def convert_sizes(text: str, new: Mapping[Frame, Frame], certain: bool = True) -> str:
     """The text with each stated size that is a key of `new` replaced by its value.
 
-    Sizes in JSON items stay. Unless the text is `certain` to speak of pictures, a bare "448 x 336" is
-    replaced only next to words that make it a picture's.
+    Sizes in JSON items stay. Unless the text is `certain` to speak of images, a bare "448 x 336" is
+    replaced only next to words that make it an image's.
     """
     changes: dict[Span, str] = {}
     items = [item.span() for item in _items(text)]
@@ -196,7 +196,7 @@ def convert_prose(
 ) -> str:
     """The words around the items, with coordinates that `convert_items` has met converted as there.
 
-    Stated sizes of pictures that are keys of `sizes` are replaced, too. The numbers of the `answer` are no
+    Stated sizes of images that are keys of `sizes` are replaced, too. The numbers of the `answer` are no
     pixels, and may be said.
 
     Raises:
@@ -216,7 +216,7 @@ def convert_prose(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Numbers of a conversation's items that change with its pictures."""
+    """Numbers of a conversation's items that change with its images."""
 
     coordinates: set[Fraction]
     extents: set[Fraction]  # widths, heights and centres of boxes

@@ -1,4 +1,4 @@
-"""Labels: text on a plate that is readable on any picture, and the choice of a free place."""
+"""Labels: text on a plate that is readable on any image, and the choice of a free place."""
 
 import functools
 import math

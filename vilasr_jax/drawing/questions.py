@@ -1,4 +1,4 @@
-"""Coordinates in questions, their options and answers, converted from one frame of a picture to another."""
+"""Coordinates in questions, their options and answers, converted from one frame of an image to another."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _REQUEST = re.compile(r"[?？]\s*\Z|\A\s*(?:please )?(?:give|state|report|tell|r
 
 
 def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, ...]:
-    """A question with its options and answer, coordinates in pixels of its pictures converted.
+    """A question with its options and answer, coordinates in pixels of its images converted.
 
     Lists of two or four numbers are coordinates where the texts speak of pixels, bounding boxes or "which
     box", and of no other unit. Numbers stay where they have another unit or the texts call coordinates
@@ -58,10 +58,10 @@ def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, .
 
     Args:
       texts: the question first.
-      scales: of the question's pictures.
+      scales: of the question's images.
 
     Raises:
-      DataError: it is unknown whether numbers are coordinates, or of which picture.
+      DataError: it is unknown whether numbers are coordinates, or of which image.
     """
     if all(scale.old == scale.new for scale in scales):
         return texts
@@ -103,7 +103,7 @@ def check_relative(texts: tuple[str, ...], frames: Iterable[Frame], largest: int
 
     Args:
       texts: the question first, its options and answer.
-      frames: (width, height) of its pictures.
+      frames: (width, height) of its images.
 
     Raises:
       DataError: some numbers are, or may be, pixels.
@@ -118,7 +118,7 @@ def check_relative(texts: tuple[str, ...], frames: Iterable[Frame], largest: int
 
 
 def _words(text: str, frames: set[Frame]) -> str:
-    """A text without the sizes of its pictures, those that have another unit, and examples of an answer."""
+    """A text without the sizes of its images, those that have another unit, and examples of an answer."""
     sizes = [s for s in stated_sizes(text) if s.frame in frames or not PIXELS.search(text, *s.span)]
     spans = [*(size.span for size in sizes), *(example.span() for example in _EXAMPLE.finditer(text))]
     return blanked(plain(text), spans)
@@ -134,7 +134,7 @@ def _normalised_to(text: str) -> int:
 
 
 def _converted(series: Series, scales: set[Scale]) -> tuple[str, ...]:
-    """The coordinates of a question's picture at its new size."""
+    """The coordinates of a question's image at its new size."""
     if len(scales) > 1:
         raise DataError(f"the question holds coordinates ({series.said}) and does not say of which picture")
     scale = next(iter(scales))

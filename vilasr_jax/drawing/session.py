@@ -49,7 +49,7 @@ class DrawingSettings:
     coordinates: int | None = None  # units per image side in what the model writes; None: pixels
 
     def written(self, places: Sequence[int], size: tuple[int, int]) -> tuple[int, ...]:
-        """x, y, x, y, ... in pixels of a picture of `size` (width, height), as the model writes them.
+        """x, y, x, y, ... in pixels of an image of `size` (width, height), as the model writes them.
 
         >>> DrawingSettings(coordinates=1000).written((42, 21), (84, 42))
         (500, 500)
@@ -77,7 +77,7 @@ class Reply:
 
 
 class DrawingSession:
-    """Runs one conversation. `images` are RGB pictures already resized for the model.
+    """Runs one conversation. `images` are RGB images already resized for the model.
 
     `captions` are texts before the given images ("" for none). `messages` is the opening (system
     and user); `step` is called with each assistant text and never raises on it.

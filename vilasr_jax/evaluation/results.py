@@ -22,7 +22,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rollout import Trajectory, joined, messages_of
 
-IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # how published results mark a picture
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # how published results mark an image
 
 
 class ResultsFile:
@@ -88,21 +88,21 @@ def figures(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def result_line(
-    trajectory: Trajectory, tokenizer: Tokenizer, *, stage: str, model_id: str, pictures: Path | None
+    trajectory: Trajectory, tokenizer: Tokenizer, *, stage: str, model_id: str, image_folder: Path | None
 ) -> dict[str, Any]:
-    """One line about a scored conversation; with `pictures` (a folder) all its pictures are saved there."""
+    """One line about a scored conversation; with `image_folder` all its images are saved there."""
     name = trajectory.id.replace("/", "-")
-    folder = pictures.name if pictures else ""
+    folder = image_folder.name if image_folder else ""
 
     def path(index: int) -> str:
         return f"{folder}/{name}_{index}.png"
 
-    if pictures:
-        pictures.mkdir(parents=True, exist_ok=True)
+    if image_folder:
+        image_folder.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(trajectory.images, 1):
-            image.save(pictures / f"{name}_{index}.png")
+            image.save(image_folder / f"{name}_{index}.png")
     row, meta = trajectory.row, trajectory.row["meta"]
-    given = [path(k) for k in range(1, trajectory.base_images + 1)] if pictures else []
+    given = [path(k) for k in range(1, trajectory.base_images + 1)] if image_folder else []
     shown = iter(range(1, len(trajectory.images) + 1))
     prediction = trajectory.answer
     return {
@@ -115,12 +115,12 @@ def result_line(
         "answer": row["answer"],
         "grid_size": meta.get("grid_size"),
         "conversations": [
-            _message(message, [path(next(shown)) if pictures else None for _ in _images(message)])
+            _message(message, [path(next(shown)) if image_folder else None for _ in _images(message)])
             for message in messages_of(trajectory, tokenizer)
         ],
         "model_output": trajectory.texts[-1] if trajectory.texts else "",
         "model_id": model_id,
-        "sample_dir": pictures.name if pictures else None,
+        "sample_dir": image_folder.name if image_folder else None,
         "sample": int(trajectory.id.rsplit("/", 1)[-1]),
         "stage": stage,
         "prediction": prediction,
@@ -132,7 +132,7 @@ def result_line(
                 "text": turn["text"],
                 "calls": turn["calls"],
                 "error": turn["error"],
-                "images": [path(k) for k in turn["drawn"]] if pictures else [],
+                "images": [path(k) for k in turn["drawn"]] if image_folder else [],
             }
             for turn in trajectory.turns
         ],
@@ -153,10 +153,10 @@ def _images(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for part in message["content"] if part["type"] == "image"]
 
 
-def _message(message: dict[str, Any], pictures: list[str | None]) -> dict[str, Any]:
-    """A message as published: plain text, or a user's pictures and then the text that marks their places."""
+def _message(message: dict[str, Any], paths: list[str | None]) -> dict[str, Any]:
+    """A message as published: plain text, or a user's images and then the text that marks their places."""
     text = joined(message, IMAGE)
-    if not pictures:
+    if not paths:
         return {"role": message["role"], "content": text}
-    content = [{"type": "image", "image": path} for path in pictures]
+    content = [{"type": "image", "image": path} for path in paths]
     return {"role": message["role"], "content": [*content, {"type": "text", "text": text}]}

@@ -69,7 +69,7 @@ class Model(Protocol):
     ) -> Float[Array, "b t w"]:
         """Token ids [b, t] -> embeddings [b, t, w]; vision tokens are placed where image_index >= 0.
 
-        Without pictures w is d. With them it may be more, where the decoder's layers read what a vision tower
+        Without images w is d. With them it may be more, where the decoder's layers read what a vision tower
         gives at several depths.
         """
 
@@ -112,13 +112,13 @@ class ModelFamily:
       model_type: the name in Hugging Face's config.json.
       config_class: the dataclass of sizes, a `ModelConfig`.
       presets: configs by name, "tiny" or "7b".
-      images: how pictures are resized, cut and normalised.
+      images: how images are resized, cut and normalised.
       chat: special tokens and the text around messages.
       chat_template: the Jinja template that an exported tokenizer carries.
       kernels: kind of each kernel, a field of `sharding.Sharding`, by the name of its module.
       published_sizes: optional, names of the presets for which published weights exist.
-      coordinates: optional; None where the model reads and writes pixels of the resized picture, else the
-        coordinate of a picture's right and lower edge (1000).
+      coordinates: optional; None where the model reads and writes pixels of the resized image, else the
+        coordinate of an image's right and lower edge (1000).
       default_system: optional, the system message of a conversation that has none; None: no system message.
       head_key: optional, published name of the output head's weight.
       table_key: optional, published name of the token table, which is the head where the two are tied.

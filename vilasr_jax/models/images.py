@@ -1,4 +1,4 @@
-"""What a model family says about pictures: how they are resized, cut and normalised."""
+"""What a model family says about images: how they are resized, cut and normalised."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import dataclasses
 class ImageSpec:
     """Patch sizes, pixel statistics and limits of a model family's image processor.
 
-    A resized picture has sides that are multiples of `factor` pixels. It is cut into patches of `patch_size`
+    A resized image has sides that are multiples of `factor` pixels. It is cut into patches of `patch_size`
     pixels per side; `merge_size` x `merge_size` patches become one token of the language model.
     """
 
@@ -16,7 +16,7 @@ class ImageSpec:
     temporal_patch_size: int  # frames a patch; a still image is repeated
     mean: tuple[float, float, float]  # of red, green and blue, which run from 0 to 1
     std: tuple[float, float, float]
-    min_pixels: int  # area of a resized picture, where a job names no limits
+    min_pixels: int  # area of a resized image, where a job names no limits
     max_pixels: int
     window_size: int | None = None  # pixels per side of the vision tower's windows; None: it has none
 

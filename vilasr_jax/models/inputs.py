@@ -8,7 +8,7 @@ Array = TypeVar("Array")  # np.ndarray on the host, jax.Array on devices
 
 
 class VisionInput(NamedTuple, Generic[Array]):
-    """Pictures of a batch: n vision rows per sample, each packing the patches of one or more pictures.
+    """Pictures of a batch: n vision rows per sample, each packing the patches of one or more images.
 
     Patches come in the Hugging Face processor's order (the four of a merged block are contiguous), p is a
     multiple of four, and padding is at the end of a row, zeros with id 0.
@@ -17,7 +17,7 @@ class VisionInput(NamedTuple, Generic[Array]):
       patches: [b, n, p, patch_dim] float32.
       pos_hw: [b, n, p, 2] int32, patch row and column.
       window_ids: [b, n, p] int32, patches of one attention window have one number, unique in the vision row.
-      image_ids: [b, n, p] int32, patches of one picture and frame have one number, unique in the vision row.
+      image_ids: [b, n, p] int32, patches of one image and frame have one number, unique in the vision row.
     """
 
     patches: Array

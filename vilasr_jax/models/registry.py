@@ -51,7 +51,7 @@ def by_model_type(name: str) -> ModelFamily:
 
 
 def default_family() -> ModelFamily:
-    """The family of conversations and pictures that name none."""
+    """The family of conversations and images that name none."""
     return FAMILY
 
 

@@ -46,7 +46,7 @@ class Sharding:
     act_btd: P  # between the decoder's blocks
     own_btd: P  # there, with a row's tokens sharded over `model`
     mlp_act_rf: P  # rows are all tokens of a batch; inside an MLP
-    act_rpd: P  # vision rows and their patches, and inside the tower's MLPs: each device its own pictures
+    act_rpd: P  # vision rows and their patches, and inside the tower's MLPs: each device its own images
 
 
 _TRAINING = Sharding(

@@ -1,4 +1,4 @@
-"""Host side: text, pictures and conversations to input arrays of a model, with NumPy alone."""
+"""Host side: text, images and conversations to input arrays of a model, with NumPy alone."""
 
 from vilasr_jax.models import VisionInput as VisionInput
 from vilasr_jax.processing.batching import Batch as Batch

@@ -31,8 +31,8 @@ class Encoded:
     Attributes:
       ids: [t] int32.
       loss_mask: [t] bool, True where the assistant wrote this token (its `<|im_end|>` included).
-      images: the pictures of the pad tokens in `ids`, in order.
-      special: the tokenizer's special tokens and model family; `collate` finds the pictures' places by them.
+      images: the images of the pad tokens in `ids`, in order.
+      special: the tokenizer's special tokens and model family; `collate` finds the images' places by them.
       extras: per-token arrays [t] (advantages, logprobs ...), padded with zeros by `collate`.
       grids: frames, patch rows and patch columns of each image; computed here where they are not given.
       replaced: the unusable examples that this one replaces, see `training.row_filter`.
@@ -91,7 +91,7 @@ class _Writer:
             self.token(*self.tokenizer.encode(text))
 
     def body(self, content: str | Sequence[Mapping], where: str) -> None:
-        """Text and pictures of a system or user message."""
+        """Text and images of a system or user message."""
         parts: Sequence[Mapping] = (
             [{"type": "text", "text": content}] if isinstance(content, str) else content
         )
@@ -136,7 +136,7 @@ def encode_conversation(
       add_generation_prompt: end with `<|im_start|>assistant\\n`, for the model to continue.
 
     Raises:
-      DataError: an unknown role or content part, or a picture in an assistant message.
+      DataError: an unknown role or content part, or an image in an assistant message.
     """
     writer = _Writer(tokenizer)
     special = tokenizer.special

@@ -1,6 +1,6 @@
 """Pictures to patches, pixel for pixel as transformers' PIL image processor of Qwen2-VL does it.
 
-Host side, NumPy and Pillow only. A picture becomes RGB (`load_image`), is resized so that both sides are
+Host side, NumPy and Pillow only. An image becomes RGB (`load_image`), is resized so that both sides are
 multiples of the model's factor (`resize_image`), and is cut into patches in merge-block order (`patchify`).
 Sizes and pixel statistics are those of a model family (`models.ImageSpec`), those of the default family
 where none is named.
@@ -47,19 +47,19 @@ T = TypeVar("T")
 def load_image(
     source: str | os.PathLike | bytes | Image.Image, formats: Sequence[str] | None = None
 ) -> Image.Image:
-    """Reads a picture (path, encoded bytes or PIL image) as RGB, EXIF-rotated, transparency on white.
+    """Reads an image (path, encoded bytes or PIL image) as RGB, EXIF-rotated, transparency on white.
 
-    Damaged or large metadata does not matter: a picture whose orientation can't be read is not turned.
+    Damaged or large metadata does not matter: an image whose orientation can't be read is not turned.
     `formats` are those of Pillow's that a file may have; None: all.
 
     Raises:
-      ImageError: the source is missing, truncated, no picture, or larger than `MAX_PIXELS`.
+      ImageError: the source is missing, truncated, not an image, or larger than `MAX_PIXELS`.
     """
     return _opened(source, _to_rgb, formats)
 
 
 def image_size(source: str | os.PathLike | bytes, formats: Sequence[str] | None = None) -> tuple[int, int]:
-    """The (width, height) that `load_image` gives a picture, from its header.
+    """The (width, height) that `load_image` gives an image, from its header.
 
     Raises:
       ImageError: the header can't be read.
@@ -73,7 +73,7 @@ def _turned_size(image: Image.Image) -> tuple[int, int]:
 
 
 def check_image(source: str | os.PathLike | bytes) -> None:
-    """Decodes a picture with as little work as possible.
+    """Decodes an image with as little work as possible.
 
     Raises:
       ImageError: `load_image` could not read it.
@@ -92,7 +92,7 @@ def _opened(
     use: Callable[[Image.Image], T],
     formats: Sequence[str] | None = None,
 ) -> T:
-    """What `use` makes of the opened picture; ImageError for whatever goes wrong."""
+    """What `use` makes of the opened image; ImageError for whatever goes wrong."""
     try:
         if isinstance(source, Image.Image):
             return use(source)
@@ -119,7 +119,7 @@ def _name(source: str | os.PathLike | bytes | Image.Image) -> str:
 
 
 def _head(source: str | os.PathLike | bytes | Image.Image) -> bytes:
-    """The first bytes of a picture's file; none where it can't be read."""
+    """The first bytes of an image's file; none where it can't be read."""
     if isinstance(source, Image.Image | bytes):
         return source if isinstance(source, bytes) else b""
     try:
@@ -198,10 +198,10 @@ def smart_resize(
     min_pixels: int = DEFAULT.min_pixels,
     max_pixels: int = DEFAULT.max_pixels,
 ) -> tuple[int, int]:
-    """The (height, width) a picture is resized to: multiples of `factor`, the area within the two limits.
+    """The (height, width) an image is resized to: multiples of `factor`, the area within the two limits.
 
     Raises:
-      ImageError: an empty picture, or one side more than 200 times the other.
+      ImageError: an empty image, or one side more than 200 times the other.
     """
     if min(height, width) < 1:
         raise ImageError(f"an image of {width} x {height} px is empty")
@@ -233,7 +233,7 @@ def resize_image(
     max_pixels: int | None = None,
     spec: ImageSpec = DEFAULT,
 ) -> Image.Image:
-    """The RGB picture at its `smart_resize` size (bicubic); the same object when it already has that size."""
+    """The RGB image at its `smart_resize` size (bicubic); the same object when it already has that size."""
     width, height = image.size
     least = spec.min_pixels if min_pixels is None else min_pixels
     most = spec.max_pixels if max_pixels is None else max_pixels
@@ -244,7 +244,7 @@ def resize_image(
 
 
 def image_grid(image: Image.Image, spec: ImageSpec = DEFAULT) -> Grid:
-    """The (frames, patch rows, patch columns) of an already resized picture.
+    """The (frames, patch rows, patch columns) of an already resized image.
 
     Raises:
       ImageError: a side is not a positive multiple of `spec.factor` px.
@@ -268,7 +268,7 @@ def _pixel_table(spec: ImageSpec) -> np.ndarray:
 def patchify(
     image: Image.Image, out: np.ndarray | None = None, spec: ImageSpec = DEFAULT
 ) -> tuple[np.ndarray, Grid]:
-    """Cuts an already resized RGB picture into normalised patches.
+    """Cuts an already resized RGB image into normalised patches.
 
     Args:
       image: RGB, sides multiples of `spec.factor` px.
@@ -316,7 +316,7 @@ def write_patches(image: Image.Image, grid: Grid, patches: np.ndarray, spec: Ima
 
 @functools.lru_cache(maxsize=512)
 def patch_layout(grid: Grid, spec: ImageSpec = DEFAULT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each patch of a picture or clip sits, in `patchify`'s order.
+    """Where each patch of an image or clip sits, in `patchify`'s order.
 
     Args:
       grid: (frames, patch rows, patch columns).

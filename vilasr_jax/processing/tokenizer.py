@@ -41,7 +41,7 @@ class SpecialTokens:
     vision_end: int
     image_pad: int
     video_pad: int
-    family: ModelFamily = DEFAULT_FAMILY  # how pictures are cut, positions counted, conversations begun
+    family: ModelFamily = DEFAULT_FAMILY  # how images are cut, positions counted, conversations begun
 
     @classmethod
     def texts(cls, chat: ChatFormat) -> list[str]:

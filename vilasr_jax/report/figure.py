@@ -14,7 +14,7 @@ from vilasr_jax.rollout import Trajectory
 
 
 def conversation_figure(trajectory: Trajectory, width: float = 2.0) -> Figure:
-    """The given pictures, then each turn: what was drawn in it over what the model wrote.
+    """The given images, then each turn: what was drawn in it over what the model wrote.
 
     Args:
       trajectory: a finished conversation.

@@ -1,4 +1,4 @@
-"""Embeds pictures in the report, each different one once and compressed."""
+"""Embeds images in the report, each different one once and compressed."""
 
 import base64
 import hashlib
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-MAX_SIDE = 1024  # pixels; a bigger picture is shrunk for the page
+MAX_SIDE = 1024  # pixels; a bigger image is shrunk for the page
 
 
 class ImageShelf:
@@ -20,7 +20,7 @@ class ImageShelf:
         self._known: dict[Path, str | None] = {}
 
     def add(self, folder: Path, name: str) -> str | None:
-        """Key of the picture `name` in `folder`; None when missing, unreadable, outside or one too many."""
+        """Key of the image `name` in `folder`; None when missing, unreadable, outside or one too many."""
         file = (folder / str(name)).resolve()
         if file not in self._known:
             inside = file.is_relative_to(folder.resolve()) and file.is_file()

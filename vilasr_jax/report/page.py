@@ -52,7 +52,7 @@ def render_report(workdir: str | Path) -> Path:
 
 
 def pack_conversations(run: Run, shelf: ImageShelf) -> list[dict[str, Any]]:
-    """Conversations as the page reads them; those with pictures first in each stage."""
+    """Conversations as the page reads them; those with images first in each stage."""
     packed = []
     for row in run.conversations:
         item = _pack(row, shelf)

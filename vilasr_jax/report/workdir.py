@@ -32,7 +32,7 @@ FUNNEL_STEPS = {
 
 @dataclass
 class Run:
-    """A workdir's content. `conversations` are results lines with `folder`, where their pictures are."""
+    """A workdir's content. `conversations` are results lines with `folder`, where their images are."""
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)

@@ -70,16 +70,16 @@ class Incoming:
         encoded, pieces, start = self.encoded, [], self.start
         upcoming = iter(zip(encoded.images, self.grids, strict=True))
         begin = end = 0  # first and last + 1 token of the piece being filled
-        pictures: list[tuple[Image.Image, Grid]] = []  # images of that piece
+        piece_images: list[tuple[Image.Image, Grid]] = []  # images of that piece
 
         def close() -> None:
-            nonlocal begin, pictures, start
+            nonlocal begin, piece_images, start
             if end > begin:
                 cut = slice(begin, end)
-                images, grids = [image for image, _ in pictures], [grid for _, grid in pictures]
+                images, grids = [image for image, _ in piece_images], [grid for _, grid in piece_images]
                 part = Encoded(encoded.ids[cut], encoded.loss_mask[cut], images, encoded.special, grids=grids)
                 pieces.append(Incoming(part, start))
-                begin, pictures, start = end, [], pieces[-1].next_position
+                begin, piece_images, start = end, [], pieces[-1].next_position
 
         most = buckets.tokens[-1]
         while end < len(encoded.ids):
@@ -93,9 +93,9 @@ class Incoming:
             tokens = patches // buckets.spec.merge_unit
             if tokens > most or patches > buckets.patches[-1] or not buckets.images[-1]:
                 raise DataError(f"an image of {patches} patches is larger than the largest bucket")
-            if end - begin + tokens > most or len(pictures) == buckets.images[-1]:
+            if end - begin + tokens > most or len(piece_images) == buckets.images[-1]:
                 close()
-            pictures.append((image, grid))
+            piece_images.append((image, grid))
             end += tokens
         close()
         return pieces

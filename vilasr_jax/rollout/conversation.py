@@ -34,7 +34,7 @@ class Request:
       on_tokens: `(sample, text)`: the piece of text that the model has just written. The pieces of a turn,
         joined, are the turn's text; there is one per decode call, never cut inside a character.
       on_turn: `(sample, turn, images)`: a turn is over and its calls are drawn. `turn` is the
-        session's event (see `Trajectory.turns`), `images` the new pictures, numbered by `turn["drawn"]`.
+        session's event (see `Trajectory.turns`), `images` the new images, numbered by `turn["drawn"]`.
       on_end: `(sample, trajectory)`: the conversation is over.
     """
 

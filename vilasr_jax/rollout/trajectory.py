@@ -86,8 +86,8 @@ class Trajectory:
             if f.name not in ("tokens", "loss_mask", "logprobs", "images")
         }
         arrays = {"tokens": self.tokens, "loss_mask": self.loss_mask, "logprobs": self.logprobs}
-        pictures = {f"image_{i}": np.asarray(image) for i, image in enumerate(self.images)}
-        return pack_arrays(plain, arrays | pictures)
+        images = {f"image_{i}": np.asarray(image) for i, image in enumerate(self.images)}
+        return pack_arrays(plain, arrays | images)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Trajectory:

@@ -14,7 +14,7 @@ Part = dict[str, Any]  # {"type": "text", "text": str} or {"type": "image"}
 
 
 def messages_of(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """[{"role", "content": [part, ...]}, ...]; the pictures in order are `trajectory.images_in_tokens`."""
+    """[{"role", "content": [part, ...]}, ...]; the images in order are `trajectory.images_in_tokens`."""
     special, tokens = tokenizer.special, trajectory.tokens
     starts = np.flatnonzero(tokens == special.im_start)
     messages = []
@@ -28,7 +28,7 @@ def messages_of(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, 
 
 
 def joined(message: dict[str, Any], mark: str) -> str:
-    """A message's text with `mark` in place of a picture; words that look like the mark are split."""
+    """A message's text with `mark` in place of an image; words that look like the mark are split."""
     texts = [
         mark if part["type"] == "image" else part["text"].replace(mark, mark[:1] + " " + mark[1:])
         for part in message["content"]
@@ -37,7 +37,7 @@ def joined(message: dict[str, Any], mark: str) -> str:
 
 
 def _parts(piece: np.ndarray, tokenizer: Tokenizer) -> list[Part]:
-    """Texts and pictures in turn, a text first."""
+    """Texts and images in turn, a text first."""
     special = tokenizer.special
     parts, at = [], 0
     for start in np.flatnonzero(piece == special.vision_start):

@@ -120,7 +120,7 @@ class _Server:
         chat = await asyncio.to_thread(read_chat_request, body, self.models, self.limits)
         del body
         stream = await self.worker.submit(chat)
-        chat = stream.chat  # without its pictures
+        chat = stream.chat  # without its images
         events = stream.events(self.limits.seconds)
         if chat.stream:
             lines = server_sent(Replies(chat), events)

@@ -19,13 +19,13 @@ _BREAKS = str.maketrans("-_", "+/", "\r\n\t")  # what is deleted, and the URL-sa
 
 
 def read_picture(url: str, here: str, limits: Limits) -> Image.Image:
-    """The RGB picture in a data URL, or in bare base64.
+    """The RGB image in a data URL, or in bare base64.
 
     Line breaks, missing padding, percent-encoding and the URL-safe alphabet are read, too. A space inside is
-    refused: it is what a form makes of a "+", and without it the rest is another picture.
+    refused: it is what a form makes of a "+", and without it the rest is another image.
 
     Raises:
-      ApiError: 400, it is an address, no picture, or too large a one; `here` is its place in the request.
+      ApiError: 400, it is an address, not an image, or too large; `here` is its place in the request.
     """
 
     def bad(words: str, code: str = "invalid_image") -> ApiError:

@@ -1,7 +1,7 @@
 """Replies in the shape of OpenAI's chat completions.
 
 `content` is what the model writes, turn after turn (of `NAME:answer`, the bare answer). Fields
-that OpenAI does not have: `images`, the drawn pictures as `{"type": "image_url", "image_url": {"url": ...},
+that OpenAI does not have: `images`, the drawn images as `{"type": "image_url", "image_url": {"url": ...},
 "index": k}`, and `turns`, each `{"number", "text", "calls", "error", "images": [k, ...]}`. In a stream the
 deltas carry them at the end of each turn (`turn` and `images`), and the last one carries `answer`.
 """
@@ -26,14 +26,14 @@ BETWEEN = "\n\n"  # between the turns of a conversation
 
 
 def data_url(image: Image.Image) -> str:
-    """The picture as a PNG data URL."""
+    """The image as a PNG data URL."""
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=3)
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def picture(index: int, image: Image.Image) -> dict[str, Any]:
-    """One drawn picture; `index` is its number in the conversation, from 1, the given ones first."""
+    """One drawn image; `index` is its number in the conversation, from 1, the given ones first."""
     return {"type": "image_url", "image_url": {"url": data_url(image)}, "index": index}
 
 

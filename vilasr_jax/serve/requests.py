@@ -22,12 +22,12 @@ TEXT_KEYS = ("type", "text", "id", "index", "cache_control")
 IMAGE_KEYS = ("type", "image_url", "image", "source", "detail", "id", "index", "cache_control")
 URL_KEYS = ("url", "data", "detail", "format", "type", "media_type")
 STREAM_KEYS = ("include_usage", "include_obfuscation")
-DETAILS = (None, "auto", "high")  # pictures are read at one size, the server's
+DETAILS = (None, "auto", "high")  # images are read at one size, the server's
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a request, not decoded yet.
+    """An image of a request, not decoded yet.
 
     Attributes:
       url: as sent.
@@ -40,7 +40,7 @@ class Picture:
     limits: Limits
 
     def read(self) -> Image.Image:
-        """The picture in RGB.
+        """The image in RGB.
 
         Raises:
           ApiError: 400, it can't be read, or is too large.
@@ -50,7 +50,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request, checked except for what its pictures hold.
+    """One request, checked except for what its images hold.
 
     Attributes:
       model: the name the client used.
@@ -84,7 +84,7 @@ class ChatRequest:
 
     @property
     def images(self) -> tuple[Image.Image, ...]:
-        """The pictures in RGB, as sent; decoded at each use, with the errors of `Picture.read`."""
+        """The images in RGB, as sent; decoded at each use, with the errors of `Picture.read`."""
         return tuple(picture.read() for picture in self.pictures)
 
 
@@ -139,9 +139,9 @@ def _json(body: bytes) -> Any:
 
 
 def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple[str, ...], str]:
-    """The pictures, the text before each of them and the question; system texts come before the question.
+    """The images, the text before each of them and the question; system texts come before the question.
 
-    Several user messages are one question where only one of them holds text, as some clients send a picture
+    Several user messages are one question where only one of them holds text, as some clients send an image
     in a message of its own.
     """
     if not isinstance(messages, list) or not messages:
@@ -213,7 +213,7 @@ def _in_order(sent: Sequence[str | Picture]) -> tuple[tuple[str, ...], str]:
 
 
 def _parts(content: Any, where: str, limits: Limits) -> list[str | Picture]:
-    """The texts and pictures of a message, in the shapes that clients of several APIs send."""
+    """The texts and images of a message, in the shapes that clients of several APIs send."""
     if content is None:
         return []
     if isinstance(content, str):
@@ -241,7 +241,7 @@ def _parts(content: Any, where: str, limits: Limits) -> list[str | Picture]:
 
 
 def _url(part: dict, here: str) -> str | None:
-    """The data URL of a picture's part; None where there is none.
+    """The data URL of an image's part; None where there is none.
 
     Raises:
       ApiError: 400, a field of the part is not supported.

@@ -145,7 +145,7 @@ def _evaluated(folder: Path) -> Iterator[dict[str, Any]]:
                 keys = ("question", "options", "answer")
                 yield {**{key: row[key] for key in keys}, "image": picture}
             except (ValueError, KeyError, TypeError, UserError):
-                continue  # a line without its one picture
+                continue  # a line without its one image
             count += 1
             if count == SAMPLES:
                 return

@@ -147,7 +147,7 @@ class Worker:
         """Hands a request to the engine.
 
         Raises:
-          ApiError: 429 when too many are waiting, before a picture is decoded; 400 when one can't be read, or
+          ApiError: 429 when too many are waiting, before an image is decoded; 400 when one can't be read, or
             the prompt is larger than the engine's buckets.
         """
         stream = Stream(chat)

@@ -79,7 +79,7 @@ class Family:
         return None
 
     def fitted(self, section: Any, side: int) -> Any:
-        """The section with pictures whose sides are multiples of a token's, `side` pixels."""
+        """The section with images whose sides are multiples of a token's, `side` pixels."""
         return section
 
     def ood(self, section: Any) -> Mapping[str, Sequence[Any]]:

@@ -1,4 +1,4 @@
-"""Flat coloured objects on a picture: their colours, shapes and a smooth drawing of them."""
+"""Flat coloured objects on an image: their colours, shapes and a smooth drawing of them."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ COLORS: dict[str, Color] = {
     "pink": (245, 120, 180),
 }
 SHAPES = ("circle", "square", "triangle", "star")
-SMOOTH = 3  # pictures are drawn this many times larger and then reduced
+SMOOTH = 3  # images are drawn this many times larger and then reduced
 
 
 @dataclass(frozen=True)
 class Look:
-    """A picture's background and the outline of objects."""
+    """An image's background and the outline of objects."""
 
     background: Color = (255, 255, 255)
     outline: Color = (45, 45, 50)
@@ -52,7 +52,7 @@ class Thing:
     name: str = ""
 
     def box(self, width: int, height: int) -> Corners:
-        """The box around it in integer pixels, inside a picture of this size."""
+        """The box around it in integer pixels, inside an image of this size."""
         left, top = math.floor(self.x - self.radius), math.floor(self.y - self.radius)
         right, bottom = math.ceil(self.x + self.radius), math.ceil(self.y + self.radius)
         return max(0, left), max(0, top), min(width, right), min(height, bottom)
@@ -71,7 +71,7 @@ def distance(a: Thing, b: Thing) -> float:
 def draw_things(
     width: int, height: int, things: Sequence[Thing], look: Look, strokes: Sequence[Sequence[float]] = ()
 ) -> Image.Image:
-    """The RGB picture: background strokes (x1, y1, x2, y2, width), then the objects, the last on top."""
+    """The RGB image: background strokes (x1, y1, x2, y2, width), then the objects, the last on top."""
     image = Image.new("RGB", (width * SMOOTH, height * SMOOTH), look.background)
     draw = ImageDraw.Draw(image)
     for *ends, thick in strokes:
@@ -82,13 +82,13 @@ def draw_things(
 
 
 def frame(image: Image.Image, look: Look) -> Image.Image:
-    """The picture with a line around it, drawn on it."""
+    """The image with a line around it, drawn on it."""
     ImageDraw.Draw(image).rectangle((0, 0, image.width - 1, image.height - 1), None, look.outline, 2)
     return image
 
 
 def draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, look: Look) -> None:
-    """One object, on a canvas `SMOOTH` times larger than the picture."""
+    """One object, on a canvas `SMOOTH` times larger than the image."""
     x, y, r = SMOOTH * thing.x, SMOOTH * thing.y, SMOOTH * thing.radius
     fill, edge = COLORS[thing.color], max(SMOOTH, round(r / 9))
     if thing.shape == "circle":

@@ -1,8 +1,8 @@
 """Recorded conversations and questions rescaled: coordinates in words are converted with the images.
 
-Coordinates and sizes in a record refer to its pictures as they were shown, which its texts state ("width:
-448, height: 336"); the stored pictures may be larger or smaller. A picture is read at the size its texts
-state, or at its own where they state none. Where the reader's limits allow no such size, picture, coordinates
+Coordinates and sizes in a record refer to its images as they were shown, which its texts state ("width:
+448, height: 336"); the stored images may be larger or smaller. An image is read at the size its texts
+state, or at its own where they state none. Where the reader's limits allow no such size, image, coordinates
 and stated sizes all change.
 """
 
@@ -36,22 +36,22 @@ from vilasr_jax.processing import smart_resize
 from vilasr_jax.processing.images import DEFAULT
 
 IMAGE_MARK = "<image>"
-CAPTION = 200  # characters after a picture in which its size is looked for
+CAPTION = 200  # characters after an image in which its size is looked for
 ROUNDING = DEFAULT.factor  # pixels that a side may be off by, after it was rounded for the recording model
 
 
 def fit_conversation(
     messages: Sequence[Mapping[str, str]], stored: Sequence[Frame], min_pixels: int, max_pixels: int
 ) -> tuple[list[Mapping[str, str]], list[Frame]]:
-    """The messages of a record and the size each of its pictures is to be resized to.
+    """The messages of a record and the size each of its images is to be resized to.
 
     Args:
-      messages: {"role", "content"}, with `IMAGE_MARK` where a picture is.
-      stored: (width, height) of each picture as stored.
-      min_pixels, max_pixels: of a picture as read.
+      messages: {"role", "content"}, with `IMAGE_MARK` where an image is.
+      stored: (width, height) of each image as stored.
+      min_pixels, max_pixels: of an image as read.
 
     Raises:
-      DataError: sizes or coordinates that can't be brought in line with the pictures.
+      DataError: sizes or coordinates that can't be brought in line with the images.
     """
     frames = frames_of(messages, stored)
     new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
@@ -86,7 +86,7 @@ def fit_conversation(
 def fit_question(
     texts: Sequence[str], stored: Sequence[Frame], min_pixels: int, max_pixels: int
 ) -> tuple[tuple[str, ...], list[Frame]]:
-    """A question, its options and its answer (in this order), and the size of each of its pictures as read.
+    """A question, its options and its answer (in this order), and the size of each of its images as read.
 
     Raises:
       DataError: see `fit_conversation`.
@@ -95,7 +95,7 @@ def fit_question(
     opening = {"role": "user", "content": IMAGE_MARK * len(stored) + question}
     new = [_read_size(frame, min_pixels, max_pixels) for frame in stored]
     if new == list(stored) and not _caption(question) and not unread_size(statements(question)):
-        return tuple(texts), new  # no picture changes, so the numbers of the question are right
+        return tuple(texts), new  # no image changes, so the numbers of the question are right
     frames = frames_of([opening], stored)
     new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
     if new == frames:
@@ -111,11 +111,11 @@ def fit_question(
 
 
 def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) -> list[Frame]:
-    """The (width, height) that the coordinates of each picture refer to.
+    """The (width, height) that the coordinates of each image refer to.
 
     Raises:
-      DataError: a stated size that its picture can't have had, several that it may have had, one in words
-        that can't be read, or none where drawn pictures have another size than the given ones.
+      DataError: a stated size that its image can't have had, several that it may have had, one in words
+        that can't be read, or none where drawn images have another size than the given ones.
     """
     captions: list[str] = []
     system, given = "", None
@@ -149,8 +149,8 @@ def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) ->
 
 
 def _unstated(stored: Sequence[Frame], given: int) -> list[Frame]:
-    """The frames where no size is stated: drawn pictures have the size that was shown, the first `given`
-    pictures may be stored at another."""
+    """The frames where no size is stated: drawn images have the size that was shown, the first `given`
+    images may be stored at another."""
     base, drawn = set(stored[:given]), set(stored[given:])
     if drawn <= base:
         return list(stored)
@@ -160,7 +160,7 @@ def _unstated(stored: Sequence[Frame], given: int) -> list[Frame]:
 
 
 def _caption(text: str) -> Frame | None:
-    """The size that the words right after a picture state of it."""
+    """The size that the words right after an image state of it."""
     text = text[:CAPTION]
     opening = len(text) - len(re.sub(r"\A\W+", "", text))
     sizes = (s for s in stated_sizes(text) if s.span[0] == opening or of_picture(text, s))
@@ -178,7 +178,7 @@ def _offered(text: str) -> list[StatedSize]:
 
 
 def _fits(frame: Frame, size: Frame) -> bool:
-    """Whether a picture of this size may have been shown at that: scaled, and its sides rounded."""
+    """Whether an image of this size may have been shown at that: scaled, and its sides rounded."""
     if frame == size:
         return True
     least = max((side - ROUNDING) / full for side, full in zip(frame, size, strict=True))

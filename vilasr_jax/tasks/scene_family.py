@@ -31,7 +31,7 @@ from vilasr_jax.tasks.trace_text import (
 BOX, EVERYTHING, IN_IMAGE = "Box ", "everything", " in image "
 LINES, TO = "Draw lines from ", " to "
 NOTHING = "nothing"
-# Levels for small models that learn to see here. Their pictures have a line around them, by which places are
+# Levels for small models that learn to see here. Their images have a line around them, by which places are
 # found, and a drawing's label comes before its place: few layers can find a thing after writing its name.
 TINY = ("tiny", "tiny_wide")
 Named = TypeVar("Named")
@@ -76,13 +76,13 @@ class SceneQuestion:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture (or several) shows, and a question about it. `content` decides the split."""
+    """What an image (or several) shows, and a question about it. `content` decides the split."""
 
     content: Any
     sizes: tuple[tuple[int, int], ...]  # width and height of each image
     places: tuple[Mark, ...]  # every object that can be seen, boxed
     question: SceneQuestion
-    drawn: Any = None  # what `pictures` draws from
+    drawn: Any = None  # what `render_images` draws
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SceneSpec:
 
 
 class SceneFamily(Family):
-    """A family that proposes scenes and draws them: give `levels`, `propose` and `pictures`.
+    """A family that proposes scenes and draws them: give `levels`, `propose` and `render_images`.
 
     A level has `kinds`, its kinds of question. The levels are in order of difficulty: rows of
     the next one are the "harder" ones out of distribution.
@@ -158,17 +158,17 @@ class SceneFamily(Family):
         """
         raise NotImplementedError
 
-    def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+    def render_images(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         """The scene's images (RGB, of sizes that the model reads)."""
         raise NotImplementedError
 
     def images(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         """The scene's images as they are shown, at the tiny levels framed."""
-        images = self.pictures(spec, scene)
+        images = self.render_images(spec, scene)
         return [frame(image, LOOKS[spec.look]) for image in images] if spec.level in TINY else images
 
     def scene(self, spec: SceneSpec, seed: int) -> Scene:
-        """The scene of a seed; the look of its pictures does not change it."""
+        """The scene of a seed; the look of its images does not change it."""
         rng = random.Random(f"{self.name} {replace(spec, look='plain')!r} {seed}")
         kind, aim = rng.choice(spec.kinds or self.levels[spec.level].kinds), rng.random()
         return first_in_split(

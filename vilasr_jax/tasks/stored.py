@@ -3,9 +3,9 @@
 A record holds one row with its images as encoded files (JPEG, PNG, ...), untouched, so that the size they are
 read at is the reader's to choose. A recorded conversation also carries its messages, each
 
-    {"role": "system" | "user" | "assistant", "content": "text with <image> where a picture is"}
+    {"role": "system" | "user" | "assistant", "content": "text with <image> where an image is"}
 
-and the pictures of all its messages; the row's own are those of the first user message. A folder is
+and the images of all its messages; the row's own are those of the first user message. A folder is
 `rows-00000.array_record`, `rows-00001.array_record`, ... and `index.json`, written last.
 """
 
@@ -70,7 +70,7 @@ class StoredRow:
 
     @property
     def base_images(self) -> tuple[bytes, ...]:
-        """The pictures that come with the question."""
+        """The images that come with the question."""
         opening = next((m["content"] for m in self.messages if m["role"] == "user"), None)
         return self.images if opening is None else self.images[: opening.count(IMAGE_MARK)]
 
@@ -82,10 +82,10 @@ class StoredRow:
     def row(self, min_pixels: int, max_pixels: int, frames: int = 0) -> Row:
         """The row, its images decoded and resized; at most `frames` of a video's, evenly spaced (0: all).
 
-        Coordinates in pixels that the question, its options or its answer hold change with the pictures.
+        Coordinates in pixels that the question, its options or its answer hold change with the images.
 
         Raises:
-          DataError: a picture that can't be read, or coordinates that can't be converted.
+          DataError: an image that can't be read, or coordinates that can't be converted.
         """
         images, plain = self.base_images, dict(vars(self))
         if self.data_type in VIDEO_TYPES and 0 < frames < len(images):
@@ -101,25 +101,25 @@ class StoredRow:
     def conversation(
         self, min_pixels: int, max_pixels: int, decode: Callable[[bytes, Frame], Any] | None = None
     ) -> list[dict[str, Any]]:
-        """The recorded messages as input of `encode_conversation`, every picture resized.
+        """The recorded messages as input of `encode_conversation`, every image resized.
 
-        Stated sizes and coordinates change with the pictures (see `tasks.rescale_recordings`). `decode` makes
-        a picture of its bytes and (width, height).
+        Stated sizes and coordinates change with the images (see `tasks.rescale_recordings`). `decode` makes
+        an image of its bytes and (width, height).
 
         Raises:
-          DataError: a picture that can't be read, or words that can't be brought in line with it.
+          DataError: an image that can't be read, or words that can't be brought in line with it.
         """
         decode = decode or _decode
         with self._named():
             stored = [*map(image_size, self.images)]
             fitted, sizes = fit_conversation(self.messages, stored, min_pixels, max_pixels)
-            pictures = iter([*map(decode, self.images, sizes)])
+            images = iter([*map(decode, self.images, sizes)])
         messages = []
         for message in fitted:
             content: list[dict[str, Any]] = []
             for number, text in enumerate(message["content"].split(IMAGE_MARK)):
                 if number:
-                    content.append({"type": "image", "image": next(pictures)})
+                    content.append({"type": "image", "image": next(images)})
                 if text:
                     content.append({"type": "text", "text": text})
             messages.append({"role": message["role"], "content": content})

@@ -33,7 +33,7 @@ from vilasr_jax.training.questions import Questions
 from vilasr_jax.training.row_filter import LOGGED, usable_everywhere
 from vilasr_jax.training.run import Run
 
-SCORES, MODEL, PICTURES = "scores.json", "model.json", "images"
+SCORES, MODEL, IMAGES = "scores.json", "model.json", "images"
 
 
 def is_evaluated(folder: Path, of: dict[str, Any], last_step: int | None = None) -> bool:
@@ -57,7 +57,7 @@ def begin_evaluation(folder: Path, of: dict[str, Any]) -> None:
             for path in folder.iterdir():
                 if path.is_file():
                     path.unlink()
-                elif path.name == PICTURES:
+                elif path.name == IMAGES:
                     shutil.rmtree(path)
         write_json(folder / MODEL, of)
     barrier("evaluation")
@@ -211,7 +211,7 @@ def _answer(
                     run.model.tokenizer,
                     stage=name,
                     model_id=f"{run.job.name}/{name}",
-                    pictures=folder / PICTURES if first * samples + number < section.gallery else None,
+                    image_folder=folder / IMAGES if first * samples + number < section.gallery else None,
                 )
                 for number, trajectory in enumerate(trajectories)
             )

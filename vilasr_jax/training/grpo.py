@@ -128,7 +128,7 @@ def _save_samples(run: Run, stage: Stage, samples: Samples, step: int) -> None:
                 run.model.tokenizer,
                 stage="rl",
                 model_id=f"{run.job.name}/rl",
-                pictures=folder / "images",
+                image_folder=folder / "images",
             )
             for trajectory in some
         ]

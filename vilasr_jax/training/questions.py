@@ -59,7 +59,7 @@ class Tasks:
         return tuple(map(get_family, self.job.tasks))
 
     def section(self, family: Family) -> Any:
-        """The job's settings of a family, its pictures as the model reads them; None without a section."""
+        """The job's settings of a family, its images as the model reads them; None without a section."""
         section = getattr(self.job, family.name, None)
         return None if section is None else family.fitted(section, self.model_family().images.factor)
 

@@ -94,7 +94,7 @@ def filter_trajectories(
 def _cells(trajectory: Trajectory) -> tuple[tuple[float, float], tuple[float, float], int] | None:
     """A maze's corner, cell size and cells per side, in pixels; None for a row that isn't a maze.
 
-    Our mazes fill the picture. The published ones are Matplotlib figures, whose margins are fractions of it.
+    Our mazes fill the image. The published ones are Matplotlib figures, whose margins are fractions of it.
     """
     row, meta = trajectory.row, trajectory.row["meta"]
     grid = meta.get("grid_size")

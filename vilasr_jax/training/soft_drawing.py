@@ -1,7 +1,7 @@
 """An optional SFT term: what the model is about to draw, rendered softly, against the drawing it should make.
 
 Cross entropy treats a coordinate as a class: 14 for 42 costs as much as 41. The term measures the miss in the
-picture instead. At a coordinate's tokens the model's own probabilities, given the true text before them, make
+image instead. At a coordinate's tokens the model's own probabilities, given the true text before them, make
 an expected number:
 
     one token per number (a tiny vocabulary)  c = sum_v p(v) v               over all numbers v in it

@@ -60,7 +60,7 @@ def run_synthesis(run: Run, params: Any, progress: Progress) -> Path:
 
 
 def stored_row(trajectory: Trajectory, tokenizer: Tokenizer) -> StoredRow:
-    """A sampled conversation in the layout of an imported one, its pictures as PNG."""
+    """A sampled conversation in the layout of an imported one, its images as PNG."""
     row = trajectory.row
     messages = [
         {"role": message["role"], "content": joined(message, IMAGE_MARK)}

@@ -8,7 +8,7 @@ from vilasr_jax.models.transformer.positions import mrope_positions
 
 
 class Qwen2_5_VLFamily(TransformerFamily):
-    """Windowed vision tower, M-RoPE by sections, coordinates in pixels of the resized picture."""
+    """Windowed vision tower, M-RoPE by sections, coordinates in pixels of the resized image."""
 
     model_type = ModelConfig.model_type
     config_class = ModelConfig

@@ -18,7 +18,7 @@ from vilasr_jax.models.transformer.hf_config import (
     token_ids_to_hf,
 )
 
-# What a vision_config may say of how pictures are cut: they are cut before a model is built.
+# What a vision_config may say of how images are cut: they are cut before a model is built.
 _PICTURES = {
     "in_chans": 3,
     "in_channels": 3,

@@ -35,7 +35,7 @@ class Qwen3VLFamily(TransformerFamily):
         return key
 
     def positions(self, ids, grids, special, **clip):
-        """As the base class says; each frame of a clip is a picture, after the text of its time."""
+        """As the base class says; each frame of a clip is an image, after the text of its time."""
         frames = [(1, rows, columns) for count, rows, columns in grids for _ in range(count)]
         return mrope_positions(ids, frames, special, start=clip.get("start", 0), merge_size=IMAGES.merge_size)
 

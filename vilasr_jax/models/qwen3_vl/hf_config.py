@@ -18,7 +18,7 @@ from vilasr_jax.models.transformer.hf_config import (
     token_ids_to_hf,
 )
 
-# What a vision_config may say of how pictures are cut, and of the tower's functions.
+# What a vision_config may say of how images are cut, and of the tower's functions.
 _FIXED = {
     "in_channels": 3,
     "patch_size": IMAGES.patch_size,

@@ -1,4 +1,4 @@
-"""The vision tower: patches -> blocks of attention within a picture -> tokens, from several depths.
+"""The vision tower: patches -> blocks of attention within an image -> tokens, from several depths.
 
 A token of the language model comes from 2x2 patches after the last block, and again after a few earlier ones
 (DeepStack, arXiv 2406.04334): the decoder reads the first as an embedding, and adds the others later.
@@ -98,11 +98,11 @@ class VisionTower(nnx.Module):
         return jnp.concatenate(tokens, axis=-1).reshape(b, n * p // config.merge_unit, -1)
 
     def _positions(self, pos_hw: Int[Array, "r p 2"], image_ids: Int[Array, "r p"]) -> Float[Array, "r p d"]:
-        """The learned embedding [r, p, d] of each patch, the table stretched to its picture (bilinear).
+        """The learned embedding [r, p, d] of each patch, the table stretched to its image (bilinear).
 
         Args:
           pos_hw: int [r, p, 2].
-          image_ids: int [r, p], a run of one number for each picture.
+          image_ids: int [r, p], a run of one number for each image.
         """
         side = self.config.vision.position_side
         scaled = pos_hw * ((side - 1) / jnp.maximum(last_patch(pos_hw, image_ids), 1))
@@ -155,9 +155,9 @@ class VisionTower(nnx.Module):
 
 
 def last_patch(pos_hw: Int[Array, "r p 2"], image_ids: Int[Array, "r p"]) -> Int[Array, "r p 2"]:
-    """Row and column [r, p, 2] of the last patch of each patch's picture: the picture's size less one.
+    """Row and column [r, p, 2] of the last patch of each patch's image: the image's size less one.
 
-    Patches of a picture are contiguous, and in merge-block order the last is at the bottom right.
+    Patches of an image are contiguous, and in merge-block order the last is at the bottom right.
     """
     p = image_ids.shape[1]
     next_ids = jnp.pad(image_ids[:, 1:], ((0, 0), (0, 1)), constant_values=-1)

@@ -26,7 +26,7 @@ _MESSAGE = (
 def chat_template(default_system: str | None) -> str:
     """The Jinja template that renders `messages` as `processing.chat.encode_conversation` does.
 
-    It writes one pad token per picture, which a processor repeats. A conversation without a system message is
+    It writes one pad token per image, which a processor repeats. A conversation without a system message is
     given the default one, if there is one.
     """
     system = "" if default_system is None else _SYSTEM.replace("DEFAULT", default_system)

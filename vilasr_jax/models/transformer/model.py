@@ -104,7 +104,7 @@ class VisionLanguageModel(nnx.Module):
           positions: int [3, b, t], M-RoPE time, row and column.
           segment_ids: int [b, t]; causal attention inside each segment, 0 is padding.
           image_index: as in `embed`.
-          vision: the rows' pictures; or None.
+          vision: the rows' images; or None.
         """
         vision_tokens = None if vision is None else self.encode_vision(vision)
         shared = devices(self.config)

@@ -22,13 +22,13 @@ def mrope_positions(
 ) -> tuple[Int32[np.ndarray, "3 t"], int]:
     """Positions of a conversation, or of the next piece of one.
 
-    Text counts up by one on all three axes. A picture of h x w merged tokens that begins at position s has
+    Text counts up by one on all three axes. An image of h x w merged tokens that begins at position s has
     (s, s + row, s + column), and text continues at s + max(h, w). A clip's frame k is at
     s + floor(k * tokens_per_second * second_per_grid).
 
     Args:
       ids: [t] token ids.
-      grids: (frames, patch rows, patch columns) of every picture and clip, in the order of `ids`.
+      grids: (frames, patch rows, patch columns) of every image and clip, in the order of `ids`.
       special: the tokenizer's `SpecialTokens`.
       start: position of the first token; the number returned for the piece before.
       second_per_grid_ts: seconds between two temporal patches, one number a clip (None: 1 second).

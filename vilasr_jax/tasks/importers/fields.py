@@ -15,7 +15,7 @@ _TAGS = re.compile(r"</?answer>")
 
 @dataclass(frozen=True)
 class Draft:
-    """A row whose pictures are still paths. `messages` holds a recorded conversation, else nothing."""
+    """A row whose images are still paths. `messages` holds a recorded conversation, else nothing."""
 
     question: str
     answer: str

@@ -1,4 +1,4 @@
-"""Finds the pictures that published rows name, in folders and in zip files, local or `gs://`."""
+"""Finds the images that published rows name, in folders and in zip files, local or `gs://`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vilasr_jax.tasks.importers.archives import group_archives, open_archive
 
 
 class Pictures:
-    """Reads pictures by the path a row gives.
+    """Reads images by the path a row gives.
 
     A relative path is looked for under each root, as it is and without its first folder. A zip file anywhere
     below `archives` counts as unpacked in its folder.
@@ -34,7 +34,7 @@ class Pictures:
                     self._zipped.setdefault(str(path.parent / _clean(name)), (archive, name))
 
     def read(self, path: str) -> bytes:
-        """The picture's bytes; DataError when it is nowhere."""
+        """The image's bytes; DataError when it is nowhere."""
         full = _clean(path)
         _, _, shorter = full.partition("/")
         for way in list(self._ways):

@@ -206,7 +206,7 @@ def _make_row(
 
 
 def _checked(path: str, data: bytes) -> bytes:
-    """The bytes of a picture that can be decoded and has a size that the model supports."""
+    """The bytes of an image that can be decoded and has a size that the model supports."""
     try:
         resize_image(load_image(data))
     except DataError as error:

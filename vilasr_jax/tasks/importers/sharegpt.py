@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+\Z")
 
 
 def read_sharegpt(item: Mapping[str, Any], source: str) -> Draft:
-    """A conversation as a row: its question and given pictures, its answer, and its messages as recorded.
+    """A conversation as a row: its question and given images, its answer, and its messages as recorded.
 
     `source` is the file's name, which says where the questions come from (vqa, maze, ...).
     """

@@ -2,7 +2,7 @@
 
 What is the same in all conversations but for sizes, numbers and the question becomes a template. It is used
 only if it reproduces nearly all conversations: system text, first user message and drawn turns.
-Options count where they can be separated from the question; user turns without a picture do not.
+Options count where they can be separated from the question; user turns without an image do not.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def make_maze(spec: MazeSpec, seed: int) -> Maze:
 
 
 def make_maze_row(spec: MazeSpec, seed: int) -> Row:
-    """The row of a seed: picture, question, answer; `scene` is the `Maze`."""
+    """The row of a seed: image, question, answer; `scene` is the `Maze`."""
     maze = make_maze(spec, seed)
     path = maze.path()
     return Row(

@@ -1,4 +1,4 @@
-"""Perception rows: single-turn questions about a maze picture, drawn on by the same renderer as rollouts.
+"""Perception rows: single-turn questions about a maze image, drawn on by the same renderer as rollouts.
 
 They teach a small model to see (marks, ring, walls) with dense answers before it learns to trace.
 """
@@ -30,7 +30,7 @@ def perception_example(
     """System, user and assistant messages of one perception question; the kind is drawn from `kinds`."""
     rng = random.Random(f"perception {seed}")
     maze = make_maze(spec, seed)
-    picture = draw_maze(maze, spec.cell, LOOKS[spec.look])
+    image = draw_maze(maze, spec.cell, LOOKS[spec.look])
     kind = rng.choice(kinds)
     path = _prefix(maze, rng, at_least=0 if kind in ("marks", "cell_moves") else 1)
     lines = [
@@ -38,14 +38,14 @@ def perception_example(
         for number, (here, there) in enumerate(pairwise(path), 1)
     ]
     if lines:
-        picture = render(picture, lines, get_style(settings.style))
+        image = render(image, lines, get_style(settings.style))
 
     def place(cell: Cell) -> str:
         """The centre of a cell, as the model writes it."""
-        return point(*settings.written(centre(cell, spec.cell), picture.size))
+        return point(*settings.written(centre(cell, spec.cell), image.size))
 
     question, answer = _question(kind, maze, path[-1], place, rng)
-    session = DrawingSession([picture], question, question_type="free-form", settings=settings)
+    session = DrawingSession([image], question, question_type="free-form", settings=settings)
     return [*session.messages, said("assistant", answer)]
 
 

@@ -1,4 +1,4 @@
-"""Maze pictures: cells of exactly `cell` pixels, no margin, walls centred on the cell edges.
+"""Maze images: cells of exactly `cell` pixels, no margin, walls centred on the cell edges.
 
 Half of a wall's pixels are in each of its two cells, so each cell's vision token sees its own side of it.
 """
@@ -11,7 +11,7 @@ from vilasr_jax.tasks.maze.spec import Look
 
 
 def draw_maze(maze: Maze, cell: int, look: Look, goal: tuple[int, int] | None = None) -> Image.Image:
-    """The RGB picture, `grid * cell` pixels square; `goal` is the cell of a red diamond."""
+    """The RGB image, `grid * cell` pixels square; `goal` is the cell of a red diamond."""
     side = maze.grid * cell
     image = Image.new("RGB", (side, side), look.background)
     draw = ImageDraw.Draw(image)

@@ -13,7 +13,7 @@ KINDS = ("end", "route")
 
 @dataclass(frozen=True)
 class Look:
-    """Colours and widths (pixels) of a maze picture."""
+    """Colours and widths (pixels) of a maze image."""
 
     background: Color = (255, 255, 255)
     wall: Color = (25, 25, 25)

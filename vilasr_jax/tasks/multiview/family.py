@@ -44,7 +44,7 @@ class MultiviewFamily(SceneFamily):
         sizes = ((level.side, level.side),) * len(cameras)
         return Scene(content, sizes, tuple(marks), question, views)
 
-    def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+    def render_images(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         views: Views = scene.drawn
         return [
             draw_room(size[0], views.solids, camera, LOOKS[spec.look], views.marks.get(number, {}))

@@ -19,7 +19,7 @@ LIGHT = np.array([0.35, -0.5, 0.8]) / np.linalg.norm([0.35, -0.5, 0.8])
 def draw_room(
     side: int, solids: Sequence[Solid], camera: Camera, look: Look, marks: Mapping[int, str]
 ) -> Image.Image:
-    """The RGB picture, `side` pixels square. `marks` puts a letter above a solid, an arrow where it is ""."""
+    """The RGB image, `side` pixels square. `marks` puts a letter above a solid, an arrow where it is ""."""
     size = side * SMOOTH
     image = Image.new("RGB", (size, size), look.background)
     draw = ImageDraw.Draw(image)

@@ -147,7 +147,7 @@ def corners_of(solid: Solid) -> np.ndarray:
 
 
 def box_of(solid: Solid, camera: Camera, level: Level) -> Box:
-    """The solid's box in the camera's picture, in pixels; it may be outside."""
+    """The solid's box in the camera's image, in pixels; it may be outside."""
     if solid.shape == "ball":
         centre, depth = camera.project([solid.middle], level.side)
         radius = camera.focal * level.side * solid.size / 2 / depth[0]
@@ -160,7 +160,7 @@ def box_of(solid: Solid, camera: Camera, level: Level) -> Box:
 
 
 def rounded(box: Box, level: Level) -> Corners:
-    """A box in integer pixels, rounded outwards to multiples of `level.snap`, inside the picture."""
+    """A box in integer pixels, rounded outwards to multiples of `level.snap`, inside the image."""
     snap = level.snap
     left, top = (max(0, math.floor(v / snap) * snap) for v in box[:2])
     right, bottom = (min(level.side, math.ceil(v / snap) * snap) for v in box[2:])

@@ -1,4 +1,4 @@
-"""Static pictures as a task family."""
+"""Static images as a task family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vilasr_jax.tasks.static.scene import LEVELS, Level, names, place, strokes
 
 
 class StaticFamily(SceneFamily):
-    """Left, right, above, between, nearest, counting, size and pixel distance of objects in one picture."""
+    """Left, right, above, between, nearest, counting, size and pixel distance of objects in one image."""
 
     name = "static"
     levels = LEVELS
@@ -38,7 +38,7 @@ class StaticFamily(SceneFamily):
         marks = [box(thing, level) for thing in things]
         return Scene((sorted(content),), ((level.side, level.side),), tuple(marks), question, (order, lines))
 
-    def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+    def render_images(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         things, lines = scene.drawn
         return [draw_things(*scene.sizes[0], things, LOOKS[spec.look], lines)]
 

@@ -1,4 +1,4 @@
-"""Questions about a picture of objects, each None where it would be ambiguous."""
+"""Questions about an image of objects, each None where it would be ambiguous."""
 
 from __future__ import annotations
 

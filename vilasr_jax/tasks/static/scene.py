@@ -1,4 +1,4 @@
-"""Seeded pictures of coloured objects: levels of difficulty, and the objects' places."""
+"""Seeded images of coloured objects: levels of difficulty, and the objects' places."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = ("relation", "furthest", "nearest", "between", "count", "size", "distanc
 
 @dataclass(frozen=True)
 class Level:
-    """How hard a picture is. Sizes in pixels."""
+    """How hard an image is. Sizes in pixels."""
 
     side: int
     things: tuple[int, int]  # the least and the most objects

@@ -46,7 +46,7 @@ class VideoFamily(SceneFamily):
         sizes = ((level.side, level.side),) * frames
         return Scene((frames, sorted(content)), sizes, tuple(marks), question, shown)
 
-    def pictures(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
+    def render_images(self, spec: SceneSpec, scene: Scene) -> Sequence[Image.Image]:
         look = LOOKS[spec.look]
         return [
             draw_things(*size, things, look) for size, things in zip(scene.sizes, scene.drawn, strict=True)

@@ -49,7 +49,7 @@ class Video:
 
 
 def thing_box(thing: Thing, level: Level) -> tuple[int, int, int, int]:
-    """An object's box, inside the picture."""
+    """An object's box, inside the image."""
     if not level.cell:
         return thing.box(level.side, level.side)
     left, top = (int(c // level.cell) * level.cell for c in (thing.x, thing.y))

@@ -1,4 +1,4 @@
-"""Seeded videos: coloured objects that appear, move in straight lines, and may leave the picture."""
+"""Seeded videos: coloured objects that appear, move in straight lines, and may leave the image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LEVELS = {
 class Mover:
     """An object in time: `thing` is where it is in frame `since` (from 1); then it moves by (dx, dy) a frame.
 
-    It stays where it is when both are 0. It is seen while its centre is inside the picture.
+    It stays where it is when both are 0. It is seen while its centre is inside the image.
     """
 
     thing: Thing
@@ -68,7 +68,7 @@ class Mover:
 def make_movers(level: Level, frames: int, rng: random.Random, leaves: bool) -> list[Mover] | None:
     """Objects of different colours that never meet, the first always moving; None when two come too close.
 
-    With `leaves` the first leaves the picture before the last frame.
+    With `leaves` the first leaves the image before the last frame.
     """
     movers = []
     for number, color in enumerate(rng.sample(list(COLORS), rng.randint(*level.things))):
