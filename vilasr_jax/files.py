@@ -42,7 +42,7 @@ def parse_json(data: bytes) -> Any:
     """Parses the bytes of a JSON file, with or without a byte order mark.
 
     Raises:
-      ValueError: they aren't JSON; what they are where `mistaken_for` knows it.
+      ValueError: they aren't JSON; the message says what they are, if `mistaken_for` knows it.
     """
     try:
         return json.loads(data.decode("utf-8-sig"))

@@ -32,11 +32,9 @@ ANSWER = "<think> So. </think> Action: Answer\n<answer> B </answer>"
 
 
 def trajectory(number=0, texts=(BOX, ANSWER), sample: int = 0, answer: str = "B", **meta) -> Trajectory:
-    """A conversation about two image_folder, its ids as a rollout would have them."""
-    image_folder = tuple(Image.new("RGB", size, "teal") for size in ((56, 28), (28, 56)))
-    row = Row(
-        f"row-{number}", "Which?", answer, "multiple choice", ("A. x", "B. y"), image_folder, "vqa", meta
-    )
+    """A conversation about two images, its ids as a rollout would have them."""
+    images = tuple(Image.new("RGB", size, "teal") for size in ((56, 28), (28, 56)))
+    row = Row(f"row-{number}", "Which?", answer, "multiple choice", ("A. x", "B. y"), images, "vqa", meta)
     session = row.session(DrawingSettings(prompt="short"))
     messages = session.messages
     for text in texts:

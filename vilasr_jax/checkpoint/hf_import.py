@@ -90,7 +90,7 @@ def open_hf(
     check_preprocessor(src, family.images)
     for key, tensor in stored_tensors(src).items():
         if key.endswith(".inv_freq"):
-            buffers += 1  # of older versions of transformers; computed, not read
+            buffers += 1  # saved by older versions of transformers; computed, not read
             continue
         name = family.published_name(key)
         if name in stored:
@@ -100,7 +100,7 @@ def open_hf(
         stored[name] = tensor
     if buffers:
         logging.warning("%s: %d inv_freq buffers are left out; the model computes them", src, buffers)
-    if len(set(ties(said))) > 1:  # then the weights decide
+    if len(set(ties(said))) > 1:  # contradictory: decided by whether a head is stored
         config = config.replace(tie_word_embeddings=family.head_key not in stored)
     config = config.replace(param_dtype=param_dtype or _common_dtype(src, said, stored))
     wanted = hf_tensors(config)

@@ -59,7 +59,7 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Series:
-    """Two or more numbers in a row, with commas, slashes or spaces between them."""
+    """Two or more consecutive numbers, with commas, slashes or spaces between them."""
 
     texts: tuple[str, ...]
     spans: tuple[Span, ...]
@@ -90,7 +90,7 @@ class Series:
 
     @property
     def other(self) -> bool:
-        """Whether this is no point and no box: it has a unit, or three numbers, as a colour has."""
+        """Whether this is neither a point nor a box: it has a unit, or three numbers, as a colour has."""
         return self.unit or (len(self.texts) == 3 and not self.thousands)
 
 

@@ -61,8 +61,12 @@ class PromptSet:
 
 
 def agree(one: PromptSet, other: PromptSet) -> bool:
-    """Whether two sets have the same words. Conversations may not show all of them: what a set has from
-    "vilasr_jax" agrees with anything, but for the system prompt, the question and the lines after images."""
+    """Whether two sets may come from one prompt.
+
+    Recorded conversations may not show all texts of their prompt; the missing ones are those of "vilasr_jax".
+    So a text that equals the one of "vilasr_jax" agrees with any other, except for the system prompt, the
+    question and the lines around images, which every conversation shows.
+    """
     ours, a, b = (_flat(prompts) for prompts in (PROMPTS["vilasr_jax"], one, other))
     for key in ours.keys() - {"name", "source"}:
         certain = key in ("system", "question", "index", "drawn_index", "before")

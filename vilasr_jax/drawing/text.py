@@ -123,7 +123,7 @@ def _small(size: int) -> int:
 
 @functools.cache
 def _forms() -> dict[str, dict[str, str]]:
-    """Of each Arabic letter its forms: "isolated", "final", and of most "initial" and "medial"."""
+    """The forms of each Arabic letter: "isolated", "final", and for most also "initial" and "medial"."""
     forms: dict[str, dict[str, str]] = {}
     for code in range(0xFB50, 0xFEFD):
         kind, _, letters = unicodedata.decomposition(chr(code)).partition("> ")

@@ -23,30 +23,34 @@ from vilasr_jax.models.registry import kernel_kinds
 
 @dataclasses.dataclass(frozen=True)
 class Sharding:
-    """One partition spec for each kind of array; None or a missing axis is not split."""
+    """One partition spec for each kind of array; None or a missing axis is not split.
 
-    embed_vd: P  # by width, and by `model` first: a lookup moves no part of the table
+    The letters after a name are the axes: l layer, d width, v vocabulary, q and k widths of all heads, f MLP
+    width, b rows, t tokens, r vision rows or all tokens, p patches or their pixels, w merged width.
+    """
+
+    embed_vd: P  # the token table, split by width (`model` first): a lookup moves no part of it
     head_dv: P
-    tied_head_dv: P  # the token table, resharded where it is the head
+    tied_head_dv: P  # the token table where it is the output head, too
     q_weight_ldq: P
     kv_weight_ldk: P
     o_weight_lqd: P
     mlp_in_ldf: P
     mlp_out_lfd: P
-    vision_qkv_ldq: P  # q, k and v are one matrix: not split by heads
+    vision_qkv_ldq: P  # q, k and v of the vision tower in one matrix, not split by heads
     vision_proj_lqd: P
     patch_embed_pd: P
     merger_in_ww: P
     merger_out_wd: P
-    vector_ld: P  # norms and biases: replicated
+    vector_ld: P  # norms and biases, replicated
     tokens_bt: P
-    embed_ids_bt: P  # token ids [b, t] where the table is looked up
-    embed_act_btd: P  # what the lookup gives: each device a part of the width
-    embed_rows_btd: P  # the same after an all-to-all over fsdp: each device its own rows
-    act_btd: P  # between the decoder's blocks
-    own_btd: P  # there, with a row's tokens sharded over `model`
-    mlp_act_rf: P  # rows are all tokens of a batch; inside an MLP
-    act_rpd: P  # vision rows and their patches, and inside the tower's MLPs: each device its own images
+    embed_ids_bt: P  # token ids of the table lookup
+    embed_act_btd: P  # embeddings from the lookup: each device has a part of the width
+    embed_rows_btd: P  # embeddings after an all-to-all over fsdp: each device has its own rows
+    act_btd: P  # activations between the decoder's blocks
+    own_btd: P  # activations between blocks under context parallelism: tokens split over `model`
+    mlp_act_rf: P  # activations inside an MLP; r: all tokens of a batch
+    act_rpd: P  # activations of the vision tower: each device has its own images
 
 
 _TRAINING = Sharding(

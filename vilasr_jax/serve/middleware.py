@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vilasr_jax.serve.limits import ApiError
 
-MOST_REQUESTS = 512  # at once, the page's files included
+MOST_REQUESTS = 512  # concurrent requests, including those for the page's files
 
 
 class Gate:

@@ -1,7 +1,7 @@
 """The parameters of a chat completion request: an allow-list, so no parameter is silently ignored.
 
-A parameter is read, or is known to change no answer (`NO_MATTER`), or is known and accepted where its
-value changes nothing (`NEUTRAL`). Any other is refused, a misspelt one with the name that it resembles.
+A parameter is read, ignored because it never changes an answer (`NO_MATTER`), or accepted only with a value
+that changes nothing (`NEUTRAL`). Any other is refused; the error for a misspelt one suggests the right name.
 """
 
 from __future__ import annotations

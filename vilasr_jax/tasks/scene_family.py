@@ -31,8 +31,8 @@ from vilasr_jax.tasks.trace_text import (
 BOX, EVERYTHING, IN_IMAGE = "Box ", "everything", " in image "
 LINES, TO = "Draw lines from ", " to "
 NOTHING = "nothing"
-# Levels for small models that learn to see here. Their images have a line around them, by which places are
-# found, and a drawing's label comes before its place: few layers can find a thing after writing its name.
+# Levels for small models that learn to see here. Their images have a border, as a reference for places,
+# and a drawing's label comes before its place: few layers can find an object after writing its name.
 TINY = ("tiny", "tiny_wide")
 Named = TypeVar("Named")
 MOST_IMAGES = 4  # images of one scene in a perception row
@@ -153,8 +153,8 @@ class SceneFamily(Family):
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
         """A random scene with a question of this kind, or None when that would be ambiguous.
 
-        `aim` (0 to 1) is the same for all proposals of a row: where an answer is aimed at by it, what is
-        refused does not make some answers rarer.
+        `aim` (0 to 1) is the same for all proposals of a row. A family that chooses the answer by it leaves
+        the answers evenly distributed, even if proposals with some answers are refused more often.
         """
         raise NotImplementedError
 

@@ -105,7 +105,7 @@ def _gather_weight(weight: jax.Array, spec: P, dtype: Any) -> jax.Array:
 
 
 def _gathered(x: jax.Array, axes: Any, at: int) -> jax.Array:
-    """By way of a matrix's rows: otherwise XLA sums gradients on every device before it cuts them."""
+    """Gathers axis `at`, as rows of a matrix: otherwise XLA sums gradients unsharded, then splits them."""
     rows = jnp.moveaxis(x, at, 0)
     full = jax.lax.all_gather(rows.reshape(rows.shape[0], -1), axes, tiled=True)
     return jnp.moveaxis(full.reshape(-1, *rows.shape[1:]), 0, at)

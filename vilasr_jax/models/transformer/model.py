@@ -139,11 +139,11 @@ class VisionLanguageModel(nnx.Module):
         cache: KVCache,
         layers: Sequence[DecoderLayer] | None = None,
     ) -> tuple[Float[Array, "b t d"], KVCache]:
-        """Reads t more tokens a row into the cache: prefill, insertion of a turn, (t = 1) a decoding step.
+        """Reads t more tokens per row into the cache: a prefill, an inserted turn, or (t = 1) a decode step.
 
-        Row i's valid tokens are written to the slots length[i], length[i] + 1, ...; each sees
-        itself and all before it.
-        Tokens that are not valid, or have no slot left, are dropped and never overwrite anything.
+        Row i's valid tokens are written to the slots length[i], length[i] + 1, ...; each attends to
+        itself and all before it. Tokens that are not valid, or have no slot left, are dropped and overwrite
+        nothing.
 
         Args:
           x: [b, t, w] from `embed`.

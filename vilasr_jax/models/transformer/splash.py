@@ -17,7 +17,7 @@ from vilasr_jax.models.transformer.stack import ATTENTION
 
 LANES = 128  # the kernels read lengths and head widths in multiples of this
 _BLOCKS = (512, 256, 128)
-_KEY_BLOCKS = (3072, 2048, 1024, *_BLOCKS)  # backward, of keys: each gives a part of dq as large as it all
+_KEY_BLOCKS = (3072, 2048, 1024, *_BLOCKS)  # backward: large, as each block of keys writes a full-size dq
 
 
 def splash_self_attention(
@@ -90,7 +90,7 @@ def _kernel(mask, heads: int, shards: int, interpret: bool):
 
 
 def _own_part(kernel, shards: int):
-    """Of a kernel for the queries of all devices of the axis, what this one needs."""
+    """This device's part of a kernel that is built for the queries of all devices of the axis."""
     place = NamedSharding(AbstractMesh((shards,), (AXIS,)), P(None, AXIS))
 
     def cut(array, spec):

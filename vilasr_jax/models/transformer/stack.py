@@ -12,8 +12,8 @@ from jaxtyping import Array, PyTree
 from vilasr_jax.models.sharding import constrain, partition_specs
 
 Layer = TypeVar("Layer", bound=nnx.Module)
-ATTENTION = "attention"  # names what attention reads and gives
-MLP = "mlp"  # and the two inner matrix products of an MLP
+ATTENTION = "attention"  # checkpoint name of the inputs and outputs of attention
+MLP = "mlp"  # checkpoint name of the two inner matrix products of an MLP
 _POLICIES = {
     "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
     "dots": jax.checkpoint_policies.save_only_these_names(ATTENTION, MLP),

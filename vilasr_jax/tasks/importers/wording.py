@@ -1,7 +1,7 @@
 """Extracts the prompt of recorded conversations from their texts.
 
-What is the same in all conversations but for sizes, numbers and the question becomes a template. It is used
-only if it reproduces nearly all conversations: system text, first user message and drawn turns.
+Text that is the same in all conversations, except for sizes, numbers and the question, becomes a template. It
+is used only if it reproduces nearly all conversations: system text, first user message and drawn turns.
 Options count where they can be separated from the question; user turns without an image do not.
 """
 
@@ -235,10 +235,10 @@ def _shared_caption(texts: list[str]) -> str:
 
 
 def _question(texts: list[str], several: bool) -> tuple[str, str, dict[str, Any]]:
-    """The block around the question: what opens it, what ends it, and its suffixes and choices.
+    """The text around the question: (before it, after it, {"suffixes", "choices", "joint"}).
 
-    Words that all questions have in common may be the questions' own. Apart from a header and the text after
-    a suffix they are the block's only where the texts are from `several` sources.
+    Words that all questions have in common may belong to the questions. Apart from a header and the text
+    after a suffix, they count as the prompt's only where the texts are from `several` sources.
     """
     shared = _common(texts)
     header = _LONG_HEADER.match(shared) if several else _HEADER.match(shared)
@@ -268,7 +268,7 @@ def _question(texts: list[str], several: bool) -> tuple[str, str, dict[str, Any]
 
 
 def _options(text: str) -> tuple[str, str, list[str], str] | None:
-    """A text that ends with options: the question, what is before the options, these, what is between two."""
+    """A text that ends with options, as (question, text before the options, options, text between two)."""
     if lines := _LINES.search(text):
         title = re.search(r"\n[^\n]{0,30}:[ \t]*\Z", text[: lines.start()])
         start = title.start() if title else lines.start()
