@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from vilasr_jax.drawing import tagged_answer
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation.benchmarks import BenchmarkTable, benchmark_table, guess_benchmark, is_typed
 from vilasr_jax.evaluation.scorers import READINGS, SCORERS, question_kind
 from vilasr_jax.evaluation.summary import sample_scores
 from vilasr_jax.files import split_lines
-from vilasr_jax.rewards.parse_answer import tagged_answer
 
 SKIPPED = "not_asked"  # stop reason of a question that can't be read or is too large for the engine
 _NAMELESS = "line "  # begins the key of a line that does not say which question it is about

@@ -6,8 +6,6 @@ Every function here accepts any text or None and never raises.
 import math
 import re
 
-from vilasr_jax.drawing import tagged_answer as tagged_answer
-
 THRESHOLDS = tuple(0.5 + 0.05 * k for k in range(10))  # .50, .55, ..., .95
 VIEW_AXES = (
     ("move_right", "move_left"),
@@ -21,7 +19,7 @@ _TAGS = re.compile(r"</?answer>")
 _LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*\Z")
 _NUMBER = re.compile(
     r"\s*((?:[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?:[eE][-+]?\d+)?)"
-    # and not part of a longer one: a fraction, a range, a time, a list, digits in groups, a power
+    # not followed by what makes it part of a longer one: a fraction, a range, a time, a list, digits in groups, a power
     r"(?!\s*[.,;:/'’_*^×x~到至\-\u2010-\u2015\u2212]?\s*\d)(?!\s*(?:to|or)\b)"
     r"(?!\s*[A-Za-z]+\.?\s+(?:to|or|and)\s+[-+]?\d)(?![eE](?:[^A-Za-z]|\Z))(?!\s*[¼-¾⅐-⅞²³¹⁰-⁹])"
 )
