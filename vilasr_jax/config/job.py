@@ -23,7 +23,7 @@ class JobConfig:
     seed: int = 0
     tasks: tuple[str, ...] = ("maze",)  # families, or modules that hold one; empty: only imported data
     tokenizer: str = ""  # a folder with tokenizer files; empty: a tiny one, trained on the texts of the tasks
-    tokenizer_size: int = 512  # of the tiny one
+    tokenizer_size: int = 512  # vocabulary size of the tiny tokenizer
     stages: tuple[str, ...] = setting(
         ("cold_start", "reflect", "rl", "eval", "export", "report"), choices=(*TRAINED, *OTHERS)
     )

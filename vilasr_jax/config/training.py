@@ -27,11 +27,13 @@ class OptimizerSection:
     clip_norm: float = 1.0  # 0: off
     b1: float = 0.9
     b2: float = 0.999
-    freeze: tuple[str, ...] = setting((), choices=GROUPS)  # groups that are not trained
+    freeze: tuple[str, ...] = setting((), choices=GROUPS)  # groups of weights that are not trained
     vision_rate: float = 1.0  # multiplies the learning rate of the vision tower
     merger_rate: float = 1.0  # multiplies the learning rate of the merger
-    lora_rank: int = 0  # LoRA: train factors of this rank for the language model's matrices instead; 0: off
-    lora_alpha: float = 16.0  # the addition counts alpha / rank times
+    lora_rank: int = (
+        0  # rank of LoRA factors of the language model's matrices, trained instead of weights; 0: no LoRA
+    )
+    lora_alpha: float = 16.0  # LoRA: the addition is multiplied by alpha / rank
     spike: float = 0.0  # skip an update whose gradient norm is this many times the running mean; 0: never
     max_skipped: int = 20  # consecutive skipped updates (not finite, or a spike) before the run stops
 
@@ -69,7 +71,7 @@ class ColdStartSection:
     epochs: float = 0.0  # passes over the conversations; 0: `steps` says how long
     batch: int = 32
     loss: str = setting("conversation_mean", choices=SFT_LOSSES)
-    accumulate: int = 1  # micro-batches of a batch
+    accumulate: int = 1  # micro-batches per batch
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     validate_every: int = 0  # steps; 0: never
     save_every: int = 100
@@ -80,7 +82,7 @@ class ReflectSection:
     """Stage 2: reflective rejection sampling, then supervised fine-tuning on the accepted conversations."""
 
     questions: int = setting(4000, at_least=1)
-    samples: int = setting(4, at_least=1)  # a question
+    samples: int = setting(4, at_least=1)  # conversations per question
     kept_fraction: float = 1.0  # fraction of a training batch; the others are cold-start traces
     sampling: SamplingSection = field(default_factory=SamplingSection)
     steps: int = 300
@@ -101,8 +103,8 @@ class RLSection:
     epochs: float = 0.0  # passes over config.data.questions; 0: `steps` says how long
     prompts: int = setting(32, at_least=1)  # questions per rollout batch
     group: int = 8  # trajectories per question
-    updates: int = 2  # optimiser updates a rollout batch
-    micro_batch: int = 32  # trajectories (packed: rows) a gradient call
+    updates: int = 2  # optimiser updates per rollout batch
+    micro_batch: int = 32  # trajectories (packed: rows) per gradient call
     sampling: SamplingSection = field(default_factory=SamplingSection)
     clip_low: float = 0.2
     clip_high: float = 0.3

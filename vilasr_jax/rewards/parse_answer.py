@@ -19,7 +19,7 @@ _TAGS = re.compile(r"</?answer>")
 _LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*\Z")
 _NUMBER = re.compile(
     r"\s*((?:[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?:[eE][-+]?\d+)?)"
-    # not followed by what makes it part of a longer one: a fraction, a range, a time, a list, digits in groups, a power
+    # not part of a longer one: a fraction, a range, a time, a list, digits in groups, a power
     r"(?!\s*[.,;:/'’_*^×x~到至\-\u2010-\u2015\u2212]?\s*\d)(?!\s*(?:to|or)\b)"
     r"(?!\s*[A-Za-z]+\.?\s+(?:to|or|and)\s+[-+]?\d)(?![eE](?:[^A-Za-z]|\Z))(?!\s*[¼-¾⅐-⅞²³¹⁰-⁹])"
 )
