@@ -63,10 +63,8 @@ class DataSection:
     traces: tuple[str, ...] = ()  # recorded conversations for the cold start
     reflect_traces: tuple[str, ...] = ()  # reflect trains on these recorded conversations, samples none
     traces_fraction: float = 1.0  # part of a cold-start batch; the others are expert traces of config.tasks
-    questions: tuple[str, ...] = ()  # imported questions for rl, instead of those of config.tasks
-    reflect_questions: tuple[
-        str, ...
-    ] = ()  # imported questions for reflect, instead of those of config.tasks
+    questions: tuple[str, ...] = ()  # imported questions for rl, instead of those of tasks
+    reflect_questions: tuple[str, ...] = ()  # imported questions for reflect, instead of those of tasks
     allow_same_questions: bool = False  # reflect and rl may use the same questions
     synthesis_questions: tuple[str, ...] = ()  # imported questions for synthesize, instead of those of tasks
     benchmarks: tuple[str, ...] = ()  # imported benchmarks, evaluated in addition to config.tasks

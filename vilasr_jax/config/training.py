@@ -30,9 +30,7 @@ class OptimizerSection:
     freeze: tuple[str, ...] = setting((), choices=GROUPS)  # groups of weights that are not trained
     vision_rate: float = 1.0  # multiplies the learning rate of the vision tower
     merger_rate: float = 1.0  # multiplies the learning rate of the merger
-    lora_rank: int = (
-        0  # rank of LoRA factors of the language model's matrices, trained instead of weights; 0: no LoRA
-    )
+    lora_rank: int = 0  # LoRA: trains factors of this rank instead of the decoder's matrices; 0: off
     lora_alpha: float = 16.0  # LoRA: the addition is multiplied by alpha / rank
     spike: float = 0.0  # skip an update whose gradient norm is this many times the running mean; 0: never
     max_skipped: int = 20  # consecutive skipped updates (not finite, or a spike) before the run stops
