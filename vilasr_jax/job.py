@@ -214,7 +214,9 @@ def _benchmark(home: Path, of: dict[str, Any], path: Path) -> Evaluation:
 
 def evaluate_stages(run: Run, progress: Progress) -> None:
     """Runs all `evaluations` that are not finished."""
-    todo = [one for one in evaluations(run) if not _finished(run, one)]
+    found = evaluations(run)
+    finished = from_writer(lambda: [_finished(run, one) for one in found])
+    todo = [one for one, known in zip(found, finished, strict=True) if not known]
     for stage, some in itertools.groupby(todo, lambda one: one.of["stage"]):
         if stage == "untrained" and not run.model.has_initial_params:
             source = run.job.model.init_from
@@ -263,7 +265,7 @@ def export(run: Run) -> Path:
     folder, last = run.workdir / "hf", run.stages.last()
     of = model_of(run, last)
     note = folder / MODEL
-    if note.exists() and json.loads(note.read_text()) == of:
+    if from_writer(lambda: note.exists() and json.loads(note.read_text()) == of):
         return folder
     params = to_host(run.stages.load_params(last, run.job.eval.best))
     if is_writer():

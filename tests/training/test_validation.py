@@ -1,6 +1,7 @@
 """Validation, and stop requests that come while a model is validated."""
 
 import dataclasses
+import json
 import os
 import signal
 
@@ -11,6 +12,7 @@ from tests import tiny
 from tests.training import samples
 from tests.training.test_resume import ADAM, JOB, bits, compiled_once, listening, metrics, quiet, scripted_run  # noqa: F401
 from vilasr_jax import cli, errors
+from vilasr_jax.parallel import hosts
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
 from vilasr_jax.training import grpo, interrupt
@@ -64,6 +66,18 @@ def test_a_stop_in_the_last_validation_waits_for_it(tmp_path):
     run_sft(tmp_path, Scores(3))
     assert Stage(tmp_path, 6, 4, "").done and SCORE in metrics(tmp_path)[-1]
     assert interrupt.stop_requested_here()  # for what comes next
+
+
+def test_hosts_agree_whether_a_step_is_validated(tmp_path, monkeypatch):
+    """A host that reads the metrics before the writer cuts them off after the saved step asks the writer."""
+    logged = [json.dumps({"step": step, **({SCORE: 0.5} if step == 50 else {})}) for step in range(1, 58)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(logged) + "\n")
+    monkeypatch.setattr(hosts, "is_writer", lambda: False)
+    for writers, validated in (({"step": 50, SCORE: 0.5}, 0), ({"step": 50}, 1)):
+        monkeypatch.setattr(hosts, "gather", lambda own, writers=writers: [[writers, None], own])
+        scores = Scores()
+        Validation(Stage(tmp_path, 100, 50, ""), 50, scores).catch_up(50, tiny.params(), lambda *_, **__: 0)
+        assert scores.calls == validated
 
 
 def test_rl_stopped_in_validation_loses_nothing(tmp_path, monkeypatch):

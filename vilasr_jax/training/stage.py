@@ -150,7 +150,7 @@ class Stage:
         return values
 
     def logged(self, step: int) -> dict[str, float]:
-        """The metrics logged last, if they are those of `step`; else none."""
+        """The metrics logged last, if they are those of `step`; else none. Other hosts ask the writer."""
         path = self.directory / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         values = json.loads(lines[-1]) if lines else {}

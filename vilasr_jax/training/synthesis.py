@@ -17,7 +17,7 @@ from rich.progress import Progress
 from vilasr_jax.drawing.prompts import FILE
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
-from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.parallel import barrier, from_writer, is_writer
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rollout import Trajectory, joined, messages_of
 from vilasr_jax.tasks.stored import IMAGE_MARK, INDEX, StoredRow
@@ -32,7 +32,7 @@ def run_synthesis(run: Run, params: Any, progress: Progress) -> Path:
       DataError: no trace passed the rule.
     """
     section, folder = run.job.synthesis, run.workdir / "traces"
-    if (folder / INDEX).exists():
+    if from_writer((folder / INDEX).exists):
         return folder
     paths, funnel = sample_shards(
         run,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vilasr_jax.config import ReflectSection, SynthesisSection
 from vilasr_jax.evaluation import score_all
 from vilasr_jax.files import write_json
 from vilasr_jax.model_bundle import ModelBundle
-from vilasr_jax.parallel import barrier, is_writer
+from vilasr_jax.parallel import barrier, from_writer, is_writer
 from vilasr_jax.processing import Encoded
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks.stored import shard_note, write_shard
@@ -55,7 +56,7 @@ def sample_shards(
     paths, totals = [], dict.fromkeys(("sampled", *RULES[rule]), 0)
     for number in range(count):
         file = path(number, count)
-        note = shard_note(file)
+        note = from_writer(partial(shard_note, file))
         if note is None:
             first = number * section.shard
             rows = run.questions.rows(stage, min(section.shard, section.questions - first), first)

@@ -7,6 +7,7 @@ from typing import Any
 
 from vilasr_jax.errors import Stopped
 from vilasr_jax.evaluation import figures, score_all, summarize
+from vilasr_jax.parallel import from_writer
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.stage import Stage
@@ -68,7 +69,9 @@ class Validation:
           params: parameters after that step.
           save: `save(step, score=...)` saves the step with its score; called if the step is due to be saved.
         """
-        if step and self.due(step) and SCORE not in self.stage.logged(step):
+        if not (step and self.due(step)):
+            return
+        if SCORE not in from_writer(lambda: self.stage.logged(step)):
             scores = self.scores(params)
             self.stage.amend(step, **scores)
             if self.stage.save_due(step):
