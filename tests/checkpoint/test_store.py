@@ -14,6 +14,7 @@ import tensorstore as ts
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vilasr_jax.checkpoint import store as store_module
 from vilasr_jax.checkpoint.array_files import open_array, read, weight_folder
 from vilasr_jax.checkpoint.store import CheckpointStore
 from vilasr_jax.errors import CheckpointError
@@ -176,6 +177,28 @@ def test_broken_newest_step_falls_back_and_training_goes_on(tmp_path, damage, ca
         ):  # an older step is read as requested or not at all
             store.restore(10, want)
         assert store.restore(None, want).step == 12
+
+
+@pytest.mark.parametrize("step", [10, 20])
+def test_a_step_asked_for_is_read_or_refused(tmp_path, step):
+    with CheckpointStore(tmp_path) as store:
+        for number in (10, 20):
+            store.save(number, {"params": make_params(number)}, wait=True)
+    break_data(tmp_path / str(step))
+    store, want = CheckpointStore(tmp_path), {"params": abstract(make_params())}
+    with pytest.raises(CheckpointError, match=f"{step}: broken checkpoint"):
+        store.restore(step, want)
+    assert store.restore(30 - step, want)["params"]["decoder"]["b"][0] == 30 - step
+    assert store.latest_step() == 20  # a refused step is not taken for one that does not exist
+
+
+def test_hosts_go_back_to_the_same_step(tmp_path, monkeypatch):
+    with CheckpointStore(tmp_path) as writing:
+        for number in (10, 20):
+            writing.save(number, {"params": make_params(number)}, wait=True)
+    others = iter(["damaged on another host", ""])
+    monkeypatch.setattr(store_module, "gather", lambda own: [own, next(others)])
+    assert CheckpointStore(tmp_path).restore(None, {"params": abstract(make_params())}).step == 10
 
 
 KILLED = """

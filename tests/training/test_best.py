@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from vilasr_jax import job as jobs
 from vilasr_jax.config import EvalSection, JobConfig
+from vilasr_jax.errors import CheckpointError
 from vilasr_jax.training.run import open_run
 from vilasr_jax.training.stage import Stage
 
@@ -31,6 +32,19 @@ def test_the_best_step_or_the_last(tmp_path, scores, best):
     abstract = {"w": jax.ShapeDtypeStruct((2,), np.float32, sharding=where)}
     assert stage.load_params(abstract)["w"][0] == len(scores)
     assert stage.load_params(abstract, best=True)["w"][0] == best
+
+
+def test_a_damaged_step_is_not_replaced_by_an_earlier_one(tmp_path):
+    stage = saved(tmp_path, (None, None))
+    for path in (tmp_path / "checkpoints" / "2" / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\0" * path.stat().st_size)
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {"w": jax.ShapeDtypeStruct((2,), np.float32, sharding=where)}
+    with pytest.raises(CheckpointError, match="delete it and run again from step 1"):
+        stage.load_params(abstract)
+    assert stage.begin({"params": abstract})[0] == 1  # an unfinished stage resumes from what can be read
+    stage.close()
 
 
 @pytest.mark.parametrize("best", [False, True])

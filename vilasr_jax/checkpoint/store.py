@@ -23,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.files import literal_path
+from vilasr_jax.parallel import gather
 
 METADATA = "metadata"
 SCORE = "score"
@@ -86,17 +87,18 @@ class CheckpointStore:
         """Reads the items named in `abstract`, and no others.
 
         Args:
-          step: a saved step; None for the newest.
+          step: a saved step, which is read or refused; None for the newest that can be read.
           abstract: item name -> pytree of `jax.ShapeDtypeStruct` (with a sharding, to place the arrays; the
             stored dtype is cast to the leaf's), or None: a JSON item, or arrays as a nested dict of
             names.
 
         Returns:
-          The items, and the step they came from: when the newest step cannot be read, the one before it is,
-          and a warning says so. Any other step is read or refused.
+          The items, and the step they came from: without `step`, when the newest cannot be read on every
+          host, the one before it is, and a warning says so.
 
         Raises:
-          CheckpointError: nothing saved, an item missing, or a parameter of another name or shape.
+          CheckpointError: nothing saved, an item missing, a parameter of another name or shape, or the step
+            asked for is damaged.
         """
         self.wait()
         steps = [s for s in self.steps() if s not in self._broken]
@@ -104,31 +106,35 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{self.directory}: no finished checkpoint here; give a folder that holds one"
             )
-        wanted = steps[-1] if step is None else step
-        if wanted not in steps:
-            raise CheckpointError(f"{self.directory}: no checkpoint of step {wanted}; saved steps: {steps}")
-        tries = steps[::-1] if wanted == steps[-1] else [wanted]
+        if step is not None and step not in steps:
+            raise CheckpointError(f"{self.directory}: no checkpoint of step {step}; saved steps: {steps}")
+        tries = steps[::-1] if step is None else [step]
         for number, candidate in enumerate(tries):
-            try:
-                return Restored(candidate, self._read(candidate, abstract))
-            except CheckpointError:
-                raise
-            except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-                if number + 1 == len(tries):
-                    raise CheckpointError(
-                        f"{self.directory / str(candidate)}: broken checkpoint ({reason}); "
-                        "delete it and start again"
-                    ) from error
-                logging.warning(
-                    "%s: step %d is broken (%s); going back to step %d",
-                    self.directory,
-                    candidate,
-                    reason,
-                    tries[number + 1],
-                )
-                self._broken.add(candidate)
+            items, reason = self._try(candidate, abstract)
+            if items is not None:
+                return Restored(candidate, items)
+            if number + 1 == len(tries):
+                earlier = [s for s in steps if s < candidate]
+                advice = f"run again from step {earlier[-1]}" if earlier else "start again"
+                where = self.directory / str(candidate)
+                raise CheckpointError(f"{where}: broken checkpoint ({reason}); delete it and {advice}")
+            before = tries[number + 1]
+            message = "%s: step %d is broken (%s); going back to step %d"
+            logging.warning(message, self.directory, candidate, reason, before)
+            self._broken.add(candidate)
         raise AssertionError("unreachable")
+
+    def _try(self, step: int, abstract: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """The items of a step; None and the reason where it is damaged on any host."""
+        items, reason = None, ""
+        try:
+            items = self._read(step, abstract)
+        except CheckpointError:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = next(filter(None, gather(reason)), "")  # all hosts go back to the same step, or none does
+        return None if reason else items, reason
 
     def save(
         self,

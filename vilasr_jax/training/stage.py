@@ -66,7 +66,11 @@ class Stage:
         return self.store.latest_step() if step is None else step
 
     def load_params(self, abstract: Any, best: bool = False) -> Any:
-        """The parameters of a saved step (see `step`); `abstract` gives shapes and shardings."""
+        """The parameters of a saved step (see `step`); `abstract` gives shapes and shardings.
+
+        Raises:
+          CheckpointError: that step is damaged; no other is read in its place.
+        """
         return self.store.restore(self.step(best), {"params": abstract})["params"]
 
     def begin(self, items: dict[str, Any]) -> tuple[int, dict[str, Any]]:
