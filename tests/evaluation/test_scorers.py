@@ -91,6 +91,22 @@ def test_intervals_of_means():
     assert two.mean == one.mean and two.high - two.low == pytest.approx((one.high - one.low) / 2**0.5)
 
 
+@pytest.mark.parametrize("benchmark", ["vsi_bench", "spar_bench"])
+@pytest.mark.parametrize(("unreadable", "total"), [(1, 1), (8, 1), (5, 0)])
+def test_a_row_of_no_known_type_weighs_as_one_row(benchmark, unreadable, total):
+    """A row that can't be read has no type: it counts as wrong, but not as much as a type of its own."""
+    known = (
+        [*VSI_TYPES] if benchmark == "vsi_bench" else [kind for own in SPAR_GROUPS.values() for kind in own]
+    )
+    rows = [(kind, 1.0) for kind in known for _ in range(100 * total)] + [("unreadable", 0.0)] * unreadable
+    table = benchmark_table(benchmark, rows)
+    assert table.overall.mean == pytest.approx(1 - unreadable / len(rows)) and table.overall.n == len(rows)
+    assert table.overall.low - 1e-9 <= table.overall.mean <= table.overall.high
+    assert table.to_dict()["unknown_types"] == ["unreadable"] and table.types["unreadable"].n == unreadable
+    weights = benchmarks.row_weights(benchmark, [kind for kind, _ in rows])
+    assert weights @ [score for _, score in rows] == pytest.approx(table.overall.mean)
+
+
 def test_pass_at_k():
     assert [pass_at_k(4, 2, k) for k in (1, 2, 3, 4)] == pytest.approx([1 / 2, 5 / 6, 1, 1])
     assert pass_at_k(3, 0, 3) == 0.0

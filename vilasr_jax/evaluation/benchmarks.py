@@ -9,7 +9,8 @@ They are computed as in ViLaSR's evaluation (arXiv 2506.09965), with whose resul
   questions of their types (SPAR-Bench's own code computes the mean of the types' means).
 - All others: the mean over rows, and each type's own.
 
-Types without rows are left out.
+Types without rows are left out. Rows of a type that VSI-Bench or SPAR-Bench does not have (a row that can't
+be read has none) are not in the macro mean: each weighs in the overall mean as one row of all.
 """
 
 from __future__ import annotations
@@ -93,7 +94,13 @@ class BenchmarkTable:
         """The entry of `scores.json`."""
         parts = {"groups": self.groups, "types": self.types}
         named = {part: {name: m.to_dict() for name, m in means.items()} for part, means in parts.items()}
-        return {"benchmark": self.benchmark, "overall": self.overall.to_dict(), **named}
+        unknown = {"unknown_types": self.unknown_types} if self.unknown_types else {}
+        return {"benchmark": self.benchmark, "overall": self.overall.to_dict(), **named, **unknown}
+
+    @property
+    def unknown_types(self) -> list[str]:
+        """Types of the rows that the benchmark does not have."""
+        return [kind for kind in self.types if not _is_known(self.benchmark, kind)]
 
 
 def is_typed(benchmark: str) -> bool:
@@ -112,33 +119,43 @@ def benchmark_table(benchmark: str, rows: Iterable[tuple[str, float]]) -> Benchm
     for kind, value in rows:
         scores[type_name(benchmark, kind)].append(value)
     types = {kind: _mean(values) for kind, values in scores.items()}
+    others = [value for kind, own in scores.items() if not _is_known(benchmark, kind) for value in own]
+    known = [mean for kind, mean in types.items() if _is_known(benchmark, kind)]
     if benchmark.lower().startswith("vsi"):
         types = {kind: types[kind] for kind in VSI_TYPES if kind in types} | types
-        return BenchmarkTable(benchmark, _macro(types.values()), {}, types)
+        return BenchmarkTable(benchmark, _macro(known, others), {}, types)
     if benchmark.lower().startswith("spar"):
         groups = {
             name: _mean([value for kind in kinds for value in scores.get(kind, ())])
             for name, kinds in SPAR_GROUPS.items()
             if any(kind in types for kind in kinds)
         }
-        return BenchmarkTable(benchmark, _macro(types.values()), groups, types)
+        return BenchmarkTable(benchmark, _macro(known, others), groups, types)
     overall = _mean([value for values in scores.values() for value in values])
     return BenchmarkTable(benchmark, overall, {}, types if set(types) != {""} else {})
 
 
 def row_weights(benchmark: str, kinds: Sequence[str]) -> np.ndarray:
     """[n] float64, what each row of these types counts in the benchmark's overall score; they sum to 1."""
-    if not benchmark.lower().startswith(("vsi", "spar")):
+    if not is_typed(benchmark):
         return np.full(len(kinds), 1 / len(kinds))
     names = [type_name(benchmark, kind) for kind in kinds]
-    counts = Counter(names)
-    return np.array([1 / (len(counts) * counts[name]) for name in names])
+    counts = Counter(name for name in names if _is_known(benchmark, name))
+    share = counts.total() / len(names)
+    return np.array([share / (len(counts) * counts[n]) if n in counts else 1 / len(names) for n in names])
 
 
 def type_name(benchmark: str, kind: str) -> str:
     """The type that a row's question type counts under: VSI-Bench's three levels of direction are one."""
     merged = benchmark.lower().startswith("vsi") and kind.startswith(VSI_DIRECTION)
     return VSI_DIRECTION if merged else kind
+
+
+def _is_known(benchmark: str, name: str) -> bool:
+    """Whether a benchmark has a type (see `type_name`), where its overall score is a mean over types."""
+    if benchmark.lower().startswith("vsi"):
+        return name in VSI_TYPES
+    return not is_typed(benchmark) or any(name in kinds for kinds in SPAR_GROUPS.values())
 
 
 def guess_benchmark(kinds: Iterable[str]) -> str:
@@ -168,12 +185,18 @@ def _mean(values: Sequence[float]) -> Mean:
     return Mean(sum(values) / len(values), *mean_interval(values), len(values))
 
 
-def _macro(parts: Iterable[Mean]) -> Mean:
-    """The mean of independent means; its interval joins theirs (Zou and Donner, 2008)."""
-    parts = list(parts)
-    if not parts:
-        return _mean([])
-    mean = sum(part.mean for part in parts) / len(parts)
-    below = math.hypot(*[part.mean - part.low for part in parts]) / len(parts)
-    above = math.hypot(*[part.high - part.mean for part in parts]) / len(parts)
-    return Mean(mean, max(0.0, mean - below), min(1.0, mean + above), sum(part.n for part in parts))
+def _macro(types: Sequence[Mean], others: Sequence[float]) -> Mean:
+    """The mean of independent types' means; its interval joins theirs (Zou and Donner, 2008).
+
+    `others` are the scores of rows without a known type, each of which weighs as one row of all.
+    """
+    if not types:
+        return _mean(others)
+    n = sum(part.n for part in types) + len(others)
+    parts = [(1 / len(types) * (1 - len(others) / n), part) for part in types]
+    if others:
+        parts.append((len(others) / n, _mean(others)))
+    mean = sum(weight * part.mean for weight, part in parts)
+    below = math.hypot(*[weight * (part.mean - part.low) for weight, part in parts])
+    above = math.hypot(*[weight * (part.high - part.mean) for weight, part in parts])
+    return Mean(mean, max(0.0, mean - below), min(1.0, mean + above), n)

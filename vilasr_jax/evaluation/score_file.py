@@ -3,7 +3,8 @@
 A line needs `answer`, `problem_type` (or `question_type`) and `model_output`, the last turn's text; the
 answer is the text of its `<answer>` (see `drawing.tagged_answer`), and without one the line scores 0.
 Where there is `prediction`, it is the answer itself (null: none). `original_question_type` gives the type;
-`id` (or the question with its images) and `sample` say which lines answer the same question.
+`id` says which lines answer the same question. Without it, lines with the same words, options, images and
+answer do where each has another `sample`; all others are questions of their own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vilasr_jax.evaluation.benchmarks import BenchmarkTable, benchmark_table, gu
 from vilasr_jax.evaluation.scorers import READINGS, SCORERS, question_kind
 from vilasr_jax.evaluation.summary import sample_scores
 from vilasr_jax.files import split_lines
+from vilasr_jax.rewards.parse_answer import plain
 
 SKIPPED = "not_asked"  # stop reason of a question that can't be read or is too large for the engine
 _NAMELESS = "line "  # begins the key of a line that does not say which question it is about
@@ -112,8 +114,7 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
             "them if they aren't results"
         )
     readable = [line for line in lines if not isinstance(line, str)]
-    for number, line in enumerate(readable, 1):
-        key = _key(line, number)
+    for number, (key, line) in enumerate(zip(_keys(readable), readable, strict=True), 1):
         types.setdefault(key, str(line.get("original_question_type") or ""))
         try:
             kind = question_kind(str(line.get("problem_type") or line.get("question_type") or ""))
@@ -132,10 +133,15 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
     if not kinds:
         why = "; ".join(broken[:2]) or "it is empty"
         raise DataError(f"{name}: no line can be scored ({why})")
-    metas = [line.get("meta") for line in lines if isinstance(line, dict)]
+    asked = [line for line in lines if isinstance(line, dict) and line.get("stop_reason") != SKIPPED]
+    metas = [line.get("meta") for line in asked]
     found = {str(meta.get("benchmark") or "") for meta in metas if isinstance(meta, dict)}
     said = found.pop() if len(found) == 1 else ""
-    known = benchmark or said or guess_benchmark(filter(None, types.values()))
+    known = (
+        benchmark
+        or said
+        or guess_benchmark(filter(None, (line.get("original_question_type") for line in asked)))
+    )
     if is_typed(known) and (nameless := [key for key, kind in types.items() if not kind]):
         raise DataError(
             f"{name}: {len(nameless)} of {len(types)} questions have no original_question_type, over which "
@@ -195,10 +201,17 @@ def _prediction(line: Mapping[str, Any]) -> str | None:
     return tagged_answer(output)
 
 
-def _key(line: Mapping[str, Any], number: int) -> str:
-    """The key of a line's question; a line that does not name its question has a key of its own."""
-    if line.get("id") is not None:
-        return str(line["id"])
-    if line.get("question") is None:
-        return f"{_NAMELESS}{number}"
-    return json.dumps([line["question"], line.get("options"), line.get("image_path")])
+def _keys(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The key of each line's question; a line that does not name its question has a key of its own."""
+    asked: Counter = Counter()
+    for number, line in enumerate(lines, 1):
+        if line.get("id") is not None:
+            yield str(line["id"])
+        elif line.get("question") is None:
+            yield f"{_NAMELESS}{number}"
+        else:
+            words = [line["question"], line.get("options"), line.get("image_path"), plain(line.get("answer"))]
+            place = json.dumps([*words, line.get("sample")])
+            before = asked[place]  # questions with the same words
+            asked[place] += 1
+            yield json.dumps([*words, before] if before else words)

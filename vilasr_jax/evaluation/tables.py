@@ -31,6 +31,9 @@ def print_scores(run: ScoredRun, console: Console | None = None) -> None:
     if "pass_at_k" in scores:
         passed = ", ".join(f"pass@{k} {100 * value:.1f}" for k, value in scores["pass_at_k"].items())
         console.print(f"{scores['samples']} samples a question: {passed}")
+    if unknown := run.table.unknown_types:
+        named = ", ".join(unknown[:10])
+        console.print(f"not among the types of {run.benchmark}, weighed row by row: {named}", markup=False)
     if run.skipped:
         console.print(
             f"{run.skipped:,} lines are of questions that the model did not get (not readable, or larger "
