@@ -34,6 +34,20 @@ def test_mean_interval():
     assert mean_interval([]) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.5, 1.0])
+def test_scores_that_agree_have_an_interval_with_a_width(value):
+    few, many = mean_interval([value] * 2), mean_interval([value] * 200)
+    assert 0 <= few[0] <= many[0] <= value <= many[1] <= few[1] <= 1
+    assert few[1] - few[0] > 0.6 and 0 < many[1] - many[0] < 0.02
+    gains = [value or 0.2] * 4
+    for low, high in (
+        paired_difference([0.0] * 4, gains)[1:],
+        seed_interval([gains]),
+        seed_interval([gains] * 2),
+    ):
+        assert high - low > 0.2 and low <= gains[0] <= high + 1e-12
+
+
 def test_mcnemar_counts_only_differences():
     assert mcnemar([1, 0] * 50, [1, 0] * 50) == 1.0
     assert mcnemar([0] * 10 + [1] * 90, [1] * 100) == pytest.approx(2 / 2**10)

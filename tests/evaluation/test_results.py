@@ -219,6 +219,19 @@ def test_a_line_without_a_question_does_not_change_others():
     assert scores["samples"] == 2 and scores["pass_at_k"]
 
 
+def test_lines_with_the_same_words_are_questions_of_their_own():
+    """VSI-Bench asks "How many chairs are in this room?" of many rooms, with other answers."""
+    said = [(2, 2), (3, 3), (4, 1), (5, 1), (3, 3)]
+    lines = [published("regression", f"<answer>{p}</answer>", str(n), "object_counting") for n, p in said]
+    for images in (["1.png"], None):
+        run = score_lines([{**line, "image_path": images} for line in lines], "vsi_bench")
+        assert run.table.overall.n == 5 and run.table.overall.mean == pytest.approx(0.6)
+    again = [{**line, "sample": sample} for line in lines for sample in (0, 1)]
+    for order in (again, again[::2] + again[1::2]):
+        scores = score_lines(order, "vsi_bench").to_dict()
+        assert scores["overall"]["n"] == 5 and scores["samples"] == 2
+
+
 ANSWERED = {  # texts of a last turn, and the answer that all readers find
     "<think> a </think> Action: Answer\n<answer> B </answer>": "B",
     "<think> a </think> Action: Answer\n<answer> A </answer> No: <answer> B </answer>": "A",
@@ -258,6 +271,14 @@ def test_both_readings_are_side_by_side():
     scores = score_lines(lines).to_dict()
     assert scores["reading"] == "published" and scores["overall"]["mean"] == pytest.approx(1 / 3)
     assert scores["lenient"]["overall"]["mean"] == pytest.approx(2 / 3)
+
+
+def test_a_row_that_was_not_asked_does_not_hide_the_benchmark():
+    lines = [published("multiple choice", "<answer>B", "B", "route_planning", n) for n in range(9)]
+    lost = {**published("multiple choice", "", "", "unreadable"), "stop_reason": "not_asked", "meta": {}}
+    run = score_lines([*lines, lost])
+    assert run.benchmark == "vsi_bench" and run.skipped == 1
+    assert run.table.overall.mean == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(("line", "part"), [("{", "isn't valid JSON"), ("[]", "is not an object")])
@@ -355,6 +376,22 @@ def test_a_comparison_pools_the_questions_of_a_group():
     low = next(row for row in table["rows"] if row["name"] == "Low")
     assert low["means"][1] == low["differences"][0]["mean"] == pytest.approx(0.5)
     assert table["rows"][-1]["differences"][0]["mean"] == pytest.approx(1 / 3)  # the mean of the types
+
+
+@pytest.mark.parametrize("benchmark", ["", "spar_bench"])
+def test_an_interval_has_a_width_however_few_rows_a_type_has(benchmark):
+    """Twelve questions, each of its own type: as wide as if all had one type, where types don't weigh."""
+    spar = [kind for own in SPAR_GROUPS.values() for kind in own]
+    kinds, second = spar[:12] if benchmark else [f"kind {n}" for n in range(12)], [1, 0] * 6
+    own, alike = (
+        compare([run_of("a", [0] * 12, some), run_of("b", second, some)])["rows"][-1]["differences"][0]
+        for some in (kinds, ["MSR"] * 12)
+    )
+    assert own["mean"] == pytest.approx(0.5) and own["ci95"] == pytest.approx(alike["ci95"])
+    assert own["ci95"] == pytest.approx([0.2045, 0.7955], abs=1e-3)
+    always = compare([run_of("a", [0] * 12, kinds), run_of("b", [1] * 12, kinds)])["rows"][-1]
+    low, high = always["differences"][0]["ci95"]
+    assert low < 0.8 and high == 1
 
 
 def test_only_common_questions_are_compared():

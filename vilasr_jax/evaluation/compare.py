@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.evaluation.benchmarks import SPAR_GROUPS, VSI_DIRECTION, benchmark_table, row_weights
-from vilasr_jax.evaluation.intervals import mcnemar
+from vilasr_jax.evaluation.benchmarks import (
+    SPAR_GROUPS,
+    VSI_DIRECTION,
+    benchmark_table,
+    is_typed,
+    row_weights,
+    type_name,
+)
+from vilasr_jax.evaluation.intervals import difference_interval, mcnemar
 from vilasr_jax.evaluation.score_file import ScoredRun
 
 FLIPS = 10_000
@@ -42,13 +49,15 @@ def compare(runs: Sequence[ScoredRun]) -> dict[str, Any]:
         members = [at for at, kind in enumerate(kinds) if _belongs(kind, name)]
         some = [kinds[at] for at in members]
         first, *others = scores[:, members]
-        weights = row_weights("" if name in SPAR_GROUPS else benchmark, some)  # groups are pooled
+        means_of = "" if name in SPAR_GROUPS else benchmark  # groups are pooled
+        weights = row_weights(means_of, some)
+        strata = [type_name(means_of, kind) if is_typed(means_of) else "" for kind in some]
         rows.append(
             {
                 "name": name,
                 "n": len(members),
                 "means": [table[name].mean for table in tables],
-                "differences": [_difference(first, own, weights, some) for own in others],
+                "differences": [_difference(first, own, weights, strata) for own in others],
             }
         )
     everything = set().union(*means)
@@ -70,27 +79,29 @@ def _belongs(kind: str, name: str) -> bool:
 
 
 def _difference(
-    first: np.ndarray, second: np.ndarray, weights: np.ndarray, kinds: Sequence[str]
+    first: np.ndarray, second: np.ndarray, weights: np.ndarray, strata: Sequence[str]
 ) -> dict[str, Any]:
     r"""The weighted mean $\sum_i w_i d_i$ of paired differences, its 95 % interval and p value.
 
-    The interval is normal with the variance of each type's differences. The p value is exact (McNemar) where
+    The interval joins those of the strata (see `difference_interval`), which are the types where the mean is
+    one over types, and else one. The p value is exact (McNemar) where
     rows weigh the same and are right or wrong; else that of 10,000 seeded flips of the differences' signs.
     """
     difference = second - first
     mean = float(weights @ difference)
-    variance = 0.0
-    for kind in set(kinds):
-        own = np.array([k == kind for k in kinds])
-        if own.sum() > 1:
-            variance += float((weights[own] ** 2).sum() * difference[own].var(ddof=1))
-    spread = NormalDist().inv_cdf(0.975) * variance**0.5
+    below = above = 0.0
+    for stratum in sorted(set(strata)):
+        own = np.array([name == stratum for name in strata])
+        low, high = difference_interval(difference[own], difference)
+        weight, middle = float(weights[own].sum()), float(difference[own].mean())
+        below = math.hypot(below, weight * (middle - low))
+        above = math.hypot(above, weight * (high - middle))
     plain = np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()
     if plain and np.allclose(weights, weights[0]):
         p = mcnemar(first == 1, second == 1)
     else:
         p = sign_flip_p(weights * difference)
-    return {"mean": mean, "ci95": [mean - spread, mean + spread], "p": p}
+    return {"mean": mean, "ci95": [mean - below, mean + above], "p": p}
 
 
 def sign_flip_p(differences: np.ndarray, flips: int = FLIPS, seed: int = 0) -> float:

@@ -31,13 +31,49 @@ def wilson_interval(right: float, n: int, level: float = 0.95) -> tuple[float, f
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Normal interval of a mean of scores in [0, 1]; Wilson's when all are 0 or 1."""
+    """Normal interval of a mean of scores in [0, 1]; Wilson's when all are 0 or 1.
+
+    Scores that are all the same say nothing of how they vary: see `constant_interval`.
+    """
     scores = np.asarray(values, np.float64)
     if not len(scores) or np.isin(scores, (0.0, 1.0)).all():
         return wilson_interval(float(scores.sum()), len(scores), level)
+    if (scores == scores[0]).all():
+        return constant_interval(float(scores[0]), len(scores), 0.0, level)
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    spread = z * scores.std(ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else 1.0
+    spread = z * scores.std(ddof=1) / math.sqrt(len(scores))
     return max(0.0, float(scores.mean() - spread)), min(1.0, float(scores.mean() + spread))
+
+
+def constant_interval(value: float, n: int, least: float, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a mean of `n` scores in [least, 1] that are all `value`.
+
+    At most a share of them (the upper end of Wilson's interval of 0 in n) would have another value, which may
+    be any. For 0 and 1 it is Wilson's interval itself.
+
+    >>> [round(x, 3) for x in constant_interval(0.5, 2, 0.0)]
+    [0.171, 0.829]
+    """
+    share = wilson_interval(0, n, level)[1]
+    return value - share * (value - least), value + share * (1 - value)
+
+
+def difference_interval(
+    differences: np.ndarray, everywhere: np.ndarray, level: float = 0.95
+) -> tuple[float, float]:
+    """Normal interval of the mean paired difference of a type's rows, in [-1, 1].
+
+    Args:
+      differences: of the type's rows; a single one has the variance of `everywhere`.
+      everywhere: of all types' rows. Rows that are all the same, and not 0, have `constant_interval`.
+      level: coverage.
+    """
+    middle, n = float(differences.mean()), len(differences)
+    varied = differences if n > 1 else everywhere
+    if (varied == varied[0]).all():
+        return constant_interval(middle, n, -1.0, level) if varied.any() else (0.0, 0.0)
+    half = NormalDist().inv_cdf(0.5 + level / 2) * float(varied.std(ddof=1)) / math.sqrt(n)
+    return middle - half, middle + half
 
 
 def seed_interval(values: Sequence[Sequence[float] | np.ndarray], level: float = 0.95) -> tuple[float, float]:
@@ -71,6 +107,8 @@ def seed_interval(values: Sequence[Sequence[float] | np.ndarray], level: float =
     if np.isin(np.concatenate(values), (0.0, 1.0)).all():  # near 0 and 1 the normal interval is too narrow
         wilson = wilson_interval(middle * len(questions), len(questions), level)
         low, high = min(low, wilson[0]), max(high, wilson[1])
+    elif half == 0:
+        low, high = constant_interval(middle, len(questions), -1.0, level)
     return low, high
 
 
@@ -99,10 +137,15 @@ def paired_difference(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """`second - first` on the same questions with a seeded bootstrap interval: (mean, low, high)."""
+    """`second - first` on the same questions with a seeded bootstrap interval: (mean, low, high).
+
+    Where all differences are the same the bootstrap has no width: see `difference_interval`.
+    """
     difference = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     if not len(difference):
         return 0.0, 0.0, 0.0
+    if (difference == difference[0]).all():
+        return float(difference[0]), *difference_interval(difference, difference, level)
     generator = np.random.default_rng(seed)
     values, counts = np.unique(difference, return_counts=True)
     draws = generator.multinomial(len(difference), counts / len(difference), size=resamples)
