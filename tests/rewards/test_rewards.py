@@ -56,6 +56,33 @@ def test_accuracy(said, right, kind, want):
     assert score([text], answer=right, question_type=kind)["accuracy"] == pytest.approx(want)
 
 
+LETTERED = ("A. right", "B. left")
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "options", "want"),
+    [
+        *(
+            (said, right, LETTERED, 1.0)
+            for said in ("B", "B. left", "(b) Left")
+            for right in ("B. left", "B")
+        ),
+        *((said, "(B) left", LETTERED, 1.0) for said in ("B", "B.", "B: left", "(B) left")),
+        ("A", "B. left", LETTERED, 0.0),
+        ("A. right", "B. left", LETTERED, 0.0),
+        ("B. right", "B. left", LETTERED, 0.0),  # contradicts itself
+        ("B. or C", "B", LETTERED, 0.0),
+        ("B", "B. left", ("right", "left"), 1.0),
+        ("B. left", "B. left", ("right", "left"), 1.0),
+        ("B", "B. left", (), 0.0),  # no options: a text
+        ("B. left", "B. left", (), 1.0),
+    ],
+)
+def test_a_right_answer_may_be_a_letter_with_its_text(said, right, options, want):
+    text = f"<think>so</think> Action: Answer\n<answer>{said}</answer>"
+    assert score([text], answer=right, options=options)["accuracy"] == want
+
+
 def test_no_answer_tag_scores_nothing():  # fault 3: the first number or letter counted
     for text in ("<think>12 steps</think> Action: Answer\n12", "12", "B", "Action: Answer B"):
         assert score([text], answer="12", question_type="numerical")["total"] == 0.0
@@ -142,6 +169,9 @@ NUMBERS = {  # what an answer says, and the number that it starts with
     "1e3": 1000.0,
     ".5": 0.5,
     "3, maybe 4": 3.0,
+    **dict.fromkeys(("5 m2", "5 km", "5 mm", "5 bottles", "5 metres", "5 minutes", "5 kg", "5 K"), 5.0),
+    "3 chairs, 4 tables": 3.0,
+    "3 and no more": 3.0,
 }
 NONE = (
     "1/2",
@@ -171,6 +201,28 @@ NONE = (
     "5\n6",
     "1e400",
     "inf",
+    "1.5 million",
+    "3 Billion",
+    "5k",
+    "5 k",
+    "2M",
+    "2 dozen",
+    "3 hundred",
+    "5万",
+    "2 + 3",
+    "2+3",
+    "4 = 4",
+    "4 -> 5",
+    "2 plus 3",
+    "3 by 4",
+    "3 and a half",
+    "3 meters and a half",
+    "3 feet 2 inches",
+    "3 feet, 2 inches",
+    "6 ft. 2 in",
+    "6ft2in",
+    "3 m, 20 cm",
+    "3 m 20 cm",
     "five",
     "about 5",
     "$5",

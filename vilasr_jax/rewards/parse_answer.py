@@ -5,6 +5,7 @@ Every function here accepts any text or None and never raises.
 
 import math
 import re
+from collections.abc import Sequence
 
 THRESHOLDS = tuple(0.5 + 0.05 * k for k in range(10))  # .50, .55, ..., .95
 VIEW_AXES = (
@@ -17,11 +18,20 @@ VIEW_AXES = (
 
 _TAGS = re.compile(r"</?answer>")
 _LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?\s*\Z")
+_LETTERED = re.compile(r"[(\[]?\s*([A-Za-z])\s*(?:[.:]|[)\]][.:]?)\s+(?=\S)")
 _NUMBER = re.compile(
     r"\s*((?:[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+)(?:[eE][-+]?\d+)?)"
-    # not part of a longer one: a fraction, a range, a time, a list, digits in groups, a power
-    r"(?!\s*[.,;:/'’_*^×x~到至\-\u2010-\u2015\u2212]?\s*\d)(?!\s*(?:to|or)\b)"
-    r"(?!\s*[A-Za-z]+\.?\s+(?:to|or|and)\s+[-+]?\d)(?![eE](?:[^A-Za-z]|\Z))(?!\s*[¼-¾⅐-⅞²³¹⁰-⁹])"
+    # not part of a longer one: a fraction, a range, a sum, a time, a list, digits in groups, a power
+    r"(?!\s*(?:[=-]>|[.,;:/'’_*^×x~到至+=→\-\u2010-\u2015\u2212])?\s*\d)"
+    r"(?!\s*(?:to|or|plus|minus|times|by)\b)"
+    r"(?!\s*(?:[A-Za-z]+\.?\s+)?(?:to|or|and)\s+(?:[-+]?\d|an?\s+(?:half|third|quarter)\b))"
+    # a length or time of two units: "3 feet 2 inches", "3 m, 20 cm", "6ft2"
+    r"(?!\s*[A-Za-z]+\.?\s+\d)(?!\s*(?:m|met(?:er|re)s?|yards?|h|hours?|min(?:utes?)?)\.?,\s*\d)"
+    r"(?!\s*(?:ft|foot|feet)\.?,?\s*\d)"
+    # the first factor of a number in words or letters: "1.5 million", "2 dozen", "5k"
+    r"(?!\s*(?i:dozen|score|hundred|thousand|lakh|crore|(?:m|b|tr)illion)s?\b)(?!\s*[十百千万億亿兆])"
+    r"(?!(?:[kKMB]|\s*(?:k|mn|bn))\b)"
+    r"(?![eE](?:[^A-Za-z]|\Z))(?!\s*[¼-¾⅐-⅞²³¹⁰-⁹])"
 )
 
 
@@ -36,10 +46,34 @@ def option_letter(answer: object) -> str | None:
     return match.group(1).upper() if match else None
 
 
+def choice_letter(answer: object, options: Sequence[str]) -> str | None:
+    """The letter of a choice: alone (see `option_letter`), or before the text of an option.
+
+    "B. left" and "(B) left" are read where there are options. Other words than an option's after the letter
+    are read only by `truth_letter`.
+
+    >>> choice_letter("b) left", ("A. right", "B. left")), choice_letter("B or C", ("A. right", "B. left"))
+    ('B', None)
+    """
+    letter, match = option_letter(answer), _LETTERED.match(plain(answer))
+    if letter or not match:
+        return letter
+    texts = [_LETTERED.sub("", plain(option)).casefold() for option in options]
+    at = ord(match.group(1).upper()) - ord("A")
+    return match.group(1).upper() if texts[at : at + 1] == [plain(answer)[match.end() :].casefold()] else None
+
+
+def truth_letter(answer: object, options: Sequence[str]) -> str | None:
+    """The letter of a right answer: alone, or where there are options before any text ("B. left")."""
+    match = _LETTERED.match(plain(answer)) if options else None
+    return match.group(1).upper() if match else option_letter(answer)
+
+
 def number_text(answer: object) -> str | None:
     """The number an answer starts with, as written but without thousands commas ("1,234.5 m" -> "1234.5").
 
-    None where it is part of something longer: "1/2", "3.14,2", "5-6" and "1 200" hold no one number.
+    None where it is part of something longer: "1/2", "3.14,2", "5-6", "1 200", "1.5 million" and
+    "3 feet 2 inches" hold no one number.
     """
     match = _NUMBER.match(plain(answer)[:100].replace("\u2212", "-"))
     return match.group(1).replace(",", "") if match else None

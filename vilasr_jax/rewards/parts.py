@@ -1,10 +1,12 @@
 """The rewards that come with the program."""
 
 from vilasr_jax.rewards.parse_answer import (
+    choice_letter,
     mean_relative_accuracy,
     option_letter,
     plain,
     read_number,
+    truth_letter,
     view_change_accuracy,
 )
 from vilasr_jax.rewards.registry import Finished, register
@@ -22,9 +24,11 @@ def accuracy(done: Finished) -> float:
         return mean_relative_accuracy(read_number(done.prediction), read_number(done.answer))
     if done.question_type == "vci":
         return view_change_accuracy(done.prediction, done.answer)
-    truth = option_letter(done.answer)
-    if truth is not None:
-        return float(option_letter(done.prediction) == truth)
+    truth = truth_letter(done.answer, done.options)
+    if truth is not None and choice_letter(done.prediction, done.options) == truth:
+        return 1.0
+    if option_letter(done.answer):
+        return 0.0
     return float(plain(done.prediction).casefold() == plain(done.answer).casefold() != "")
 
 
