@@ -16,7 +16,7 @@ from vilasr_jax.evaluation import ResultsFile, compare, read_results, result_lin
 from vilasr_jax.evaluation.benchmarks import SPAR_GROUPS, VSI_TYPES, benchmark_table, row_weights
 from vilasr_jax.evaluation.compare import sign_flip_p
 from vilasr_jax.evaluation.intervals import mcnemar
-from vilasr_jax.evaluation.score_file import _prediction
+from vilasr_jax.evaluation.score_file import SKIPPED, _prediction
 from vilasr_jax.processing import encode_conversation
 from vilasr_jax.rewards import score as reward_of
 from vilasr_jax.rollout import Trajectory, joined, messages_of
@@ -273,9 +273,9 @@ def test_both_readings_are_side_by_side():
     assert scores["lenient"]["overall"]["mean"] == pytest.approx(2 / 3)
 
 
-def test_a_row_that_was_not_asked_does_not_hide_the_benchmark():
+def test_a_skipped_row_does_not_hide_the_benchmark():
     lines = [published("multiple choice", "<answer>B", "B", "route_planning", n) for n in range(9)]
-    lost = {**published("multiple choice", "", "", "unreadable"), "stop_reason": "not_asked", "meta": {}}
+    lost = {**published("multiple choice", "", "", "unreadable"), "stop_reason": SKIPPED, "meta": {}}
     run = score_lines([*lines, lost])
     assert run.benchmark == "vsi_bench" and run.skipped == 1
     assert run.table.overall.mean == pytest.approx(0.9)

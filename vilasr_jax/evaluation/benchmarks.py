@@ -141,8 +141,8 @@ def row_weights(benchmark: str, kinds: Sequence[str]) -> np.ndarray:
         return np.full(len(kinds), 1 / len(kinds))
     names = [type_name(benchmark, kind) for kind in kinds]
     counts = Counter(name for name in names if _is_known(benchmark, name))
-    share = counts.total() / len(names)
-    return np.array([share / (len(counts) * counts[n]) if n in counts else 1 / len(names) for n in names])
+    fraction = counts.total() / len(names)
+    return np.array([fraction / (len(counts) * counts[n]) if n in counts else 1 / len(names) for n in names])
 
 
 def type_name(benchmark: str, kind: str) -> str:

@@ -133,14 +133,14 @@ def score_lines(lines: Sequence[Mapping[str, Any] | str], benchmark: str = "", l
     if not kinds:
         why = "; ".join(broken[:2]) or "it is empty"
         raise DataError(f"{name}: no line can be scored ({why})")
-    asked = [line for line in lines if isinstance(line, dict) and line.get("stop_reason") != SKIPPED]
-    metas = [line.get("meta") for line in asked]
+    evaluated = [line for line in lines if isinstance(line, dict) and line.get("stop_reason") != SKIPPED]
+    metas = [line.get("meta") for line in evaluated]
     found = {str(meta.get("benchmark") or "") for meta in metas if isinstance(meta, dict)}
     said = found.pop() if len(found) == 1 else ""
     known = (
         benchmark
         or said
-        or guess_benchmark(filter(None, (line.get("original_question_type") for line in asked)))
+        or guess_benchmark(filter(None, (line.get("original_question_type") for line in evaluated)))
     )
     if is_typed(known) and (nameless := [key for key, kind in types.items() if not kind]):
         raise DataError(
@@ -203,7 +203,7 @@ def _prediction(line: Mapping[str, Any]) -> str | None:
 
 def _keys(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The key of each line's question; a line that does not name its question has a key of its own."""
-    asked: Counter = Counter()
+    seen: Counter = Counter()
     for number, line in enumerate(lines, 1):
         if line.get("id") is not None:
             yield str(line["id"])
@@ -212,6 +212,6 @@ def _keys(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         else:
             words = [line["question"], line.get("options"), line.get("image_path"), plain(line.get("answer"))]
             place = json.dumps([*words, line.get("sample")])
-            before = asked[place]  # questions with the same words
-            asked[place] += 1
+            before = seen[place]  # questions with the same words
+            seen[place] += 1
             yield json.dumps([*words, before] if before else words)
