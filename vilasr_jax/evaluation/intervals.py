@@ -48,8 +48,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 def constant_interval(value: float, n: int, least: float, level: float = 0.95) -> tuple[float, float]:
     """Interval of a mean of `n` scores in [least, 1] that are all `value`.
 
-    At most a fraction of them (the upper end of Wilson's interval of 0 in n) would have another value, which may
-    be any. For 0 and 1 it is Wilson's interval itself.
+    At most a fraction of them (the upper end of Wilson's interval of 0 in n) would have another value, which
+    may be any. For 0 and 1 it is Wilson's interval itself.
 
     >>> [round(x, 3) for x in constant_interval(0.5, 2, 0.0)]
     [0.171, 0.829]
