@@ -194,7 +194,7 @@ def test_a_workdir_with_a_strange_config(run, tmp_path, text):
 def test_a_workdir_that_is_a_file(run, tmp_path):
     (tmp_path / "W").write_text("mine")
     refused(run("train", CONFIG, f"--workdir={tmp_path / 'W'}"), "is a file")
-    refused(run("report", tmp_path / "W"), "no folder")
+    refused(run("report", tmp_path / "W"), "a folder of a run")
     assert (tmp_path / "W").read_text() == "mine"
 
 
@@ -332,7 +332,7 @@ def test_config_help_lists_each_key_with_its_comment(run):
     code, out, _ = run("config", "--help")
     assert code == 0 and "\n  rl.clip_low = 0.2\n" in out
     assert "\n  cold_start.batch = 32" in out and "\n  eval.rows = " in out
-    assert "\n  packing.tokens = 0  # of a row; 0: off, one conversation per row\n" in out
+    assert "\n  packing.tokens = 0  # tokens per row; 0: off, one conversation per row\n" in out
     assert "  rl.advantage = 'grpo'  # choices: grpo, dr_grpo, rloo\n" in out
     keys = [line.split(" = ")[0].strip() for line in out.splitlines() if " = " in line]
     assert set(keys) >= set(flatten(to_dict(JobConfig()))) - {

@@ -86,7 +86,7 @@ def test_paths_that_are_no_files(tmp_path):
     os.mkfifo(pipe)
     device = tmp_path / "device.png"
     device.symlink_to("/dev/zero")
-    for path, words in ((loop, "loop.png"), (gone, "no such"), (pipe, "no regular"), (device, "no regular")):
+    for path, words in ((loop, "loop.png"), (gone, "no such"), (pipe, "a regular"), (device, "a regular")):
         with pytest.raises(ImageError, match=words):
             load_image(path)
 

@@ -73,5 +73,5 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused():
         with pytest.raises(ConfigError, match="do not cover"):
             make_mesh(job.mesh, jax.devices())
         return
-    with pytest.raises(ConfigError, match="no multiple"):
+    with pytest.raises(ConfigError, match="a multiple"):
         Steps(job, make_mesh(job.mesh, jax.devices()[:8])).build("sft")

@@ -76,7 +76,7 @@ def test_resize_leaves_a_picture_of_the_right_size_alone():
 
 
 def test_a_picture_of_unfit_size_or_mode_is_refused():
-    with pytest.raises(ImageError, match="no multiple of 28"):
+    with pytest.raises(ImageError, match="a multiple of 28"):
         patchify(noise(29, 28))
     with pytest.raises(ImageError, match="mode L"):
         patchify(noise(28, 28, "L"))

@@ -129,7 +129,7 @@ def test_archives_of_earlier_versions_are_read():
     same(t, again)
     again.tokens[0] = 5  # arrays of their own
     for broken in (b"", b"PK nothing", b"{}", out.getvalue()[:80], t.to_bytes()[:-9]):
-        with pytest.raises(DataError, match="no stored conversation"):
+        with pytest.raises(DataError, match="a stored conversation"):
             Trajectory.from_bytes(broken)
 
 

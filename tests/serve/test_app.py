@@ -105,8 +105,8 @@ def test_curl(served, tmp_path):
 @pytest.mark.parametrize(
     "content, status, word",
     [
-        ("{", 400, "no JSON"),
-        ("[" * 100_000, 400, "no JSON"),
+        ("{", 400, "isn't JSON"),
+        ("[" * 100_000, 400, "isn't JSON"),
         ("[]", 400, "object"),
         ("{}", 400, "messages"),
         (body(model="gpt-4o"), 404, "maze"),
