@@ -97,8 +97,8 @@ class CheckpointStore:
           host, the one before it is, and a warning says so.
 
         Raises:
-          CheckpointError: nothing saved, an item missing, a parameter of another name or shape, or the step
-            asked for is damaged.
+          CheckpointError: nothing saved, an item missing, a parameter of another name or shape, or a
+            damaged `step`.
         """
         self.wait()
         steps = [s for s in self.steps() if s not in self._broken]
