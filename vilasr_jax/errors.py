@@ -5,10 +5,16 @@ Any other exception is our fault and exits with code 1.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended: 128 + SIGINT
 STOPPED = 143  # the exit code of a run that saved its state and stopped: 128 + SIGTERM, as in a shell
+# what the operating system says of a path itself, and of a file whose content names a wrong place in it
+_PATH_FAULTS = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+)
 
 
 class Stopped(Exception):
@@ -41,6 +47,13 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """Training that can't continue with these settings."""
+
+
+def is_machine_fault(error: BaseException) -> bool:
+    """Whether an error is the machine's, such as no memory or a failing disk, and not the read data's."""
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _PATH_FAULTS
+    return isinstance(error, MemoryError)
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny
+from tests.tasks.importers.published import question
 from vilasr_jax.config import (
     BucketSection,
     DataSection,
@@ -28,6 +29,7 @@ from vilasr_jax.processing import Encoded, encode_conversation
 from vilasr_jax.tasks.importers import import_data
 from vilasr_jax.tasks.stored import StoredRow, StoredRows, write_shard
 from vilasr_jax.training import evaluate, synthesis
+from vilasr_jax.training.imported_rows import Imported
 from vilasr_jax.training.row_filter import SkipUnusable, read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.trajectory_dataset import TIMING
@@ -63,6 +65,23 @@ def test_questions_come_in_an_order_of_their_own_each_time_round(tmp_path, impor
     assert all(image.size == (28, 28) for row in run.questions.rows("rl", 2) for image in row.images[:1])
     with pytest.raises(ConfigError, match=r"config\.data\.reflect_questions"):
         run.questions.rows("reflect", 1)
+
+
+def test_imports_of_one_file_hold_the_same_rows(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    (source / "rl").mkdir(parents=True)
+    Image.new("RGB", (56, 56)).save(source / "p.png")
+    for name in ("x", "y"):
+        (source / "rl" / f"{name}.jsonl").write_text(json.dumps(question(0)))
+    (tmp_path / "linked.jsonl").symlink_to(source / "rl" / "x.jsonl")
+    folders = {}
+    for name, path in {"all": "", "x": "rl/x.jsonl", "y": "rl/y.jsonl", "link": "../linked.jsonl"}.items():
+        monkeypatch.chdir(source)
+        import_data("rl", path or ".", tmp_path / name, images=".")
+        monkeypatch.chdir(tmp_path)
+        folders[name] = Imported.origins(str(tmp_path / name))
+    assert folders["all"] & folders["x"] and folders["all"] & folders["y"] and folders["x"] & folders["link"]
+    assert not folders["x"] & folders["y"]
 
 
 def test_mazes_have_turns_of_their_own(tmp_path, imported):

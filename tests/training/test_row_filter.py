@@ -3,8 +3,10 @@
 import errno
 import json
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
+from PIL import Image
 
 from tests.tasks.stored_rows import stored_row, write_rows
 from tests.training import samples
@@ -136,3 +138,36 @@ def test_a_source_of_many_unusable_examples_is_refused(bad, refused):
         return check_sample(sample)
     with pytest.raises(DataError, match=r"examples looked at can't be trained on; example .*too long"):
         check_sample(sample)
+
+
+class Failing:
+    """One row whose reading, or whose use, fails as a machine does."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int):
+        raise self.error
+
+
+MACHINE = (MemoryError(), OSError(errno.EIO, "input/output error"), OSError(errno.EMFILE, "too many files"))
+
+
+@pytest.mark.parametrize("error", MACHINE, ids=["memory", "disk", "files"])
+@pytest.mark.parametrize("place", ["reader", "open", "getexif"])
+def test_a_failing_machine_removes_no_row(tmp_path, monkeypatch, error, place):
+    rows = StoredRows([write_rows(tmp_path / "rows", 2)])
+    use = partial(usable_rows, check=lambda row: row.row(784, 50_000), folder=tmp_path, limits={})
+    if place == "reader":
+        monkeypatch.setattr(rows, "_source", Failing(error))
+    else:
+        owner = Image if place == "open" else Image.Image
+        monkeypatch.setattr(owner, place, lambda *args, **kwargs: Failing(error)[0])
+    with pytest.raises(type(error)):
+        use(rows, name="config.data.traces")
+    assert not (tmp_path / "left_out").exists()
+    monkeypatch.undo()
+    assert use(rows, name="config.data.traces") == [0, 1]

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image
 
-from vilasr_jax.errors import ImageError
+from vilasr_jax.errors import ImageError, is_machine_fault
 from vilasr_jax.files import mistaken_for
 from vilasr_jax.models import ImageSpec, default_family
 from vilasr_jax.models.family import Grid
@@ -54,6 +54,7 @@ def load_image(
 
     Raises:
       ImageError: the source is missing, truncated, not an image, or larger than `MAX_PIXELS`.
+      MemoryError, OSError: the machine failed, which says nothing about the image.
     """
     return _opened(source, _to_rgb, formats)
 
@@ -92,7 +93,7 @@ def _opened(
     use: Callable[[Image.Image], T],
     formats: Sequence[str] | None = None,
 ) -> T:
-    """What `use` makes of the opened image; ImageError for whatever goes wrong."""
+    """What `use` makes of the opened image; ImageError for whatever is wrong with it."""
     try:
         if isinstance(source, Image.Image):
             return use(source)
@@ -105,11 +106,15 @@ def _opened(
                 with Image.open(file, formats=None if formats is None else tuple(formats)) as image:
                     return use(image)
             except Exception as error:  # large texts in a PNG: Pillow refuses the file
+                if is_machine_fault(error):
+                    raise
                 faults.append(error)
         raise faults[0]
     except FileNotFoundError:
         raise ImageError(f"{_name(source)}: no such image file") from None
     except Exception as error:  # PIL's decoders raise many types on broken files
+        if is_machine_fault(error):
+            raise
         reason = mistaken_for(_head(source)) or _one_line(error)
         raise ImageError(f"{_name(source)}: can't be read as an image ({reason})") from error
 
@@ -157,7 +162,9 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's orientation, 1 to 8; 1 where it can't be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF: the pixels are fine
+    except Exception as error:  # damaged EXIF: the pixels are fine
+        if is_machine_fault(error):
+            raise
         return 1
     return value if value in _TURNS else 1
 

@@ -25,7 +25,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
 from vilasr_jax.drawing.sizes import Frame
-from vilasr_jax.errors import DataError
+from vilasr_jax.errors import DataError, is_machine_fault
 from vilasr_jax.files import write_json, write_records
 from vilasr_jax.processing import image_size, load_image
 from vilasr_jax.tasks.rescale_recordings import IMAGE_MARK, fit_conversation, fit_question
@@ -166,9 +166,9 @@ class StoredRows:
             raise IndexError(f"row {number} of {len(self)}")
         try:
             return StoredRow.from_bytes(self._source[int(number)])
-        except MemoryError:
-            raise
         except Exception as error:  # the reader and JSON raise many types on broken files
+            if is_machine_fault(error):
+                raise
             raise DataError(f"row number {number} can't be read ({type(error).__name__}: {error})") from error
 
 

@@ -81,13 +81,14 @@ class Imported:
 
     @staticmethod
     def origins(folder: str) -> set[str]:
-        """Import source and content digest: two folders with one in common hold the same rows."""
+        """Import source, its files and a content digest; folders with one in common hold the same rows."""
         path = Path(folder)
         try:
             index = read_index(path)
         except DataError:
             return {str(path.resolve())}
-        return {str(index.get("source") or path.resolve()), shards_digest(path)}
+        sources = [index.get("source") or path, *index.get("files", ())]
+        return {*map(_resolved, sources), shards_digest(path)}
 
     def pixels(self, use: str) -> tuple[int, int]:
         """(smallest, largest) area of a key's images, in pixels."""
@@ -118,3 +119,8 @@ class Imported:
         """Texts of the first rows, for a tiny tokenizer."""
         for rows in self.stored.values():
             yield from sample_texts(rows)
+
+
+def _resolved(path: str | Path) -> str:
+    """A local path without links; one in a bucket as it is."""
+    return str(path) if "://" in str(path) else str(Path(path).resolve())

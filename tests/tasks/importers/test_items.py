@@ -57,3 +57,29 @@ def test_any_file_is_read_or_refused(tmp_path_factory, text, start):
         return
     assert all((item.value is None) != (item.error is None) and 0 <= item.at <= 1 for item in found)
     assert all(1 <= item.line <= text.count("\n") + 1 for item in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "questions", "said"),
+    [
+        (
+            '[{"question": 1},\n{"question": BAD},\n{"id": 3, "question": 3},\n{"question": 4}]',
+            [1, 3, 4],
+            ":2",
+        ),
+        ('[{"question": 1},\n{"question": 2},\n', [1, 2], ":3: the list has no end"),
+        ('[{"question": 1},\n{"question": 2', [1], ":2: isn't valid JSON"),
+        ('[{"question": 1}]\n[{"question": 2}]\n', [1, 2], ":1: isn't valid JSON (the list ends here"),
+        ('[{"question": 1, "m": [{"role": "u"}, BAD, {"role": "v"}]},\n{"question": 2}]', [2], ":1"),
+        ('[{"question": 1},\n{"question": "2},\n{"question": 3}]', [1, 3], ":2"),
+        ('[{"question": 1},\n{"question": BAD, "m": [{"a": 1}, {"a": 2}]}]', [1], "; nothing after it is"),
+    ],
+    ids=["other first key", "cut off", "cut in an item", "two lists", "nested", "open string", "last"],
+)
+def test_after_a_broken_item_no_other_is_lost(tmp_path, text, questions, said):
+    path = epath.Path(tmp_path / "any.json")
+    path.write_text(text)
+    found = list(items.read_items(path))
+    assert [item.value["question"] for item in found if item.value] == questions
+    (broken,) = [item for item in found if item.value is None]
+    assert said in f":{broken.line}: {broken.error}"

@@ -13,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tests.tasks.importers.published import question
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.importers import import_data
+from vilasr_jax.tasks.importers.pictures import Pictures
 from vilasr_jax.tasks.stored import StoredRows
 
 
@@ -95,3 +96,32 @@ def test_from_a_bucket(noisy, tmp_path, monkeypatch):
         target.write_bytes(path.read_bytes())
     index = import_data("rl", "gs://bucket/data", tmp_path / "fetched")
     assert index["rows"] == 8 and records(tmp_path / "fetched") == records(tmp_path / "plain")
+
+
+def found(path: str, folder, *before: str) -> bytes:
+    pictures = Pictures([epath.Path(folder)], [epath.Path(folder)])
+    for other in before:
+        pictures.read(other)
+    return pictures.read(path)
+
+
+def test_a_picture_depends_on_its_path_alone(tmp_path):
+    for name in ("images/1.png", "maze/images/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    assert found("maze/images/1.png", tmp_path) == b"maze/images/1.png"
+    assert found("maze/images/1.png", tmp_path, "vqa/images/1.png") == b"maze/images/1.png"
+    assert found("vqa/images/1.png", tmp_path, "maze/images/1.png") == b"images/1.png"
+    for path in ("vqa/images/2.png", "maze/images/1.png/x.png", "images/\0.png"):
+        with pytest.raises(DataError):
+            found(path, tmp_path)
+
+
+def test_a_name_in_two_archives_is_ambiguous(tmp_path):
+    for name in ("vqa", "maze"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr("images/same.png", "same")
+            archive.writestr("images/0.png", name)
+    assert found("images/same.png", tmp_path) == b"same"
+    with pytest.raises(DataError, match=r"0\.png: two archives.*vqa\.zip.*maze\.zip|maze\.zip.*vqa\.zip"):
+        found("images/0.png", tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,33 @@ def test_a_destination_that_holds_something_else(tmp_path):
         import_data("maze", folder_of("maze"), tmp_path / "mine")
     with pytest.raises(ConfigError, match="local"):
         import_data("maze", folder_of("maze"), "gs://bucket/out")
+
+
+def test_other_images_are_another_import(noisy, tmp_path, monkeypatch):
+    other = tmp_path / "deep" / "other"
+    shutil.copytree(noisy / "shots", other / "shots")
+    for number in range(1, 8):
+        (noisy / "shots" / f"{number}.png").unlink()
+    assert import_data("rl", noisy, tmp_path / "out")["broken"] == 7
+    with pytest.raises(ConfigError, match="the folder of its images has changed"):
+        import_data("rl", noisy, tmp_path / "out", images=other)
+    assert import_data("rl", noisy, tmp_path / "more", images=other)["broken"] == 0
+    noted = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert noted.pop("images_from") is None
+    (tmp_path / "out" / "import.json").write_text(json.dumps(noted))  # as written before it was noted
+    monkeypatch.chdir(noisy)
+    assert import_data("rl", ".", tmp_path / "out")["rows"] == 1
+
+
+def test_json_and_json_lines_are_both_read(torn, tmp_path):
+    (torn / "rl").mkdir()
+    (torn / "rl" / "vqa.json").write_text(json.dumps([question(0)]))
+    (torn / "rl" / "maze.jsonl").write_text(json.dumps(question(1)))
+    assert import_data("rl", torn, tmp_path / "out")["rows"] == 2
+    assert [row.id for row in StoredRows([tmp_path / "out"])] == ["maze-0", "vqa-0"]
+    (torn / "rl" / "vqa.jsonl").write_text(json.dumps(question(2)))
+    with pytest.raises(DataError, match=r"vqa\.json and vqa\.jsonl"):
+        import_data("rl", torn, tmp_path / "two")
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from etils import epath
@@ -13,6 +13,7 @@ from etils import epath
 from vilasr_jax.errors import DataError
 
 _SPACE = re.compile(r"[\s,]*")
+_OBJECT = re.compile(r"(?:\}\s*,\s*)?(\{)")
 _FIRST_KEY = re.compile(r'\{\s*"([^"\\]+)"')
 
 
@@ -55,29 +56,64 @@ def _line_items(text: str) -> Iterator[Item]:
 
 
 def _list_items(text: str) -> Iterator[Item]:
-    """Reads on after a broken item, from the next one that starts with the same key."""
+    """Reads on after a broken item, from the next that looks like the others, and names where that is."""
     decoder, number, counted = json.JSONDecoder(), 1, 0
-    at, first_key = text.index("[") + 1, None
+    at, keys = text.index("[") + 1, _Keys()
     while True:
         space = _SPACE.match(text, at)
         assert space is not None, "it matches nothing, too"
         at = space.end()
-        if at >= len(text) or text[at] == "]":
-            return
         number, counted = number + text.count("\n", counted, at), at
-        key = _FIRST_KEY.match(text, at)
-        first_key = key[1] if key else first_key
+        if at >= len(text):
+            yield Item(number, None, "the list has no end: the file is cut off", 1.0)
+            return
+        if text[at] == "]" and not text[at + 1 :].strip():
+            return
         try:
+            if text[at] == "]":
+                raise ValueError("the list ends here, and more text follows")
+            key = _FIRST_KEY.match(text, at)
+            keys.first.update(key.groups() if key else ())
             value, end = decoder.raw_decode(text, at)
+            keys.all.update(value if isinstance(value, dict) else ())
             yield _item(number, value, at / len(text))
             at = end
         except (ValueError, RecursionError) as error:
-            yield Item(number, None, f"isn't valid JSON ({_reason(error)})", at / len(text))
-            again = re.compile(r'\{\s*"' + re.escape(first_key or "") + (r'"' if first_key else ""))
-            found = again.search(text, at + 1)
-            if not found:
+            found = keys.next_item(text, at + 1)
+            rest = "nothing after it is" if found is None else f"read again from line {_line(text, found)}"
+            yield Item(number, None, f"isn't valid JSON ({_reason(error)}); {rest}", at / len(text))
+            if found is None:
                 return
-            at = found.start()
+            at = found
+
+
+@dataclass
+class _Keys:
+    """The keys of a list's items, by which the next item is found after a broken one."""
+
+    first: set[str] = field(default_factory=set)  # those that items begin with
+    all: set[str] = field(default_factory=set)
+
+    def next_item(self, text: str, at: int) -> int | None:
+        """Where the next item begins; None where there is none.
+
+        That is an object with the first key of another or, after an object's end, with any key of another.
+        """
+        for found in _OBJECT.finditer(text, at):
+            start = found.start(1)
+            key = _FIRST_KEY.match(text, start)
+            if key and (key[1] in self.first or not self.first):
+                return start
+            if found[0][0] == "}" and self._shares_key(text, start):
+                return start
+        return None
+
+    def _shares_key(self, text: str, start: int) -> bool:
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            return False
+        return not self.all.union(self.first).isdisjoint(value)
 
 
 def _item(line: int, value: Any, at: float) -> Item:
@@ -87,4 +123,10 @@ def _item(line: int, value: Any, at: float) -> Item:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "msg", None) or "nested too deeply"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return getattr(error, "msg", None) or str(error)
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1

@@ -79,9 +79,9 @@ def import_data(
       progress: called with the fraction that is done and a line of figures.
 
     Returns:
-      {"format", "source", "files", "rows", "images", "broken", "shards": [names]}; the broken rows are listed
-      in `broken.txt`, one per line. Of conversations also "prompt", see `extract_prompts`; the prompt is
-      saved in `prompt.json` when they are of one wording.
+      {"format", "source", "images_from", "files", "rows", "images", "broken", "shards": [names]}; the broken
+      rows are listed in `broken.txt`, one per line. Of conversations also "prompt", see `extract_prompts`; the
+      prompt is saved in `prompt.json` when they are of one wording.
 
     Raises:
       ConfigError: an unknown format, or a destination that holds something else.
@@ -91,9 +91,15 @@ def import_data(
         raise ConfigError(f"no format {name!r}; there are: {', '.join(FORMATS)}")
     if str(destination).startswith("gs://"):
         raise ConfigError(f"{destination}: rows are written to a local (or mounted) folder")
-    source, folder = literal_path(source), Path(destination)
+    source, folder = _absolute(source), Path(destination)
+    images = None if images is None else _absolute(images)
     form, files = FORMATS[name], _find_files(name, source)
-    plan = {"format": name, "source": str(source), "files": {str(f): f.stat().length for f in files}}
+    plan = {
+        "format": name,
+        "source": str(source),
+        "images_from": str(images) if images else None,
+        "files": {str(f): f.stat().length for f in files},
+    }
     _open_folder(folder, plan)
     if (folder / INDEX).exists():
         return json.loads((folder / INDEX).read_text())
@@ -144,19 +150,33 @@ def _save_prompt(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     return note
 
 
+def _absolute(path: str | os.PathLike) -> epath.Path:
+    """The path as another working directory finds it, too; links stay."""
+    found = literal_path(path)
+    return found if "://" in str(path) else found.absolute()
+
+
 def _find_files(name: str, source: epath.Path) -> list[epath.Path]:
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
     if not source.is_dir():
         return [source]
     for folder in FORMATS[name].folders:
-        for pattern in FORMATS[name].names:
-            found = sorted(p for p in (source / folder).glob(pattern) if p.name not in _NO_ROWS)
-            if found:
-                return found
+        found = [p for pattern in FORMATS[name].names for p in (source / folder).glob(pattern)]
+        if found := sorted(p for p in found if p.name not in _NO_ROWS):
+            _check_names(found)
+            return found
     form = FORMATS[name]
     wanted = ", ".join(f"{f}/{n}".removeprefix("./") for f in form.folders for n in form.names)
     raise DataError(f"{source}: holds no file of format {name} (looked for {wanted})")
+
+
+def _check_names(files: list[epath.Path]) -> None:
+    """Refuses two files of the same stem, which would give their rows the same ids."""
+    by_stem: dict[str, epath.Path] = {}
+    for file in files:
+        if (other := by_stem.setdefault(file.stem, file)) != file:
+            raise DataError(f"{other} and {file.name}: rows are named after their file; give one as SOURCE")
 
 
 def _open_folder(folder: Path, plan: dict[str, Any]) -> None:
@@ -168,13 +188,14 @@ def _open_folder(folder: Path, plan: dict[str, Any]) -> None:
         if folder.exists() and any(p.suffix != ".draft" for p in folder.iterdir()):
             raise ConfigError(f"{folder} holds other files; give a new folder")
         write_json(path, plan)
-    elif json.loads(path.read_text()) != plan:
-        raise ConfigError(f"{folder} holds another import, or its source has changed; give a new folder")
+    elif {"images_from": None, **json.loads(path.read_text())} != plan:
+        reason = "holds another import, or its source or the folder of its images has changed"
+        raise ConfigError(f"{folder} {reason}; give a new folder")
 
 
-def _pictures(source: epath.Path, files: list[epath.Path], images: str | os.PathLike | None) -> Pictures:
+def _pictures(source: epath.Path, files: list[epath.Path], images: epath.Path | None) -> Pictures:
     base = source if source.is_dir() else source.parent
-    given = [epath.Path(images)] if images else []
+    given = [images] if images else []
     folders = [parent for file in files for parent in (file.parent, file.parent.parent)]
     return Pictures([*given, base, *folders], archives=[*given, base])
 
