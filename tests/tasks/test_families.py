@@ -25,6 +25,19 @@ def family(request):
     return get_family(request.param)
 
 
+def test_expert_traces_of_all_kinds_fit_relative_coordinates(family):
+    """An answer in pixels stays; nothing in a trace of ours is taken for a coordinate of no image."""
+    spec, settings = family.spec(None, "train"), dataclasses.replace(SETTINGS, coordinates=1000, max_turns=40)
+    rows = {}
+    for seed in range(60):
+        row = family.row(spec, seed)
+        rows.setdefault(row.meta["kind"], []).append(row)
+    for row in (row for some in rows.values() for row in some[:6]):
+        trace = family.expert_trace(row, random.Random(row.id), False)
+        last = replay(trace, settings)[-1]["content"][0]["text"]
+        assert f"<answer> {row.answer} </answer>" in last
+
+
 def test_the_same_seed_gives_the_same_row(family):
     spec = family.spec(None, "train")
     one, two = family.row(spec, 5), family.row(spec, 5)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from vilasr_jax.drawing.numbers import (
+    IN_PIXELS,
     LENGTH,
     Series,
     Span,
@@ -192,12 +193,17 @@ def _check_extent(places: list[tuple[tuple[str, ...], tuple[str, ...]]], item: s
 
 
 def convert_prose(
-    text: str, known: Known, sizes: Mapping[Frame, Frame] | None = None, answer: str = ""
+    text: str,
+    known: Known,
+    sizes: Mapping[Frame, Frame] | None = None,
+    answer: str = "",
+    lengths: bool = False,
 ) -> str:
     """The words around the items, with coordinates that `convert_items` has met converted as there.
 
     Stated sizes of images that are keys of `sizes` are replaced, too. The numbers of the `answer` are no
-    pixels, and may be said.
+    pixels, and may be said; so may `lengths` with their unit ("40 pixels"), which are those of the image as
+    it is shown.
 
     Raises:
       DataError: the words hold coordinates or lengths in pixels whose image is unknown, or a number that
@@ -207,7 +213,7 @@ def convert_prose(
     drawn, parts, at = _drawn(known, said), [], 0
     for item in (*_items(text), None):
         words = text[at : item.start() if item else len(text)]
-        parts.append(_prose(words, known, drawn, sizes or {}))
+        parts.append(_prose(words, known, drawn, sizes or {}, lengths))
         if item:
             parts.append(item[0])
             at = item.end()
@@ -242,7 +248,7 @@ def _drawn(known: Known, said: set[Fraction]) -> _Drawn:
     return _Drawn(coordinates - said, extents - said)
 
 
-def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame]) -> str:
+def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame], lengths: bool) -> str:
     said = plain(words)
     if stray := re.search(r"(?<!\w)\w*_2d\W{0,6}\d", said):
         raise DataError(f"coordinates outside a JSON item: {short(words[stray.start() :])}")
@@ -260,6 +266,8 @@ def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame]
             LENGTH.search(words, *size.span) or (drawn.coordinates | drawn.extents).issuperset(size.frame)
         ):
             rest = blanked(rest, [size.span])
+    if lengths:
+        rest = blanked(rest, [length.span() for length in IN_PIXELS.finditer(rest)])
     if length := LENGTH.search(rest) or next(named_numbers(rest, least=0), None):
         raise DataError(f"the words hold a length in pixels: {short(length[0])}")
     rest = blanked(rest, [answer.span() for answer in _ANSWER.finditer(rest)])

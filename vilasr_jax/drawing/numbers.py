@@ -29,9 +29,8 @@ _SERIES = re.compile(rf"(?<![\w.,/]){N}(?:(?:\s*[,;]\s*|[ \t]*[/|][ \t]*|[ \t]+)
 _NUMBER = re.compile(N, FLAGS)
 _BARE = re.compile(rf"(?:(?<![\w.])|(?<=\b[xy]))(?<!\d:)(?:{N})(?!\w|\.\d|:\d)", FLAGS)
 PIXELS = re.compile(r"(?:\b|(?<=\d))(?:px|pixels?)\b|像素", FLAGS)
-LENGTH = re.compile(
-    rf"(?<![\d.])[\d.]*\d\s?-?(?:{PIXELS.pattern})|\b(?:px|pixels?)\s(?:\w+\s)?\d", FLAGS
-)  # in pixels
+IN_PIXELS = re.compile(rf"(?<![\d.])[\d.]*\d\s?-?(?:{PIXELS.pattern})", FLAGS)  # "40 pixels"
+LENGTH = re.compile(rf"{IN_PIXELS.pattern}|\b(?:px|pixels?)\s(?:\w+\s)?\d", FLAGS)
 _RANGE = re.compile(rf"\s?(?:to|and|or|by|[-–~x])\s?{N}", FLAGS)
 _THOUSANDS = re.compile(r"\d,\d{3}(?!\d)")
 _AT = re.compile(r"\b(?:at|near|around|about|from|to|is)\W{1,3}\Z", FLAGS)

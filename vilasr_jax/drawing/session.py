@@ -175,6 +175,8 @@ class DrawingSession:
     def as_written(self, text: str) -> str:
         """Converts a turn with coordinates in pixels to the coordinates that the model writes.
 
+        Lengths with their unit ("40 pixels") are those of the picture and stay.
+
         Raises:
           DataError: it is unclear to which image a coordinate belongs.
         """
@@ -183,7 +185,7 @@ class DrawingSession:
             return text
         scales = {i: Scale(image.size, (units, units)) for i, image in enumerate(self.images, 1)}
         known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-        return convert_prose(convert_items(text, scales, known), known)
+        return convert_prose(convert_items(text, scales, known), known, lengths=True)
 
     def _in_pixels(self, call: Call) -> Call:
         units = self.settings.coordinates
