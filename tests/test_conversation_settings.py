@@ -134,6 +134,18 @@ def test_other_folders_have_the_published_settings(workdir, tmp_path):
     assert open_model(tmp_path / "hf").job.image == ImageSection(3136, 1280 * 28 * 28)
     path.write_text(json.dumps({"min_pixels": 2_000_000, "max_pixels": 12_845_056}))
     assert open_model(tmp_path / "hf").job.image == ImageSection(1280 * 28 * 28, 1280 * 28 * 28)
+    for values, limits in (
+        ({"max_pixels": 50_176}, (56 * 56, 50_176)),
+        ({"min_pixels": 4_000}, (4_000, 28 * 28 * 1280)),
+        ({"max_pixels": 2_000}, (2_000, 2_000)),
+        ({"size": {"max_pixels": 50_176, "min_pixels": 4_000}}, (4_000, 50_176)),
+        ({"size": {"longest_edge": 50_176}}, (56 * 56, 50_176)),
+    ):
+        path.write_text(json.dumps(values))
+        assert open_model(tmp_path / "hf").job.image == ImageSection(*limits), values
+    path.write_text(json.dumps({"max_pixels": "few"}))
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: .*max_pixels='few'"):
+        open_model(tmp_path / "hf")
     path.write_text(json.dumps({"min_pixels": "few", "max_pixels": 9}))
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: min_pixels='few'"):
         open_model(tmp_path / "hf")

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import logging
 
-from vilasr_jax.checkpoint.hf_config import pixel_limits, read_json
+from vilasr_jax.checkpoint.hf_config import hf_family, pixel_limits, read_json
 from vilasr_jax.config import DrawingSection, ImageSection, JobConfig, ModelSection, from_config_dict, to_dict
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import FILE, PROMPTS, PromptSet, read_prompts
@@ -93,7 +93,9 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
       CheckpointError: a file that can't be read, or a key of it that does not exist.
     """
     path = folder / SETTINGS_FILE
-    limits = pixel_limits(folder)
+    config = folder / "config.json"
+    family = hf_family(read_json(config), where=str(config)) if config.is_file() else default_family()
+    limits = pixel_limits(folder, family.images)
     own = (folder / FILE).is_file()
     prompts = read_prompts(folder) if own else PROMPTS["vilasr_jax"]
     if not path.is_file():

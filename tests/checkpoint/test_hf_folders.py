@@ -294,6 +294,11 @@ MEAN = [0.48145466, 0.4578275, 0.40821073]
         ("image_mean", MEAN[:2], "image_mean is "),
         ("image_std", [0.229, 0.224, 0.225], r"image_std is \[0\.229, .* have \[0\.26862954, "),
         ("image_std", 0.5, r"image_std is 0\.5, "),
+        ("do_resize", False, "do_resize is False, and this model's pictures have True"),
+        ("resample", 0, "resample is 0, and this model's pictures have 3"),
+        ("do_rescale", False, "do_rescale is False, "),
+        ("rescale_factor", 1 / 127.5, r"rescale_factor is 0\.0078\d*, "),
+        ("do_normalize", False, "do_normalize is False, "),
     ],
 )
 def test_preprocessors_of_other_pictures_are_refused(tmp_path, name, value, says):
@@ -324,7 +329,13 @@ def test_preprocessors_of_other_sizes_of_pictures_are_read(tmp_path):
     write_folder(tmp_path / "a")
     said = preprocessor_config(SMALL, 784, 5_000_000) | {"size": None, "merge_size": None}
     said["image_mean"] = [float(np.float32(value)) for value in MEAN]
-    for values in (said, {}, {"min_pixels": 1}):
+    same = {
+        "do_resize": True,
+        "do_normalize": True,
+        "resample": 3,
+        "rescale_factor": float(np.float32(1 / 255)),
+    }
+    for values in (said, {}, {"min_pixels": 1}, same):
         (tmp_path / "a" / "preprocessor_config.json").write_text(json.dumps(values))
         assert import_hf(tmp_path / "a", init_std=SMALL.init_std, dtype=SMALL.dtype)[0] == SMALL
 

@@ -26,7 +26,7 @@ def family(request):
 
 
 def test_expert_traces_of_all_kinds_fit_relative_coordinates(family):
-    """An answer in pixels stays; nothing in a trace of ours is taken for a coordinate of no image."""
+    """An answer in pixels stays; nothing in our traces reads as a coordinate of no image."""
     spec, settings = family.spec(None, "train"), dataclasses.replace(SETTINGS, coordinates=1000, max_turns=40)
     rows = {}
     for seed in range(60):

@@ -45,6 +45,8 @@ def fitted(think: str, answer: str = "there", question: str = "Where is it?") ->
         ("What is in box 300/200/440/330?", "chair"),
         ("What is at 300 200?", "chair"),
         ("坐标（300，200）是什么？", "椅子"),
+        ("The marker at u=310, v=220: what is it?", "chair"),
+        ("What is the horizontal position of the chair?", "370"),
         ("椅子的横坐标是多少？", "370"),
         ("Is the image 1792x1344 or 896x672?", "896x672"),
     ],
@@ -105,6 +107,23 @@ def test_places_in_words_are_adapted_in_every_notation(think, converted):
         *("300 to 440 horizontally", "300-440", "300–440", "It is (330).", "x300", "440 minus 300"),
         *("it is 140 wide", "140 x 130", "its width is 140, its height 130", "the middle is 370"),
         *("y-value of 331", "column 301", "edge of the chair at 331", "横坐标是301", "row 201"),
+        *(
+            "y goes from 205 down to 333",
+            "x ranges 305-412",
+            "The left side lies at 305.",
+            "It ends near 415.",
+        ),
+        *(
+            "The box spans from 305 to 412 horizontally.",
+            "width roughly 150, height roughly 120",
+            "u=310, v=220",
+        ),
+        *(
+            "I should widen the box by 25 on each side.",
+            "Shift it 40 to the right.",
+            "It runs 305-412 across.",
+        ),
+        *("The chair begins at 305.", "It sits between 305 and 412 on the horizontal axis."),
         *("40 pixels wide and 50 pixels high", "[300.1234567, 200.1234567]", "[1, 310, 210, 430, 320]"),
     ],
 )
@@ -134,6 +153,25 @@ def test_a_single_coordinate_in_words_refuses_the_record(think):
         ),
         *("in image 300", "$300", "300%", "The number on the bus is 300.", "300米", "about 3.5 meters", "45"),
         *("300 seconds", "at 10:30"),
+        *("On the left side there are 31 chairs.", "The right side is about 150 cm from us."),
+        *(
+            "The left side is where 45 people stand.",
+            "Bus 38 is on the right.",
+            "A door of height 205 is usual.",
+        ),
+        *("The video starts at 31.", "The price ranges from 31 to 45.", "Room 101 is at the top end."),
+        *(
+            "The shelf extends to 150 cm.",
+            "It ends at 12.",
+            "The road runs past house 45.",
+            "A is 3 x 5 cells.",
+        ),
+        *(
+            "Widen the search by 2 rooms.",
+            "the wall spans about 3.5 meters",
+            "It rotates horizontally by 90°.",
+        ),
+        *("The table is 150 cm wide and 75 cm high.", "The scale goes up to 205.", "The picture is 40 x 50."),
     ],
 )
 def test_counts_and_measures_in_words_stay(think):

@@ -127,6 +127,23 @@ def test_a_stated_size_of_another_shape_is_refused():
         fit_conversation(record(turn(BOX % 1)), [(448, 336), (336, 448)], 784, LARGE)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The image's width is 500 and its height is 500.",
+        "The images are resized to 1000x1000.",
+        "Resolution (HxW): 448x336.",
+        "image_width=500, image_height=500",
+    ],
+)
+@pytest.mark.parametrize("limit", [SMALL, LARGE])
+def test_a_size_that_fits_no_picture_is_refused(said, limit):
+    messages = record(turn(BOX % 1))
+    messages[0]["content"] = said
+    with pytest.raises(DataError, match="no picture has this shape"):
+        fit_conversation(messages, [(448, 336)] * 2, 784, limit)
+
+
 def test_a_question_in_pixels_is_adapted_to_its_picture():
     texts = ("Which box is the chair?", "A. [300, 200, 440, 330]", "B. [0, 0, 448, 336]", "A")
     found, sizes = fit_question(texts, [(448, 336)], 784, SMALL)
@@ -194,6 +211,13 @@ def test_decimals_stay_as_many_and_halves_round_up():
         "448 x 336",
         "width and height are 448, 336",
         "448px wide, 336px tall",
+        "image_width=448, image_height=336",
+        "(W448, H336)",
+        "shape=(336, 448, 3)",
+        "shape: (3, 336, 448)",
+        "Resolution (HxW): 336x448.",
+        "resolution: 448x336",
+        "size (w, h): (448, 336)",
     ],
 )
 def test_stated_sizes_are_found_however_they_are_written(text):

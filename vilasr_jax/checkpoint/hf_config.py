@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
+from PIL import Image
 
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.files import parse_json
@@ -92,7 +93,7 @@ def preprocessor_config(config: ModelConfig, min_pixels: int, max_pixels: int) -
 
 
 def check_preprocessor(folder: epath.PathLike, images: ImageSpec) -> None:
-    """Checks that the image and video processors of a folder, if it has any, cut and normalise as `images`.
+    """Checks that the processors of a folder, if it has any, resize, cut and normalise pictures as `images`.
 
     How large images may be is a choice of whoever asks, see `pixel_limits`.
 
@@ -106,6 +107,11 @@ def check_preprocessor(folder: epath.PathLike, images: ImageSpec) -> None:
             ("merge_size", images.merge_size),
             ("image_mean", list(images.mean)),
             ("image_std", list(images.std)),
+            ("do_resize", True),
+            ("resample", int(Image.Resampling.BICUBIC)),
+            ("do_rescale", True),
+            ("rescale_factor", 1 / 255),
+            ("do_normalize", True),
         ):
             found = values.get(name)
             if found is not None and not _about(found, ours):
@@ -135,8 +141,10 @@ def _about(found: Any, ours: Any) -> bool:
     return isinstance(found, (int, float)) and abs(found - ours) < 1e-6
 
 
-def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
-    """(least, greatest) area of an image that the image processor of a folder names; None without one.
+def pixel_limits(folder: epath.PathLike, images: ImageSpec) -> tuple[int, int] | None:
+    """(least, greatest) area of an image that a folder's image processor names; None if it names neither.
+
+    Where it names one alone, the other is that of `images`.
 
     Raises:
       CheckpointError: a file isn't a JSON object, or its limits aren't numbers in order.
@@ -144,10 +152,14 @@ def pixel_limits(folder: epath.PathLike) -> tuple[int, int] | None:
     for path, values in _processors(folder, "image"):
         size = values.get("size")
         size = size if isinstance(size, dict) else {}
-        least = values.get("min_pixels") or size.get("shortest_edge")
-        most = values.get("max_pixels") or size.get("longest_edge")
-        if least is None or most is None:
+        least = values.get("min_pixels") or size.get("min_pixels") or size.get("shortest_edge")
+        most = values.get("max_pixels") or size.get("max_pixels") or size.get("longest_edge")
+        if least is None and most is None:
             continue
+        if least is None and isinstance(most, int):
+            least = min(images.min_pixels, most)
+        if most is None and isinstance(least, int):
+            most = max(images.max_pixels, least)
         if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
             raise CheckpointError(
                 f"{path}: min_pixels={least!r}, max_pixels={most!r} aren't limits of an area"

@@ -32,6 +32,7 @@ from vilasr_jax.drawing.numbers import (
     short,
 )
 from vilasr_jax.drawing.sizes import SMALLEST, Frame, of_picture, stated_sizes
+from vilasr_jax.drawing.spans import PLURAL, changed_extents, is_span, names_sides
 from vilasr_jax.errors import DataError
 
 Known = MutableMapping[tuple[str, ...], set[tuple[str, ...]]]  # coordinates as written, and as converted
@@ -59,7 +60,6 @@ _QUANTITY = re.compile(  # "more than 100 bottles", "with 32 frames"
     r"|with) \Z",
     re.ASCII | re.IGNORECASE,
 )
-_PLURAL = re.compile(r" (?:[a-z]{2,}s|people|children|men|women)\b", re.ASCII | re.IGNORECASE)
 _EXTENT = re.compile(  # what the width, height or centre of a box is called
     r"\b(?:wide|widths?|tall|high|heights?|long|lengths?|size|middle|mid\w*|cent(?:re|er)\w*)\b|[宽高长中]|\d\s?[x×]\s?\d",
     re.ASCII | re.IGNORECASE,
@@ -207,7 +207,8 @@ def convert_prose(
 
     Raises:
       DataError: the words hold coordinates or lengths in pixels whose image is unknown, or a number that
-        is one of the known coordinates, or is called a box's width, height or centre and is one.
+        is one of the known coordinates, is called a box's width, height or centre and is one, or is the
+        place of an edge or a span by the words of its sentence ("x goes from 305 to 412").
     """
     said = {Fraction(number[0]) for number in large_numbers(plain(answer))}
     drawn, parts, at = _drawn(known, said), [], 0
@@ -226,6 +227,7 @@ class _Drawn:
 
     coordinates: set[Fraction]
     extents: set[Fraction]  # widths, heights and centres of boxes
+    said: set[Fraction]  # numbers of the answer
 
     def holds(self, words: str, number: re.Match) -> bool:
         """Whether a number of the words may be one of them; an extent only near a word for it."""
@@ -245,7 +247,7 @@ def _drawn(known: Known, said: set[Fraction]) -> _Drawn:
             for low, high in (numbers[0::2], numbers[1::2]):
                 middle = (low + high) / 2
                 extents |= {abs(high - low), middle, *map(Fraction, (math.floor(middle), math.ceil(middle)))}
-    return _Drawn(coordinates - said, extents - said)
+    return _Drawn(coordinates - said, extents - said, said)
 
 
 def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame], lengths: bool) -> str:
@@ -265,6 +267,8 @@ def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame]
         if own or not (
             LENGTH.search(words, *size.span) or (drawn.coordinates | drawn.extents).issuperset(size.frame)
         ):
+            if drawn.coordinates and not own and names_sides(words, size):
+                raise DataError(f"{size.frame[0]} x {size.frame[1]} may be the size of a drawing")
             rest = blanked(rest, [size.span])
     if lengths:
         rest = blanked(rest, [length.span() for length in IN_PIXELS.finditer(rest)])
@@ -273,10 +277,14 @@ def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame]
     rest = blanked(rest, [answer.span() for answer in _ANSWER.finditer(rest)])
     for number in large_numbers(rest):
         before = rest[max(0, number.start() - _BEFORE) : number.start()]
-        counted = _COUNTED.search(before) or (_QUANTITY.search(before) and _PLURAL.match(rest, number.end()))
+        counted = _COUNTED.search(before) or (_QUANTITY.search(before) and PLURAL.match(rest, number.end()))
         if drawn.holds(rest, number) and not counted:
             around = short(f"{before.split(chr(10))[-1]}{number[0]}")
             raise DataError(f"{number[0]} may be a coordinate of a drawing: {around}")
+        if drawn.coordinates and not counted and is_span(rest, number, drawn.said):
+            raise DataError(f"{number[0]} may be where a drawing begins or ends: {short(before + number[0])}")
+    if drawn.coordinates and (change := next(changed_extents(rest), None)):
+        raise DataError(f"the words hold a length in pixels: {short(change[0])}")
     return replaced(words, changes)
 
 

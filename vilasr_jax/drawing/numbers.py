@@ -45,7 +45,8 @@ _LINK = (  # what links the name to its number
 _NAMED = re.compile(
     rf"(?<!\d )(?<![\d.]){_NAME}{_LINK}({N})(?!\w|\.\d)"
     r"|\b(?:edges?|corners?|borders?|cent(?:re|er)s?)\b[^.?!\n\d]{0,40}"
-    rf"\b(?:is|at|near|about|around)\s({N})(?!\w|\.\d|:\d)",
+    rf"\b(?:is|at|near|about|around)\s({N})(?!\w|\.\d|:\d)"
+    rf"|\b[uv]\s?[=:]\s?({N})(?!\w|\.\d)",
     FLAGS,
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？\n]")

@@ -40,7 +40,8 @@ _NORMALISED = re.compile(
 _SIDE = r"(?:width|height|size|resolution|dimensions?)"
 _PICTURE = r"(?:the |this |each |your )?(?:\w+ )?(?:image|picture|photo|frame)s?\b"
 _ASKS = re.compile(  # for a place or a size in pixels
-    r"\bcoordinates?\b|(?<!\d )\b[xy]\b(?! ?\d)|\bwhere\b[^.?!]*\b(?:edges?|corners?|cent(?:re|er)s?)\b"
+    r"\bcoordinates?\b|\b(?:horizontal|vertical) (?:positions?|locations?|offsets?|extents?)\b"
+    r"|(?<!\d )\b[xy]\b(?! ?\d)|\bwhere\b[^.?!]*\b(?:edges?|corners?|cent(?:re|er)s?)\b"
     r"|\b(?:which|what) (?:\w+ )?(?:rows?|columns?)\b"
     rf"|\b{_SIDE}(?: and {_SIDE})? of {_PICTURE}|\bimage(?:'s)? {_SIDE}\b"
     rf"|\bhow (?:wide|high|tall|large|big) (?:is|are) {_PICTURE}|坐标|像素",

@@ -21,7 +21,7 @@ UNIT_AFTER = re.compile(
 
 _PX = r"(?:\s?(?:px|pixels?)\b)?"
 _SEP = r"\s?(?:,|\band\b|\bby\b|[x×*])\s?"
-_W, _H = r"\b(?:width\b|w(?=\s?[=:]))", r"\b(?:height\b|h(?=\s?[=:]))"
+_W, _H = r"(?<![A-Za-z])(?:width\b|w(?=\s?[=:]))", r"(?<![A-Za-z])(?:height\b|h(?=\s?[=:]))"
 _GAP, _GAP2 = r"[^\d.!?]{0,30}?", r"[^\d.!?]{0,20}?"
 _WN, _HN = rf"(?<![\w.])(?P<w>\d+){_PX}", rf"(?<![\w.])(?P<h>\d+){_PX}"
 _END = rf"(?!\w|\.\d|\s?{UNIT}\b|%)"
@@ -29,13 +29,18 @@ _WIDE, _HIGH = r"[ -](?:wide|in width)\b", r"[ -](?:high|tall|in height)\b"
 _STATED = [  # how texts state a size
     re.compile(pattern + _END, re.IGNORECASE)
     for pattern in (
+        rf"\bh\s?[x×*,]\s?w\b\W{{0,4}}{_HN}{_SEP}(?P<w>\d+){_PX}",
+        rf"\bw\s?[x×*,]\s?h\b\W{{0,4}}{_WN}{_SEP}(?P<h>\d+){_PX}",
+        r"(?<![A-Za-z])w(?P<w>\d{2,5})\W{1,3}h(?P<h>\d{2,5})",
+        rf"\bshape\b\W{{1,4}}{_HN},\s?{_WN},\s?3\b",
+        rf"\bshape\b\W{{1,4}}3,\s?{_HN},\s?{_WN}",
         rf"{_WN}{_WIDE}{_GAP2}{_HN}{_HIGH}",
         rf"{_HN}{_HIGH}{_GAP2}{_WN}{_WIDE}",
         rf"\bwidth\W{{1,3}}(?:and |by |[x×] ?)?(?:its |the )?height{_GAP}{_WN}{_SEP}{_HN}",
         rf"\bheight\W{{1,3}}(?:and |by |[x×] ?)?(?:its |the )?width{_GAP}{_HN}{_SEP}{_WN}",
         rf"{_W}{_GAP}{_WN}{_GAP2}{_H}{_GAP}{_HN}",
         rf"{_H}{_GAP}{_HN}{_GAP2}{_W}{_GAP}{_WN}",
-        rf"\b(?:sizes?|resolutions?|dimensions?)\b{_GAP}{_WN}{_SEP}{_HN}",
+        rf"\b(?:sizes?|resolutions?|dimensions?)\b{_GAP}{_WN}{_SEP}(?P<h>\d+){_PX}",
     )
 ]
 _CROSS = re.compile(
@@ -69,7 +74,7 @@ class StatedSize:
 
 def stated_sizes(text: str) -> list[StatedSize]:
     """The sizes that a text states ("width: 448, height: 336", "448 pixels wide and 336 pixels high",
-    "448 x 336"), in order; none with a side below `SMALLEST`."""
+    "448 x 336", "HxW: 336x448", "shape=(336, 448, 3)"), in order; none with a side below `SMALLEST`."""
     found: list[StatedSize] = []
     for pattern in (*_STATED, _CROSS):
         for match in pattern.finditer(text):

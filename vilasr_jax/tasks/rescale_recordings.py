@@ -130,6 +130,9 @@ def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) ->
     for text in (system, *(caption[:CAPTION] for caption in captions)):
         if said := unread_size(text):
             raise DataError(f"a picture's size is stated in a way that can't be read: {said}")
+    for said_size in _of_pictures(system):
+        if not any(_fits(said_size, size) for size in stored):
+            raise DataError(f"the text says {said_size[0]} x {said_size[1]}, and no picture has this shape")
     own = [_caption(text) for text in captions]
     stated = {size.frame for size in stated_sizes(system)} | {frame for frame in own if frame}
     if not stated:
@@ -157,6 +160,12 @@ def _unstated(stored: Sequence[Frame], given: int) -> list[Frame]:
     if len(base) == len(drawn) == 1 and _fits(*drawn, *base):
         return [*drawn] * len(stored)
     raise DataError("no size is stated, and drawn pictures have another size than those they were drawn on")
+
+
+def _of_pictures(text: str) -> list[Frame]:
+    """The sizes that a text states of pictures."""
+    sizes = stated_sizes(text)
+    return [s.frame for s in sizes if of_picture(text, s) or PICTURE.search(sentence_at(text, s.start))]
 
 
 def _caption(text: str) -> Frame | None:

@@ -71,7 +71,7 @@ def _list_items(text: str) -> Iterator[Item]:
             return
         try:
             if text[at] == "]":
-                raise ValueError("the list ends here, and more text follows")
+                raise ValueError("the list ends here, and more text is after it")
             key = _FIRST_KEY.match(text, at)
             keys.first.update(key.groups() if key else ())
             value, end = decoder.raw_decode(text, at)
@@ -104,11 +104,11 @@ class _Keys:
             key = _FIRST_KEY.match(text, start)
             if key and (key[1] in self.first or not self.first):
                 return start
-            if found[0][0] == "}" and self._shares_key(text, start):
+            if found[0][0] == "}" and self._has_known_key(text, start):
                 return start
         return None
 
-    def _shares_key(self, text: str, start: int) -> bool:
+    def _has_known_key(self, text: str, start: int) -> bool:
         try:
             value, _ = json.JSONDecoder().raw_decode(text, start)
         except (ValueError, RecursionError):
