@@ -107,12 +107,7 @@ def test_places_in_words_are_adapted_in_every_notation(think, converted):
         *("300 to 440 horizontally", "300-440", "300–440", "It is (330).", "x300", "440 minus 300"),
         *("it is 140 wide", "140 x 130", "its width is 140, its height 130", "the middle is 370"),
         *("y-value of 331", "column 301", "edge of the chair at 331", "横坐标是301", "row 201"),
-        *(
-            "y goes from 205 down to 333",
-            "x ranges 305-412",
-            "The left side lies at 305.",
-            "It ends near 415.",
-        ),
+        *("y goes from 205 down to 333", "x ranges 305-412", "The left side is at 305.", "It ends near 415."),
         *(
             "The box spans from 305 to 412 horizontally.",
             "width roughly 150, height roughly 120",
@@ -155,7 +150,7 @@ def test_a_single_coordinate_in_words_refuses_the_record(think):
         *("300 seconds", "at 10:30"),
         *("On the left side there are 31 chairs.", "The right side is about 150 cm from us."),
         *(
-            "The left side is where 45 people stand.",
+            "The left side is where 45 people wait.",
             "Bus 38 is on the right.",
             "A door of height 205 is usual.",
         ),

@@ -80,8 +80,8 @@ def import_data(
 
     Returns:
       {"format", "source", "images_from", "files", "rows", "images", "broken", "shards": [names]}; the broken
-      rows are listed in `broken.txt`, one per line. Of conversations also "prompt", see `extract_prompts`; the
-      prompt is saved in `prompt.json` when they are of one wording.
+      rows are listed in `broken.txt`, one per line. Of conversations also "prompt", see `extract_prompts`;
+      the prompt is saved in `prompt.json` when they are of one wording.
 
     Raises:
       ConfigError: an unknown format, or a destination that holds something else.
