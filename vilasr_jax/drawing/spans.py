@@ -1,4 +1,4 @@
-"""Words of a turn by which a number is a place on an axis of a picture, or an extent there."""
+"""Words of a turn by which a number is a place on an axis of an image, or an extent there."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def changed_extents(words: str) -> Iterator[re.Match]:
 
 
 def names_sides(words: str, size: StatedSize) -> bool:
-    """Whether a stated size is a width and a height of something in a picture, and not of the picture."""
+    """Whether a stated size is a width and a height of something in an image, and not of the image."""
     return bool(_SIDES.search(words, *size.span)) and not PICTURE.search(sentence_at(words, size.start))
