@@ -72,6 +72,9 @@ LETTERED = ("A. right", "B. left")
         ("A. right", "B. left", LETTERED, 0.0),
         ("B. right", "B. left", LETTERED, 0.0),  # contradicts itself
         ("B. or C", "B", LETTERED, 0.0),
+        ("B", "left", LETTERED, 1.0),
+        ("left", "left", LETTERED, 1.0),
+        ("A", "left", LETTERED, 0.0),
         ("B", "B. left", ("right", "left"), 1.0),
         ("B. left", "B. left", ("right", "left"), 1.0),
         ("B", "B. left", (), 0.0),  # no options: a text

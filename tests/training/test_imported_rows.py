@@ -146,6 +146,34 @@ def test_a_question_whose_picture_can_not_be_read_is_left_out(tmp_path, imported
     assert {row.id for row in run.questions.rows("rl", 4)} == {rows[1].id, rows[2].id}
 
 
+def test_questions_that_no_answer_earns_are_left_out(tmp_path):
+    rows = [
+        dataclasses.replace(
+            stored_conversation(f"row-{n}", "?"),
+            messages=(),
+            answer=answer,
+            question_type=kind,
+            options=options,
+        )
+        for n, (answer, kind, options) in enumerate(
+            [
+                ("right", "multiple choice", ("A. left", "B. right")),
+                ("E", "multiple choice", ("A. left", "B. right")),
+                ("1", "multiple choice", ("A. left", "B. right")),
+                ("about 3", "regression", ()),
+                ("3 m", "numerical", ()),
+            ]
+        )
+    ]
+    run = run_of(tmp_path, DataSection(questions=(written(tmp_path / "rows", rows),)))
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    assert {row.id for row in run.questions.rows("rl", 9)} == {"row-0", "row-4"}
+    note = json.loads((tmp_path / "left_out" / "questions.json").read_text())
+    reasons = [line["reason"] for line in note["left_out"]]
+    assert reasons[0] == "answer 'E' isn't one of the 2 options"
+    assert reasons[2] == "answer 'about 3' can't be read as one of type 'regression'"
+
+
 def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported):
     run = run_of(tmp_path, DataSection(traces=(str(imported / "cold_start"),)))
     (source,), weights = run.examples.traces

@@ -58,15 +58,30 @@ def choice_letter(answer: object, options: Sequence[str]) -> str | None:
     letter, match = option_letter(answer), _LETTERED.match(plain(answer))
     if letter or not match:
         return letter
-    texts = [_LETTERED.sub("", plain(option)).casefold() for option in options]
     at = ord(match.group(1).upper()) - ord("A")
-    return match.group(1).upper() if texts[at : at + 1] == [plain(answer)[match.end() :].casefold()] else None
+    return (
+        match.group(1).upper()
+        if _texts(options)[at : at + 1] == [plain(answer)[match.end() :].casefold()]
+        else None
+    )
 
 
 def truth_letter(answer: object, options: Sequence[str]) -> str | None:
-    """The letter of a right answer: alone, or where there are options before any text ("B. left")."""
+    """The letter of a right answer: alone, or where there are options before any text or as an option's text.
+
+    >>> [truth_letter(text, ("A. right", "B. left")) for text in ("b", "B. left", "left", "up")]
+    ['B', 'B', 'B', None]
+    """
     match = _LETTERED.match(plain(answer)) if options else None
-    return match.group(1).upper() if match else option_letter(answer)
+    if letter := match.group(1).upper() if match else option_letter(answer):
+        return letter
+    at = [number for number, text in enumerate(_texts(options)) if text == plain(answer).casefold()]
+    return chr(ord("A") + at[0]) if len(at) == 1 else None
+
+
+def _texts(options: Sequence[str]) -> list[str]:
+    """The options without letters before them, in lower case."""
+    return [_LETTERED.sub("", plain(option)).casefold() for option in options]
 
 
 def number_text(answer: object) -> str | None:

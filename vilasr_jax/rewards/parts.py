@@ -1,5 +1,8 @@
 """The rewards that come with the program."""
 
+from collections.abc import Sequence
+
+from vilasr_jax.errors import DataError
 from vilasr_jax.rewards.parse_answer import (
     choice_letter,
     mean_relative_accuracy,
@@ -18,18 +21,35 @@ NUMBERS = ("numerical", "regression", "number")
 def accuracy(done: Finished) -> float:
     """1 for the right option letter or text; for a number or a view change its mean relative accuracy; 0
     without an `<answer>`."""
-    if done.prediction is None:
+    return _accuracy(done.prediction, done.answer, done.question_type, done.options)
+
+
+def _accuracy(prediction: str | None, answer: str, question_type: str, options: Sequence[str]) -> float:
+    if prediction is None:
         return 0.0
-    if done.question_type in NUMBERS:
-        return mean_relative_accuracy(read_number(done.prediction), read_number(done.answer))
-    if done.question_type == "vci":
-        return view_change_accuracy(done.prediction, done.answer)
-    truth = truth_letter(done.answer, done.options)
-    if truth is not None and choice_letter(done.prediction, done.options) == truth:
+    if question_type in NUMBERS:
+        return mean_relative_accuracy(read_number(prediction), read_number(answer))
+    if question_type == "vci":
+        return view_change_accuracy(prediction, answer)
+    truth = truth_letter(answer, options)
+    if truth is not None and choice_letter(prediction, options) == truth:
         return 1.0
-    if option_letter(done.answer):
+    if option_letter(answer):
         return 0.0
-    return float(plain(done.prediction).casefold() == plain(done.answer).casefold() != "")
+    return float(plain(prediction).casefold() == plain(answer).casefold() != "")
+
+
+def check_answer(answer: str, question_type: str, options: Sequence[str]) -> None:
+    """Checks that some answer to a question earns the accuracy reward.
+
+    Raises:
+      DataError: the right answer isn't one of the options, or can't be read as its type's.
+    """
+    letters = [chr(ord("A") + number) for number in range(len(options))]
+    if options and question_type not in (*NUMBERS, "vci") and truth_letter(answer, options) not in letters:
+        raise DataError(f"answer {plain(answer)[:80]!r} isn't one of the {len(options)} options")
+    if _accuracy(plain(answer), answer, question_type, options) < 1:
+        raise DataError(f"answer {plain(answer)[:80]!r} can't be read as one of type {question_type!r}")
 
 
 @register("format")

@@ -16,6 +16,7 @@ from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.models import ModelFamily
 from vilasr_jax.parallel import from_writer
+from vilasr_jax.rewards import check_answer
 from vilasr_jax.rollout import Engine, Request
 from vilasr_jax.tasks import Family, Row, get_family
 from vilasr_jax.tasks.rows import question_record
@@ -211,8 +212,13 @@ class Questions:
             job, pixels = self.job, self.imported.pixels(use)
             self.engine(sampling)  # created once, before threads use it
 
+            scored = use != "benchmarks" and job.rl.rewards.get("accuracy", 0) > 0
+
             def check(stored: StoredRow) -> None:
-                self.check_request(stored.row(*pixels, job.data.frames), sampling)
+                row = stored.row(*pixels, job.data.frames)
+                self.check_request(row, sampling)
+                if scored:
+                    check_answer(row.answer, row.question_type, row.options)
 
             digests = self.imported.digests(use)
             limits = {
@@ -220,6 +226,7 @@ class Questions:
                 "room": (sampling.max_tokens, job.engine.prompt_tokens, job.engine.prompt_images),
                 "pictures": (job.buckets.patches, *pixels, job.data.frames),
                 "drawing": to_dict(job.drawing),
+                **({"answers": "accuracy"} if scored else {}),
                 **({"coordinates": largest} if (largest := self.model.family.coordinates) else {}),
             }
             rows, name = self.imported.stored[use], f"config.data.{use}"
