@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: `ensure_venv EXTRA` makes .venv in the repository and installs the package with
-# that extra ("" for none), once for each state of pyproject.toml. PYTHON names the interpreter (default: python3).
+# that extra ("" for none) in the versions of launch/versions.lock, once for each state of these two files. PYTHON
+# names the interpreter (default: python3).
 
 # Large pages for the step's buffers, where the C library offers them: several times fewer page faults.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
@@ -13,13 +14,14 @@ ensure_venv() {
             return 2
         fi
         echo "Making .venv with $("$python" --version)"
-        "$python" -m venv .venv
+        "$python" -m venv .venv || return
     fi
     stamp=".venv/.installed-${extra:-core}"
-    wanted="$(cksum <pyproject.toml)"
+    wanted="$(cat pyproject.toml launch/versions.lock | cksum)"
     if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]]; then
         echo "Installing vilasr_jax${extra:+ with [$extra]} (a few minutes the first time)"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint launch/versions.lock \
+            --editable ".${extra:+[$extra]}" || return
         echo "$wanted" >"$stamp"
     fi
 }
