@@ -25,6 +25,7 @@ from typing import Any, TypedDict
 import jax
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.parallel.compile_cache import save_local_programs
 from vilasr_jax.parallel.devices import has_tpu
 
 HEARTBEAT_SECONDS = 30  # without a sign of life before a process counts as dead
@@ -67,6 +68,7 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
         except (RuntimeError, ValueError) as error:
             line = " ".join(str(error).split())
             raise ConfigError(f"the job's processes did not find each other ({line})") from error
+        save_local_programs()
 
 
 def wait_for_coordinator(address: str, process: int, seconds: float) -> None:
