@@ -20,7 +20,7 @@ from vilasr_jax import __version__
 from vilasr_jax.commands import Flag, command, find_command, help_text, listing
 from vilasr_jax.config import JobConfig, config_files, differences, from_config_dict, key_comments
 from vilasr_jax.errors import INTERRUPTED, STOPPED, ConfigError, Stopped, UserError
-from vilasr_jax.files import write_json
+from vilasr_jax.files import folder_path, write_json
 
 CONFIG = Flag(
     "config", "FILE", "a config file, or one of `vilasr config --list`; --config.KEY=VALUE", required=True
@@ -97,7 +97,7 @@ def _job(flags: Any, stages: tuple[str, ...] | None = None) -> tuple[JobConfig, 
     if stages is not None:
         job = dataclasses.replace(job, stages=stages)
     _use_devices(job)
-    return job, Path(flags.workdir)
+    return job, folder_path("--workdir", flags.workdir)
 
 
 def _use_devices(job: JobConfig) -> None:
@@ -230,7 +230,13 @@ def run_solve(words: list[str], flags: Any) -> None:
     from vilasr_jax.solve import solve
 
     check_devices()
-    solve(words, flags.question, Path(flags.checkpoint), Path(flags.out), flags.options)
+    solve(
+        words,
+        flags.question,
+        folder_path("--checkpoint", flags.checkpoint),
+        folder_path("--out", flags.out),
+        flags.options,
+    )
 
 
 @command(
@@ -266,7 +272,14 @@ def run_serve(words: list[str], flags: Any) -> None:
     check_devices()
     limits = Limits(slots=flags.slots, waiting=3 * flags.slots)
     allowed = flags["allow-host"].value
-    serve(Path(words[0]), host=flags.host, port=flags.port, token=token, limits=limits, allow_hosts=allowed)
+    serve(
+        folder_path("WORKDIR", words[0]),
+        host=flags.host,
+        port=flags.port,
+        token=token,
+        limits=limits,
+        allow_hosts=allowed,
+    )
 
 
 @command("data make", "", CONFIG, WORKDIR, JSON)
@@ -285,7 +298,7 @@ def run_data_make(words: list[str], flags: Any) -> None:
         def show(done: int, total: int, note: str) -> None:
             progress.update(bar, completed=done, total=total, note=note)
 
-        report = make_data(job, Path(flags.workdir), show)
+        report = make_data(job, folder_path("--workdir", flags.workdir), show)
     for name, folder in report.items():
         rows = ", ".join(f"{split} {count:,}" for split, count in folder["rows"].items())
         print(f"{name}: {rows}; {folder['bytes'] / 2**20:,.1f} MiB in {folder['folder']}")
@@ -306,11 +319,11 @@ def run_data_show(words: list[str], flags: Any) -> None:
     """
     from vilasr_jax.tasks.show import show_data
 
-    out = Path(flags.out)
+    out = folder_path("--out", flags.out)
     _at_least_1(flags, "count")
     if out.is_dir():
         raise ConfigError(f"--out={out} is a folder; give a name for the page")
-    shown = show_data(read_job(flags), Path(words[0]) if words else None, flags.count, out)
+    shown = show_data(read_job(flags), folder_path("DIR", words[0]) if words else None, flags.count, out)
     print(f"Wrote {out}: {shown} rows")
 
 
@@ -410,7 +423,8 @@ def run_plan(words: list[str], flags: Any) -> None:
         print_sweep(result)
         _save(flags, result)
         return
-    result = plan(job, flags.topology, flags.steps, save=flags.save_hlo, **limits)
+    save = str(folder_path("--save_hlo", flags.save_hlo)) if flags.save_hlo else ""
+    result = plan(job, flags.topology, flags.steps, save=save, **limits)
     print_plan(result, flags.chip_hour)
     _save(flags, result)
     refuse(result)
@@ -457,7 +471,7 @@ def run_report(words: list[str], flags: Any) -> None:
     from vilasr_jax.report import render_report
 
     workdir = words[0] if words else flags.workdir
-    if not workdir or not Path(workdir).is_dir():
+    if not workdir or not folder_path("WORKDIR", workdir).is_dir():
         raise ConfigError(f"vilasr report WORKDIR: {workdir!r} isn't a folder of a run")
     print(f"Wrote {render_report(Path(workdir))}")
 
@@ -550,7 +564,9 @@ def run_bench_convert(words: list[str], flags: Any) -> None:
     from vilasr_jax.parallel import check_devices
 
     check_devices()
-    _save(flags, bench_convert(flags.size, Path(flags.workdir) if flags.workdir else None))
+    _save(
+        flags, bench_convert(flags.size, folder_path("--workdir", flags.workdir) if flags.workdir else None)
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
+from vilasr_jax.errors import ConfigError
+
 
 class _LiteralPath(PosixGPath):
     def glob(self, pattern: str) -> Iterator[Self]:
@@ -23,6 +25,24 @@ def literal_path(path: epath.PathLike) -> epath.Path:
     Orbax, too, looks for files with `glob`. A path in a bucket stays as it is.
     """
     return epath.Path(path) if "://" in str(path) else _LiteralPath(path)
+
+
+def folder_path(name: str, path: str) -> Path:
+    """The folder that a flag or key names.
+
+    Args:
+      name: the flag or key, for the message.
+
+    Raises:
+      ConfigError: it is in a bucket, where a run can't append to files; as a local path it would become a
+        folder called "gs:".
+    """
+    if "://" in path:
+        raise ConfigError(
+            f"{name}={path} must be a folder: mount the bucket (Cloud Storage FUSE) and give the folder of "
+            "the mount, as launch/host.sh does"
+        )
+    return Path(path)
 
 
 def mistaken_for(head: bytes) -> str:

@@ -55,6 +55,9 @@ class MakeSection:
     workers: int = 2  # processes
 
 
+_FOLDERS = ("traces", "reflect_traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
+
+
 @dataclass(frozen=True)
 class DataSection:
     """Imported data (folders that `vilasr data import` or `vilasr synthesize` wrote)."""
@@ -76,16 +79,24 @@ class DataSection:
     def folders(self, key: str) -> tuple[str, ...]:
         """The folders that a key names, with `root` before the relative ones.
 
-        >>> DataSection(root="gs://bucket/data", traces=("cold_start", "/mine")).folders("traces")
-        ('gs://bucket/data/cold_start', '/mine')
+        >>> DataSection(root="/bucket/data", traces=("cold_start", "/mine")).folders("traces")
+        ('/bucket/data/cold_start', '/mine')
         """
         folders = getattr(self, key)
         if not self.root:
             return folders
-        return tuple(f if f.startswith(("/", "gs://")) else f"{self.root.rstrip('/')}/{f}" for f in folders)
+        return tuple(
+            f if f.startswith("/") or "://" in f else f"{self.root.rstrip('/')}/{f}" for f in folders
+        )
 
     def check(self, path: str) -> None:
-        """Raises ConfigError for two sources of one stage."""
+        """Raises ConfigError for two sources of one stage, and for rows in a bucket."""
+        for key in _FOLDERS:
+            if far := [folder for folder in self.folders(key) if "://" in folder]:
+                raise ConfigError(
+                    f"{path}.{key}: {far[0]} must be a folder: copy the rows, or mount the bucket (Cloud "
+                    "Storage FUSE) and give the folder of the mount, as launch/host.sh does"
+                )
         if self.reflect_traces and self.reflect_questions:
             raise ConfigError(
                 f"{path}.reflect_traces and {path}.reflect_questions are both given: reflect trains on "
