@@ -46,7 +46,8 @@ pids=()
 stop_all() {
     kill -TERM "${pids[@]}" 2>/dev/null || true
 }
-trap 'stop_all; wait; exit 130' INT TERM
+trap 'stop_all; wait; exit 130' INT
+trap 'stop_all; wait; exit 143' TERM
 
 for ((i = 0; i < count; i++)); do
     VILASR_PROCESS_ID="$i" "$@" > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &

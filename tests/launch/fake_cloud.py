@@ -67,7 +67,7 @@ printf '%s\\n' "$@" >>$HOME/kept.words; echo end >>$HOME/kept.words
 n=$(cat $HOME/kept.count 2>/dev/null || echo 0); echo $((n + 1)) >$HOME/kept.count
 actions=($(cat $HOME/kept.plan)); action=${actions[n]:-${actions[-1]}}
 echo "attempt $n"
-if [[ $action == wait* ]]; then # until it is told to stop, or to the end that follows the colon
+if [[ $action == wait* ]]; then # until SIGTERM, or until the test says so
     trap 'echo saved; exit 143' TERM
     for ((i = 0; i < 300; i++)); do sleep 0.1; [[ ! -e $CLOUD/finish ]] || exit 0; done
 fi
@@ -131,12 +131,17 @@ class Cloud:
         out = process.communicate(timeout=60)[0]
         return process.returncode, out
 
+    def wait(self, process, when):
+        """Waits until a condition holds; fails when the process ends first."""
+        deadline = time.monotonic() + 30
+        while not when():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
     def interrupt(self, process, when, number=signal.SIGINT):
         """Sends a signal once a condition holds; returns exit code and output."""
-        deadline = time.monotonic() + 30
-        while not when() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert process.poll() is None, process.communicate()[0]
+        self.wait(process, when)
         process.send_signal(number)
         out = process.communicate(timeout=60)[0]
         return process.returncode, out

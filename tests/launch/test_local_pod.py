@@ -1,6 +1,7 @@
 """`launch/local_pod.sh`: what each process gets, and how the pod ends."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,18 @@ def test_one_failure_ends_all_in_bounded_time():
     assert done.returncode == 7 and time.monotonic() - began < 20
     assert "process 1 of 3 ended with code 7" in done.stderr
     assert "run the same command again" in done.stderr
+
+
+@pytest.mark.parametrize("number, ends", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_request_reaches_all_and_is_the_exit_code(tmp_path, number, ends):
+    save = "trap 'touch $OUT/saved$VILASR_PROCESS_ID; exit 143' TERM; touch $OUT/up$VILASR_PROCESS_ID"
+    words = ["2", "bash", "-c", f"{save}; while :; do sleep 0.1; done"]
+    env = {**os.environ, "OUT": str(tmp_path)}
+    run = subprocess.Popen(["bash", "launch/local_pod.sh", *words], cwd=ROOT, env=env)
+    while len(list(tmp_path.glob("up*"))) < 2:
+        time.sleep(0.05)
+    run.send_signal(number)
+    assert run.wait(30) == ends and len(list(tmp_path.glob("saved*"))) == 2
 
 
 @pytest.mark.parametrize("words", [(), ("2",), ("none", "true"), ("0", "true")])

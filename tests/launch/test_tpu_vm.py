@@ -73,11 +73,9 @@ def test_a_failed_describe_changes_nothing(cloud):
     """While the state is not known a live slice is neither deleted nor requested again."""
     pod = cloud("wait")
     process = pod.start("keep")
-    while not pod.starts(0):
-        time.sleep(0.05)
+    pod.wait(process, lambda: pod.starts(0))
     pod.set("describe_fails", *["UNAVAILABLE: connection reset by peer"] * 8)
-    while (pod.folder / "describe_fails").read_text():
-        time.sleep(0.05)
+    pod.wait(process, lambda: not (pod.folder / "describe_fails").read_text())
     pod.set("finish")
     out = process.communicate(timeout=60)[0]
     assert process.returncode == 0, out
@@ -88,8 +86,7 @@ def test_a_failed_describe_changes_nothing(cloud):
 def test_keep_asks_again_after_a_preemption(cloud):
     pod = cloud("wait 0", "wait 0")
     process = pod.start("keep", "--spot")
-    while not pod.starts(1):
-        time.sleep(0.05)
+    pod.wait(process, lambda: pod.starts(1))
     pod.set("next_states", "SUSPENDING", "SUSPENDED")
     out = process.communicate(timeout=60)[0]
     assert process.returncode == 0, out
@@ -203,11 +200,9 @@ def test_a_host_that_restarted_joins_again(cloud):
     """A worker whose programs are gone, as after maintenance, is started again; the others stay."""
     pod = cloud("wait", "wait")
     process = pod.start("keep")
-    while not (pod.starts(0) and pod.starts(1)):
-        time.sleep(0.05)
+    pod.wait(process, lambda: pod.starts(0) and pod.starts(1))
     os.killpg(int((pod.folder / "host-1" / "vilasr.pid").read_text()), signal.SIGKILL)
-    while pod.starts(1) < 2 and process.poll() is None:
-        time.sleep(0.05)
+    pod.wait(process, lambda: pod.starts(1) == 2)
     pod.set("finish")
     out = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and [pod.starts(host) for host in (0, 1)] == [1, 2], out
@@ -237,13 +232,11 @@ def test_a_silent_host_is_not_taken_for_done(cloud):
     """Machines are not given back while a worker whose answer is missing may still run."""
     pod = cloud("0", "wait")
     process = pod.start("keep")
-    while not pod.starts(1):
-        time.sleep(0.05)
+    pod.wait(process, lambda: pod.starts(1))
     (pod.folder / "host-1" / "kept.silent").touch()
     looks = pod.calls("--state")
-    while pod.calls("--state") < looks + 5:
-        time.sleep(0.05)
-    assert process.poll() is None and not pod.calls("queued-resources delete")
+    pod.wait(process, lambda: pod.calls("--state") >= looks + 5)
+    assert not pod.calls("queued-resources delete")
     (pod.folder / "host-1" / "kept.silent").unlink()
     pod.set("finish")
     out = process.communicate(timeout=60)[0]
@@ -264,9 +257,7 @@ def test_an_old_result_of_another_command_is_no_result(cloud):
     pod.run("install")
     pod.run("run", command=(*JOB, "--config.rl.steps=3"))
     process = pod.start("keep")
-    while pod.starts(0) < 2 and process.poll() is None:
-        time.sleep(0.05)
-    assert process.poll() is None
+    pod.wait(process, lambda: pod.starts(0) == 2)
     pod.set("finish")
     out = process.communicate(timeout=60)[0]
     assert process.returncode == 0, out
@@ -275,11 +266,8 @@ def test_an_old_result_of_another_command_is_no_result(cloud):
 def test_logs_are_in_the_bucket_while_the_run_goes(cloud):
     pod = cloud("wait", "wait")
     process = pod.start("keep")
-    deadline = time.monotonic() + 20
-    while len(pod.saved_logs()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    pod.wait(process, lambda: ["attempt 0" in text for text in pod.saved_logs().values()] == [True, True])
     assert [name[:6] for name in pod.saved_logs()] == ["host-0", "host-1"]
-    assert all("attempt 0" in text for text in pod.saved_logs().values())
     pod.set("finish")
     assert process.wait(60) == 0
 

@@ -45,7 +45,7 @@ def _saving(original: Any) -> Any:
                 compilation_cache.put_executable_and_time(
                     cache_key, module_name, executable, backend, int(seconds)
                 )
-            except Exception as error:  # a run goes on without the cache
+            except Exception as error:  # the run needs no cache
                 logging.warning("%s was compiled, but not saved: %s", module_name, error)
         return executable
 
