@@ -169,6 +169,8 @@ def keep(machines: Machines, command: list[str]) -> int:
         machines.stop(60)
         machines.delete()
         return 0
+    if machines.state() == "UNKNOWN":
+        raise Failed("gcloud gives no answer, see above; nothing was requested")
     keeper = Keeper(machines, command)
     try:
         return keeper.run()

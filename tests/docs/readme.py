@@ -37,10 +37,11 @@ def modules() -> dict[str, str]:
 
 
 def commands() -> list[list[str]]:
-    """Every `vilasr ...` line of the shell blocks, as words."""
+    """Every `vilasr ...` line of the shell blocks, and what launch scripts are given after `--`, as words."""
     lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     words = [shlex.split(line, comments=True) for line in lines if line.strip()]
-    return [line[1:] for line in words if line and line[0].removeprefix(".venv/bin/") == "vilasr"]
+    launched = [line[line.index("--") + 1 :] for line in words if "--" in line]
+    return [line[1:] for line in words if line and line[0].removeprefix(".venv/bin/") == "vilasr"] + launched
 
 
 def prose(page: str) -> str:

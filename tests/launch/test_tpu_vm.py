@@ -83,6 +83,13 @@ def test_a_failed_describe_changes_nothing(cloud):
     assert pod.calls("queued-resources create") == pod.calls("queued-resources delete") == pod.starts(0) == 1
 
 
+def test_without_an_answer_of_gcloud_nothing_begins(cloud):
+    pod = cloud("0")
+    pod.set("describe_fails", "You do not currently have an active account selected")
+    code, out = pod.run("keep")
+    assert code == 1 and "active account" in out and not pod.calls("create") and not pod.calls("delete")
+
+
 def test_keep_asks_again_after_a_preemption(cloud):
     pod = cloud("wait 0", "wait 0")
     process = pod.start("keep", "--spot")
