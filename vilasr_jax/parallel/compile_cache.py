@@ -11,8 +11,7 @@ import time
 from typing import Any
 
 from absl import logging
-from jax import config
-from jax._src import compilation_cache, compiler, distributed
+from jax._src import compilation_cache, compiler, config, distributed
 
 _NAME = "_compile_and_write_cache"  # JAX has no public way; `launch/versions.lock` pins its version
 
@@ -40,7 +39,7 @@ def _saving(original: Any) -> Any:
         executable = original(backend, computation, devices, options, host_callbacks, module_name, cache_key)
         seconds = time.monotonic() - began
         local = distributed.global_state.process_id != 0 and devices.is_fully_addressable
-        if local and not host_callbacks and seconds >= config.jax_persistent_cache_min_compile_time_secs:
+        if local and not host_callbacks and seconds >= config.persistent_cache_min_compile_time_secs.value:
             try:
                 compilation_cache.put_executable_and_time(
                     cache_key, module_name, executable, backend, int(seconds)
