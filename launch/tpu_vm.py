@@ -62,7 +62,7 @@ class Keeper:
                     return self.end(code)
             elif state in ("GONE", "FAILED", "SUSPENDED"):
                 if self.started is not None:
-                    say(f"{self.machines.name} was taken back; requesting another, the run will resume")
+                    say(f"{self.machines.name} was preempted; requesting another, the run will resume")
                 self.started, self.partly = None, 0
                 if state != "GONE":
                     self.machines.delete()

@@ -13,34 +13,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PLACE = ("--name=one", "--zone=us-west4-a")
+WATCH = "keep"  # the verb of tpu_vm.py that watches
 JOB = ("train", "--config=configs/maze_tiny.py", "--workdir=gs://my-bucket/runs/one")
 
 GCLOUD = """
 echo "$*" >>$CLOUD/log
-take() { # take FILE: whether there is a line left in it; prints and removes it
+pop() { # pop FILE: whether there is a line left in it; prints and removes it
     [[ -s $CLOUD/$1 ]] && head -n 1 $CLOUD/$1 && sed -i 1d $CLOUD/$1
 }
 case "$*" in
     *"queued-resources create"*)
-        if reason=$(take create_fails); then echo "ERROR: $reason" >&2; exit 1; fi
+        if reason=$(pop create_fails); then echo "ERROR: $reason" >&2; exit 1; fi
         [[ ! -e $CLOUD/state ]] || { echo "ERROR: ALREADY_EXISTS: one" >&2; exit 1; }
         echo ACTIVE >$CLOUD/state
         [[ ! -e $CLOUD/slow_create ]] || sleep 30 ;;
     *"queued-resources delete"*)
-        if reason=$(take delete_fails); then echo "ERROR: $reason" >&2; exit 1; fi
-        for home in $CLOUD/host-*; do # a machine that is gone takes its programs and files along
+        if reason=$(pop delete_fails); then echo "ERROR: $reason" >&2; exit 1; fi
+        for home in $CLOUD/host-*; do # a deleted machine loses its programs and files
             [[ ! -e $home/vilasr.pid ]] || kill -KILL -- -$(cat $home/vilasr.pid) 2>/dev/null
             find $home -mindepth 1 ! -path "$home/kept*" -delete 2>/dev/null
         done
         [[ -e $CLOUD/state ]] || { echo "ERROR: NOT_FOUND: one" >&2; exit 1; }
         rm $CLOUD/state ;;
     *"queued-resources describe"*)
-        if reason=$(take describe_fails); then echo "ERROR: $reason" >&2; exit 1; fi
+        if reason=$(pop describe_fails); then echo "ERROR: $reason" >&2; exit 1; fi
         [[ -e $CLOUD/state ]] || { echo "ERROR: NOT_FOUND: Resource 'one' was not found" >&2; exit 1; }
-        take next_states >$CLOUD/new && mv $CLOUD/new $CLOUD/state
+        pop next_states >$CLOUD/new && mv $CLOUD/new $CLOUD/state
         cat $CLOUD/state ;;
     *"tpu-vm scp"*)
-        if reason=$(take scp_fails); then echo "ERROR: $reason" >&2; exit 1; fi ;;
+        if reason=$(pop scp_fails); then echo "ERROR: $reason" >&2; exit 1; fi ;;
     *"tpu-vm ssh"*)
         for word in "$@"; do
             case "$word" in
@@ -114,7 +115,7 @@ class Cloud:
 
     def start(self, verb, *options, command=JOB, **env):
         words = [sys.executable, "launch/tpu_vm.py", verb, *PLACE, *options]
-        if verb in ("keep", "run"):
+        if verb in (WATCH, "run"):
             words += [f"--hosts={self.hosts}", "--type=v6e-8", "--", *command]
         return subprocess.Popen(
             words,

@@ -125,7 +125,7 @@ def test_a_stop_request_between_two_tries_ends_at_once(host, tmp_path):
     assert finish(process)[0] == 143
 
 
-def test_the_whole_log_is_saved_before_the_exit_code_is(host, tmp_path):
+def test_the_complete_log_is_saved_before_the_exit_code_is(host, tmp_path):
     """Who sees the exit code may delete the machine: by then the last line must be in the workdir."""
     write_program(tmp_path, "python", "for i in $(seq 20000); do echo line $i; done; echo oh >&2; exit 3")
     process = host("train", f"--workdir={tmp_path}/run", VILASR_RESTARTS="0")
@@ -197,7 +197,7 @@ def test_a_fresh_machine_gets_package_sources_and_fuse(machine):
     assert "--constraint launch/versions.lock --editable .[tpu]" in pip
 
 
-def test_fuse_is_installed_only_when_asked(machine):
+def test_fuse_is_installed_only_with_its_flag(machine):
     assert "gcsfuse" not in machine()[1]
 
 
@@ -213,7 +213,7 @@ def test_locks_of_the_package_manager_are_waited_for(machine):
     assert "pip install" in log
 
 
-def test_an_install_that_fails_is_not_taken_for_done(machine):
+def test_an_install_that_fails_runs_again(machine):
     """pip's failure reaches the caller after three tries, and the next call installs again."""
     done, log = machine(pip="exit 1")
     assert done.returncode == 1 and log.count("pip install") == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.fake_cloud import JOB, PLACE, ROOT, write_program
+from tests.launch.fake_cloud import JOB, PLACE, ROOT, WATCH, write_program
 
 
 def script(name, *words, path=None, **env):
@@ -41,7 +41,7 @@ def test_shellcheck():
         ("run", ("--", *JOB), "bash vilasr/launch/host.sh --background train --config=configs/maze_tiny.py"),
         ("tail", ("--worker=2",), "--worker=2 '--command=tail -n 100 -F vilasr.log'"),
         ("stop", (), "bash vilasr/launch/host.sh --stop 60"),
-        ("keep", ("--type=v6e-16", "--", *JOB), "queued-resources create one"),
+        (WATCH, ("--type=v6e-16", "--", *JOB), "queued-resources create one"),
         ("status", (), "queued-resources describe one"),
         ("fetch", ("--from=gs://b/x", "--to=/nowhere/y"), "gcloud storage rsync --recursive"),
         ("delete", ("--project=p",), "queued-resources delete one --zone=us-west4-a --project=p --force"),
@@ -60,9 +60,9 @@ def test_tpu_vm_dry_runs(tmp_path, verb, options, says):
     [
         (("create", "--name=one"), "needs --name and --zone"),
         (("create", *PLACE), "needs --type"),
-        (("keep", *PLACE, "--type=v5litepod-63", "--", *JOB), "give --hosts=NUMBER"),
-        (("keep", *PLACE, "--type=v6e-16"), "keep needs --"),
-        (("keep", *PLACE, "--type=v6e-16", "--hosts=all", "--", *JOB), "--hosts=all must be a number"),
+        ((WATCH, *PLACE, "--type=v5litepod-63", "--", *JOB), "give --hosts=NUMBER"),
+        ((WATCH, *PLACE, "--type=v6e-16"), f"{WATCH} needs --"),
+        ((WATCH, *PLACE, "--type=v6e-16", "--hosts=all", "--", *JOB), "--hosts=all must be a number"),
         (("create", *PLACE, "--type=gpu-8"), "no runtime known"),
         (("run", *PLACE), "run needs --"),
         (("fly", *PLACE), "no verb fly"),
