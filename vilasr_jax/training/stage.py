@@ -26,8 +26,8 @@ class Stage:
 
     Checkpoints are in `<directory>/checkpoints/<step>`; each logged step is a line of `metrics.jsonl` and an
     entry of TensorBoard. A stage is done when its last step is saved. To resume, `begin` restores the newest
-    saved step and deletes later metrics; the run then ends with the weights that it would have had without the
-    stop. A step after which a run stopped has a line of metrics of its own, so the next line averages fewer.
+    saved step and deletes later metrics; the run then ends with the same weights as without the stop. A
+    step after which a run stopped has a line of metrics of its own, so the next line averages fewer.
 
     Args:
       directory: the stage's folder.
