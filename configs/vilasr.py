@@ -18,7 +18,9 @@ Where it is not as published:
 - The published code shows images of another size to each stage; here one size, that of RL, serves them all.
 - The published code trains stage 2 from the base model; here from stage 1.
 - RL is not validated on the way: imported data has no held-out questions but the benchmarks.
-- 3B is a recipe for one host of 8 chips: packed rows of 8,192 tokens, and half the batches.
+- Conversations are packed into rows of 18,432 tokens. A supervised step has 8 rows, which hold the published
+  32 conversations where these have 4,600 tokens on average, or a row a shard where there are more shards.
+- 3B is a recipe for one host of 8 chips: packed rows of 8,192 tokens, and half the prompts.
 """
 
 from typing import NamedTuple
@@ -49,14 +51,20 @@ PATCHES = 4 * 256  # of an image: 256 tokens at most
 class Size(NamedTuple):
     """What a step learns from, the same on every slice."""
 
-    batch: int = 32  # conversations (3B: packed rows) of an SFT step
+    rows: int = 8  # packed, of an SFT step; at least one a shard
     prompts: int = 32  # questions of an RL step
     slots: int = 128  # conversations sampled at once
     token_buckets: tuple[int, ...] = (4096, 8192, 12288, 18432)  # the last: a prompt of 5,120 and 13,312 more
     image_buckets: tuple[int, ...] = (8, 24, 48)
     max_images: int = 45
     prompt_images: tuple[int, ...] = (1, 4, 16)
-    packing: PackingSection = PackingSection()
+    packing: PackingSection = PackingSection(
+        tokens=18432,
+        vision_rows=48,
+        patches=PATCHES,
+        token_buckets=(6144, 12288),
+        vision_row_buckets=(16, 32),
+    )
 
 
 class Layout(NamedTuple):
@@ -69,7 +77,7 @@ class Layout(NamedTuple):
 
 SIZES = {
     "3b": Size(
-        batch=16,
+        rows=16,
         prompts=16,
         slots=32,
         token_buckets=(4096, 8192),
@@ -119,6 +127,7 @@ def get_config(words: str = "7b,v5e-64"):
         known = ", ".join(key for key in LAYOUTS if key.startswith(f"{name},") or name not in SIZES)
         raise ConfigError(f"configs/vilasr.py:{words}: no layout of {name!r} for {on!r}; there are: {known}")
     size = SIZES[name]
+    batch = max(size.rows, layout.fsdp)
     # The learning rates (here and in rl) are the published ones, the same for every size and slice.
     sft = OptimizerSection(learning_rate=1e-5, warmup_fraction=0.1, freeze=("vision", "merger"))
     sampling = SamplingSection(max_turn_tokens=1024, max_tokens=size.token_buckets[-1])
@@ -150,21 +159,17 @@ def get_config(words: str = "7b,v5e-64"):
                 draw_workers=16,
             ),
             cold_start=ColdStartSection(  # 33k traces
-                epochs=3.0,
-                batch=size.batch,
-                accumulate=size.batch // layout.fsdp,
-                optimizer=sft,
-                save_every=200,
+                epochs=3.0, batch=batch, accumulate=batch // layout.fsdp, optimizer=sft, save_every=200
             ),
             reflect=ReflectSection(  # 8k traces
                 questions=16_000,
                 samples=4,
                 sampling=sampling,
                 epochs=3.0,
-                batch=size.batch,
-                accumulate=size.batch // layout.fsdp,
+                batch=batch,
+                accumulate=batch // layout.fsdp,
                 optimizer=sft,
-                shard=1024,
+                shard=256,  # 63 of them: whole rounds of 8, 16 or 32 hosts, but for one
                 save_every=200,
             ),
             rl=RLSection(  # 40k questions

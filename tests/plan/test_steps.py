@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+from tests.training import samples
+from tests.training.test_resume import scripted_run
 from vilasr_jax.config import (
     BucketSection,
     ColdStartSection,
@@ -20,6 +22,7 @@ from vilasr_jax.parallel import make_mesh
 from vilasr_jax.plan.run import step_names, with_keys
 from vilasr_jax.plan.steps import Steps
 from vilasr_jax.plan.worker import argument_bytes
+from vilasr_jax.tasks.sources import MappedSource
 
 SAMPLING = SamplingSection(max_turn_tokens=12, max_tokens=80)
 JOB = JobConfig(
@@ -65,6 +68,18 @@ def test_packed_rows_have_the_budgets_shape():
     batch = Steps(job, make_mesh(job.mesh, jax.devices()[:1])).build("sft").arguments[1]
     assert batch.tokens.shape == (4, 160) and batch.vision.patches.shape == (4, 3, 72, 1176)
     assert isinstance(job.packing, PackingSection)
+
+
+def test_the_plan_compiles_the_largest_rows_of_a_run(tmp_path):
+    smaller = {"packing.token_buckets": (60, 90), "packing.vision_row_buckets": (1, 2)}
+    job = with_keys(JOB, {"packing.tokens": 160, "packing.vision_rows": 3, "packing.patches": 72, **smaller})
+    run = scripted_run(job, tmp_path)
+    data = run.batching.batches([MappedSource(range(9), samples.example)], [1], seed=0, batch=4)
+    planned = Steps(job, make_mesh(job.mesh, jax.devices()[:1])).build("sft").arguments[1]
+    layout = [[(x.shape, x.dtype) for x in jax.tree.leaves(one)] for one in (next(data), planned)]
+    assert layout[0] == layout[1]
+    few = run.batching.collate(run.batching.fill([samples.example(1)], 4), 4, {})
+    assert few.tokens.shape == (4, 60) and few.vision.patches.shape == (4, 1, 72, 1176)
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused():

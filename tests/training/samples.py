@@ -7,7 +7,10 @@ import numpy as np
 
 from tests import tiny
 from vilasr_jax.processing import Batch, Buckets, Encoded, collate, encode_conversation
+from vilasr_jax.rollout import Request, Trajectory, make_prompt
+from vilasr_jax.rollout.conversation import Conversation
 
+ROOM = Buckets((150,), (5,), tiny.PATCHES)
 BUCKETS = Buckets((96,), (3,), tiny.PATCHES)  # one shape, so that a step compiles once
 
 
@@ -23,6 +26,19 @@ def example(number: int) -> Encoded:
         if reply.done:
             return encode_conversation(tiny.tokenizer(), messages)
         messages.append(reply.message)
+
+
+def spoken(request: Request, sample: int) -> Trajectory:
+    """A finished conversation in which the model wrote letters by chance."""
+    seed, tokenizer = request.seed + sample, tiny.tokenizer()
+    session, rng = request.session(), np.random.default_rng(seed)
+    talk = Conversation((0, sample), request, session, make_prompt(tokenizer, session), 150)
+    while not talk.stop_reason:
+        letters = tokenizer.encode("".join(rng.choice([*"abcdef"], rng.integers(1, 6))))
+        ids = np.array([*letters, tokenizer.special.im_end], np.int32)
+        logprobs = -rng.exponential(3, len(ids)).astype(np.float32)
+        talk.add_reply(*talk.add_turn(tokenizer, ids, logprobs)(), ROOM)
+    return talk.finish()
 
 
 def batch(numbers, rows: int | None = None, **extras) -> Batch:

@@ -41,9 +41,8 @@ def test_configs_parse_and_are_consistent(name):
     assert job.rl.micro_batch % shards == 0 and job.engine.slots % (2 * shards) == 0
     assert job.rl.sampling.max_tokens <= job.buckets.tokens[-1]
     assert job.drawing.max_images <= job.buckets.images[-1]
-    if job.packing.tokens:
-        assert job.packing.tokens >= job.rl.sampling.max_tokens
-        assert job.packing.vision_rows >= job.drawing.max_images
+    assert job.packing.tokens >= job.rl.sampling.max_tokens  # a row of its own for the longest conversation
+    assert job.packing.vision_rows >= job.drawing.max_images
 
 
 def test_the_published_values():
@@ -53,7 +52,8 @@ def test_the_published_values():
     assert job.rl.optimizer.learning_rate == 1e-6 and job.rl.optimizer.freeze == ()
     assert job.rl.sampling.max_tokens == 5120 + 13312 and job.rl.sampling.max_turn_tokens == 1024
     sft = job.cold_start
-    assert (sft.batch, sft.epochs, sft.optimizer.learning_rate) == (32, 3.0, 1e-5)
+    row = job.packing.tokens // 32 * sft.batch  # of 32 conversations a step, if they have this many tokens
+    assert (row, sft.epochs, sft.optimizer.learning_rate) == (4608, 3.0, 1e-5)
     assert sft.optimizer.freeze == ("vision", "merger") and sft.optimizer.warmup_fraction == 0.1
     assert (sft.loss, job.reflect.loss) == ("conversation_mean",) * 2
     assert (job.drawing.max_turns, job.drawing.maze_turns, job.drawing.style) == (10, 20, "published")

@@ -57,6 +57,17 @@ class PackingSection:
     vision_rows: int = 8  # vision rows (of patches) per row
     patches: int = 1024  # patches per vision row; the largest image must fit
     lookahead: int = 16  # conversations among which each row is packed
+    token_buckets: tuple[int, ...] = ()  # smaller tokens; a batch has the smallest that holds all its rows
+    vision_row_buckets: tuple[int, ...] = ()  # smaller vision_rows, likewise
+
+    def check(self, path: str) -> None:
+        """Raises ConfigError for smaller sizes that are not."""
+        for name, sizes, most in (
+            ("token_buckets", self.token_buckets, self.tokens),
+            ("vision_row_buckets", self.vision_row_buckets, self.vision_rows),
+        ):
+            if self.tokens and [*sizes, most] != sorted({*sizes, most}):
+                raise ConfigError(f"{path}.{name}={sizes} must be ascending numbers below {most}")
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,8 @@ class DrawingSession:
             "repeated": 0,
             "strict_format": turn.strict_format,
         }
+        if lost is not None:
+            event["lost"] = lost
         self.events.append(event)
         if turn.answer is not None:
             self.answer = turn.answer

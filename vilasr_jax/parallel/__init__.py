@@ -3,6 +3,7 @@
 from vilasr_jax.parallel.devices import check_devices as check_devices
 from vilasr_jax.parallel.devices import peak_flops as peak_flops
 from vilasr_jax.parallel.distributed import join as join
+from vilasr_jax.parallel.hosts import alone as alone
 from vilasr_jax.parallel.hosts import any_host as any_host
 from vilasr_jax.parallel.hosts import barrier as barrier
 from vilasr_jax.parallel.hosts import from_writer as from_writer

@@ -1,7 +1,7 @@
 """Small values exchanged between the hosts of a run, and which host writes its files.
 
 Every host runs the same program (one process each). Arrays of a step are global; files are written by
-process 0 alone; each host reads, samples and draws its own rows.
+process 0 alone, but for shards of sampled conversations; each host reads, samples and draws its own rows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 from vilasr_jax.errors import UserError
 
 T = TypeVar("T")
+SMALL = 1016  # bytes that a gather sends with their length
+_LENGTH = 8
 
 
 def is_writer() -> bool:
@@ -24,22 +26,42 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
+def alone() -> bool:
+    """Whether this is the run's only process."""
+    return jax.process_count() == 1
+
+
 def gather(value: Any) -> list[Any]:
     """Every process's `value` (JSON-able), in the order of the processes; all must call it."""
-    if jax.process_count() == 1:
+    if alone():
         return [value]
     return [json.loads(data) for data in gather_bytes(json.dumps(value, default=float).encode())]
 
 
 def gather_bytes(data: bytes) -> list[bytes]:
-    """Every process's bytes, in the order of the processes; all must call it."""
-    if jax.process_count() == 1:
+    """Every process's bytes, in the order of the processes; all must call it.
+
+    Up to `SMALL` bytes travel with their length in one all-gather; more of any process need a second one.
+    """
+    if alone():
         return [data]
-    lengths = multihost_utils.process_allgather(np.array([len(data)], np.int32)).reshape(-1)
-    padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
-    padded[: len(data)] = np.frombuffer(data, np.uint8)
-    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
+    head = np.zeros(_LENGTH + SMALL, np.uint8)
+    start = len(data).to_bytes(_LENGTH, "little") + data[:SMALL]
+    head[: len(start)] = np.frombuffer(start, np.uint8)
+    rows = _all_gather(head)
+    lengths = [int.from_bytes(row[:_LENGTH].tobytes(), "little") for row in rows]
+    if max(lengths) <= SMALL:
+        rows = [row[_LENGTH:] for row in rows]
+    else:
+        padded = np.zeros(1 << (max(lengths) - 1).bit_length(), np.uint8)  # few sizes: each is compiled once
+        padded[: len(data)] = np.frombuffer(data, np.uint8)
+        rows = _all_gather(padded)
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
+def _all_gather(row: np.ndarray) -> list[np.ndarray]:
+    """Every process's [n] row, of the same n."""
+    return [*np.asarray(multihost_utils.process_allgather(row)).reshape(-1, row.size)]
 
 
 def gather_results(compute: Callable[[], T]) -> list[T]:

@@ -29,6 +29,7 @@ from vilasr_jax.rollout.batch import NewTurn
 from vilasr_jax.rollout.compiled_steps import CompiledSteps, TurnStarts
 from vilasr_jax.rollout.memory import shard_slots
 from vilasr_jax.rollout.sampling_weights import SamplingLayout
+from vilasr_jax.training.batching import batch_shapes
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, recomputes
@@ -38,7 +39,8 @@ from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_s
 class Step:
     """One function to compile.
 
-    `parts` names the arguments, in order, for the table of what fills the memory.
+    `parts` names the arguments, in order, for the table of what fills the memory. A sample of a training step
+    is a row, packed or not.
     """
 
     name: str
@@ -46,7 +48,7 @@ class Step:
     arguments: tuple[Any, ...]
     parts: tuple[str, ...]
     flops: float  # model FLOPs of one execution
-    samples: float  # conversations that one execution advances; 0: not counted
+    samples: float  # that one execution advances; 0: not counted
     executions: int = 1  # iterations that the time is divided by: a decode call's tokens
     reads: float = 0.0  # bytes of one device's memory that all executions read; 0: not counted
 
@@ -174,11 +176,9 @@ class Steps:
         return with_shardings(state, state_shardings(state, self.mesh))
 
     def _lengths(self) -> tuple[int, int, int]:
-        """(tokens of a row, its vision rows, patches of a vision row)."""
-        packing, buckets = self.job.packing, self.job.buckets
-        if packing.tokens:
-            return packing.tokens, packing.vision_rows, packing.patches
-        return buckets.tokens[-1], buckets.images[-1], buckets.patches[-1]
+        """(tokens of a row, its vision rows, patches of a vision row), the largest of a run's batches."""
+        shapes = batch_shapes(self.job, self.family.images).largest
+        return shapes.tokens[0], shapes.images[0], shapes.patches[0]
 
     def _batch(self, rows: int, extras: list[str] | tuple[str, ...] = ()) -> Batch:
         if rows % self.shards:

@@ -5,6 +5,8 @@ from vilasr_jax.processing.batching import Batch as Batch
 from vilasr_jax.processing.batching import Buckets as Buckets
 from vilasr_jax.processing.batching import collate as collate
 from vilasr_jax.processing.batching import empty_batch as empty_batch
+from vilasr_jax.processing.batching import trim as trim
+from vilasr_jax.processing.batching import used_lengths as used_lengths
 from vilasr_jax.processing.chat import Encoded as Encoded
 from vilasr_jax.processing.chat import encode_conversation as encode_conversation
 from vilasr_jax.processing.chat import encode_turn as encode_turn
@@ -16,6 +18,7 @@ from vilasr_jax.processing.images import load_image as load_image
 from vilasr_jax.processing.images import patch_layout as patch_layout
 from vilasr_jax.processing.images import patchify as patchify
 from vilasr_jax.processing.images import resize_image as resize_image
+from vilasr_jax.processing.images import size_grid as size_grid
 from vilasr_jax.processing.images import smart_resize as smart_resize
 from vilasr_jax.processing.packing import Budget as Budget
 from vilasr_jax.processing.packing import PackedRow as PackedRow

@@ -70,6 +70,10 @@ class Buckets:
         """The last bucket of each axis alone."""
         return Buckets(self.tokens[-1:], self.images[-1:], self.patches[-1:], self.spec)
 
+    def smallest(self, tokens: int, images: int, patches: int) -> tuple[int, int, int]:
+        """The smallest bucket of each axis that holds these lengths; DataError where none is large enough."""
+        return self.fit("tokens", tokens), self.fit("images", images), self.fit("patches", patches)
+
     def fit(self, axis: str, length: int) -> int:
         """The smallest bucket of `axis` ("tokens", "images", "patches") that holds `length`.
 
@@ -131,6 +135,45 @@ def collate(
         for name, value in example.extras.items():
             batch.extras[name][i, :length] = value
     return batch if n else batch._replace(vision=None)
+
+
+def used_lengths(batch: Batch[np.ndarray]) -> tuple[int, int, int]:
+    """Tokens of a row, its vision rows, and patches of one, without the padding at their ends."""
+
+    def used(ids: np.ndarray, axis: int) -> int:
+        filled = (ids > 0).any(tuple({*range(ids.ndim)} - {axis}))
+        return int(np.flatnonzero(filled).max(initial=-1)) + 1
+
+    tokens, vision = used(batch.segment_ids, 1), batch.vision
+    return (
+        (tokens, 0, 0) if vision is None else (tokens, used(vision.image_ids, 1), used(vision.image_ids, 2))
+    )
+
+
+def trim(batch: Batch[np.ndarray], shape: tuple[int, int, int], merge_unit: int) -> Batch[np.ndarray]:
+    """A batch with less padding: views of its arrays.
+
+    Args:
+      batch: host arrays.
+      shape: (t, n, p), tokens, vision rows and patches of one; no fewer than are used.
+      merge_unit: patches of a vision token.
+    """
+    (t, n, p), vision, index = shape, batch.vision, batch.image_index[:, : shape[0]]
+    if vision is not None and n:
+        before = vision.patches.shape[2]
+        if p < before:
+            row, place = np.divmod(index, before // merge_unit)
+            index = np.where(index < 0, index, row * (p // merge_unit) + place)
+        vision = VisionInput(*(part[:, :n, :p] for part in vision))
+    return batch._replace(
+        tokens=batch.tokens[:, :t],
+        positions=batch.positions[:, :, :t],
+        segment_ids=batch.segment_ids[:, :t],
+        image_index=index,
+        vision=vision if n else None,
+        loss_mask=batch.loss_mask[:, :t],
+        extras={name: value[:, :t] for name, value in batch.extras.items()},
+    )
 
 
 def empty_batch(

@@ -40,7 +40,7 @@ class Encoded:
 
     ids: np.ndarray
     loss_mask: np.ndarray
-    images: list[Image.Image]
+    images: Sequence[Image.Image]
     special: SpecialTokens
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     grids: Sequence[Grid] = ()

@@ -251,12 +251,17 @@ def resize_image(
 
 
 def image_grid(image: Image.Image, spec: ImageSpec = DEFAULT) -> Grid:
-    """The (frames, patch rows, patch columns) of an already resized image.
+    """The (frames, patch rows, patch columns) of an already resized image; see `size_grid`."""
+    return size_grid(image.size, spec)
+
+
+def size_grid(size: tuple[int, int], spec: ImageSpec = DEFAULT) -> Grid:
+    """The grid of an already resized image of this (width, height).
 
     Raises:
       ImageError: a side is not a positive multiple of `spec.factor` px.
     """
-    (width, height), factor = image.size, spec.factor
+    (width, height), factor = size, spec.factor
     if width % factor or height % factor or not width or not height:
         raise ImageError(
             f"an image of {width} x {height} px has a side that isn't a multiple of {factor}; resize it first"

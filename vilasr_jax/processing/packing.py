@@ -64,6 +64,21 @@ class PackedRow:
         self._budget = budget
 
     @property
+    def tokens(self) -> int:
+        """Tokens that are used."""
+        return self._budget.tokens - self._tokens
+
+    @property
+    def vision_rows(self) -> int:
+        """Vision rows that are used."""
+        return len(self._used)
+
+    @property
+    def patches(self) -> int:
+        """Patches of a vision row."""
+        return self._budget.patches
+
+    @property
     def tokens_left(self) -> int:
         """Tokens that are still free."""
         return self._tokens

@@ -3,6 +3,9 @@
 from vilasr_jax.rollout.conversation import Request as Request
 from vilasr_jax.rollout.conversation import make_prompt as make_prompt
 from vilasr_jax.rollout.engine import Engine as Engine
+from vilasr_jax.rollout.redrawn import RedrawnImages as RedrawnImages
+from vilasr_jax.rollout.redrawn import redrawn as redrawn
+from vilasr_jax.rollout.redrawn import without_images as without_images
 from vilasr_jax.rollout.sampling import allowed_logits as allowed_logits
 from vilasr_jax.rollout.sampling import suppressed_tokens as suppressed_tokens
 from vilasr_jax.rollout.trajectory import Trajectory as Trajectory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,8 @@ class Trajectory:
       loss_mask: [t] bool, True exactly where the token was sampled (<|im_end|> included).
       logprobs: [t] float32, log-probability at sampling time; 0 where not sampled.
       images: every image in index order, the base images first.
-      turns: one per model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"}.
+      turns: one per model turn: {"text", "calls", "error", "drawn": [1-based image indexes], "corrected"};
+        and "lost", the reason, where drawing failed.
       stop_reason: the session's ("answer", "turn_limit", "image_limit", "repeat", "no_action", "truncated"),
         "token_limit" (the conversation is full), "insert_limit" (an image larger than the engine's buckets),
         "cancelled" (by a hook of the request) or "error" (the session failed).
@@ -38,7 +40,7 @@ class Trajectory:
     tokens: np.ndarray
     loss_mask: np.ndarray
     logprobs: np.ndarray
-    images: list[Image.Image]
+    images: Sequence[Image.Image]
     turns: list[dict]
     stop_reason: str
     base_images: int
@@ -74,7 +76,7 @@ class Trajectory:
         return sum(turn["error"] is not None for turn in self.turns)
 
     @property
-    def images_in_tokens(self) -> list[Image.Image]:
+    def images_in_tokens(self) -> Sequence[Image.Image]:
         """The images of the pad tokens in `tokens`: all but those drawn in a turn that ended it."""
         return self.images[: self.images_read]
 

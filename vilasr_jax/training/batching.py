@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import DataError
 from vilasr_jax.model_bundle import ModelBundle
+from vilasr_jax.models import ImageSpec
 from vilasr_jax.parallel import gather, host_rows, mesh_hosts
 from vilasr_jax.processing import (
     Batch,
@@ -26,12 +27,22 @@ from vilasr_jax.processing import (
     empty_batch,
     pack,
     patch_counts,
+    trim,
 )
 from vilasr_jax.tasks.pipeline import Batches, batches
 from vilasr_jax.tasks.rows import Source
 from vilasr_jax.training.row_filter import SkipUnusable, check_sample, sample_numbers, usable_everywhere
 
 MEASURED = 64  # examples that are packed to measure how many fit in a row
+
+
+def batch_shapes(job: JobConfig, spec: ImageSpec) -> Buckets:
+    """The tokens, vision rows and patches that a job's training batches may have; `spec` cuts the images."""
+    packing, buckets = job.packing, job.buckets
+    if not packing.tokens:
+        return Buckets(buckets.tokens, buckets.images, buckets.patches, spec)
+    tokens = (*packing.token_buckets, packing.tokens)
+    return Buckets(tokens, (*packing.vision_row_buckets, packing.vision_rows), (packing.patches,), spec)
 
 
 class Batching:
@@ -51,10 +62,12 @@ class Batching:
     def buckets(self) -> Buckets:
         """Allowed lengths of padded batches."""
         sizes = self.job.buckets
-        tokens, images, patches = sizes.tokens, sizes.images, sizes.patches
-        if len(mesh_hosts(self.mesh)) > 1:  # hosts do not see each other's lengths: one shape for all
-            tokens, images, patches = tokens[-1:], images[-1:], patches[-1:]
-        return Buckets(tokens, images, patches, self.model.images)
+        return Buckets(sizes.tokens, sizes.images, sizes.patches, self.model.images)
+
+    @cached_property
+    def shapes(self) -> Buckets:
+        """Allowed tokens, vision rows and patches of a batch, padded or packed."""
+        return batch_shapes(self.job, self.model.images)
 
     @cached_property
     def packing(self) -> Budget | None:
@@ -132,7 +145,8 @@ class Batching:
     ) -> Batches:
         """This host's training batches, packed when the job says so; see `tasks.pipeline.batches`.
 
-        An example that can't be created or is too long is replaced by the next usable one: `SkipUnusable`.
+        On several hosts they are as large as they may be, and `agreed` trims them. An example that can't be
+        created or is too long is replaced by the next usable one: `SkipUnusable`.
         """
         names = ["example"] if len(sources) == 1 else [f"source {i} example" for i in range(len(sources))]
         return batches(
@@ -140,24 +154,75 @@ class Batching:
             weights,
             seed=seed,
             batch=batch,
-            buckets=self.buckets,
+            buckets=self.buckets if self._alone else self.buckets.largest,
             packing=self.packing,
             lookahead=self.job.packing.lookahead,
             host=self.host,
             gather=gather,
         )
 
-    def fill(self, examples: Sequence[Encoded]) -> Sequence[Encoded] | Sequence[PackedRow]:
-        """Examples as training rows: packed when the job says so."""
-        return examples if self.packing is None else pack(examples, self.packing)
+    @property
+    def _alone(self) -> bool:
+        return len(mesh_hosts(self.mesh)) == 1
+
+    def agreed(self, batch: Batch, lengths: Sequence[Sequence[int]]) -> Batch:
+        """This host's rows of a batch in the smallest shape that all hosts' rows fit.
+
+        Args:
+          batch: this host's rows.
+          lengths: `used_lengths` of every host's.
+        """
+        return trim(batch, self.shapes.smallest(*longest(lengths)), self.model.images.merge_unit)
+
+    def fill(self, examples: Sequence[Encoded], rows: int) -> Sequence[Encoded] | Sequence[PackedRow]:
+        """Examples as training rows: packed when the job says so.
+
+        Packed rows are as short as they may be without more calls of `rows` rows each.
+        """
+        if self.packing is None:
+            return examples
+        filled = pack(examples, self.packing)
+        least = max((len(example.ids) for example in examples), default=0)
+        for tokens in self.job.packing.token_buckets:
+            if tokens >= least:
+                shorter = pack(examples, dataclasses.replace(self.packing, tokens=tokens))
+                if -(-len(shorter) // rows) <= -(-len(filled) // rows):
+                    return shorter
+        return filled
 
     def collate(
         self, rows: Sequence[Encoded] | Sequence[PackedRow], count: int, extras: Mapping[str, np.dtype]
     ) -> Batch:
-        """A batch of `count` rows, the last of them padding; `extras` are the dtypes of per-token arrays."""
+        """This host's part of a batch of `count` rows.
+
+        Args:
+          rows: of all hosts; missing ones are padding.
+          count: how many the batch has.
+          extras: the dtypes of per-token arrays.
+        """
+        number, hosts = self.host
+        own = count // hosts
+        mine = rows[number * own :][:own]
+        tokens, images, patches = self.shapes.smallest(*longest([row_lengths(row) for row in rows]))
         if self.packing is not None:
-            return collate_packed(cast(Sequence[PackedRow], rows), self.packing, rows=count, extras=extras)
-        if rows:
-            return collate(cast(Sequence[Encoded], rows), buckets=self.buckets, rows=count)
-        largest = (self.buckets.tokens[-1], self.buckets.images[-1], self.buckets.patches[-1])
-        return empty_batch(count, *largest, extras, self.buckets.spec)
+            budget = dataclasses.replace(self.packing, tokens=tokens, vision_rows=images)
+            return collate_packed(cast(Sequence[PackedRow], mine), budget, rows=own, extras=extras)
+        if mine:
+            buckets = Buckets((tokens,), (images,), (patches,), self.buckets.spec)
+            return collate(cast(Sequence[Encoded], mine), buckets=buckets, rows=own)
+        batch = empty_batch(own, tokens, images, patches, extras, self.buckets.spec)
+        return batch if images else batch._replace(vision=None)
+
+
+def row_lengths(row: Encoded | PackedRow) -> tuple[int, int, int]:
+    """Tokens of a training row, its vision rows, and patches of one."""
+    if isinstance(row, PackedRow):
+        return row.tokens, row.vision_rows, row.patches
+    pictures = patch_counts(row.grids)
+    return len(row.ids), len(pictures), max(pictures, default=0)
+
+
+def longest(lengths: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """The largest tokens, vision rows and patches of some rows or batches."""
+    tokens, images, patches = map(max, zip(*lengths, strict=True))
+    return tokens, images, patches

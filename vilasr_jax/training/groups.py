@@ -1,7 +1,8 @@
 """The conversations of a reinforcement learning step: groups of samples of one question, with advantages.
 
-On several hosts each samples its own questions; the rewards and lengths of all conversations, which an update
-needs, are gathered on every host.
+On several hosts each samples its own questions. Every host gets the rewards and lengths of all conversations,
+and of those that an update trains on the ids, log-probabilities and turns, but no images: the host that
+trains on them draws them again.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from vilasr_jax.drawing import drawing_metrics, metric_sums
 from vilasr_jax.errors import Stopped
 from vilasr_jax.evaluation import score_all
 from vilasr_jax.parallel import gather
-from vilasr_jax.rollout import Trajectory
+from vilasr_jax.rollout import Request, Trajectory
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.advantages import group_advantages
 from vilasr_jax.training.failed_prefixes import FailedPrefix, failed_prefix, resumed
+from vilasr_jax.training.rollouts import gather_conversations
 from vilasr_jax.training.run import Run
 
 CUT_OFF = ("token_limit", "truncated", "insert_limit")  # stop reasons: a length limit was reached
@@ -32,6 +34,7 @@ class Samples:
 
     Attributes:
       trajectories: this host's, by number.
+      trained: those of all hosts that have a gradient, by number.
       rewards, advantages: [n] float32, of all hosts' conversations.
       tokens: [n] int, sampled tokens of each.
       counted: [n] bool, those in the loss.
@@ -40,6 +43,7 @@ class Samples:
     """
 
     trajectories: dict[int, Trajectory]
+    trained: dict[int, Trajectory]
     rewards: np.ndarray
     advantages: np.ndarray
     tokens: np.ndarray
@@ -79,10 +83,13 @@ def collect(run: Run, params: Any, step: int, pool: Sequence[FailedPrefix] = ())
     """
     section = run.job.rl
     mine: dict[tuple[int, int], list[Trajectory]] = {}
+    questions: dict[tuple[int, int], Request] = {}
     known: dict[tuple[int, int], list[list[float]]] = {}
     sampled: list[Trajectory] = []
     for round in range(section.refill + 1):
-        found = _sample_round(run, params, step, round, () if round else pool)
+        requests = _requests(run, step, round, () if round else pool)
+        questions |= {(round, i): request for i, request in enumerate(requests)}
+        found = _sample_round(run, params, step, round, requests)
         sampled += [t for group in found.values() for t in group]
         lines = [[*key, [_reward_tokens_cut(t) for t in group]] for key, group in found.items()]
         for part in gather(lines):
@@ -100,15 +107,29 @@ def collect(run: Run, params: Any, step: int, pool: Sequence[FailedPrefix] = ())
         for k, trajectory in enumerate(mine.get(key, ()))
     }
     rewards = values[:, 0]
+    advantages = group_advantages(rewards, section.group, section.advantage)
+    counted = values[:, 2] == 0 if section.overlong == "mask" else np.ones(len(values), bool)
+    gradient = has_gradient(section, advantages, counted)
     return Samples(
         trajectories=trajectories,
+        trained=gather_conversations(
+            {i: trajectory for i, trajectory in trajectories.items() if gradient[i]},
+            lambda i: questions[order[i // section.group]],
+        ),
         rewards=rewards,
-        advantages=group_advantages(rewards, section.group, section.advantage),
+        advantages=advantages,
         tokens=values[:, 1].astype(np.int64),
-        counted=values[:, 2] == 0 if section.overlong == "mask" else np.ones(len(values), bool),
+        counted=counted,
         failed=_failed(run.job.seed, step, mine) if section.recovery else [],
         metrics=_sum_over_hosts(rollout_metrics(sampled, section.group)),
     )
+
+
+def has_gradient(section: RLSection, advantages: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """[n] bool: an advantage of 0 gives no gradient from the reward."""
+    if section.kl_weight or section.entropy_weight:
+        return counted
+    return counted & (advantages != 0)
 
 
 def _failed(seed: int, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[FailedPrefix]:
@@ -127,10 +148,8 @@ def first_row(section: RLSection, step: int, round: int) -> int:
     return ((step - 1) * (section.refill + 1) + round) * section.prompts
 
 
-def _sample_round(
-    run: Run, params: Any, step: int, round: int, pool: Sequence[FailedPrefix]
-) -> dict[tuple[int, int], list[Trajectory]]:
-    """This host's groups of one round, by (round, number of the question)."""
+def _requests(run: Run, step: int, round: int, pool: Sequence[FailedPrefix]) -> list[Request]:
+    """The questions of one round, of all hosts."""
     section = run.job.rl
     rows = run.questions.rows("rl", section.prompts, first_row(section, step, round))
     chosen = np.random.default_rng([run.job.seed, step, round]).permutation(len(pool))
@@ -141,6 +160,14 @@ def _sample_round(
     requests = run.questions.requests(rows, samples=section.group, seed=first)
     for i, prefix in enumerate(replayed):
         requests[i] = resumed(requests[i], prefix)
+    return requests
+
+
+def _sample_round(
+    run: Run, params: Any, step: int, round: int, requests: Sequence[Request]
+) -> dict[tuple[int, int], list[Trajectory]]:
+    """This host's groups of one round, by (round, number of the question)."""
+    section = run.job.rl
     number, count = run.batching.host
 
     def check_stop(_: int) -> None:

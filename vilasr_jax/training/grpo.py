@@ -16,12 +16,12 @@ from vilasr_jax.config import RLSection
 from vilasr_jax.errors import Stopped
 from vilasr_jax.evaluation import result_line, summarize, write_results
 from vilasr_jax.model_bundle import ModelBundle
-from vilasr_jax.parallel import gather, is_writer, put_batch
+from vilasr_jax.parallel import is_writer, put_batch
 from vilasr_jax.processing import Batch, Encoded
 from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.failed_prefixes import read_pool
-from vilasr_jax.training.groups import Samples, collect
+from vilasr_jax.training.groups import Samples, collect, has_gradient
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.sft import resume_state, state_items
@@ -200,25 +200,22 @@ class Update:
         return state
 
     def _with_gradient(self, samples: Samples, part: np.ndarray) -> np.ndarray:
-        """The conversations of `part` that have a gradient: an advantage of 0 gives none from the reward."""
-        chosen = samples.counted[part]
-        if not (self.section.kl_weight or self.section.entropy_weight):
-            chosen = chosen & (samples.advantages[part] != 0)
-        return part[chosen]
+        """The conversations of `part` that have a gradient."""
+        return part[has_gradient(self.section, samples.advantages, samples.counted)[part]]
 
     def _batches(self, samples: Samples, part: np.ndarray) -> Iterator[Batch]:
-        """The batches of an update, the same number on every host: its own conversations, then padding."""
-        rows = self.section.micro_batch // self.batching.host[1]
-        mine = [i for i in self._with_gradient(samples, part) if i in samples.trajectories]
-        mine.sort(key=lambda i: len(samples.trajectories[i].tokens))
-        examples = [self._example(samples, i) for i in mine]
-        filled = self.batching.fill(examples)
-        calls = max(gather(-(-len(filled) // rows)))
-        for number in range(calls):
-            batch = self.batching.collate(filled[number * rows :][:rows], rows, EXTRAS)
+        """The batches of an update: as many as on a single host, and of each an equal part of the rows.
+
+        Every host divides all conversations into rows alike; it draws and writes only those of its own rows.
+        """
+        chosen = sorted(self._with_gradient(samples, part), key=lambda i: len(samples.trained[i].tokens))
+        rows = self.batching.fill([self._example(samples, i) for i in chosen], self.section.micro_batch)
+        for first in range(0, len(rows), self.section.micro_batch):
+            call = rows[first : first + self.section.micro_batch]
+            batch = self.batching.collate(call, self.section.micro_batch, EXTRAS)
             yield put_batch(self.batching.mesh, batch)
 
     def _example(self, samples: Samples, i: int) -> Encoded:
-        trajectory = samples.trajectories[i]
+        trajectory = samples.trained[i]
         advantages = np.full(len(trajectory.tokens), samples.advantages[i], np.float32)
         return trajectory_example(trajectory, self.model, logprobs=trajectory.logprobs, advantages=advantages)

@@ -1,6 +1,6 @@
 """Stop requests: SIGTERM (a preempted machine, `kill`) and Ctrl-C save a run's state and end it.
 
-`cli` calls `listen`. Supervised training (`sft`) checks for a request after each step, `rollouts` after each
+`cli` calls `listen`. Supervised training (`sft`) checks for a request at each step, `rollouts` after each
 conversation, `groups` when all hosts have sampled. The step is then saved (`step_loop`), and `errors.Stopped`
 ends the command.
 """
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from vilasr_jax.parallel import any_host
+from vilasr_jax.parallel import alone, any_host
 
 _requested, _deferred = threading.Event(), threading.Event()
 
@@ -36,6 +36,11 @@ def _interrupted(number: int, frame: Any) -> None:
 def stop_requested_here() -> bool:
     """Whether this process got a stop request that is not deferred."""
     return _requested.is_set() and not _deferred.is_set()
+
+
+def stop_requested_alone() -> bool:
+    """Whether the only process got a stop request; never where there are several, which have to agree."""
+    return alone() and stop_requested_here()
 
 
 def stop_requested() -> bool:

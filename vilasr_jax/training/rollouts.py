@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from vilasr_jax.config import JobConfig, SamplingSection
 from vilasr_jax.errors import Stopped
 from vilasr_jax.model_bundle import ModelBundle, make_engine
-from vilasr_jax.parallel import gather_bytes, host_rows
-from vilasr_jax.rollout import Engine, Request, Trajectory
+from vilasr_jax.parallel import alone, gather_bytes, host_rows
+from vilasr_jax.rollout import Engine, Request, Trajectory, redrawn, without_images
 from vilasr_jax.training import interrupt
 
 
@@ -63,6 +63,24 @@ class Rollouts:
         """
         return self.engine(sampling).generate(params, requests, key, progress)
 
+    def sample_until_stopped(
+        self,
+        sampling: SamplingSection,
+        params: Any,
+        requests: Sequence[Request],
+        key: jax.Array,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Trajectory]:
+        """As `sample`; raises Stopped after a stop request to this host, and the conversations are lost."""
+
+        def stop_or_report(done: int) -> None:
+            if interrupt.stop_requested_here():
+                raise Stopped("stopped while conversations were sampled")
+            if progress:
+                progress(done)
+
+        return self.sample(sampling, params, requests, key, stop_or_report)
+
     def generate(
         self,
         sampling: SamplingSection,
@@ -73,24 +91,37 @@ class Rollouts:
     ) -> list[Trajectory]:
         """Samples conversations, each host a part; every host gets all of them, in order (see `sample`).
 
+        Those of other hosts come without images, which are drawn again where they are looked at.
+
         Raises:
           Stopped: after a stop request, on a single host; these conversations are discarded.
         """
         number, count = host_rows(self.mesh)
         if count == 1:
+            return self.sample_until_stopped(sampling, params, requests, key, progress)
+        found = deque(self.sample(sampling, params, requests[number::count], key, progress))
+        places = [(i, k) for i, request in enumerate(requests) for k in range(request.samples)]
+        mine = {at: found.popleft() for at, (i, _) in enumerate(places) if i % count == number}
+        everyones = gather_conversations(mine, lambda at: requests[places[at][0]])
+        return [everyones[at] for at in range(len(places))]
 
-            def stop_or_report(done: int) -> None:
-                if interrupt.stop_requested_here():
-                    raise Stopped("stopped while conversations were sampled")
-                if progress:
-                    progress(done)
 
-            return self.sample(sampling, params, requests, key, stop_or_report)
-        mine = self.sample(sampling, params, requests[number::count], key, progress)
-        everyones = gather_bytes(pickle.dumps([t.to_bytes() for t in mine]))
-        parts = [deque(pickle.loads(data)) for data in everyones]
-        found: list[Trajectory] = []
-        for i, request in enumerate(requests):
-            part = parts[i % count]
-            found += [Trajectory.from_bytes(part.popleft()) for _ in range(request.samples)]
-        return found
+def gather_conversations(
+    mine: Mapping[int, Trajectory], request_of: Callable[[int], Request]
+) -> dict[int, Trajectory]:
+    """The conversations of all hosts, by number; every process must call this.
+
+    No image travels: those of another host's conversation are drawn again when they are looked at.
+
+    Args:
+      mine: this host's, by numbers that no other host uses.
+      request_of: the question of a conversation, by its number.
+    """
+    if alone():
+        return dict(mine)
+    found = dict(mine)
+    for part in gather_bytes(pickle.dumps({at: without_images(one) for at, one in mine.items()})):
+        found |= {
+            at: redrawn(data, request_of(at)) for at, data in pickle.loads(part).items() if at not in mine
+        }
+    return found

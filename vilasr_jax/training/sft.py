@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,10 @@ from rich.progress import Progress
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel import gather_results, put_batch
-from vilasr_jax.processing import Batch
+from vilasr_jax.processing import Batch, used_lengths
 from vilasr_jax.tasks.pipeline import Batches
 from vilasr_jax.training import interrupt
+from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.lora import Base
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.row_filter import ReplacedExamples, read_notes
@@ -89,19 +91,22 @@ def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
     return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
 
 
-def _next_batch(data: Batches) -> tuple[Batch, list[dict[str, str]]]:
-    """This host's next batch, and the unusable examples that all hosts' batches replaced.
+def _next_batch(batching: Batching, data: Batches) -> tuple[Batch, list[dict[str, str]], bool]:
+    """This host's rows of the next batch, unusable examples that all hosts replaced, and whether to stop.
 
-    If one host has no batch, all hosts raise, so that none waits for it in the step.
+    The hosts tell each other in one gather: the lengths of their rows, so that the batch has the smallest
+    shape that all of them fit; what was replaced; and whether any had a stop request when it had read its
+    rows. If one host has no batch, all hosts raise, so that none waits for it in the step.
     """
-    mine = []
+    mine: list[Batch] = []
 
-    def read() -> list[Any]:
+    def read() -> tuple[Sequence[int], list[Any], bool]:
         mine.append(next(data))
-        return list(data.replaced)
+        return used_lengths(mine[0]), list(data.replaced), interrupt.stop_requested_here()
 
-    lines = [line for part in gather_results(read) for line in part]
-    return mine[0], lines
+    lengths, replaced, stops = zip(*gather_results(read), strict=True)
+    batch = batching.agreed(mine[0], lengths)
+    return batch, [line for part in replaced for line in part], any(stops)
 
 
 def train_sft(
@@ -132,7 +137,8 @@ def train_sft(
 
     Raises:
       TrainingError: too many updates in a row had to be skipped.
-      Stopped: after a stop request; the last step is saved.
+      Stopped: after a stop request, at the end of the first step whose batch was read after it on any host
+        (on a single host, of the step that it came in); that step is saved.
     """
     steps = stage.steps
     assert steps is not None, "the number of steps is known before training"
@@ -165,11 +171,12 @@ def train_sft(
     if validation:
         validation.catch_up(done, state.all_params, partial(save, wait=True))
     for step in loop:
-        batch, lines = _next_batch(data)
+        batch, lines, stop = _next_batch(run.batching, data)
         replaced.add(step, lines)
         stage.constants = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
         state, metrics = step_fn(state, put_batch(run.mesh, batch))
         stage.note(metrics)
-        scores = (validation(step, state.all_params) if validation else None) or {}
-        loop.finish(step, state.guard, scores, stop=interrupt.stop_requested() and step < steps)
+        scores = validation(step, state.all_params) if validation else {}
+        stop = stop or scores is None or interrupt.stop_requested_alone()
+        loop.finish(step, state.guard, scores or {}, stop=stop and step < steps)
     return state.all_params
