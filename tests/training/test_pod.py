@@ -58,8 +58,8 @@ def test_two_and_four_processes_give_what_one_gives(tmp_path):
             for name, value in one.items():
                 np.testing.assert_allclose(other[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
         sent = json.loads((tmp_path / str(count) / "sent.json").read_text())
-        # Of a supervised step one small gather; checkpoints of packed rows gather their place.
-        assert sent["sft"].count(SMALL + 8) == len(sent["sft"]) <= 4 * STEPS
+        # Small gathers alone: one per supervised step, and a few as stages begin and save.
+        assert sent["sft"].count(SMALL + 8) == len(sent["sft"]) <= 2 * STEPS + 10
         assert (
             count * sum(sent["rl"]) / 2 < 16 * 14_000
         )  # of a step's 16 conversations less than a picture each
