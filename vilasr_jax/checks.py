@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.config import JobConfig, RLSection, check_section
+from vilasr_jax.config import TRAINED, JobConfig, RLSection, check_section
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import preset, published_sizes
@@ -26,6 +25,7 @@ def check(run: Run, stages: Sequence[str] | None = None) -> None:
     stages = job.stages if stages is None else stages
     check_section(job)
     check_rewards(job.rl)
+    check_order(run, stages)
     check_model(run)
     DrawingSession([], "", settings=run.model.settings)
     for split in ("train", "rl", "val", "test"):
@@ -43,6 +43,16 @@ def check_rewards(section: RLSection) -> None:
         get_reward(name)
 
 
+def check_order(run: Run, stages: Sequence[str]) -> None:
+    """No stage is to be trained after one that comes later, which began from other weights."""
+    for name in (name for name in TRAINED if name in stages):
+        if later := [other for other in TRAINED[TRAINED.index(name) + 1 :] if run.stages[other].begun]:
+            raise ConfigError(
+                f"{run.workdir} holds {later[0]}, which comes after {name} and did not start from it; choose "
+                "another --workdir"
+            )
+
+
 def check_model(run: Run) -> None:
     """The first weights and the tokenizer can be opened, unless the workdir holds checkpoints already."""
     job, model = run.job, run.job.model
@@ -56,11 +66,11 @@ def check_model(run: Run) -> None:
         preset(model.preset, remat=model.remat, attention=model.attention)
         if model.preset in published_sizes() and not model.random_weights:
             raise ConfigError(
-                f"config.model.preset={model.preset!r} starts from published weights: name their "
-                "Hugging Face folder with config.model.init_from, or set config.model.random_weights=True"
+                f"config.model.preset={model.preset!r} starts from published weights: name their folder, or "
+                "hf://ORG/NAME, with config.model.init_from, or set config.model.random_weights=True"
             )
     elif not run.stages.first_is_saved:
-        open_hf(model.init_from)
+        _ = run.model.source
     if job.tokenizer and not run.model.has_tokenizer:
         Tokenizer.from_dir(job.tokenizer)
 

@@ -159,7 +159,8 @@ def run_sft(words: list[str], flags: Any) -> None:
 def run_reflect(words: list[str], flags: Any) -> None:
     """The second stage: SFT on sampled conversations that corrected themselves.
 
-    The workdir must hold a finished cold start, whose model samples the conversations.
+    The workdir must hold a finished cold start, whose model samples the conversations; or, in a new workdir,
+    the stage starts from the checkpoint config.model.init_from.
     """
     _train(flags, ("reflect",))
 
@@ -168,7 +169,8 @@ def run_reflect(words: list[str], flags: Any) -> None:
 def run_rl(words: list[str], flags: Any) -> None:
     """The third stage: GRPO on questions without traces.
 
-    The workdir must hold a finished reflection.
+    The workdir must hold a finished reflection; or, in a new workdir, RL starts from the checkpoint
+    config.model.init_from (`vilasr solve --help` lists what it may be).
     """
     _train(flags, ("rl",))
 
@@ -177,7 +179,8 @@ def run_rl(words: list[str], flags: Any) -> None:
 def run_synthesize(words: list[str], flags: Any) -> None:
     """Traces of a teacher: the last stage, or config.model.init_from.
 
-    Writes the traces into the workdir, for config.data.traces of another run.
+    Writes the traces into the workdir, for config.data.traces of another run. The teacher may be any
+    checkpoint (`vilasr solve --help` lists them), in a new workdir.
     """
     _train(flags, ("synthesize",))
 
@@ -193,7 +196,9 @@ def run_eval(words: list[str], flags: Any) -> None:
     """Scores of a workdir's models on held-out questions and benchmarks, or of results files.
 
     The finished stages of a workdir answer in free-running conversations; eval/, summary.json and report.html
-    are written there. Questions with a score are skipped. With --answers no workdir is needed.
+    are written there. Questions with a score are skipped. In a new workdir the checkpoint
+    config.model.init_from answers (`vilasr solve --help` lists what it may be). With --answers no workdir is
+    needed.
     """
     from vilasr_jax.evaluation import compare, print_comparison, print_scores, read_results
 
@@ -214,14 +219,20 @@ def run_eval(words: list[str], flags: Any) -> None:
     "solve",
     "IMAGE...",
     Flag("question", "TEXT", "the question", required=True, short="Q"),
-    Flag("checkpoint", "DIR", "a workdir (its last finished stage), or a Hugging Face folder", required=True),
+    Flag("checkpoint", "WHERE", "any checkpoint, see below", required=True),
     Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
 )
 def run_solve(words: list[str], flags: Any) -> None:
     """One question about images, answered turn by turn.
 
-    Prints each turn while it is written, and saves each drawn image.
+    Prints each turn while it is written, and saves each drawn image. A checkpoint is
+      runs/x            a workdir: its last finished stage
+      runs/x:rl         a stage of it: cold_start, reflect or rl
+      runs/x:rl@120     a saved step of a stage
+      DIR               a Hugging Face folder, or an Orbax folder of `vilasr convert from-hf`
+      hf://ORG/NAME     a model of the Hugging Face hub, downloaded once (the extra [hub])
+    each local or gs://.
 
     Example
       vilasr solve maze.png --question "Where is the end?" --options=A,B,C,D --checkpoint runs/quickstart
@@ -230,18 +241,12 @@ def run_solve(words: list[str], flags: Any) -> None:
     from vilasr_jax.solve import solve
 
     check_devices()
-    solve(
-        words,
-        flags.question,
-        folder_path("--checkpoint", flags.checkpoint),
-        folder_path("--out", flags.out),
-        flags.options,
-    )
+    solve(words, flags.question, flags.checkpoint, folder_path("--out", flags.out), flags.options)
 
 
 @command(
     "serve",
-    "WORKDIR",
+    "CHECKPOINT",
     Flag("port", "8000", "the port to listen at; 0: any free one", 8000),
     Flag("host", "127.0.0.1", "the address to listen at; beyond this machine it needs a token", "127.0.0.1"),
     Flag("token", "SECRET", "what clients send as their API key (default: VILASR_TOKEN)"),
@@ -252,7 +257,8 @@ def run_serve(words: list[str], flags: Any) -> None:
     """A web page for questions to a model, and an OpenAI-compatible API.
 
     The page is at http://HOST:PORT, the API (chat completions with images, streaming) at http://HOST:PORT/v1.
-    WORKDIR is the folder of a run (its last finished stage), or a Hugging Face folder. Ctrl-C ends it.
+    CHECKPOINT is a workdir (its last finished stage), or any other checkpoint (`vilasr solve --help` lists
+    them). Ctrl-C ends it.
     It answers to the names of this machine; with a --host beyond it to any name, or to those of --allow-host.
 
     Needs the extra [serve]: pip install "vilasr-jax[serve]"
@@ -272,14 +278,7 @@ def run_serve(words: list[str], flags: Any) -> None:
     check_devices()
     limits = Limits(slots=flags.slots, waiting=3 * flags.slots)
     allowed = flags["allow-host"].value
-    serve(
-        folder_path("WORKDIR", words[0]),
-        host=flags.host,
-        port=flags.port,
-        token=token,
-        limits=limits,
-        allow_hosts=allowed,
-    )
+    serve(words[0], host=flags.host, port=flags.port, token=token, limits=limits, allow_hosts=allowed)
 
 
 @command("data make", "", CONFIG, WORKDIR, JSON)
@@ -366,15 +365,6 @@ def run_data_import(words: list[str], flags: Any) -> None:
     _save(flags, index)
 
 
-def _convert(convert: str, words: list[str], **options: str) -> None:
-    from vilasr_jax import checkpoint
-    from vilasr_jax.parallel import check_devices
-
-    check_devices()
-    getattr(checkpoint, convert)(*words, **options)
-    print(f"Wrote {words[1]}")
-
-
 @command(
     "convert from-hf",
     "SRC DST",
@@ -383,18 +373,45 @@ def _convert(convert: str, words: list[str], **options: str) -> None:
 def run_convert_from_hf(words: list[str], flags: Any) -> None:
     """A Hugging Face folder to an Orbax checkpoint, a tensor at a time.
 
-    Memory stays far below the size of the model. Where tensors are of mixed dtypes, config.json decides.
+    SRC is a folder, local or gs://, or hf://ORG/NAME. Memory stays far below the size of the model. Where
+    tensors are of mixed dtypes, config.json decides.
 
     Example
       vilasr convert from-hf Qwen2.5-VL-7B-Instruct checkpoints/7b
     """
-    _convert("convert_from_hf", words, **({"param_dtype": flags.param_dtype} if flags.param_dtype else {}))
+    from vilasr_jax.checkpoint import convert_from_hf
+    from vilasr_jax.open_checkpoint import hf_folder
+    from vilasr_jax.parallel import check_devices
+
+    check_devices()
+    convert_from_hf(hf_folder(words[0]), words[1], param_dtype=flags.param_dtype)
+    print(f"Wrote {words[1]}")
 
 
-@command("convert to-hf", "SRC DST")
+@command(
+    "convert to-hf",
+    "SRC DST",
+    Flag(
+        "dtype",
+        "DTYPE",
+        "of the weights; by default as stored, but bfloat16 for a published size",
+        choices=_DTYPES,
+    ),
+)
 def run_convert_to_hf(words: list[str], flags: Any) -> None:
-    """An Orbax checkpoint to a Hugging Face folder."""
-    _convert("convert_to_hf", words)
+    """Any checkpoint to a Hugging Face folder, a tensor at a time.
+
+    SRC is a workdir, a stage or a step of one, or any other checkpoint (`vilasr solve --help` lists them).
+
+    Example
+      vilasr convert to-hf runs/x:rl@120 exported --dtype=bfloat16
+    """
+    from vilasr_jax.open_checkpoint import convert_to_hf
+    from vilasr_jax.parallel import check_devices
+
+    check_devices()
+    convert_to_hf(words[0], words[1], flags.dtype)
+    print(f"Wrote {words[1]}")
 
 
 @command(

@@ -8,10 +8,10 @@ are in `preprocessor_config.json` alone, where other programs read them as well.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from absl import logging
+from etils import epath
 
 from vilasr_jax.checkpoint.hf_config import hf_family, pixel_limits, read_json
 from vilasr_jax.config import DrawingSection, ImageSection, JobConfig, ModelSection, from_config_dict, to_dict
@@ -82,7 +82,7 @@ def exported_settings(job: JobConfig, prompts: PromptSet) -> dict[str, dict[str,
     return {SETTINGS_FILE: values, **({} if ours else {FILE: dataclasses.asdict(prompts)})}
 
 
-def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
+def read_exported_settings(folder: epath.PathLike) -> tuple[JobConfig, PromptSet]:
     """The configuration and the prompt for the model in a Hugging Face folder.
 
     Without `vilasr_config.json` it is the published one: no task of ours, the style as released, images no
@@ -92,6 +92,7 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
     Raises:
       CheckpointError: a file that can't be read, or a key of it that does not exist.
     """
+    folder = epath.Path(folder)
     path = folder / SETTINGS_FILE
     config = folder / "config.json"
     family = hf_family(read_json(config), where=str(config)) if config.is_file() else default_family()
@@ -117,7 +118,7 @@ def read_exported_settings(folder: Path) -> tuple[JobConfig, PromptSet]:
     return (job if limits is None else dataclasses.replace(job, image=ImageSection(*limits))), prompts
 
 
-def _warn_of_our_words(folder: Path) -> None:
+def _warn_of_our_words(folder: epath.PathLike) -> None:
     logging.warning(
         "%s holds no %s: questions have our own words; `vilasr data import` of the traces that it "
         "was trained on writes theirs",

@@ -45,6 +45,10 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, broken, or of another shape than the model."""
 
 
+class MissingCheckpointError(CheckpointError):
+    """A checkpoint that is not there, or can't be reached."""
+
+
 class TrainingError(UserError):
     """Training that can't continue with these settings."""
 

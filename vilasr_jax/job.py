@@ -149,7 +149,7 @@ def unfinished(run: Run) -> list[str]:
 def _check_new(run: Run) -> None:
     """Raises ConfigError when the first stage needs what a new workdir does not hold."""
     trained = [name for name in TRAINED if name in run.job.stages]
-    if not trained and run.job.model.init_from:
+    if run.job.model.init_from:
         return
     if not trained:
         raise ConfigError(f"{run.workdir} holds no run yet; start it with `vilasr train`")

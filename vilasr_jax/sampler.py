@@ -29,7 +29,8 @@ class Sampler:
     """Samples drawing conversations from a model; compiles at the first call.
 
     Args:
-      checkpoint: a workdir (its last finished stage) or a Hugging Face folder.
+      checkpoint: of any kind, see `open_checkpoint`: a workdir (its last finished stage), "runs/x:rl@120", a
+        Hugging Face or Orbax folder, or "hf://ORG/NAME".
       slots: the most conversations at once.
       images: the most images of a question.
 
@@ -38,7 +39,7 @@ class Sampler:
     """
 
     def __init__(self, checkpoint: str | Path, *, slots: int = 8, images: int = 1):
-        self.model = open_model(Path(checkpoint))
+        self.model = open_model(checkpoint)
         mesh = make_mesh(MeshSection(), jax.devices()[:1])
         self.engine = open_engine(self.model, mesh, slots=slots, images=images)
         self.params = jax.device_put(self.model.params, replicated(mesh))

@@ -45,14 +45,14 @@ class _Printer:
 
 
 def solve(
-    images: Sequence[str], question: str, checkpoint: Path, out: Path, options: Sequence[str] = ()
+    images: Sequence[str], question: str, checkpoint: str | Path, out: Path, options: Sequence[str] = ()
 ) -> Trajectory:
     """Samples one conversation greedily, printing its turns.
 
     Args:
       images: paths or URLs of the images.
       question: text for the model.
-      checkpoint: a workdir or a Hugging Face folder.
+      checkpoint: of any kind, see `open_checkpoint`.
       out: the folder for drawn images.
       options: of a multiple-choice question.
 

@@ -1,22 +1,21 @@
-"""A trained model, opened from the workdir of a run or from a Hugging Face folder."""
+"""A trained model, opened from any checkpoint."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from vilasr_jax.checkpoint import import_hf
+from etils import epath
+from jax.sharding import Mesh
+
 from vilasr_jax.config import JobConfig
-from vilasr_jax.conversation_settings import question_data_type, read_exported_settings
+from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import PromptSet
-from vilasr_jax.errors import CheckpointError
 from vilasr_jax.model_bundle import ModelBundle
-from vilasr_jax.models import ModelConfig, family_of
+from vilasr_jax.models import ModelConfig
+from vilasr_jax.open_checkpoint import Checkpoint, open_checkpoint
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.tasks import Row, get_family
-from vilasr_jax.training.run import open_run
-from vilasr_jax.workdir import read_job
 
 
 class TrainedModel(ModelBundle):
@@ -45,23 +44,21 @@ class TrainedModel(ModelBundle):
         return list(family.rows(spec, count))
 
 
-def open_model(checkpoint: Path) -> TrainedModel:
-    """Opens a workdir (its last finished stage) or a Hugging Face folder.
+def open_model(checkpoint: epath.PathLike, mesh: Mesh | None = None) -> TrainedModel:
+    """Opens a checkpoint of any kind (see `open_checkpoint`) and loads its weights.
+
+    Args:
+      checkpoint: where it is.
+      mesh: of the devices of all hosts, which must all call this; None: one device.
 
     Raises:
-      CheckpointError: the folder is neither, or no stage of the workdir is finished.
+      CheckpointError: `checkpoint` is no model.
     """
-    if (checkpoint / "tokenizer").is_dir() and (checkpoint / "config.json").is_file():
-        job = read_job(checkpoint)
-        run = open_run(job, checkpoint)
-        stage, model = run.stages.last(), run.model
-        if stage == "untrained":
-            raise CheckpointError(f"{checkpoint}: no stage is finished yet; run `vilasr train` on it")
-        params = run.stages.load_params(stage, job.eval.best)
-        return TrainedModel(job, model.config, model.tokenizer, model.prompts, params)
-    if not (checkpoint / "config.json").is_file():
-        raise CheckpointError(f"{checkpoint}: neither a workdir of a run nor a Hugging Face model folder")
-    job, prompts = read_exported_settings(checkpoint)
-    config, params = import_hf(checkpoint, dtype=job.model.dtype)
-    tokenizer = Tokenizer.from_dir(checkpoint, family_of(config))
-    return TrainedModel(job, config, tokenizer, prompts, params)
+    return load_model(open_checkpoint(checkpoint), mesh)
+
+
+def load_model(opened: Checkpoint, mesh: Mesh | None = None) -> TrainedModel:
+    """Loads the weights of an opened checkpoint; see `open_model`."""
+    job, prompts = opened.conversation
+    config = opened.config.replace(dtype=job.model.dtype)
+    return TrainedModel(job, config, opened.tokenizer, prompts, opened.load(mesh))

@@ -106,5 +106,10 @@ def read(array: ts.TensorStore) -> np.ndarray:
     return out
 
 
+def cause(error: ValueError) -> str:
+    """The end of TensorStore's chain of causes, without the settings in brackets after it."""
+    return ": ".join(str(error).split(" [", 1)[0].split(": ")[-2:])
+
+
 def _weight(key: str) -> str:
     return key.removesuffix("/value")

@@ -8,6 +8,7 @@ and the tokenizer's and processor's files, so that it converts back alone:
 
 import collections
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterable
@@ -19,20 +20,13 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from vilasr_jax.checkpoint.array_files import (
-    CHUNK_BYTES,
-    open_array,
-    read,
-    save_skeleton,
-    saved_shapes,
-    weight_folder,
-)
+from vilasr_jax.checkpoint.array_files import CHUNK_BYTES, cause, open_array, save_skeleton, weight_folder
 from vilasr_jax.checkpoint.folders import check_free, check_reachable, complete_folder
 from vilasr_jax.checkpoint.hf_config import config_from_hf, config_to_hf, generation_config, read_json
-from vilasr_jax.checkpoint.hf_export import check_shapes
-from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves
-from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, all_finite, write_safetensors
+from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
+from vilasr_jax.checkpoint.hf_layout import Weights, abstract_params, hf_tensors, named_leaves
+from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax, place
+from vilasr_jax.checkpoint.safetensors_files import MAX_SHARD_BYTES, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.files import write_json
 from vilasr_jax.models import ModelConfig, family_of
@@ -84,19 +78,17 @@ def convert_from_hf(
         with _named_failure(dst):
             return open_array(arrays, tensor.path, (shapes[tensor.path], dtype, _split_axis(tensor)))
 
-    def read_source(piece: _Piece) -> np.ndarray:
-        return stored[piece.tensor.key].read(piece.rows, dtype)
-
+    weights = published_weights(config, stored)
     with complete_folder(dst, overwrite=overwrite) as folder:
         with _named_failure(dst):
             arrays = save_skeleton(folder, abstract)
         pieces = _pieces(_by_weight(wanted), dtype)
-        arriving = contextlib.closing(_one_ahead(read_source, pieces))
+        arriving = contextlib.closing(_one_ahead(lambda piece: weights.read(*piece), pieces))
         with arriving as values, _Writer(dst, open_target) as writer:
             for piece, array in zip(pieces, values, strict=True):
                 writer.put(piece, array)
         write_json(folder / "config.json", config_to_hf(config))
-        _copy_companions(epath.Path(src), folder)
+        copy_companions(epath.Path(src), folder)
     return config
 
 
@@ -106,6 +98,7 @@ def convert_to_hf(
     *,
     config: ModelConfig | None = None,
     step: int | None = None,
+    dtype: str | None = None,
     layout: str = "flat",
     max_shard_bytes: int = MAX_SHARD_BYTES,
     overwrite: bool = False,
@@ -117,9 +110,8 @@ def convert_to_hf(
       dst: folder to make; appears when complete.
       config: the model's; None reads config.json in `src`.
       step: None for the newest.
-      layout: "flat" or "nested", as in `export_hf`.
-      max_shard_bytes: largest weight file.
-      overwrite: replace an existing folder.
+      dtype: of the written weights; None: the stored one.
+      layout, max_shard_bytes, overwrite: as in `write_hf`.
 
     Returns:
       The model's config.
@@ -134,29 +126,54 @@ def convert_to_hf(
     arrays = weight_folder(src, step)
     if config is None:
         config = config_from_hf(read_json(src / "config.json"), where=str(src / "config.json"))
-    saved, wanted = saved_shapes(arrays), hf_tensors(config)
-    check_shapes({name: shape for name, (shape, _) in saved.items()}, config, where=f"{arrays}: ")
-    nested_name = family_of(config).nested_name
-    names = {t.key: nested_name(t.key) if layout == "nested" else t.key for t in wanted}
+    stored = check_orbax(arrays, config)
+    weights = OrbaxWeights(stored.replace(param_dtype=dtype or stored.param_dtype), arrays)
+    companions = functools.partial(copy_companions, src)
+    write_hf(weights, dst, companions, layout=layout, max_shard_bytes=max_shard_bytes, overwrite=overwrite)
+    return config
+
+
+def write_hf(
+    weights: Weights,
+    dst: epath.PathLike,
+    companions: Callable[[epath.Path], None],
+    *,
+    layout: str = "flat",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    overwrite: bool = False,
+) -> None:
+    """Writes stored weights as a Hugging Face folder, in the dtype of their config.
+
+    Args:
+      weights: read a tensor, or rows of a large one, at a time.
+      dst: folder to make; appears when complete.
+      companions: called with the new folder: writes the tokenizer's, processor's and other files.
+      layout: "flat" or "nested", as in `export_hf`.
+      max_shard_bytes: largest weight file.
+      overwrite: replace an existing folder.
+
+    Raises:
+      CheckpointError: a weight that can't be read or is not finite, or the destination exists or can't be
+        written.
+    """
+    config = weights.config
+    dtype, nested_name = jnp.dtype(config.param_dtype), family_of(config).nested_name
     with complete_folder(dst, overwrite=overwrite) as folder:
-        dtypes = sorted({str(dtype) for _, dtype in saved.values()})
-        write_json(
-            folder / "config.json",
-            config_to_hf(config, layout=layout, dtype=dtypes[0] if len(dtypes) == 1 else "float32"),
-        )
+        write_json(folder / "config.json", config_to_hf(config, layout=layout, dtype=config.param_dtype))
         write_json(folder / "generation_config.json", generation_config(config))
-        _copy_companions(src, folder)
-        tensors = _by_weight(wanted)
-        specs = [(names[t.key], saved[t.path][1], t.shape) for t in tensors]
-        pieces = {names[t.key]: _pieces([t], saved[t.path][1]) for t in tensors}
-        with contextlib.closing(_one_ahead(_Reader(arrays), itertools.chain(*pieces.values()))) as values:
+        companions(folder)
+        tensors = _by_weight(hf_tensors(config))
+        names = [nested_name(t.key) if layout == "nested" else t.key for t in tensors]
+        pieces = {name: _pieces([t], dtype) for name, t in zip(names, tensors, strict=True)}
+        specs = [(name, dtype, t.shape) for name, t in zip(names, tensors, strict=True)]
+        arriving = _one_ahead(lambda piece: weights.read(*piece), itertools.chain(*pieces.values()))
+        with contextlib.closing(arriving) as values:
             write_safetensors(
                 folder,
                 specs,
                 lambda name: itertools.islice(values, len(pieces[name])),
                 max_shard_bytes=max_shard_bytes,
             )
-    return config
 
 
 class _Piece(NamedTuple):
@@ -189,15 +206,6 @@ def _one_ahead(
             yield running.popleft().result()
 
 
-def _place(array, piece: _Piece):
-    """The part of our weight (a TensorStore) that a piece is: a layer, some columns or rows, or all of it."""
-    if piece.tensor.layer is not None:
-        return array[piece.tensor.layer]
-    if piece.rows is None:
-        return array
-    return array[:, piece.rows] if piece.tensor.is_kernel else array[piece.rows]
-
-
 class _Writer:
     """Published values into a checkpoint's arrays, one chunk of layers at a time.
 
@@ -224,7 +232,7 @@ class _Writer:
         if tensor.path != self.path:
             self.path, self.target = tensor.path, self.open_target(tensor)
         if tensor.layer is None:
-            self._write(_place(self.target, piece), tensor.to_ours(values))
+            self._write(place(self.target, *piece), tensor.to_ours(values))
             return
         layers, at_once = self.target.shape[0], self.target.chunk_layout.write_chunk.shape[0]
         row = tensor.layer % at_once
@@ -250,44 +258,14 @@ class _Writer:
                 pending.result()
 
 
-class _Reader:
-    """Published values out of a checkpoint; the open weight is cached when its chunks span layers."""
-
-    def __init__(self, folder: epath.Path):
-        self.folder, self.path = folder, ""
-        self.source: Any = None  # a TensorStore, or its values
-
-    def __call__(self, piece: _Piece) -> np.ndarray:
-        tensor = piece.tensor
-        try:
-            if tensor.path != self.path:
-                self.path, self.source = tensor.path, open_array(self.folder, tensor.path)
-                if tensor.layer is not None and self.source.chunk_layout.read_chunk.shape[0] > 1:
-                    self.source = read(self.source)
-            part = _place(self.source, piece)
-            array = tensor.to_hf(part if isinstance(part, np.ndarray) else read(part))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{self.folder}: weight {tensor.path!r} can't be read ({_cause(error)})"
-            ) from error
-        if not all_finite(array):
-            raise CheckpointError(f"{self.folder}: weight {tensor.path!r} holds values that are not finite")
-        return array
-
-
 @contextlib.contextmanager
 def _named_failure(dst):
     """TensorStore says ValueError for a full disk and the like."""
     try:
         yield
     except ValueError as error:
-        message = f"{dst}: could not be written ({_cause(error)}); nothing was left there"
+        message = f"{dst}: could not be written ({cause(error)}); nothing was left there"
         raise CheckpointError(message) from error
-
-
-def _cause(error: ValueError) -> str:
-    """The end of TensorStore's chain of causes, without the settings in brackets after it."""
-    return ": ".join(str(error).split(" [", 1)[0].split(": ")[-2:])
 
 
 def _by_weight(tensors: list[HFTensor]) -> list[HFTensor]:
@@ -305,7 +283,8 @@ def _rows(shape: tuple[int, ...], dtype) -> list[slice]:
     return [slice(start, min(start + count, shape[0])) for start in range(0, shape[0], count)]
 
 
-def _copy_companions(src: epath.Path, dst: epath.Path) -> None:
+def copy_companions(src: epath.Path, dst: epath.Path) -> None:
+    """Copies the `COMPANIONS` of a model folder; a warning says when tokenizer or processor have no file."""
     for name in COMPANIONS:
         if (src / name).exists():
             (src / name).copy(dst / name, overwrite=True)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from vilasr_jax.checkpoint.folders import check_reachable
 from vilasr_jax.checkpoint.hf_config import check_preprocessor, config_from_hf, read_json, ties
-from vilasr_jax.checkpoint.hf_layout import PublishedWeights, hf_tensors, params_from_hf
+from vilasr_jax.checkpoint.hf_layout import PublishedWeights, hf_tensors
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
 from vilasr_jax.checkpoint.sharded_import import load_sharded
 from vilasr_jax.errors import CheckpointError
@@ -50,10 +50,7 @@ def import_hf(
     config, _, stored = open_hf(src_dir, param_dtype=param_dtype, **overrides)
     if absent := [name for name in TOKENIZER_FILES if not (epath.Path(src_dir) / name).exists()]:
         logging.warning("%s: no %s; weights and config are read without", src_dir, ", ".join(absent))
-    if mesh is not None:
-        return config, load_sharded(published_weights(config, stored), mesh)
-    dtype = jnp.dtype(config.param_dtype)
-    return config, params_from_hf(config, lambda tensor: stored[tensor.key].read(dtype=dtype))
+    return config, load_sharded(published_weights(config, stored), mesh)
 
 
 def published_weights(config: ModelConfig, stored: Mapping[str, StoredTensor]) -> PublishedWeights:

@@ -1,7 +1,7 @@
 """Mapping between published tensors and our weights."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -33,24 +33,39 @@ def named_leaves(params) -> dict[str, jax.Array]:
     return leaves
 
 
+class Weights(Protocol):
+    """Stored weights of a model, read a part at a time: any block of ours, or rows of a published tensor."""
+
+    config: ModelConfig  # sizes; values have the dtype `param_dtype`
+
+    def read(self, tensor: HFTensor, rows: slice | None) -> np.ndarray:
+        """Rows of a published tensor (a slice of its first axis; None: all)."""
+
+    def block(self, path: str, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+        """The values of `weight[index]`, where the weight `path` ("lm_head/kernel") has `shape`."""
+
+    def cuts(self, path: str) -> tuple[int, ...]:
+        """The axes of a weight along which parts of it are read, the cheapest first."""
+
+
 class PublishedWeights:
-    """Any block of any of our weights, read from the published tensors that hold it.
+    """The `Weights` in published tensors.
 
     Args:
       config: sizes, and the dtype of our weights.
-      read: `read(tensor, rows)` gives rows of a published tensor (a slice of its first axis).
+      read: `read(tensor, rows)` gives rows of a published tensor (a slice of its first axis; None: all).
     """
 
-    def __init__(self, config: ModelConfig, read: Callable[[HFTensor, slice], np.ndarray]):
+    def __init__(self, config: ModelConfig, read: Callable[[HFTensor, slice | None], np.ndarray]):
         self.config, self.read = config, read
         self.tensors: dict[str, list[HFTensor]] = {}  # of each weight; of a stack one per layer
         for tensor in hf_tensors(config):
             self.tensors.setdefault(tensor.path, []).append(tensor)
 
-    def rows_axis(self, path: str) -> int:
-        """The axis of our weight along which the rows of its published tensor run."""
+    def cuts(self, path: str) -> tuple[int, ...]:
+        """The axis along which the rows of the published tensor run; then the layers, if it is a stack."""
         first = self.tensors[path][0]
-        return (first.layer is not None) + first.is_kernel
+        return (int(first.is_kernel),) if first.layer is None else (1 + first.is_kernel, 0)
 
     def block(self, path: str, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
         """The values of `weight[index]`; of the published tensors only the rows in it are read.
@@ -84,12 +99,16 @@ def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]
     Returns:
       The weights, as `nnx.split(model)[1]` of a model of that config.
     """
-    weights = PublishedWeights(config, lambda tensor, rows: values(tensor)[rows])
+    return load_weights(PublishedWeights(config, lambda tensor, rows: values(tensor)[rows]))
 
-    def weight(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+
+def load_weights(weights: Weights) -> nnx.State:
+    """All weights on one device, each read and placed before the next; see `load_sharded` for a mesh."""
+
+    def load(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.asarray(weights.block(path, (slice(None),) * len(leaf.shape), leaf.shape))
 
-    return map_named(weight, abstract_params(config))
+    return map_named(load, abstract_params(weights.config))
 
 
 def map_named(call: Callable[[str, Any], Any], params: Any) -> Any:

@@ -69,19 +69,7 @@ class StoredTensor:
         if len(data) < size:
             raise CheckpointError(f"{self.file}: ends inside tensor {self.name!r}; fetch the file again")
         array = np.frombuffer(data, self.dtype).reshape(shape)
-        if not all_finite(array):
-            raise CheckpointError(f"{self.file}: tensor {self.name!r} holds values that are not finite")
-        dtype = self.dtype if dtype is None else np.dtype(dtype)
-        if dtype == self.dtype:
-            return array
-        with np.errstate(over="ignore"):  # it is looked for below
-            array = array.astype(dtype)
-        if not all_finite(array):
-            cure = "choose another dtype, such as float32"
-            raise CheckpointError(
-                f"{self.file}: tensor {self.name!r} holds values that {dtype} has no room for; {cure}"
-            )
-        return array
+        return converted(array, dtype, f"{self.file}: tensor {self.name!r}")
 
 
 def _mapped(file: epath.Path, offset: int, size: int) -> memoryview:
@@ -101,6 +89,24 @@ def _fetched(file: epath.Path, offset: int, size: int) -> bytes:
     with file.open("rb") as f:
         f.seek(offset)
         return f.read(size)
+
+
+def converted(array: np.ndarray, dtype: np.dtype | str | None, where: str) -> np.ndarray:
+    """Weights as `dtype`; None: as they are.
+
+    Raises:
+      CheckpointError: a value is infinite, not a number, or too large for `dtype`; begins with `where`.
+    """
+    if not all_finite(array):
+        raise CheckpointError(f"{where} holds values that are not finite")
+    if dtype is None or np.dtype(dtype) == array.dtype:
+        return array
+    with np.errstate(over="ignore"):  # it is looked for below
+        array = array.astype(dtype)
+    if not all_finite(array):
+        cure = "choose another dtype, such as float32"
+        raise CheckpointError(f"{where} holds values that {np.dtype(dtype)} has no room for; {cure}")
+    return array
 
 
 def all_finite(array: np.ndarray) -> bool:

@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from vilasr_jax.drawing.tools import Tool
 from vilasr_jax.errors import ConfigError
@@ -161,8 +162,8 @@ def read_prompts(path: str | os.PathLike) -> PromptSet:
     Raises:
       ConfigError: there is no such file, or it holds something else.
     """
-    path = Path(path)
-    file = path / FILE if path.is_dir() else path
+    file = epath.Path(path)
+    file = file / FILE if file.is_dir() else file
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError:

@@ -12,6 +12,7 @@ from vilasr_jax.models.inputs import VisionInput as VisionInput
 from vilasr_jax.models.registry import by_model_type as by_model_type
 from vilasr_jax.models.registry import default_family as default_family
 from vilasr_jax.models.registry import family_of as family_of
+from vilasr_jax.models.registry import is_published_size as is_published_size
 from vilasr_jax.models.registry import model_types as model_types
 from vilasr_jax.models.registry import preset as preset
 from vilasr_jax.models.registry import published_sizes as published_sizes

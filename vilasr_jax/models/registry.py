@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models.family import ModelFamily
+from vilasr_jax.models.family import ModelConfig, ModelFamily
 from vilasr_jax.models.qwen2_5_vl.family import FAMILY
 from vilasr_jax.models.qwen3_vl.family import FAMILY as QWEN3_VL
 
@@ -73,6 +73,13 @@ def token_sides() -> tuple[int, ...]:
 def published_sizes() -> tuple[str, ...]:
     """Names of the presets for which published weights exist."""
     return tuple(name for family in _FAMILIES.values() for name in family.published_sizes)
+
+
+def is_published_size(config: ModelConfig) -> bool:
+    """Whether published weights exist of a model of this family, width and depth."""
+    family = family_of(config)
+    sizes = [family.presets[name] for name in family.published_sizes]
+    return any((s.hidden_size, s.num_layers) == (config.hidden_size, config.num_layers) for s in sizes)
 
 
 def preset(name: str, **overrides: Any) -> Any:

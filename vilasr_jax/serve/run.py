@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 from absl import logging
+from etils import epath
 
 from vilasr_jax.config import MeshSection
 from vilasr_jax.errors import ConfigError, UserError
+from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import load_image
 from vilasr_jax.sampler import open_engine
@@ -21,16 +23,22 @@ from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
 from vilasr_jax.serve.replies import data_url
 from vilasr_jax.serve.worker import Worker
-from vilasr_jax.trained_model import TrainedModel, open_model
+from vilasr_jax.trained_model import TrainedModel, load_model
 
 SAMPLES = 12  # questions that the page offers
 STAGES = ("rl", "reflect", "cold_start")
 
 
 def serve(
-    checkpoint: Path, *, host: str, port: int, token: str, limits: Limits, allow_hosts: Sequence[str] = ()
+    checkpoint: str | Path,
+    *,
+    host: str,
+    port: int,
+    token: str,
+    limits: Limits,
+    allow_hosts: Sequence[str] = (),
 ) -> None:
-    """Serves a workdir or Hugging Face folder until it is interrupted.
+    """Serves a checkpoint of any kind (see `open_checkpoint`) until it is interrupted.
 
     On this machine alone it answers to `host` and the machine's own names; `allow_hosts` are more names, such
     as that which a container has for the machine. With an address beyond this machine it answers to any name,
@@ -50,12 +58,12 @@ def serve(
     if not 0 <= port < 65536:
         raise ConfigError(f"--port={port}: choose one from 1 to 65535")
     listener = _listen(host, port)
-    model = open_model(checkpoint)
+    opened = open_checkpoint(checkpoint)
+    model, name = load_model(opened), opened.address.name
     worker = make_worker(model, limits)
-    name = checkpoint.resolve().name
     hosts = host_names(host, allow_hosts)
     app = make_app(
-        worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(checkpoint, model))
+        worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(opened.folder, model))
     )
     print("Warming up (compiling the model's steps)", flush=True)
     worker.warm_up()
@@ -110,7 +118,7 @@ def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
 
 
-def samples(checkpoint: Path, model: TrainedModel) -> Iterator[dict[str, Any]]:
+def samples(checkpoint: Path | epath.Path, model: TrainedModel) -> Iterator[dict[str, Any]]:
     """Example questions: those of the run's evaluation, else new ones of its task."""
     for stage in STAGES:
         folder = checkpoint / "eval" / stage
@@ -134,7 +142,7 @@ def samples(checkpoint: Path, model: TrainedModel) -> Iterator[dict[str, Any]]:
             }
 
 
-def _evaluated(folder: Path) -> Iterator[dict[str, Any]]:
+def _evaluated(folder: Path | epath.Path) -> Iterator[dict[str, Any]]:
     count = 0
     with (folder / "results.jsonl").open(encoding="utf-8") as lines:
         for line in lines:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from etils import epath
 from jax.sharding import Mesh
 
-from vilasr_jax.checkpoint.hf_config import config_from_hf, hf_family, read_json
-from vilasr_jax.checkpoint.hf_import import import_hf, open_hf
+from vilasr_jax.checkpoint.hf_config import config_to_hf
 from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import PromptSet
+from vilasr_jax.errors import CheckpointError, MissingCheckpointError
 from vilasr_jax.files import write_json
 from vilasr_jax.model_bundle import ModelBundle
-from vilasr_jax.models import ModelConfig, ModelFamily, family_of, preset, published_sizes
+from vilasr_jax.models import ModelConfig, ModelFamily, family_of
 from vilasr_jax.models.sharding import param_shardings, random_params
+from vilasr_jax.open_checkpoint import SAVED_CONFIG, Checkpoint, open_checkpoint, run_config, run_family
 from vilasr_jax.parallel import any_host, from_writer, is_writer
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
 from vilasr_jax.tasks.tokenizer_phrases import common_phrases, longest_first
@@ -66,8 +66,10 @@ class JobModel(ModelBundle):
         return Tokenizer.from_dir(saved, self.family)
 
     def _new_tokenizer(self) -> Tokenizer:
-        if self.job.tokenizer or self.job.model.init_from:
-            return Tokenizer.from_dir(self.job.tokenizer or self.job.model.init_from, self.family)
+        if self.job.tokenizer:
+            return Tokenizer.from_dir(self.job.tokenizer, self.family)
+        if self.job.model.init_from:
+            return self.source.tokenizer
         phrases = longest_first(common_phrases().union(*self.tasks.phrases()))
         return train_tiny_tokenizer(self.tasks.texts(), phrases, self.job.tokenizer_size, self.family)
 
@@ -77,63 +79,66 @@ class JobModel(ModelBundle):
         return (self.workdir / "tokenizer").exists()
 
     @cached_property
+    def source(self) -> Checkpoint:
+        """The checkpoint `job.model.init_from`, opened.
+
+        Raises:
+          CheckpointError: there is none, or it can't be opened.
+        """
+        try:
+            return open_checkpoint(self.job.model.init_from)
+        except CheckpointError as error:
+            raise type(error)(f"config.model.init_from: {error}") from error
+
+    @property
+    def _reads_source(self) -> bool:
+        return bool(self.job.model.init_from) and not self._saved_config.exists()
+
+    @cached_property
     def family(self) -> ModelFamily:
-        """The family named by config.json of `job.model.init_from`, else the preset's."""
-        if self._saved_config.exists():
-            return hf_family(read_json(self._saved_config), where=str(self._saved_config))
-        if source := self.job.model.init_from:
-            path = epath.Path(source) / "config.json"
-            return hf_family(read_json(path), where=str(path))
-        return family_of(preset(self.job.model.preset))
+        """That of `job.model.init_from`, else the preset's."""
+        return family_of(self.source.config) if self._reads_source else run_family(self.job, self.workdir)
 
     @cached_property
     def config(self) -> ModelConfig:  # type: ignore[override]  # read when needed
-        """The config of `job.model.init_from`, else of the preset.
-
-        A preset that isn't a published size gets vocabulary size and special ids from the tokenizer.
-        """
-        job, special = self.job, self.tokenizer.special
+        """That of `job.model.init_from`, else of the preset (see `run_config`)."""
+        model = self.job.model
         fields: dict[str, Any] = dict(
-            dtype=job.model.dtype,
-            param_dtype=job.model.param_dtype,
-            remat=job.model.remat,
-            attention=job.model.attention,
-            context_parallel=job.mesh.context_parallel,
+            dtype=model.dtype,
+            param_dtype=model.param_dtype,
+            remat=model.remat,
+            attention=model.attention,
+            context_parallel=self.job.mesh.context_parallel,
         )
-        if self._saved_config.exists():
-            return config_from_hf(read_json(self._saved_config), where=str(self._saved_config), **fields)
-        if job.model.init_from:
-            return open_hf(job.model.init_from, **fields)[0]
-        if job.model.preset not in published_sizes():
-            fields |= dict(vocab_size=-(-self.tokenizer.vocab_size // 8) * 8, **special.config_fields())
-        return preset(job.model.preset, **fields)
+        if self._reads_source:
+            return self.source.config.replace(**fields)
+        return run_config(self.job, self.workdir, self.tokenizer, **fields)
 
     @property
-    def _saved_config(self) -> epath.Path:
-        return epath.Path(self.workdir) / "model" / "config.json"
+    def _saved_config(self) -> Path:
+        return self.workdir / SAVED_CONFIG
 
     def save_config(self) -> None:
-        """Copies config.json of `model.init_from` to the workdir, which then opens without that folder."""
-        source = self.job.model.init_from
-        if source and is_writer() and not self._saved_config.exists():
-            self._saved_config.parent.mkdir(parents=True, exist_ok=True)
-            decided = {"tie_word_embeddings": open_hf(source)[0].tie_word_embeddings}  # as its weights say
-            values = read_json(epath.Path(source) / "config.json") | decided
-            if "text_config" in values:
-                values["text_config"] = values["text_config"] | decided
-            write_json(self._saved_config, values)
+        """Writes the config of `model.init_from` into the workdir, which then opens without it."""
+        if is_writer() and self._reads_source:
+            write_json(self._saved_config, config_to_hf(self.source.config))
 
     @property
     def has_initial_params(self) -> bool:
-        """Whether `initial_params` can be created: always random ones, else if `model.init_from` exists."""
-        source = self.job.model.init_from
-        return not any_host(bool(source) and not epath.Path(source).is_dir())
+        """Whether `initial_params` can be created: always random ones, else if `model.init_from` is there."""
+
+        def is_missing() -> bool:
+            try:
+                return self.job.model.init_from != "" and self.source is None
+            except MissingCheckpointError:
+                return True
+
+        return not any_host(is_missing())
 
     def initial_params(self) -> Any:
         """The parameters of `job.model.init_from`, else random ones from the job's seed, on the mesh."""
-        model = self.job.model
-        if model.init_from:
-            return import_hf(model.init_from, param_dtype=model.param_dtype, mesh=self.mesh)[1]
+        if self.job.model.init_from:
+            return self.source.load(self.mesh, self.job.model.param_dtype)
         return random_params(self.config, self.job.seed, self.mesh)
 
     @cached_property

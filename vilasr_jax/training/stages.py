@@ -1,21 +1,20 @@
-"""The trained stages of a run: their folders, which are finished, and the parameters that they saved."""
+"""The trained stages of a run: the parameters that they saved, and those that each starts from."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from vilasr_jax.config import TRAINED, JobConfig
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.training.duration import stage_steps
+from vilasr_jax.parallel import is_writer
 from vilasr_jax.training.job_model import JobModel
-from vilasr_jax.training.stage import Stage
-
-_TITLES = {"cold_start": "cold start: drawing", "reflect": "reflect: learning", "rl": "rl: GRPO"}
+from vilasr_jax.training.stage_folders import StageFolders
 
 
-class Stages:
-    """The stages of a job in its workdir.
+class Stages(StageFolders):
+    """The stages of a job in its workdir, with their parameters.
 
     Args:
       job: the configuration.
@@ -25,26 +24,8 @@ class Stages:
     """
 
     def __init__(self, job: JobConfig, workdir: Path, model: JobModel, profile: int = 0):
-        self.job, self.workdir, self.model, self.profile = job, workdir, model, profile
-
-    def __getitem__(self, name: str) -> Stage:
-        """A trained stage ("cold_start", "reflect", "rl"), as it is in the workdir now."""
-        section, folder = getattr(self.job, name), self.workdir / name
-        return Stage(folder, stage_steps(folder, section), section.save_every, _TITLES[name], self.profile)
-
-    @property
-    def perception(self) -> Stage:
-        """The phase before the cold start: a tiny model learns what pre-training gives a published one."""
-        section, folder = self.job.cold_start, self.workdir / "cold_start" / "perception"
-        return Stage(folder, section.perception_steps, section.save_every, "cold start: seeing", self.profile)
-
-    def finished(self) -> list[str]:
-        """The finished stages, in order."""
-        return [name for name in TRAINED if self[name].done]
-
-    def last(self) -> str:
-        """The last finished stage; "untrained" when there is none."""
-        return ["untrained", *self.finished()][-1]
+        super().__init__(job, workdir, profile)
+        self.model = model
 
     def load_params(self, name: str, best: bool = False) -> Any:
         """The parameters of a finished stage, the initial ones for "untrained".
@@ -58,32 +39,40 @@ class Stages:
         return self[name].load_params(self.model.abstract_params, best)
 
     def start_params(self, name: str) -> Any:
-        """What a stage starts from: the parameters of the stage before it.
+        """What a stage starts from: the parameters of the stage before it, or the first weights.
 
-        Where the first stage resumes from a checkpoint they are not read, and only their shapes are returned.
+        A run starts from its first weights with the cold start, or, where `model.init_from` names them, with
+        any stage (RL from a published cold start, for one). Where that stage resumes from a checkpoint they
+        are not read, and only their shapes are returned.
 
         Raises:
           ConfigError: the stage before it is not finished.
         """
-        before = TRAINED[: TRAINED.index(name)]
-        if not before:
-            return self.model.abstract_params if self.first_is_saved else self.model.initial_params()
-        if not self[before[-1]].done:
+        source = self.job.model.init_from
+        if name == TRAINED[0] or (source and name == self.first()):
+            if self.first_is_saved:
+                return self.model.abstract_params
+            if name != TRAINED[0] and is_writer():
+                print(f"{name} starts from config.model.init_from={source}", file=sys.stderr)
+            return self.model.initial_params()
+        before = TRAINED[TRAINED.index(name) - 1]
+        if not self[before].done:
             raise self.missing(name)
-        return self.load_params(before[-1])
+        return self.load_params(before)
 
     @property
     def first_is_saved(self) -> bool:
-        """Whether the first stage resumes from a checkpoint, so that `model.init_from` is not read again."""
-        first = self["cold_start"]
-        if self.job.cold_start.optimizer.lora_rank:  # frozen weights are read until the stage is finished
-            return first.done
-        return first.begun or self.perception.begun
+        """Whether the run's first stage resumes, so that `model.init_from` is not read again."""
+        name = self.first()
+        if getattr(self.job, name).optimizer.lora_rank:  # frozen weights are read until the stage is finished
+            return self[name].done
+        return name in self.begun()
 
     def missing(self, name: str) -> ConfigError:
         """The error of a stage whose predecessor is not finished."""
         before = TRAINED[TRAINED.index(name) - 1]
         return ConfigError(
             f"{name} starts from {before}, which {self.workdir} does not hold yet; "
-            f"run `vilasr {before.replace('cold_start', 'sft')}` first, or `vilasr train` for all"
+            f"run `vilasr {before.replace('cold_start', 'sft')}` first, or `vilasr train` for all; or name "
+            f"the weights that {name} starts from in config.model.init_from, with a new --workdir"
         )

@@ -1,0 +1,103 @@
+"""A model hub on this machine, as the client of the Hugging Face hub talks to it."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+class FakeHub:
+    """Serves the files of local folders, by the names of models.
+
+    Attributes:
+      models: folder of each model ("org/name").
+      gated: models that need a login.
+      broken: names of files that the hub fails to send.
+      fetched: names of the files that were sent, in order; of a range with its first byte.
+      cut: file name -> bytes after which its connection breaks, once.
+    """
+
+    def __init__(self):
+        self.models: dict[str, Path] = {}
+        self.gated: set[str] = set()
+        self.broken: set[str] = set()
+        self.fetched: list[tuple[str, int]] = []
+        self.cut: dict[str, int] = {}
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stops answering."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self._answer(body=False)
+
+    def do_GET(self):
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        parts = [unquote(part) for part in urlsplit(self.path).path.split("/")[1:]]
+        api = parts[:2] == ["api", "models"]
+        name, rest = "/".join(parts[2:4] if api else parts[:2]), parts[4 if api else 2 :]
+        if name in self.hub.gated:
+            return self._send(403, b"{}", {"X-Error-Code": "GatedRepo"}, body)
+        if name not in self.hub.models:
+            return self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
+        if rest[1:2] and rest[1] not in ("main", SHA):
+            return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
+        folder = self.hub.models[name]
+        if api and rest[:1] == ["tree"]:
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            found = [
+                {
+                    "type": "file",
+                    "path": path.relative_to(folder).as_posix(),
+                    "size": path.stat().st_size,
+                    "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
+                }
+                for path in files
+            ]
+            return self._send(200, json.dumps(found).encode(), {}, body)
+        if api:
+            return self._send(200, json.dumps({"id": name, "sha": SHA, "siblings": []}).encode(), {}, body)
+        return self._file(folder.joinpath(*rest[2:]), body)
+
+    def _file(self, path: Path, body: bool) -> None:
+        if body and path.name in self.hub.broken:
+            return self._send(500, b"{}", {}, body)
+        data = path.read_bytes()
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": SHA}
+        start, status = 0, 200
+        if asked := self.headers.get("Range"):
+            start, status = int(asked.removeprefix("bytes=").split("-")[0]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if body:
+            self.hub.fetched.append((path.name, start))
+        self._send(status, data[start:], headers, body, self.hub.cut.pop(path.name, None) if body else None)
+
+    def _send(self, status: int, data: bytes, headers: dict, body: bool, cut: int | None = None) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data[:cut])
+        if cut is not None:
+            self.wfile.flush()
+            self.close_connection = True

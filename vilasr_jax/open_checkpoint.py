@@ -1,0 +1,284 @@
+"""Opens any checkpoint: a Hugging Face folder, an Orbax folder of `vilasr convert`, or a stage of a run.
+
+Opening reads the small files, and checks names and shapes of the weights. `Checkpoint.load` reads the weights
+onto one device or, part by part, onto the devices of a mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh
+
+from vilasr_jax.checkpoint.address import EXPECTED, Address, parse_address
+from vilasr_jax.checkpoint.array_files import weight_folder
+from vilasr_jax.checkpoint.convert import copy_companions, write_hf
+from vilasr_jax.checkpoint.folders import check_free
+from vilasr_jax.checkpoint.hf_config import (
+    check_preprocessor,
+    config_from_hf,
+    hf_family,
+    preprocessor_config,
+    read_json,
+)
+from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
+from vilasr_jax.checkpoint.hf_layout import Weights
+from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
+from vilasr_jax.checkpoint.sharded_import import load_sharded
+from vilasr_jax.checkpoint.store import CheckpointStore
+from vilasr_jax.config import TRAINED, JobConfig
+from vilasr_jax.conversation_settings import exported_settings, read_exported_settings
+from vilasr_jax.drawing.prompts import PromptSet
+from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
+from vilasr_jax.files import write_json
+from vilasr_jax.models import ModelConfig, ModelFamily, family_of, is_published_size, preset, published_sizes
+from vilasr_jax.processing import Tokenizer
+from vilasr_jax.training.stage_folders import StageFolders
+from vilasr_jax.training.wording import job_prompts
+from vilasr_jax.workdir import read_job
+
+HF, ORBAX, RUN = "Hugging Face folder", "Orbax folder", "workdir of a run"
+SAVED_CONFIG = "model/config.json"  # in a workdir: of first weights that were given
+
+
+class Checkpoint:
+    """An opened checkpoint whose weights are not read yet.
+
+    Attributes:
+      address: where it is.
+      kind: `HF`, `ORBAX` or `RUN`.
+      config: sizes; `param_dtype` is the dtype of the stored weights.
+      weights: the stored weights, for a config with the dtype to read them in.
+    """
+
+    def __init__(
+        self, address: Address, kind: str, config: ModelConfig, weights: Callable[[ModelConfig], Weights]
+    ):
+        self.address, self.kind, self.config, self.weights = address, kind, config, weights
+
+    @property
+    def folder(self) -> epath.Path:
+        """The model's folder, or the workdir."""
+        return self.address.folder
+
+    @cached_property
+    def conversation(self) -> tuple[JobConfig, PromptSet]:
+        """The configuration and the prompt of the model's conversations."""
+        return read_exported_settings(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return Tokenizer.from_dir(self.folder, family_of(self.config))
+
+    def load(self, mesh: Mesh | None = None, param_dtype: str | None = None) -> nnx.State:
+        """Reads the weights.
+
+        Args:
+          mesh: of the devices of all hosts, which must all call this; None: one device.
+          param_dtype: of the weights; None: the stored one.
+
+        Raises:
+          CheckpointError: a weight that can't be read, is not finite, or too large for the dtype.
+        """
+        return load_sharded(self._weights(param_dtype), mesh)
+
+    def write_hf(self, dst: epath.PathLike, dtype: str | None = None) -> None:
+        """Writes a Hugging Face folder, a tensor at a time.
+
+        Args:
+          dst: folder to make; appears when complete.
+          dtype: of the weights; None: the stored one, and bfloat16 instead of float32 for published sizes.
+
+        Raises:
+          CheckpointError: as `load`, or the folder exists or can't be written.
+        """
+        if dtype is None and self.config.param_dtype == "float32" and is_published_size(self.config):
+            dtype = "bfloat16"
+        write_hf(self._weights(dtype), dst, self.write_companions)
+
+    def write_companions(self, folder: epath.Path) -> None:
+        """Writes the files of tokenizer, image processor and conversations into a Hugging Face folder."""
+        copy_companions(self.folder, folder)
+
+    def _weights(self, param_dtype: str | None) -> Weights:
+        return self.weights(self.config.replace(param_dtype=param_dtype or self.config.param_dtype))
+
+
+class RunCheckpoint(Checkpoint):
+    """A saved step of a run's stage."""
+
+    def __init__(self, address: Address, job: JobConfig, step_folder: epath.Path):
+        self.address, self.kind, self.job = address, RUN, job
+        config = check_orbax(step_folder, run_config(job, self.folder, self.tokenizer))
+        super().__init__(address, RUN, config, lambda config: OrbaxWeights(config, step_folder))
+
+    @cached_property
+    def conversation(self) -> tuple[JobConfig, PromptSet]:
+        return self.job, job_prompts(self.job, self.folder)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_dir(self.folder / "tokenizer", run_family(self.job, self.folder))
+
+    def write_companions(self, folder: epath.Path) -> None:
+        job, prompts = self.conversation
+        self.tokenizer.save(folder)
+        image = preprocessor_config(self.config, job.image.min_pixels, job.image.max_pixels)
+        for name, values in {**exported_settings(job, prompts), "preprocessor_config.json": image}.items():
+            write_json(folder / name, values)
+
+
+def open_checkpoint(source: epath.PathLike) -> Checkpoint:
+    """Opens a checkpoint of any kind.
+
+    Args:
+      source: a Hugging Face folder, an Orbax folder of `vilasr convert from-hf`, a workdir (its last finished
+        stage), a stage of one ("runs/x:cold_start") or a saved step ("runs/x:rl@120"), each local or `gs://`;
+        or `hf://ORG/NAME`, which is downloaded.
+
+    Raises:
+      MissingCheckpointError: nothing is there, or no such stage or step.
+      CheckpointError: something else is there, or it is damaged.
+    """
+    address = parse_address(source)
+    values = _config_json(address)
+    if "model_type" not in values:
+        return _open_run(address)
+    folder, where = address.folder, str(address.folder / "config.json")
+    has_steps = bool(CheckpointStore(folder).steps())
+    orbax = has_steps and not any(path.name.endswith(".safetensors") for path in folder.iterdir())
+    if address.stage is not None:
+        what = f"{f'an {ORBAX}' if orbax else f'a {HF}'} of {hf_family(values, where=where).model_type}"
+        raise CheckpointError(
+            f"{address.text}: {folder} is {what}, which has no stages; expected a {RUN} before ':', or "
+            f"{folder} alone"
+        )
+    if orbax:
+        arrays = weight_folder(folder)
+        config = check_orbax(arrays, config_from_hf(values, where=where))
+        check_preprocessor(folder, family_of(config).images)
+        return Checkpoint(address, ORBAX, config, lambda config: OrbaxWeights(config, arrays))
+    config, _, stored = open_hf(folder)
+    return Checkpoint(address, HF, config, lambda config: published_weights(config, stored))
+
+
+def convert_to_hf(source: epath.PathLike, dst: epath.PathLike, dtype: str | None = None) -> None:
+    """Writes any checkpoint as a Hugging Face folder; see `open_checkpoint` and `Checkpoint.write_hf`."""
+    check_free(dst)
+    open_checkpoint(source).write_hf(dst, dtype)
+
+
+def hf_folder(source: epath.PathLike) -> epath.Path:
+    """The folder of a Hugging Face model; one of the hub is downloaded.
+
+    Raises:
+      CheckpointError: there is none, or another kind of checkpoint.
+    """
+    opened = open_checkpoint(source)
+    if opened.kind != HF:
+        family = opened.config.model_type
+        raise CheckpointError(f"{source}: is the {opened.kind} of {family}; expected a {HF} or hf://ORG/NAME")
+    return opened.folder
+
+
+def run_family(job: JobConfig, workdir: Path | epath.Path) -> ModelFamily:
+    """The model family of a run: that of its first weights, else the preset's."""
+    path = epath.Path(workdir) / SAVED_CONFIG
+    if path.exists():
+        return hf_family(read_json(path), where=str(path))
+    if job.model.init_from:  # a run of an earlier version
+        return family_of(open_checkpoint(job.model.init_from).config)
+    return family_of(preset(job.model.preset))
+
+
+def run_config(
+    job: JobConfig, workdir: Path | epath.Path, tokenizer: Tokenizer, **fields: Any
+) -> ModelConfig:
+    """The model config of a run: that of its first weights, else of the preset.
+
+    A preset that is no published size gets vocabulary size and special ids from the tokenizer.
+    """
+    path = epath.Path(workdir) / SAVED_CONFIG
+    if path.exists():
+        return config_from_hf(read_json(path), where=str(path), **fields)
+    if job.model.init_from:
+        return open_checkpoint(job.model.init_from).config.replace(**fields)
+    if job.model.preset not in published_sizes():
+        vocabulary = -(-tokenizer.vocab_size // 8) * 8
+        fields |= dict(vocab_size=vocabulary, **tokenizer.special.config_fields())
+    return preset(job.model.preset, **fields)
+
+
+def _config_json(address: Address) -> Mapping[str, Any]:
+    """The config.json of a model or of a run; raises for a folder that has none, saying what it is."""
+    folder = address.folder
+    if (folder / "config.json").exists():
+        values = read_json(folder / "config.json")
+        if "model_type" in values or "model" in values:
+            return values
+        what = "its config.json is neither that of a model (no model_type) nor of a run"
+    elif (folder / "adapter_config.json").exists():
+        what = "it holds an adapter (LoRA) only; merge it into its base model and give that folder"
+    elif inside := _inside_run(folder):
+        what = f"is part of the run {inside[0]}; give {inside[1]}"
+    elif steps := CheckpointStore(folder).steps():
+        what = f"holds Orbax checkpoints (steps {_listed(steps)}), but no config.json of their model"
+    else:
+        what = "holds no config.json"
+    raise CheckpointError(f"{folder}: {what}; {EXPECTED}")
+
+
+def _inside_run(folder: epath.Path) -> tuple[epath.Path, str] | None:
+    """(workdir, address) of a stage's folder, or of one in it."""
+    for workdir in list(folder.parents)[:3]:
+        stage, *rest = folder.relative_to(workdir).parts
+        if stage in TRAINED and (workdir / "config.json").exists():
+            step = f"@{rest[1]}" if rest[1:] and rest[1].isdigit() else ""
+            return workdir, f"{workdir}:{stage}{step}"
+    return None
+
+
+def _open_run(address: Address) -> RunCheckpoint:
+    workdir, name, step = address.folder, address.stage, address.step
+    try:
+        job = read_job(workdir)
+    except ConfigError as error:
+        raise CheckpointError(f"{workdir}: is no workdir of a run that can be opened ({error})") from error
+    stages = StageFolders(job, workdir)
+    if name is None:
+        name = stages.last()
+    if name == "untrained":
+        raise MissingCheckpointError(
+            f"{workdir}: no stage is finished yet; {_saved(stages)}; run `vilasr train` on it"
+        )
+    if name not in TRAINED:
+        raise MissingCheckpointError(f"{address.text}: a run has no stage {name!r}; {_saved(stages)}")
+    stage = stages[name]
+    if step is None and not stage.done:
+        raise MissingCheckpointError(f"{address.text}: {name} is not finished; {_saved(stages)}")
+    step = stage.step(job.eval.best) if step is None else step
+    if step not in stage.store.steps():
+        raise MissingCheckpointError(f"{address.text}: {name} has no saved step {step}; {_saved(stages)}")
+    return RunCheckpoint(address, job, weight_folder(stage.store.directory, step))
+
+
+def _saved(stages: StageFolders) -> str:
+    """What a workdir holds: "it holds runs/x:cold_start (steps 100, 200) and runs/x:rl@40 (not finished)"."""
+    found = []
+    for name in TRAINED:
+        stage = stages[name]
+        if steps := stage.store.steps():
+            address = f"{stages.workdir}:{name}" + ("" if stage.done else f"@{steps[-1]}")
+            note = f"step{'s' if len(steps) > 1 else ''} {_listed(steps)}"
+            found.append(f"{address} ({note}{'' if stage.done else ', not finished'})")
+    return f"it holds {', '.join(found) or 'no saved step of any stage'}"
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps))
