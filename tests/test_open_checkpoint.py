@@ -193,7 +193,7 @@ def test_later_stages_start_from_the_ones_before(home, tmp_path):
     assert unfinished(run) == ["rl"]
 
 
-def test_under_lora_the_first_weights_are_read_until_a_stage_ends(home, tmp_path):
+def test_lora_reads_the_first_weights_until_a_stage_ends(home, tmp_path):
     lora = dataclasses.replace(JOB.rl, optimizer=OptimizerSection(lora_rank=2))
     model = ModelSection(init_from=str(home / "orbax"))
     job = dataclasses.replace(JOB, stages=("rl",), model=model, rl=lora)

@@ -1,16 +1,24 @@
 """Conversions from and to `gs://`, with the real client libraries, against a bucket in memory."""
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 
+from tests import tiny
 from tests.checkpoint.fake_gcs import FakeGCS
 from tests.checkpoint.test_hf_folders import assert_same_tensors, write_folder
+from vilasr_jax import cli
 from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf, export_hf, import_hf
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors
+from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import CheckpointError
+from vilasr_jax.job import open_workdir
 from vilasr_jax.models.qwen2_5_vl import preset
+from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
+from vilasr_jax.trained_model import open_model
+from vilasr_jax.training.run import open_run
 
 pytest.importorskip("gcsfs")
 CONFIG = preset(
@@ -49,8 +57,9 @@ def gcs():
 
 
 def upload(folder, name):
-    for file in folder.iterdir():
-        (epath.Path(f"gs://bucket/{name}") / file.name).write_bytes(file.read_bytes())
+    for file in folder.rglob("*"):
+        if file.is_file():
+            (epath.Path(f"gs://bucket/{name}") / file.relative_to(folder)).write_bytes(file.read_bytes())
 
 
 def test_there_and_back_in_a_bucket_is_bit_exact(gcs, tmp_path):
@@ -64,6 +73,38 @@ def test_there_and_back_in_a_bucket_is_bit_exact(gcs, tmp_path):
     assert epath.Path("gs://bucket/out/hf/tokenizer.json").read_text() == "{}"
     convert_to_hf("gs://bucket/out/orbax", tmp_path / "b")
     assert_same_tensors(tmp_path / "b", tensors)
+
+
+def test_folders_and_runs_in_a_bucket_open(gcs, tmp_path):
+    job = JobConfig()
+    open_workdir(job, tmp_path / "run")
+    run = open_run(job, tmp_path / "run", tiny.mesh())
+    params = run.model.initial_params()
+    stage = run.stages["rl"]
+    for step, factor in ((3, 2), (5, 1)):
+        stage.save(step, {"params": jax.tree.map(lambda x, n=factor: n * x, params)}, wait=True)
+    stage.close()
+    upload(tmp_path / "run", "run")
+    assert cli_code("convert", "to-hf", "gs://bucket/run:rl@5", "gs://bucket/from_run") == 0
+    assert cli_code("convert", "from-hf", "gs://bucket/from_run", "gs://bucket/from_run_orbax") == 0
+    names = ("gs://bucket/run:rl@5", "gs://bucket/from_run", "gs://bucket/from_run_orbax")
+    for model in map(open_model, names):
+        assert model.tokenizer.encode("Where") == run.model.tokenizer.encode("Where")
+        assert model.prompts == run.model.prompts
+        for one, other in zip(jax.tree.leaves(model.params), jax.tree.leaves(params), strict=True):
+            np.testing.assert_array_equal(one, other)
+    with pytest.raises(
+        CheckpointError, match=r"rl is not finished; it holds gs://bucket/run:rl@5 \(steps 3, 5"
+    ):
+        open_checkpoint("gs://bucket/run:rl")
+    with pytest.raises(CheckpointError, match="gs://bucket/nowhere: no such folder; expected a Hugging"):
+        open_checkpoint("gs://bucket/nowhere")
+
+
+def cli_code(*words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["vilasr", *words])
+    return stop.value.code
 
 
 def test_rows_of_a_tensor_are_read_alone(gcs):

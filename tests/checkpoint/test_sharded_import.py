@@ -11,15 +11,17 @@ from tests.checkpoint.load_hosts import load_host
 from tests.checkpoint.test_hf_folders import write_folder
 from tests.models.small import SMALL
 from tests.slice_devices import slice_devices
-from vilasr_jax.checkpoint import import_hf
+from vilasr_jax.checkpoint import convert_from_hf, import_hf
 from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
 from vilasr_jax.checkpoint.hf_layout import abstract_params, named_leaves
+from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor
 from vilasr_jax.checkpoint.sharded_import import file_sharding
 from vilasr_jax.config import MeshSection
 from vilasr_jax.models import preset
 from vilasr_jax.models.params import build
 from vilasr_jax.models.sharding import param_shardings, random_params
+from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.slices import SLICES
 
@@ -74,6 +76,43 @@ def test_a_mesh_holds_the_bits_that_one_device_does(tmp_path, monkeypatch, name,
     assert all(part <= 1 / 8 for part, size in read if size > 20_000)  # no tensor in one piece
     check_equal(params, import_hf(tmp_path / "a", param_dtype=wanted)[1])
     check_layout(params, mesh)
+
+
+@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("chunk", [7_000, 1 << 27])
+def test_an_orbax_folder_is_read_part_by_part_too(tmp_path, monkeypatch, name, chunk):
+    """Where a chunk is a layer, and where it is all of a weight."""
+    monkeypatch.setattr("vilasr_jax.checkpoint.array_files.CHUNK_BYTES", chunk)
+    write_folder(tmp_path / "a", EVEN, dtype="bfloat16")
+    convert_from_hf(tmp_path / "a", tmp_path / "b")
+    mesh, read, original = make_mesh(MESHES[name]), [], OrbaxWeights.block
+
+    def noted(self, path, index, shape):
+        values = original(self, path, index, shape)
+        read.append((values.size / np.prod(shape), np.prod(shape)))
+        return values
+
+    monkeypatch.setattr(OrbaxWeights, "block", noted)
+    params = open_checkpoint(tmp_path / "b").load(mesh, "float32")
+    assert all(part <= 1 / 8 for part, size in read if size > 20_000)  # no weight in one piece
+    check_equal(params, import_hf(tmp_path / "a", param_dtype="float32")[1])
+    check_layout(params, mesh)
+
+
+def test_an_orbax_weight_is_cut_where_its_chunks_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("vilasr_jax.checkpoint.array_files.CHUNK_BYTES", 7_000)
+    write_folder(tmp_path / "a", EVEN.replace(num_layers=16), dtype="bfloat16")
+    config = convert_from_hf(tmp_path / "a", tmp_path / "b")
+    mesh = make_mesh(MeshSection(data=1, fsdp=16), slice_devices(SLICES["v5e-16"]))
+    weights, seen = open_checkpoint(tmp_path / "b").weights(config), []
+    for path, leaf in named_leaves(abstract_params(config)).items():
+        part = file_sharding(weights, path, leaf.shape, mesh).shard_shape(leaf.shape)
+        if "language_model/layers" in path and "kernel" in path:
+            seen.append(part)
+            assert part == (1, *leaf.shape[1:]), path  # a layer, which is a chunk
+        if path == "lm_head/kernel":
+            assert part == (192, 15)  # columns: the rows of the published tensor
+    assert len(seen) == 7
 
 
 def test_no_device_and_no_host_gets_a_full_tensor(tmp_path):

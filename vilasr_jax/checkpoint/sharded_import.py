@@ -3,7 +3,8 @@
 A published tensor is stored row after row, an Orbax array chunk after chunk (a layer or more each), and our
 layout splits most weights by columns, too: a host that read its columns would touch every page of the file.
 So each host reads an equal run of rows or of layers, to its own devices, and one compiled copy a weight
-exchanges the parts between the devices.
+exchanges the parts between the devices. Of an Orbax array in a bucket a chunk is fetched by every host that
+needs a part of it.
 """
 
 from typing import Any
