@@ -84,8 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = path.read_bytes()
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": SHA}
         start, status = 0, 200
-        if asked := self.headers.get("Range"):
-            start, status = int(asked.removeprefix("bytes=").split("-")[0]), 206
+        if wanted := self.headers.get("Range"):
+            start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if body:
             self.hub.fetched.append((path.name, start))
