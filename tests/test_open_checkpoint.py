@@ -129,10 +129,11 @@ def test_published_sizes_are_known_by_width_and_depth():
 
 def test_all_ways_answer_with_the_same_tokens(home, tmp_path, drawing):
     """From a Hugging Face folder, its Orbax folder, a run started from that, and the run's export."""
-    job = dataclasses.replace(JOB, name="next", model=ModelSection(init_from=str(home / "orbax")))
+    model, one_step = ModelSection(init_from=str(home / "orbax")), dataclasses.replace(JOB.rl, steps=1)
+    job = dataclasses.replace(JOB, stages=("rl",), model=model, rl=one_step)
     run, _ = begin(job, tmp_path / "next", tiny.mesh())
-    stage = run.stages["cold_start"]
-    stage.save(LAST, {"params": run.stages.start_params("cold_start")}, wait=True)
+    stage = run.stages["rl"]
+    stage.save(1, {"params": run.stages.start_params("rl")}, wait=True)
     stage.close()
     assert call("convert", "to-hf", tmp_path / "next", tmp_path / "exported") == 0
     places = (home / "run" / "hf", home / "orbax", tmp_path / "next", tmp_path / "exported")
