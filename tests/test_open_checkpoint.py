@@ -127,6 +127,7 @@ def test_published_sizes_are_known_by_width_and_depth():
     assert not is_published_size(preset("tiny")) and not is_published_size(preset("7b", num_layers=4))
 
 
+@pytest.mark.slow  # four engines are compiled
 def test_all_ways_answer_with_the_same_tokens(home, tmp_path, drawing):
     """From a Hugging Face folder, its Orbax folder, a run started from that, and the run's export."""
     model, one_step = ModelSection(init_from=str(home / "orbax")), dataclasses.replace(JOB.rl, steps=1)
