@@ -41,7 +41,7 @@ class Zoom(Tool):
         left, top = max(0, math.floor(call.x1)), max(0, math.floor(call.y1))
         right, bottom = min(width, math.ceil(call.x2)), min(height, math.ceil(call.y2))
         if right - left < LEAST or bottom - top < LEAST:
-            raise ItemError(f"the region inside the image is less than {LEAST} pixels per side")
+            raise ItemError(f"the region inside the image is less than {LEAST} pixels a side")
         overlay.add_image(
             call.index, lambda base: enlarge(base, (left, top, right, bottom), overlay.image_unit)
         )
