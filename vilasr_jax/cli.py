@@ -6,7 +6,6 @@ Ctrl-C, 143 stopped by SIGTERM or Ctrl-C after saving.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib.util
 import os
@@ -470,7 +469,8 @@ def run_config(words: list[str], flags: Any) -> None:
     """
     if flags.list:
         for name, path in config_files().items():
-            print(f"{name:16} {(ast.get_docstring(ast.parse(path.read_text())) or '').splitlines()[0]}")
+            summary = path.read_text().removeprefix('"""').splitlines()[0]
+            print(f"{name:16} {summary}")
         return
     found = differences(read_job(flags))
     for key, (value, default) in found.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import textwrap
@@ -34,19 +33,17 @@ def key_comments(section: Any = None, path: str = "") -> Iterator[tuple[str, Any
 
 
 def _comments(cls: type) -> dict[str, str]:
-    """The comment on the lines of each field that a dataclass declares."""
+    """The comments of the statement that declares each field of a dataclass."""
     source = textwrap.dedent(inspect.getsource(cls))
-    by_line = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    body = ast.parse(source).body[0]
-    assert isinstance(body, ast.ClassDef)
-    return {
-        node.target.id: " ".join(
-            filter(None, map(by_line.get, range(node.lineno, (node.end_lineno or 0) + 1)))
-        )
-        for node in body.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
+    names = {field.name for field in dataclasses.fields(cls)}
+    found: dict[str, str] = {}
+    name, first = "", True  # the field of the current statement; whether the next token begins one
+    for token in tokenize.generate_tokens(StringIO(source).readline):
+        if token.type == tokenize.NEWLINE:
+            name, first = "", True
+        elif token.type == tokenize.COMMENT and name:
+            found[name] = " ".join(filter(None, (found.get(name), token.string.lstrip("# "))))
+        elif token.type not in (tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.COMMENT):
+            name = token.string if first and token.string in names else name
+            first = False
+    return found
