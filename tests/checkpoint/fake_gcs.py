@@ -5,13 +5,15 @@ import email
 import json
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.checkpoint.local_server import LocalServer
 
 OBJECT = re.compile(r"/(?:download/)?storage/v1/b/([^/]+)/o/([^/]+)")
 
 
-class FakeGCS:
+class FakeGCS(LocalServer):
     """`objects` by name; `requests` is a log of (method, path, bytes answered); port is chosen by the system.
 
     Attributes:
@@ -24,15 +26,7 @@ class FakeGCS:
         self.requests: list[tuple[str, str, int]] = []
         self.full: int | None = None
         self.lock = threading.RLock()
-        handler = type("Handler", (_Handler,), {"gcs": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Stops answering."""
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(_Handler)
 
     def put(self, name: str, data: bytes) -> dict:
         """Stores an object; returns its description."""
@@ -62,7 +56,7 @@ class FakeGCS:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # a response in one packet: without it each waits for the reader's late acknowledgement
-    gcs: FakeGCS
+    owner: FakeGCS
 
     def log_message(self, *_):
         pass
@@ -71,11 +65,11 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         body = self._body()
-        with self.gcs.lock:
+        with self.owner.lock:
             status, headers, answer = self._answer(url.path, query, body)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         data = b"" if status in (204, 304) else data
-        self.gcs.requests.append((self.command, self.path, len(data)))
+        self.owner.requests.append((self.command, self.path, len(data)))
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -100,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def _answer(self, path: str, query: dict, body: bytes) -> tuple:
-        gcs = self.gcs
+        gcs = self.owner
         if path.startswith("/batch/"):
             return self._batch(body)
         if path.startswith("/upload/"):
@@ -123,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 404, {}, {"error": {"code": 404, "message": path}}
 
     def _object(self, name: str, query: dict) -> tuple:
-        gcs = self.gcs
+        gcs = self.owner
         if refused := self._precondition(name, query):
             return refused, {}, {}
         if name not in gcs.objects:
@@ -145,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, headers, data
 
     def _precondition(self, name: str, query: dict) -> int | None:
-        generation = str(self.gcs.objects[name][1]) if name in self.gcs.objects else "0"
+        generation = str(self.owner.objects[name][1]) if name in self.owner.objects else "0"
         if query.get("ifGenerationMatch", generation) != generation:
             return 412
         return 304 if query.get("ifGenerationNotMatch") == generation and generation != "0" else None
@@ -153,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, query: dict) -> dict:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         items, prefixes = [], set()
-        for name in sorted(self.gcs.objects):
+        for name in sorted(self.owner.objects):
             after = name >= query.get("startOffset", "") and name < query.get("endOffset", "\U0010ffff")
             if not name.startswith(prefix) or not after:
                 continue
@@ -161,11 +155,11 @@ class _Handler(BaseHTTPRequestHandler):
             if cut:
                 prefixes.add(prefix + head + cut)
             else:
-                items.append(self.gcs.describe(name))
+                items.append(self.owner.describe(name))
         return {"kind": "storage#objects", "items": items, "prefixes": sorted(prefixes)}
 
     def _upload(self, query: dict, body: bytes) -> tuple:
-        gcs = self.gcs
+        gcs = self.owner
         if gcs.full is not None and gcs.stored() + len(body) > gcs.full:
             return 403, {}, {"error": {"code": 403, "message": "the bucket is over its quota"}}
         if key := query.get("upload_id"):
@@ -197,6 +191,6 @@ class _Handler(BaseHTTPRequestHandler):
         for part in message.get_payload():
             path = part.get_payload().split()[1]
             name = unquote(OBJECT.match(urlsplit(path).path)[2])
-            status = 204 if self.gcs.objects.pop(name, None) else 404
+            status = 204 if self.owner.objects.pop(name, None) else 404
             parts.append(f"--edge\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status} x\r\n\r\n")
         return 200, {"Content-Type": "multipart/mixed; boundary=edge"}, "".join([*parts, "--edge--"]).encode()

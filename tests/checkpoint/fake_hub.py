@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.checkpoint.local_server import LocalServer
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
-class FakeHub:
+class FakeHub(LocalServer):
     """Serves the files of local folders, by the names of models.
 
     Attributes:
@@ -27,20 +28,12 @@ class FakeHub:
         self.broken: set[str] = set()
         self.fetched: list[tuple[str, int]] = []
         self.cut: dict[str, int] = {}
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Stops answering."""
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(_Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    hub: FakeHub
+    owner: FakeHub
 
     def log_message(self, *_):
         pass
@@ -55,13 +48,13 @@ class _Handler(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in urlsplit(self.path).path.split("/")[1:]]
         api = parts[:2] == ["api", "models"]
         name, rest = "/".join(parts[2:4] if api else parts[:2]), parts[4 if api else 2 :]
-        if name in self.hub.gated:
+        if name in self.owner.gated:
             return self._send(403, b"{}", {"X-Error-Code": "GatedRepo"}, body)
-        if name not in self.hub.models:
+        if name not in self.owner.models:
             return self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
         if rest[1:2] and rest[1] not in ("main", SHA):
             return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
-        folder = self.hub.models[name]
+        folder = self.owner.models[name]
         if api and rest[:1] == ["tree"]:
             files = [path for path in folder.rglob("*") if path.is_file()]
             found = [
@@ -79,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(folder.joinpath(*rest[2:]), body)
 
     def _file(self, path: Path, body: bool) -> None:
-        if body and path.name in self.hub.broken:
+        if body and path.name in self.owner.broken:
             return self._send(500, b"{}", {}, body)
         data = path.read_bytes()
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": SHA}
@@ -88,8 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         if body:
-            self.hub.fetched.append((path.name, start))
-        self._send(status, data[start:], headers, body, self.hub.cut.pop(path.name, None) if body else None)
+            self.owner.fetched.append((path.name, start))
+        self._send(status, data[start:], headers, body, self.owner.cut.pop(path.name, None) if body else None)
 
     def _send(self, status: int, data: bytes, headers: dict, body: bool, cut: int | None = None) -> None:
         self.send_response(status)

@@ -401,16 +401,21 @@ def untimed(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in files(folder).items() if not name.endswith(TIMING)}
 
 
+def answered_by_teacher(run: Run, answers, stop_at) -> Run:
+    """The run with a `Teacher` for its engine."""
+    run.model.__dict__["tokenizer"] = tiny.tokenizer()
+    engine = Teacher(run, answers, stop_at)
+    run.rollouts.engine = lambda sampling: engine
+    run.rollouts.generate = lambda sampling, *words: engine.generate(*words)
+    return run
+
+
 def teaching(workdir: Path, imported: Path, stop_at=None) -> Run:
     from vilasr_jax.config import SynthesisSection
 
     data = DataSection(synthesis_questions=(str(imported / "rl"),))
     run = run_of(workdir, data, synthesis=SynthesisSection(questions=6, shard=2, samples=2))
-    run.model.__dict__["tokenizer"] = tiny.tokenizer()
-    engine = Teacher(run, ANSWERS, stop_at)
-    run.rollouts.engine = lambda sampling: engine
-    run.rollouts.generate = lambda sampling, *words: engine.generate(*words)
-    return run
+    return answered_by_teacher(run, ANSWERS, stop_at)
 
 
 def test_teacher_traces_are_written_once_and_read_as_imported(tmp_path, imported):
@@ -449,11 +454,7 @@ def evaluating(workdir: Path, imported: Path, answers, stop_at=None, data=None) 
     section = EvalSection(samples=2, shard=1, gallery=1, sampling=SamplingSection(0.75, 0.9))
     data = data or DataSection(benchmarks=(str(imported / "vsi_bench"),), frames=4)
     run = run_of(workdir, data, eval=section)
-    run.model.__dict__["tokenizer"] = tiny.tokenizer()
-    engine = Teacher(run, answers, stop_at)
-    run.rollouts.engine = lambda sampling: engine
-    run.rollouts.generate = lambda sampling, *words: engine.generate(*words)
-    return run
+    return answered_by_teacher(run, answers, stop_at)
 
 
 def test_a_benchmark_is_scored_as_published(tmp_path, imported):
