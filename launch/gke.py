@@ -15,22 +15,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from string import Template
 
-from shell import (
-    ROOT,
-    Failed,
-    Interrupted,
-    Pauses,
-    Refused,
-    Shell,
-    listen,
-    read_options,
-    say,
-    seconds_of,
-    split_command,
-)
+from shell import ROOT, Failed, Pauses, Refused, Shell, read_options, run_main, say, seconds_of, split_command
 
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.slices import parse_topology
@@ -130,14 +117,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    listen()
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Refused as error:
-        print(f"gke: {error}; the first lines of launch/gke.py say how it is used", file=sys.stderr)
-        sys.exit(2)
-    except Failed as error:
-        print(f"gke: {error}", file=sys.stderr)
-        sys.exit(1)
-    except Interrupted as signal:
-        sys.exit(signal.code)
+    run_main(main, "gke", "the first lines of launch/gke.py say how it is used")

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -40,6 +41,27 @@ def listen() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+
+
+def run_main(main: Callable[[list[str]], int], name: str, hint: str) -> NoReturn:
+    """Runs a script's `main` on the words of the command line, and exits with its code.
+
+    Args:
+      main: returns the exit code.
+      name: of the script, for messages.
+      hint: where its usage is said, after a refusal.
+    """
+    listen()
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Refused as error:
+        print(f"{name}: {error}; {hint}", file=sys.stderr)
+        sys.exit(2)
+    except Failed as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Interrupted as signal:
+        sys.exit(signal.code)
 
 
 def say(text: str) -> None:

@@ -28,10 +28,9 @@ Machines are deleted when the run has ended, and when they were requested here a
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 
-from shell import Failed, Interrupted, Pauses, Refused, Shell, listen, read_options, say, split_command
+from shell import Failed, Interrupted, Pauses, Refused, Shell, read_options, run_main, say, split_command
 from tpu_machines import LOOK, PAUSE, Machines
 
 STEADY = 600  # seconds after which a run counts as one that worked
@@ -270,14 +269,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    listen()
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Refused as error:
-        print(f"tpu_vm: {error}; see python3 launch/tpu_vm.py help", file=sys.stderr)
-        sys.exit(2)
-    except Failed as error:
-        print(f"tpu_vm: {error}", file=sys.stderr)
-        sys.exit(1)
-    except Interrupted as signal:
-        sys.exit(signal.code)
+    run_main(main, "tpu_vm", "see python3 launch/tpu_vm.py help")
