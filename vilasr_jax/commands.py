@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
-from vilasr_jax.config import key_comments, new_key, split_config_path
+from vilasr_jax.config import config_keys, new_key, split_config_path
 from vilasr_jax.errors import ConfigError, did_you_mean
 
 Function = Callable[[list[str], Any], None]
@@ -180,7 +180,7 @@ def _check_key(key: str) -> None:
     """Raises ConfigError for a dotted key, with "config." in front, that no config has."""
     if new := new_key(key):
         raise ConfigError(f"--{key}: no such key; it is now --{new}")
-    values = {f"config.{name}": value for name, value, _ in key_comments()}
+    values = {f"config.{name}": value for name, value in config_keys().items()}
     if key in values or isinstance(values.get(key.rpartition(".")[0]), dict):
         return
     if any(name.startswith(f"{key}.") for name in values):

@@ -114,7 +114,7 @@ class RunCheckpoint(Checkpoint):
     """A saved step of a run's stage."""
 
     def __init__(self, address: Address, job: JobConfig, step_folder: epath.Path):
-        self.address, self.kind, self.job = address, RUN, job
+        self.address, self.job = address, job  # the tokenizer is read with them
         config = check_orbax(step_folder, run_config(job, self.folder, self.tokenizer))
         super().__init__(address, RUN, config, lambda config: OrbaxWeights(config, step_folder))
 

@@ -3,6 +3,7 @@
 import dataclasses
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,15 +29,14 @@ def speaking(job, folder, number=None):
         run.batching = batching(job, folder, number)
         run.mesh = run.rollouts.mesh = run.batching.mesh
 
-    def sample(sampling, params, requests, key, progress=None):
+    def generate(params, requests, key, progress):
         found = []
         for request in requests:
             found += [samples.spoken(request, k) for k in range(request.samples)]
-            if progress:
-                progress(len(found))
+            progress(len(found))
         return found
 
-    run.rollouts.sample = sample
+    run.rollouts.engine = lambda sampling: SimpleNamespace(generate=generate)
     return run
 
 

@@ -8,6 +8,7 @@ Limits of a value are declared with its field (`setting`), rules between values 
 section; `check_section` checks both.
 """
 
+from vilasr_jax.config.comments import config_keys as config_keys
 from vilasr_jax.config.comments import key_comments as key_comments
 from vilasr_jax.config.data import DataSection as DataSection
 from vilasr_jax.config.data import DrawingSection as DrawingSection

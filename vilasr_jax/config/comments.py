@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import textwrap
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from typing import Any
 
 from vilasr_jax.config.job import JobConfig
 
 
-def key_comments(section: Any = None, path: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, default, comment) of each key of a config, in the order of the source.
+def config_keys() -> dict[str, Any]:
+    """The default of each key of a config by its dotted name; a dict of values (`rl.rewards`) is one key."""
+    return {key: getattr(section, field.name) for key, section, field in _fields(JobConfig())}
 
-    Args:
-      section: a config dataclass with its default values; None: a full job.
-      path: its dotted key.
-    """
-    section = JobConfig() if section is None else section
-    comments = _comments(type(section))
+
+def key_comments() -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, default, comment) of each key of a config, in the order of the source."""
+    comments: Callable[[Any], dict[str, str]] = functools.cache(_comments)
+    for key, section, field in _fields(JobConfig()):
+        choices = field.metadata.get("choices")
+        notes = (comments(type(section)).get(field.name), choices and f"choices: {', '.join(choices)}")
+        yield key, getattr(section, field.name), "; ".join(note for note in notes if note)
+
+
+def _fields(section: Any, path: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
+    """(dotted key, its section, its field) of each key below a section."""
     for field in dataclasses.fields(section):
         value, key = getattr(section, field.name), f"{path}.{field.name}" if path else field.name
         if dataclasses.is_dataclass(value):
-            yield from key_comments(value, key)
+            yield from _fields(value, key)
         else:
-            choices = field.metadata.get("choices")
-            notes = (comments.get(field.name), choices and f"choices: {', '.join(choices)}")
-            yield key, value, "; ".join(note for note in notes if note)
+            yield key, section, field
 
 
 def _comments(cls: type) -> dict[str, str]:

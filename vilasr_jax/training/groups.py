@@ -109,7 +109,7 @@ def collect(run: Run, params: Any, step: int, pool: Sequence[FailedPrefix] = ())
     rewards = values[:, 0]
     advantages = group_advantages(rewards, section.group, section.advantage)
     counted = values[:, 2] == 0 if section.overlong == "mask" else np.ones(len(values), bool)
-    gradient = has_gradient(section, advantages, counted)
+    gradient = _has_gradient(section, advantages, counted)
     return Samples(
         trajectories=trajectories,
         trained=gather_conversations(
@@ -125,7 +125,7 @@ def collect(run: Run, params: Any, step: int, pool: Sequence[FailedPrefix] = ())
     )
 
 
-def has_gradient(section: RLSection, advantages: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def _has_gradient(section: RLSection, advantages: np.ndarray, counted: np.ndarray) -> np.ndarray:
     """[n] bool: an advantage of 0 gives no gradient from the reward."""
     if section.kl_weight or section.entropy_weight:
         return counted
@@ -169,15 +169,10 @@ def _sample_round(
     """This host's groups of one round, by (round, number of the question)."""
     section = run.job.rl
     number, count = run.batching.host
-
-    def check_stop(_: int) -> None:
-        if interrupt.stop_requested_here():
-            raise Stopped
-
     try:
         mine = requests[number::count]
         key = run.rollouts.key("rl", step)
-        found = run.rollouts.sample(section.sampling, params, mine, key, check_stop)
+        found = run.rollouts.sample(section.sampling, params, mine, key)
     except Stopped:
         found = []
     if interrupt.stop_requested():

@@ -21,7 +21,7 @@ from vilasr_jax.processing import Batch, Encoded
 from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.failed_prefixes import read_pool
-from vilasr_jax.training.groups import Samples, collect, has_gradient
+from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.sft import resume_state, state_items
@@ -199,9 +199,10 @@ class Update:
         self.stage.note({**pairs, **{name: (value, tokens) for name, value in sums.items()}})
         return state
 
-    def _with_gradient(self, samples: Samples, part: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def _with_gradient(samples: Samples, part: np.ndarray) -> np.ndarray:
         """The conversations of `part` that have a gradient."""
-        return part[has_gradient(self.section, samples.advantages, samples.counted)[part]]
+        return part[np.isin(part, list(samples.trained))]
 
     def _batches(self, samples: Samples, part: np.ndarray) -> Iterator[Batch]:
         """The batches of an update: as many as on a single host, and of each an equal part of the rows.

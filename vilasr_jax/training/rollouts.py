@@ -51,6 +51,7 @@ class Rollouts:
         requests: Sequence[Request],
         key: jax.Array,
         progress: Callable[[int], None] | None = None,
+        stoppable: bool = True,
     ) -> list[Trajectory]:
         """Samples conversations about all `requests` on this host's devices.
 
@@ -60,26 +61,19 @@ class Rollouts:
           requests: the questions.
           key: see `Engine.generate`.
           progress: called with the number of finished conversations.
-        """
-        return self.engine(sampling).generate(params, requests, key, progress)
+          stoppable: whether a stop request to this host ends the sampling.
 
-    def sample_until_stopped(
-        self,
-        sampling: SamplingSection,
-        params: Any,
-        requests: Sequence[Request],
-        key: jax.Array,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Trajectory]:
-        """As `sample`; raises Stopped after a stop request to this host, and the conversations are lost."""
+        Raises:
+          Stopped: after such a request; the conversations are lost.
+        """
 
         def stop_or_report(done: int) -> None:
-            if interrupt.stop_requested_here():
+            if stoppable and interrupt.stop_requested_here():
                 raise Stopped("stopped while conversations were sampled")
             if progress:
                 progress(done)
 
-        return self.sample(sampling, params, requests, key, stop_or_report)
+        return self.engine(sampling).generate(params, requests, key, stop_or_report)
 
     def generate(
         self,
@@ -98,11 +92,12 @@ class Rollouts:
         """
         number, count = host_rows(self.mesh)
         if count == 1:
-            return self.sample_until_stopped(sampling, params, requests, key, progress)
-        found = deque(self.sample(sampling, params, requests[number::count], key, progress))
+            return self.sample(sampling, params, requests, key, progress)
+        mine = requests[number::count]
+        found = deque(self.sample(sampling, params, mine, key, progress, stoppable=False))
         places = [(i, k) for i, request in enumerate(requests) for k in range(request.samples)]
-        mine = {at: found.popleft() for at, (i, _) in enumerate(places) if i % count == number}
-        everyones = gather_conversations(mine, lambda at: requests[places[at][0]])
+        own = {at: found.popleft() for at, (i, _) in enumerate(places) if i % count == number}
+        everyones = gather_conversations(own, lambda at: requests[places[at][0]])
         return [everyones[at] for at in range(len(places))]
 
 
