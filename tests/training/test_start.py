@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused_with_the_sum(data, tmp_path):
 
 
 def test_a_layout_over_hosts_is_refused_where_a_stage_samples(data, tmp_path):
-    keys = {"mesh.fsdp": 2, "mesh.model": 8, "cold_start.accumulate": 16, "reflect.accumulate": 16}
+    keys = {"mesh.fsdp": 2, "mesh.model": 8, "cold_start.accumulate": 4, "reflect.accumulate": 4}
     keys["rl.micro_batch"] = 2
     with pytest.raises(ConfigError, match=r"mesh\.model=8 reaches over several hosts"):
         start(data, tmp_path / "W", "vilasr.py:7b,v6e-16", "v6e-16", **keys)
