@@ -19,7 +19,6 @@ BUCKET = "gs://my-bucket/run"
         (("data", "show", TINY, f"--out={BUCKET}/page.html"), f"--out={BUCKET}/page.html"),
         (("bench", "learn", TINY, f"--workdir={BUCKET}"), f"--workdir={BUCKET}"),
         (("report", BUCKET), f"WORKDIR={BUCKET}"),
-        (("solve", "a.png", "--question=Where?", f"--checkpoint={BUCKET}"), f"--checkpoint={BUCKET}"),
         (("solve", "a.png", "--question=Where?", "--checkpoint=x", f"--out={BUCKET}"), f"--out={BUCKET}"),
         (("data", "import", "maze", "data", BUCKET), BUCKET),
         (
@@ -29,6 +28,8 @@ BUCKET = "gs://my-bucket/run"
     ],
 )
 def test_gs_words_for_folders_are_refused(words, names, tmp_path, monkeypatch, capsys):
+    if TINY in words:  # virtual devices can't be made where another test has used JAX
+        words = (*words, "--config.mesh.cpu_devices=1")
     words = [word.replace("configs/", f"{Path('configs').resolve()}/") for word in words]
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:

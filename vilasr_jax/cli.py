@@ -95,8 +95,9 @@ def _job(flags: Any, stages: tuple[str, ...] | None = None) -> tuple[JobConfig, 
         raise ConfigError("give a folder for the run: --workdir=runs/NAME")
     if stages is not None:
         job = dataclasses.replace(job, stages=stages)
+    workdir = folder_path("--workdir", flags.workdir)
     _use_devices(job)
-    return job, folder_path("--workdir", flags.workdir)
+    return job, workdir
 
 
 def _use_devices(job: JobConfig) -> None:

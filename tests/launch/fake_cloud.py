@@ -163,7 +163,7 @@ class Cloud:
     def starts(self, host):
         """How often `vilasr` was started on a worker."""
         path = self.folder / f"host-{host}" / "kept.count"
-        return int(path.read_text()) if path.exists() else 0
+        return int(path.read_text() or 0) if path.exists() else 0  # empty while the shell writes it
 
     def words(self, host):
         """The command line of the last start on a worker."""
