@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.test_conversation_settings import drawing as drawing
-from vilasr_jax import cli
+from vilasr_jax import cli, trained_model
 from vilasr_jax import open_checkpoint as module
 from vilasr_jax.checkpoint import export_hf, import_hf
 from vilasr_jax.checkpoint.hf_layout import named_leaves
@@ -30,12 +30,15 @@ from vilasr_jax.config import (
     RLSection,
     SamplingSection,
 )
-from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
+from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError, UserError
 from vilasr_jax.files import write_json
 from vilasr_jax.job import begin, evaluations, export, open_workdir, unfinished
 from vilasr_jax.models import is_published_size, preset
 from vilasr_jax.open_checkpoint import open_checkpoint
+from vilasr_jax.rollout import Engine
 from vilasr_jax.sampler import Sampler
+from vilasr_jax.serve import Limits
+from vilasr_jax.serve.run import make_worker
 from vilasr_jax.trained_model import open_model
 from vilasr_jax.training.run import open_run
 
@@ -146,6 +149,44 @@ def test_all_ways_answer_with_the_same_tokens(home, tmp_path, drawing):
         for one, other in zip(first, found, strict=True):
             assert one.texts == other.texts, place
             np.testing.assert_array_equal(one.tokens, other.tokens)
+
+
+SAMPLED = (("run", ""), ("run:rl@3", "int8"), ("run/hf", "bf16"), ("orbax", "f32"), ("orbax", "int8"))
+
+
+@pytest.mark.parametrize("name, weights", SAMPLED)
+def test_each_way_is_read_as_sampling_needs_it(home, tmp_path, monkeypatch, name, weights):
+    """`Sampler`, `solve` and `serve` read the same arrays, and never the parameters as training has them."""
+    source, found = home / name, []
+    values = open_checkpoint(source).load()
+    picture = tmp_path / "maze.png"
+    tiny.picture(random.Random(1)).save(picture)
+
+    def stop(engine, params, *_):
+        found.append(params)
+        raise UserError("enough")
+
+    def never(*_):
+        pytest.fail("parameters of training are loaded")
+
+    monkeypatch.setattr(trained_model, "load_sharded", never)
+    monkeypatch.setattr(Engine, "generate", stop)
+    flag = [f"--weights={weights}"] if weights else []
+    out = tmp_path / "out"
+    assert call("solve", picture, "--question=Where?", f"--checkpoint={source}", f"--out={out}", *flag) == 2
+    sampler = Sampler(source, slots=1, weights=weights)
+    worker = make_worker(trained_model.open_model(source, weights), Limits(slots=1))
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(sampler.params.layers[0])}
+    matrices = {"": "float32", "f32": "float32", "bf16": "uint16", "int8": "int8"}
+    assert matrices[weights] in kinds and kinds <= {matrices[weights], "float32", "bfloat16"}
+    wanted = bits(sampler.engine.layout(values))
+    for params in (*found, sampler.params, worker.params):
+        assert bits(params) == wanted
+
+
+def test_weights_of_another_kind_are_refused(home):
+    with pytest.raises(ConfigError, match="weights='fp8' is none of bf16, f32, int8"):
+        Sampler(home / "run", weights="fp8")
 
 
 def test_a_run_of_a_larger_mesh_opens_here(home, tmp_path):
@@ -311,9 +352,10 @@ def test_a_damaged_step_is_named(home, tmp_path):
     arrays = tmp_path / "run" / "rl" / "checkpoints" / "5" / "params" / "d"
     for file in arrays.iterdir():
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match=r"checkpoints/5/params: .* can't be"):
-        open_model(f"{tmp_path / 'run'}:rl@5")
-    open_model(f"{tmp_path / 'run'}:rl@3")
+    for read in (lambda where: open_model(where).params, lambda where: Sampler(where, slots=1)):
+        with pytest.raises(CheckpointError, match=r"checkpoints/5/params: .* can't be"):
+            read(f"{tmp_path / 'run'}:rl@5")
+        read(f"{tmp_path / 'run'}:rl@3")
 
 
 def test_a_folder_with_a_colon_is_one(tmp_path):

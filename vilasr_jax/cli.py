@@ -17,7 +17,15 @@ from absl import logging
 
 from vilasr_jax import __version__
 from vilasr_jax.commands import Flag, command, find_command, help_text, listing
-from vilasr_jax.config import JobConfig, config_files, differences, from_config_dict, key_comments
+from vilasr_jax.config import (
+    WEIGHTS,
+    JobConfig,
+    config_files,
+    differences,
+    from_config_dict,
+    key_comments,
+    with_weights,
+)
 from vilasr_jax.errors import INTERRUPTED, STOPPED, ConfigError, Stopped, UserError
 from vilasr_jax.files import folder_path, write_json
 
@@ -30,6 +38,9 @@ WORKDIR = Flag(
 JSON = Flag("json", "FILE", "also writes what is printed to this file", writes="file")
 STAGE = (CONFIG, WORKDIR, JSON, Flag("profile", "N", "traces N steps of each stage with the JAX profiler", 0))
 _DTYPES = ("float32", "bfloat16", "float16")
+_WEIGHTS = Flag(
+    "weights", "FORM", "of the weights while it samples: int8, bf16 or f32", choices=tuple(WEIGHTS)
+)
 SEEDS = Flag("seeds", "0,1,2", "the seeds, with commas between them", "0,1,2")
 
 
@@ -117,13 +128,14 @@ def _save(flags: Any, value: object) -> None:
         write_json(flags.json, value)
 
 
-def _train(flags: Any, stages: tuple[str, ...] | None = None) -> None:
+def _train(flags: Any, stages: tuple[str, ...] | None = None, weights: str = "") -> None:
     from vilasr_jax.evaluation import print_scores, read_results
     from vilasr_jax.job import train
     from vilasr_jax.report import print_summary
     from vilasr_jax.training import interrupt
 
     job, workdir = _job(flags, stages)
+    job = with_weights(job, weights)
     interrupt.listen()
     summary = train(job, workdir, flags.profile)
     if summary["stages"]:
@@ -191,6 +203,7 @@ def run_synthesize(words: list[str], flags: Any) -> None:
     *(dataclasses.replace(flag, required=False) for flag in STAGE),
     Flag("answers", "A.jsonl,B.jsonl", "results files, or folders with one: scores and compares them", []),
     Flag("benchmark", "NAME", "with --answers: the benchmark, if the file does not name it", ""),
+    _WEIGHTS,
 )
 def run_eval(words: list[str], flags: Any) -> None:
     """Scores of a workdir's models on held-out questions and benchmarks, or of results files.
@@ -203,7 +216,7 @@ def run_eval(words: list[str], flags: Any) -> None:
     from vilasr_jax.evaluation import compare, print_comparison, print_scores, read_results
 
     if not flags.answers:
-        _train(flags, ("eval", "report"))
+        _train(flags, ("eval", "report"), flags.weights or "")
         return
     runs = [read_results(path, flags.benchmark) for path in flags.answers]
     scores: dict[str, object] = {run.label: run.to_dict() for run in runs}
@@ -222,6 +235,7 @@ def run_eval(words: list[str], flags: Any) -> None:
     Flag("checkpoint", "WHERE", "any checkpoint, see below", required=True),
     Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
+    _WEIGHTS,
 )
 def run_solve(words: list[str], flags: Any) -> None:
     """One question about images, answered turn by turn.
@@ -241,7 +255,8 @@ def run_solve(words: list[str], flags: Any) -> None:
     from vilasr_jax.solve import solve
 
     check_devices()
-    solve(words, flags.question, flags.checkpoint, folder_path("--out", flags.out), flags.options)
+    out = folder_path("--out", flags.out)
+    solve(words, flags.question, flags.checkpoint, out, flags.options, flags.weights or "")
 
 
 @command(
@@ -252,6 +267,7 @@ def run_solve(words: list[str], flags: Any) -> None:
     Flag("token", "SECRET", "what clients send as their API key (default: VILASR_TOKEN)"),
     Flag("allow-host", "A,B", "more host names that it answers to, such as host.docker.internal", []),
     Flag("slots", "8", "conversations at once; three times as many may wait, more get a 429", 8),
+    _WEIGHTS,
 )
 def run_serve(words: list[str], flags: Any) -> None:
     """A web page for questions to a model, and an OpenAI-compatible API.
@@ -278,7 +294,15 @@ def run_serve(words: list[str], flags: Any) -> None:
     check_devices()
     limits = Limits(slots=flags.slots, waiting=3 * flags.slots)
     allowed = flags["allow-host"].value
-    serve(words[0], host=flags.host, port=flags.port, token=token, limits=limits, allow_hosts=allowed)
+    serve(
+        words[0],
+        host=flags.host,
+        port=flags.port,
+        token=token,
+        limits=limits,
+        allow_hosts=allowed,
+        weights=flags.weights or "",
+    )
 
 
 @command("data make", "", CONFIG, WORKDIR, JSON)

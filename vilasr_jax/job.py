@@ -187,6 +187,8 @@ def evaluations(run: Run) -> list[Evaluation]:
 
     for stage in stages:
         of = model_of(run, stage)
+        if run.job.engine.weights:
+            of["weights"] = run.job.engine.weights
         if run.tasks.families:
             found.append(Evaluation(home / stage, of, test_rows))
         if run.tasks.families and stage == last != "untrained":
@@ -223,7 +225,8 @@ def evaluate_stages(run: Run, progress: Progress) -> None:
             print(f"eval: no scores before training, as {source} is not there", file=sys.stderr)
             continue
         # Loaded once for all evaluations of the stage, and freed before the next stage.
-        params = run.stages.load_params(stage, run.job.eval.best)
+        sampler = run.rollouts.engine(run.job.eval.sampling)
+        params = sampler.load(run.stages.load_params(stage, run.job.eval.best))
         for one in some:
             begin_evaluation(one.folder, one.of)
             _evaluate(run, progress, params, one)

@@ -14,7 +14,7 @@ from vilasr_jax.config import EngineSection, MeshSection
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.model_bundle import make_engine
-from vilasr_jax.parallel import make_mesh, replicated
+from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import load_image, resize_image
 from vilasr_jax.rollout import Engine, Request, Trajectory
 from vilasr_jax.solve import round_up
@@ -33,16 +33,18 @@ class Sampler:
         Hugging Face or Orbax folder, or "hf://ORG/NAME".
       slots: the most conversations at once.
       images: the most images of a question.
+      weights: while it samples, "int8", "bf16" or "f32"; "": as the model's settings say.
 
     Raises:
       CheckpointError: `checkpoint` isn't a model.
+      ConfigError: it does not fit into the device's memory.
     """
 
-    def __init__(self, checkpoint: str | Path, *, slots: int = 8, images: int = 1):
-        self.model = open_model(checkpoint)
+    def __init__(self, checkpoint: str | Path, *, slots: int = 8, images: int = 1, weights: str = ""):
+        self.model = open_model(checkpoint, weights)
         mesh = make_mesh(MeshSection(), jax.devices()[:1])
         self.engine = open_engine(self.model, mesh, slots=slots, images=images)
-        self.params = jax.device_put(self.model.params, replicated(mesh))
+        self.params = self.engine.load(self.model.weights)
 
     def sample(
         self,
@@ -135,6 +137,7 @@ def open_engine(
         prompt_images=counts,
         insert_images=counts,
         per_request_sampling=True,
+        weights=model.job.engine.weights,
     )
     buckets = tuple(sorted({4 * -(-patches // (4 * parts)) for parts in (16, 4, 1)}))
     return make_engine(model, section, sampling, buckets, mesh)

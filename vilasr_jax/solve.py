@@ -45,7 +45,12 @@ class _Printer:
 
 
 def solve(
-    images: Sequence[str], question: str, checkpoint: str | Path, out: Path, options: Sequence[str] = ()
+    images: Sequence[str],
+    question: str,
+    checkpoint: str | Path,
+    out: Path,
+    options: Sequence[str] = (),
+    weights: str = "",
 ) -> Trajectory:
     """Samples one conversation greedily, printing its turns.
 
@@ -55,13 +60,14 @@ def solve(
       checkpoint: of any kind, see `open_checkpoint`.
       out: the folder for drawn images.
       options: of a multiple-choice question.
+      weights: as in `open_model`.
 
     Raises:
       ImageError: an image can't be read.
       CheckpointError: `checkpoint` isn't a model.
     """
     pixels = [load_image(path) for path in images]
-    model = open_model(checkpoint)
+    model = open_model(checkpoint, weights)
     size, spec = model.job.image, model.images
     pixels = [resize_image(image, size.min_pixels, size.max_pixels, spec) for image in pixels]
     out.mkdir(parents=True, exist_ok=True)
@@ -83,10 +89,11 @@ def solve(
         prompt_images=(len(pixels),),
         insert_images=(len(pixels),),
         draw_workers=1,
+        weights=model.job.engine.weights,
     )
     mesh = make_mesh(MeshSection(), jax.devices()[:1])
     runner = make_engine(model, engine, sampling, (patches,), mesh)
-    params = jax.device_put(model.params, jax.devices()[0])
+    params = runner.load(model.weights)
     printer = _Printer(out)
     request = Request(question_record(row), session, 0, on_tokens=printer.tokens, on_turn=printer.turn_over)
     trajectory = runner.generate(params, [request], jax.random.key(0))[0]

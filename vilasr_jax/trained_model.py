@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from etils import epath
-from jax.sharding import Mesh
 
-from vilasr_jax.config import JobConfig
+from vilasr_jax.checkpoint.hf_layout import Weights
+from vilasr_jax.checkpoint.sharded_import import load_sharded
+from vilasr_jax.config import JobConfig, with_weights
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import PromptSet
@@ -19,13 +21,23 @@ from vilasr_jax.tasks import Row, get_family
 
 
 class TrainedModel(ModelBundle):
-    """A model with its parameters."""
+    """A model with its weights.
+
+    Args:
+      job, config, tokenizer, prompts: as in `ModelBundle`.
+      weights: parameters (nnx state), or stored weights that are read when they are used.
+    """
 
     def __init__(
-        self, job: JobConfig, config: ModelConfig, tokenizer: Tokenizer, prompts: PromptSet, params: Any
+        self, job: JobConfig, config: ModelConfig, tokenizer: Tokenizer, prompts: PromptSet, weights: Any
     ):
         super().__init__(job, config, tokenizer, prompts)
-        self.params = params
+        self.weights = weights
+
+    @cached_property
+    def params(self) -> Any:
+        """The parameters as `nnx.merge` reads them; a sampler's are brought by `Engine.load`."""
+        return load_sharded(self.weights) if isinstance(self.weights, Weights) else self.weights
 
     @property
     def settings(self) -> DrawingSettings:
@@ -44,21 +56,22 @@ class TrainedModel(ModelBundle):
         return list(family.rows(spec, count))
 
 
-def open_model(checkpoint: epath.PathLike, mesh: Mesh | None = None) -> TrainedModel:
-    """Opens a checkpoint of any kind (see `open_checkpoint`) and loads its weights.
+def open_model(checkpoint: epath.PathLike, weights: str = "") -> TrainedModel:
+    """Opens a checkpoint of any kind (see `open_checkpoint`); its weights are read when they are used.
 
     Args:
       checkpoint: where it is.
-      mesh: of the devices of all hosts, which must all call this; None: one device.
+      weights: what they are while the model samples, one of `config.WEIGHTS`; "": as its settings say.
 
     Raises:
       CheckpointError: `checkpoint` is no model.
     """
-    return load_model(open_checkpoint(checkpoint), mesh)
+    return trained_model(open_checkpoint(checkpoint), weights)
 
 
-def load_model(opened: Checkpoint, mesh: Mesh | None = None) -> TrainedModel:
-    """Loads the weights of an opened checkpoint; see `open_model`."""
+def trained_model(opened: Checkpoint, weights: str = "") -> TrainedModel:
+    """The model of an opened checkpoint; see `open_model`."""
     job, prompts = opened.conversation
+    job = with_weights(job, weights)
     config = opened.config.replace(dtype=job.model.dtype)
-    return TrainedModel(job, config, opened.tokenizer, prompts, opened.load(mesh))
+    return TrainedModel(job, config, opened.tokenizer, prompts, opened.weights(config))

@@ -115,6 +115,31 @@ def test_an_orbax_weight_is_cut_where_its_chunks_are(tmp_path, monkeypatch):
     assert len(seen) == 7
 
 
+@pytest.mark.parametrize("chunk", [7_000, 80_000, 1 << 27])
+def test_layers_are_read_once_each(tmp_path, monkeypatch, chunk):
+    """Of an Orbax folder with chunks of a layer, of some, or of all; and of published tensors."""
+    monkeypatch.setattr("vilasr_jax.checkpoint.array_files.CHUNK_BYTES", chunk)
+    write_folder(tmp_path / "a", EVEN.replace(num_layers=3), dtype="bfloat16")
+    config = convert_from_hf(tmp_path / "a", tmp_path / "b")
+    read, original = [], OrbaxWeights.block
+
+    def noted(self, path, index, shape):
+        read.append((path, index[0].start))
+        return original(self, path, index, shape)
+
+    monkeypatch.setattr(OrbaxWeights, "block", noted)
+    full, counts = named_leaves(import_hf(tmp_path / "a")[1]), set()
+    for name in ("a", "b"):
+        weights = open_checkpoint(tmp_path / name).weights(config)
+        for path, leaf in full.items():
+            if "language_model/layers" in path:
+                read.clear()
+                np.testing.assert_array_equal(list(weights.layers(path, leaf.shape)), leaf)
+                counts.add(len(read))
+                assert len(read) == len(set(read))
+    assert counts == {0} | {7_000: {1, 3}, 80_000: {1, 2, 3}, 1 << 27: {1}}[chunk]
+
+
 def test_no_device_and_no_host_gets_a_full_tensor(tmp_path):
     """Every stored byte is read by one host, and equal parts by all; odd widths by more than one."""
     tensors = write_folder(tmp_path / "a", EVEN, dtype="bfloat16")

@@ -1,7 +1,7 @@
 """Mapping between published tensors and our weights."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ def named_leaves(params) -> dict[str, jax.Array]:
     return leaves
 
 
+@runtime_checkable
 class Weights(Protocol):
     """Stored weights of a model, read a part at a time: any block of ours, or rows of a published tensor."""
 
@@ -43,6 +44,9 @@ class Weights(Protocol):
 
     def block(self, path: str, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
         """The values of `weight[index]`, where the weight `path` ("lm_head/kernel") has `shape`."""
+
+    def layers(self, path: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """The values of a stack [layer, ...] of `shape`, layer after layer, each read once."""
 
     def cuts(self, path: str) -> tuple[int, ...]:
         """The axes of a weight along which parts of it are read, the cheapest first."""
@@ -87,6 +91,13 @@ class PublishedWeights:
             else:
                 target[...] = self.read(tensor, own[0])[(slice(None), *own[1:])]
         return out
+
+    def layers(self, path: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """The values of a stack of `shape`, a tensor at a time."""
+        others = (slice(None),) * (len(shape) - 1)
+        for layer in range(shape[0]):
+            (values,) = self.block(path, (slice(layer, layer + 1), *others), shape)
+            yield values
 
 
 def params_from_hf(config: ModelConfig, values: Callable[[HFTensor], np.ndarray]) -> nnx.State:

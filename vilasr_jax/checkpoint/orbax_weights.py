@@ -44,6 +44,14 @@ class OrbaxWeights:
             values = read(self.array(path)[index])
         return self._converted(values, path)
 
+    def layers(self, path: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """The values of a stack of `shape`; layers in one chunk are read at once."""
+        with self._named_failure(path):
+            count = self.array(path).chunk_layout.read_chunk.shape[0]
+        for start in range(0, shape[0], count):
+            layers = slice(start, min(start + count, shape[0]))
+            yield from self.block(path, (layers, *(slice(None),) * (len(shape) - 1)), shape)
+
     def read(self, tensor: HFTensor, rows: slice | None) -> np.ndarray:
         """Rows of a published tensor; a weight whose chunks span layers is read in one go, and retained."""
         with self._named_failure(tensor.path):

@@ -18,7 +18,9 @@ from vilasr_jax.config.data import SceneSection as SceneSection
 from vilasr_jax.config.fields import check_section as check_section
 from vilasr_jax.config.fields import setting as setting
 from vilasr_jax.config.job import TRAINED as TRAINED
+from vilasr_jax.config.job import WEIGHTS as WEIGHTS
 from vilasr_jax.config.job import JobConfig as JobConfig
+from vilasr_jax.config.job import with_weights as with_weights
 from vilasr_jax.config.model import BucketSection as BucketSection
 from vilasr_jax.config.model import ImageSection as ImageSection
 from vilasr_jax.config.model import MeshSection as MeshSection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from vilasr_jax.config.data import DataSection, DrawingSection, MakeSection, MazeSection, SceneSection
@@ -13,6 +14,8 @@ from vilasr_jax.errors import ConfigError
 
 TRAINED = ("cold_start", "reflect", "rl")  # stages with weights of their own, in order
 OTHERS = ("synthesize", "eval", "export", "report")
+# What `--weights` may say of the weights while a model samples, and the compute dtype that it sets.
+WEIGHTS = {"bf16": "bfloat16", "f32": "float32", "int8": ""}
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,18 @@ class JobConfig:
                 f"{path}.drawing.max_images={images} is more than the largest training bucket, "
                 f"config.buckets.images={limit}"
             )
+
+
+def with_weights(job: JobConfig, weights: str) -> JobConfig:
+    """The job with other weights while its model samples, one of `WEIGHTS`; "" changes nothing.
+
+    Raises:
+      ConfigError: `weights` is none of them.
+    """
+    if not weights:
+        return job
+    if weights not in WEIGHTS:
+        raise ConfigError(f"weights={weights!r} is none of {', '.join(WEIGHTS)}")
+    engine = dataclasses.replace(job.engine, weights="int8" if weights == "int8" else "")
+    model = dataclasses.replace(job.model, dtype=WEIGHTS[weights] or job.model.dtype)
+    return dataclasses.replace(job, engine=engine, model=model)

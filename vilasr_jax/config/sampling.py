@@ -34,6 +34,7 @@ class EngineSection:
     per_request_sampling: bool = False  # each request has its temperature and top-p, as in a server
     draw_seconds: float = 30.0  # a slower drawing costs its turn an error text; 0: no limit
     draw_wait: float = 5.0  # seconds that other rows wait for a drawing, so that runs repeat bit by bit
+    weights: str = setting("", choices=("", "int8"))  # matrices while sampling; empty: in model.dtype
     memory_gib: float = 0.0  # memory of a device for cache and parameters; 0: all of it
 
 

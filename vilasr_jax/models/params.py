@@ -44,16 +44,30 @@ def is_norm(path: Sequence[Any]) -> bool:
     return "scale" in path_names(path)
 
 
+def is_decoder_layer(path: Sequence[Any]) -> bool:
+    """Whether the weight at `path` is a stack [layer, ...] of the decoder's layers."""
+    names = path_names(path)
+    return "layers" in names and "language_model" in names
+
+
 def is_decoder_kernel(path: Sequence[Any]) -> bool:
     """Whether the weight at `path` is a matrix [layer, in, out] of the decoder's layers."""
-    names = path_names(path)
-    return "kernel" in names and "layers" in names and "language_model" in names
+    return is_matrix(path) and is_decoder_layer(path)
 
 
 def is_layer_matrix(path: Sequence[Any]) -> bool:
     """Whether the weight at `path` is a matrix of either tower; not the token table or the output head."""
-    names = path_names(path)
-    return "kernel" in names and "lm_head" not in names
+    return is_matrix(path) and "lm_head" not in path_names(path)
+
+
+def is_matrix(path: Sequence[Any]) -> bool:
+    """Whether the weight at `path` is a matrix that a token's activations are multiplied with."""
+    return "kernel" in path_names(path)
+
+
+def is_token_table(path: Sequence[Any]) -> bool:
+    """Whether the weight at `path` is the token table [vocab, d], which may be the output head, too."""
+    return "embed_tokens" in path_names(path)
 
 
 def decoder_layers(params: Any) -> Any:

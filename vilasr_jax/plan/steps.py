@@ -240,7 +240,8 @@ class Steps:
         )
         slots = shard_slots(engine, self.mesh) * self.shards
         state = calls.abstract_state(slots, sampling.max_tokens)
-        params = SamplingLayout(self.config, self.mesh).abstract(self.params, self.mesh)
+        layout = SamplingLayout(self.config, self.mesh, weights=engine.weights)
+        params = layout.abstract(self.params, self.mesh)
         return calls, params, state, slots
 
     def _sampling(self):

@@ -186,6 +186,9 @@ class CompiledSteps:
 
     def _insert(self, params, state: RolloutState, key, turn: NewTurn, starts: TurnStarts) -> RolloutState:
         model, layers = self._model(params)
+        if state.token.shape[0] == 1:  # no copy of the only slot: padding has no tokens, and changes nothing
+            hidden, cache = self._forward(model, layers, turn, state.cache)
+            return self._open_turns(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
         part = jax.tree.map(lambda x: x.at[starts.slots].get(mode="clip"), state.cache)
         hidden, part = self._forward(model, layers, turn, part)
         cache = jax.tree.map(lambda old, new: old.at[starts.slots].set(new, mode="drop"), state.cache, part)

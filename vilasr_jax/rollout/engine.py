@@ -34,6 +34,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.models.attention_backends import require_backend
+from vilasr_jax.models.params import abstract
 from vilasr_jax.parallel.memory import device_limit
 from vilasr_jax.processing import Buckets, Tokenizer
 from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
@@ -43,7 +44,7 @@ from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt,
 from vilasr_jax.rollout.lane import Counters, Lane, PendingConversations, Prompt
 from vilasr_jax.rollout.memory import rollout_account, rollout_memory, shard_slots
 from vilasr_jax.rollout.pool import DrawingPool
-from vilasr_jax.rollout.sampling_weights import SamplingLayout
+from vilasr_jax.rollout.sampling_weights import SamplingLayout, SamplingWeights, WeightSource
 from vilasr_jax.rollout.trajectory import Trajectory
 from vilasr_jax.rollout.turns import TurnReader, timed
 
@@ -98,7 +99,7 @@ class Engine:
                 f"engine.prompt_tokens={engine.prompt_tokens} are more than sampling.max_tokens="
                 f"{sampling.max_tokens}, the limit of a conversation"
             )
-        self.layout = SamplingLayout(config, mesh, process)
+        self.layout = SamplingLayout(config, mesh, process, engine.weights)
         special = tokenizer.special
         stop_ids = (special.im_end, special.endoftext)
         self.steps = CompiledSteps(
@@ -274,6 +275,22 @@ class Engine:
             self.counters["slot_steps"] += int(steps) * self.shard_slots
             self.counters["row_steps"] += int(rows)
         self.counters["drawn"] += pool.worked
+
+    def load(self, weights: Any, progress: Callable[[int, int], None] | None = None) -> SamplingWeights:
+        """The weights as conversations need them, once it is known that they and these fit into memory.
+
+        Args:
+          weights: stored ones (a `WeightSource`), read a layer at a time; or parameters (nnx state).
+          progress: called with the bytes of a source that were read, and their number.
+
+        Raises:
+          ConfigError: it does not fit.
+        """
+        if isinstance(weights, WeightSource):
+            self._check_memory(abstract(weights.config)[1])
+            return self.layout.load(weights, progress)
+        self._check_memory(weights)
+        return self.layout(weights)
 
     def memory(self, params: Any) -> dict[str, int]:
         """Bytes on each device of all that conversations need, by name; `params` may be shapes alone."""

@@ -16,14 +16,14 @@ from etils import epath
 from vilasr_jax.config import MeshSection
 from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
-from vilasr_jax.parallel import make_mesh, replicated
+from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import load_image
 from vilasr_jax.sampler import open_engine
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
 from vilasr_jax.serve.replies import data_url
 from vilasr_jax.serve.worker import Worker
-from vilasr_jax.trained_model import TrainedModel, load_model
+from vilasr_jax.trained_model import TrainedModel, trained_model
 
 SAMPLES = 12  # questions that the page offers
 STAGES = ("rl", "reflect", "cold_start")
@@ -37,6 +37,7 @@ def serve(
     token: str,
     limits: Limits,
     allow_hosts: Sequence[str] = (),
+    weights: str = "",
 ) -> None:
     """Serves a checkpoint of any kind (see `open_checkpoint`) until it is interrupted.
 
@@ -59,7 +60,7 @@ def serve(
         raise ConfigError(f"--port={port}: choose one from 1 to 65535")
     listener = _listen(host, port)
     opened = open_checkpoint(checkpoint)
-    model, name = load_model(opened), opened.address.name
+    model, name = trained_model(opened, weights), opened.address.name
     worker = make_worker(model, limits)
     hosts = host_names(host, allow_hosts)
     app = make_app(
@@ -113,7 +114,7 @@ def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     image = model.job.image
     # few steps a call: how often a client gets text
     engine = open_engine(model, mesh, slots=limits.slots, images=limits.images, decode_steps=8)
-    params = jax.device_put(model.params, replicated(mesh))
+    params = engine.load(model.weights)
     pixels = (image.min_pixels, image.max_pixels, model.images)
     return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
 

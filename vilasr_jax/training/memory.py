@@ -94,7 +94,8 @@ class StageMemory:
 
     def sampling(self, moment: str, held: Mapping[str, int], sampling: SamplingSection) -> Account:
         """While a stage samples: what it holds, and a rollout, as `rollout.Engine` allocates it."""
-        engine, layout = self.job.engine, SamplingLayout(self.config, self.mesh, self.process)
+        engine = self.job.engine
+        layout = SamplingLayout(self.config, self.mesh, self.process, engine.weights)
         steps = CompiledSteps(
             self.config,
             abstract(self.config)[0],

@@ -13,15 +13,16 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from vilasr_jax.models.attention_backends import attention_backend
+from vilasr_jax.models.products import matmul_precision
 from vilasr_jax.models.sharding import split_by_heads, split_by_rows
 from vilasr_jax.models.transformer.context_parallel import AXIS, balanced, gather_tokens
-from vilasr_jax.models.transformer.layers import matmul_precision
 from vilasr_jax.models.transformer.splash import splash_context_attention, splash_self_attention
 from vilasr_jax.models.transformer.stack import ATTENTION
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least
 _MAX_BLOCKS = 16
+_MAX_SCORES = 1 << 23  # of all heads of a row that is not causal, at once
 
 
 def self_attention(
@@ -58,7 +59,7 @@ def self_attention(
     mask = _same_segment(segment_ids, segment_ids)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     if not causal:
-        return _plain(q, k, v, mask)
+        return _by_queries(q, k, v, mask)
     index = jnp.arange(t)
     mask &= index[:, None] >= index[None, :]
     # A block of queries needs no keys after its own end: with many blocks nearly half of the work falls away.
@@ -202,8 +203,8 @@ def _blockwise(
         total = total * fade + weights.sum(axis=-1, keepdims=True)
         return higher, total, out * fade + matmul(weights.astype(v.dtype), values)
 
-    zero = jnp.zeros((*q.shape[:3], 1), jnp.float32)
-    carry = (zero + _MASKED, zero, jnp.zeros(q.shape, jnp.float32))
+    zero = 0 * q[..., :1].astype(jnp.float32)  # a constant would be created for all layers in advance
+    carry = (zero + _MASKED, zero, jnp.broadcast_to(zero, q.shape))
     with jax.named_scope(f"at_most_{-(-s // block)}_times"):  # for a plan
         _, total, out = jax.lax.fori_loop(0, (visible.max() + block - 1) // block, read, carry)
     out = (out / total).reshape(b, kv, n // kv, t, h)
@@ -213,6 +214,27 @@ def _blockwise(
 def _same_segment(ids: Int[Array, "b t"], key_ids: Int[Array, "b s"]) -> Bool[Array, "b t s"]:
     """Queries' ids [b, t], keys' [b, s] -> bool [b, t, s]: whether a query sees a key; 0 is padding."""
     return (ids[:, :, None] == key_ids[:, None, :]) & (key_ids != 0)[:, None, :]
+
+
+def _by_queries(
+    q: Float[Array, "b t n h"],
+    k: Float[Array, "b kv s h"],
+    v: Float[Array, "b kv s h"],
+    mask: Bool[Array, "b t s"],
+) -> Float[Array, "b t n h"]:
+    """`_plain`, for a block of queries after the other where the scores of all would be gigabytes."""
+    t, most = q.shape[1], max(1, _MAX_SCORES // (q.shape[2] * k.shape[2]))
+    count = -(-t // most)
+    if count == 1:
+        return _plain(q, k, v, mask)
+
+    def blocks(x: Array) -> Array:
+        """[b, t, ...] -> [count, b, t / count, ...], padded."""
+        x = jnp.pad(x, ((0, 0), (0, -t % count), *((0, 0),) * (x.ndim - 2)))
+        return x.reshape(x.shape[0], count, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    out = jax.lax.map(lambda block: _plain(block[0], k, v, block[1]), (blocks(q), blocks(mask)))
+    return out.swapaxes(0, 1).reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
 
 def _plain(

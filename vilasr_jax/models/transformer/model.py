@@ -8,12 +8,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from vilasr_jax.models.inputs import VisionInput
+from vilasr_jax.models.products import InferenceMatrix, multiply
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.cache import KVCache
 from vilasr_jax.models.transformer.config import TransformerConfig
 from vilasr_jax.models.transformer.context_parallel import Split, devices
 from vilasr_jax.models.transformer.language import DecoderLayer, LanguageModel
-from vilasr_jax.models.transformer.layers import Linear, matmul_precision
+from vilasr_jax.models.transformer.layers import Linear
 
 
 class VisionLanguageModel(nnx.Module):
@@ -77,17 +78,13 @@ class VisionLanguageModel(nnx.Module):
     def logits(self, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
         """Hidden states [..., d] -> float32 logits [..., vocab]."""
         dtype = self.config.dtype
-        if self.lm_head is None:
-            table = self.language_model.embed_tokens.embedding[...].astype(dtype)
-            head = constrain(table.T, layout("training").tied_head_dv)
+        if self.lm_head is not None:
+            head = self.lm_head.kernel.get_value()
         else:
-            head = self.lm_head.kernel[...]
-        return jnp.dot(
-            hidden.astype(dtype),
-            head.astype(dtype),
-            precision=matmul_precision(dtype),
-            preferred_element_type=jnp.float32,
-        )
+            head = self.language_model.embed_tokens.embedding.get_value()
+            if not isinstance(head, InferenceMatrix):
+                head = constrain(head.astype(dtype).T, layout("training").tied_head_dv)
+        return multiply(hidden.astype(dtype), head, out_dtype=jnp.float32)
 
     def __call__(
         self,
