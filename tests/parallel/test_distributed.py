@@ -1,5 +1,6 @@
 """What the start-up reads from the environment, and what it says when nobody answers."""
 
+import os
 import socket
 import time
 
@@ -70,6 +71,13 @@ def test_joining_reports_one_line(monkeypatch):
         join({**given, "VILASR_PROCESS_ID": "3", "VILASR_START_SECONDS": "0.2"})
     with pytest.raises(ConfigError, match="VILASR_START_SECONDS=soon"):
         join({**given, "VILASR_START_SECONDS": "soon"})
+
+
+def test_an_unknown_xla_flag_is_named():
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    check_devices({**environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
+    with pytest.raises(ConfigError, match=r"XLA_FLAGS: .* no flag --xla_no_such_flag=1; "):
+        check_devices({**environ, "XLA_FLAGS": "--xla_no_such_flag=1"})
 
 
 def test_a_platform_without_a_device_is_named(monkeypatch):

@@ -3,6 +3,8 @@
 import glob
 import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import jax
@@ -35,8 +37,10 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
     """Opens the devices, after `join` where the job has several processes.
 
     Raises:
-      ConfigError: JAX_PLATFORMS (or the machine) names a kind of device that is not there.
+      ConfigError: JAX_PLATFORMS (or the machine) names a kind of device that is not there, or XLA_FLAGS
+        names a flag that XLA does not know.
     """
+    _check_xla_flags(environ)
     platforms = environ.get("JAX_PLATFORMS", "")
     names = platforms.split(",")
     reason = ""
@@ -53,6 +57,18 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
         cure = "unset JAX_PLATFORMS to use what there is" if platforms else "JAX_PLATFORMS=cpu does without"
         where = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
         raise ConfigError(f"{where} finds no device ({reason}); {cure}")
+
+
+def _check_xla_flags(environ: Mapping[str, str]) -> None:
+    """XLA aborts the process at an unknown flag, so another process reads the flags first."""
+    if not environ.get("XLA_FLAGS"):
+        return
+    words = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"]
+    printed = subprocess.run(words, env=dict(environ), capture_output=True, text=True).stderr
+    for line in printed.splitlines():
+        _, found, names = line.partition("Unknown flag in XLA_FLAGS:")
+        if found:
+            raise ConfigError(f"XLA_FLAGS: this version of XLA has no flag {names.strip()}; leave it out")
 
 
 def peak_flops() -> float | None:
