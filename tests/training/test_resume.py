@@ -31,6 +31,7 @@ from vilasr_jax.training import grpo, interrupt, reflect, sft
 from vilasr_jax.training import stage as stage_module
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.rejection_sampling import filter_trajectories
+from vilasr_jax.training.resume import resume_state, state_items
 from vilasr_jax.training.row_filter import read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.sft import train_sft
@@ -278,12 +279,12 @@ def test_a_stage_holds_the_weights_once(tmp_path):
         assert where(held) == where(params) and bits(held) == bits(tiny.params())
     stage = Stage(tmp_path / "stage", 2, 1, "")
     params = given()
-    done, state, _ = sft.resume_state(mesh, stage, params, transform, ADAM)
+    done, state, _ = resume_state(mesh, stage, params, transform, ADAM)
     assert done == 0 and where(state.all_params) == where(params)
-    stage.save(1, sft.state_items(state), wait=True)
+    stage.save(1, state_items(state), wait=True)
     stage.close()
     params = given()
-    done, state, _ = sft.resume_state(mesh, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
+    done, state, _ = resume_state(mesh, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
     assert done == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
     assert bits(state.all_params) == bits(tiny.params())
 

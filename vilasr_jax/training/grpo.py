@@ -23,8 +23,8 @@ from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.failed_prefixes import read_pool
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
+from vilasr_jax.training.resume import resume_state, state_items
 from vilasr_jax.training.run import Run
-from vilasr_jax.training.sft import resume_state, state_items
 from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
 from vilasr_jax.training.state import TrainState
 from vilasr_jax.training.step_loop import StepLoop
