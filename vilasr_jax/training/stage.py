@@ -16,6 +16,7 @@ from vilasr_jax.parallel import is_writer, peak_flops
 
 Pair = tuple[Any, Any]  # (sum, count): means of unequal parts are not biased
 JSON_ITEMS = ("data_iter", "recovery")
+SCORE = "val_accuracy"  # metric by which the best checkpoint is chosen
 SAMPLING, UPDATING = "sampling_seconds", "update_seconds"  # metrics of a step that samples and updates
 # Figures that differ from run to run.
 TIMED = ("time", "cpu_seconds", "tokens_per_second", "mfu", SAMPLING, UPDATING, "sampled_tokens_per_second")

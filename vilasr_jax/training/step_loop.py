@@ -10,9 +10,8 @@ from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import Stopped, TrainingError
-from vilasr_jax.training.stage import Stage
+from vilasr_jax.training.stage import SCORE, Stage
 from vilasr_jax.training.state import Guard
-from vilasr_jax.training.validation import SCORE
 
 
 class StepLoop:

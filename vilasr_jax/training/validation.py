@@ -10,9 +10,7 @@ from vilasr_jax.evaluation import figures, score_all, summarize
 from vilasr_jax.parallel import from_writer
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.run import Run
-from vilasr_jax.training.stage import Stage
-
-SCORE = "val_accuracy"  # metric by which the best checkpoint is chosen
+from vilasr_jax.training.stage import SCORE, Stage
 
 
 def validate(run: Run, params: Any) -> dict[str, float]:
