@@ -202,14 +202,15 @@ class Update:
     @staticmethod
     def _with_gradient(samples: Samples, part: np.ndarray) -> np.ndarray:
         """The conversations of `part` that have a gradient."""
-        return part[np.isin(part, list(samples.trained))]
+        return part[np.isin(part, list(samples.with_gradient))]
 
     def _batches(self, samples: Samples, part: np.ndarray) -> Iterator[Batch]:
         """The batches of an update: as many as on a single host, and of each an equal part of the rows.
 
         Every host divides all conversations into rows alike; it draws and writes only those of its own rows.
         """
-        chosen = sorted(self._with_gradient(samples, part), key=lambda i: len(samples.trained[i].tokens))
+        found = samples.with_gradient
+        chosen = sorted(self._with_gradient(samples, part), key=lambda i: len(found[i].tokens))
         rows = self.batching.fill([self._example(samples, i) for i in chosen], self.section.micro_batch)
         for first in range(0, len(rows), self.section.micro_batch):
             call = rows[first : first + self.section.micro_batch]
@@ -217,6 +218,6 @@ class Update:
             yield put_batch(self.batching.mesh, batch)
 
     def _example(self, samples: Samples, i: int) -> Encoded:
-        trajectory = samples.trained[i]
+        trajectory = samples.with_gradient[i]
         advantages = np.full(len(trajectory.tokens), samples.advantages[i], np.float32)
         return trajectory_example(trajectory, self.model, logprobs=trajectory.logprobs, advantages=advantages)
