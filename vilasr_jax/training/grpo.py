@@ -59,20 +59,25 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
 
     # ------------------------------------------------ questions, and how many steps they need
     questions, what = run.questions.source("rl")
-    folder, rate = stage.directory, section.prompts
-    data = run.tasks.imported.digests("questions") if questions else None
-    stage.steps = plan_steps(folder, section, stage.title, what, questions, rate, stage.begun, data)
+    stage.steps = plan_steps(
+        stage,
+        section,
+        what=what,
+        examples=questions,
+        rate=section.prompts,
+        data=run.tasks.imported.digests("questions") if questions else None,
+    )
 
     # ------------------------------------------------ optimiser, state, compiled steps
     updates = stage.steps * section.updates
     optimizer = make_optimizer(section.optimizer, updates)
     schedule = make_schedule(section.optimizer, updates)
-    more: dict[str, Any] = {"recovery": {"pool": []}} if section.recovery else {}
+    extra_items: dict[str, Any] = {"recovery": {"pool": []}} if section.recovery else {}
     reference = jax.tree.map(jnp.copy, params) if section.kl_weight else None
-    done, state, items = resume_state(run.mesh, stage, params, optimizer, section.optimizer, **more)
+    done, state, items = resume_state(run.mesh, stage, params, optimizer, section.optimizer, **extra_items)
     pool = read_pool(items.get("recovery", {"pool": []})["pool"])
 
-    def save(step: int, **options: Any) -> None:
+    def save(step: int, **options: Any) -> None:  # reads `state` and `pool`, which each step rebinds
         extra = {"recovery": {"pool": [prefix.to_json() for prefix in pool]}} if section.recovery else {}
         stage.save(step, {**state_items(state), **extra}, **options)
 
@@ -169,7 +174,7 @@ class Update:
             params = state.all_params
             for found, part in zip(old, parts, strict=True):
                 found += [self.logprobs(params, batch) for batch in self._batches(samples, part)]
-            del params  # the updates donate it
+            del params  # under LoRA these are merged copies of the weights: freed before the updates
         for number, (part, logprobs) in enumerate(zip(parts, old, strict=True)):
             state = self._one(state, samples, part, logprobs, first=number == 0)
         return state
@@ -177,9 +182,9 @@ class Update:
     def _one(
         self, state: TrainState, samples: Samples, part: np.ndarray, old: list[jax.Array], first: bool
     ) -> TrainState:
-        counted = part[samples.counted[part]]
         if not len(self._with_gradient(samples, part)):
             return state
+        counted = part[samples.counted[part]]
         by_tokens = self.section.loss == "token_mean"
         scale = np.float32(1 / (samples.tokens[counted].sum() if by_tokens else len(counted)))
         total = self.zero(state)
