@@ -6,6 +6,7 @@ import os
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.progress import Progress
@@ -176,6 +177,18 @@ def test_sft_continues_bit_for_bit(tmp_path):
     stage = Stage(tmp_path / "broken", steps, save_every, "")
     model = scripted_run(JOB, tmp_path).model
     assert stage.done and bits(stage.load_params(model.abstract_params)) == bits(full)
+
+
+def test_too_many_skipped_updates_leave_a_complete_stage(tmp_path):
+    stage, source = Stage(tmp_path / "sft", 9, 1, "test"), MappedSource(range(23), samples.example)
+    data = batches([source], [1], seed=3, batch=4, buckets=samples.BUCKETS)
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tiny.params())
+    with pytest.raises(errors.TrainingError, match="2 updates in a row were skipped"):
+        section = dataclasses.replace(ADAM, max_skipped=2)
+        train_sft(scripted_run(JOB, tmp_path), stage, broken, data, section, quiet())
+    assert Stage(tmp_path / "sft", 9, 1, "").store.steps() == [1]
+    (events,) = (tmp_path / "sft" / "tensorboard").iterdir()
+    assert b"learning_rate" in events.read_bytes()
 
 
 def test_examples_that_training_replaces_are_counted_and_named(tmp_path):

@@ -84,9 +84,8 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     steps = make_grpo_steps(model.graphdef, optimizer, section, model.suppressed, run.mesh)
     logprobs = make_logprobs(model.graphdef, model.suppressed, section.sampling.temperature, run.mesh)
     update = Update(section, model, run.batching, steps, logprobs, reference, stage)
-    forwards = 2.0 * (
-        recomputes(section) + bool(section.kl_weight)
-    )  # in addition to the forward pass of the gradient
+    # forward passes in addition to that of the gradient
+    forwards = 2.0 * (recomputes(section) + bool(section.kl_weight))
     stage.flops_per_token = (6.0 + forwards) * model.matmul_parameters
 
     validation = Validation(stage, section.validate_every, partial(validate, run), last=True)
@@ -102,23 +101,24 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
         done=done,
         updates=section.updates,
     )
-    validation.catch_up(done, state.all_params, partial(save, wait=True))
-    for step in loop:
-        began = time.monotonic()
-        try:
-            samples = collect(run, state.all_params, step, pool)
-        except Stopped:
-            loop.abandon(step)
-        sampled = time.monotonic()
-        order = np.random.default_rng([run.job.seed, step]).permutation(len(samples.rewards))
-        state = jax.block_until_ready(update(state, samples, np.array_split(order, section.updates)))
-        seconds = {SAMPLING: (sampled - began, 1), UPDATING: (time.monotonic() - sampled, 1)}
-        stage.note({**samples.metrics, **seconds})
-        pool = samples.failed
-        if section.sample_every and step % section.sample_every == 0:
-            _save_samples(run, stage, samples, step)
-        scores = validation(step, state.all_params)
-        loop.finish(step, state.guard, scores or {}, stop=scores is None)
+    with loop:
+        validation.catch_up(done, state.all_params, partial(save, wait=True))
+        for step in loop:
+            began = time.monotonic()
+            try:
+                samples = collect(run, state.all_params, step, pool)
+            except Stopped:
+                loop.abandon(step)
+            sampled = time.monotonic()
+            order = np.random.default_rng([run.job.seed, step]).permutation(len(samples.rewards))
+            state = jax.block_until_ready(update(state, samples, np.array_split(order, section.updates)))
+            seconds = {SAMPLING: (sampled - began, 1), UPDATING: (time.monotonic() - sampled, 1)}
+            stage.note({**samples.metrics, **seconds})
+            pool = samples.failed
+            if section.sample_every and step % section.sample_every == 0:
+                _save_samples(run, stage, samples, step)
+            scores = validation(step, state.all_params)
+            loop.finish(step, state.guard, scores or {}, stop=scores is None)
     return state.all_params
 
 

@@ -105,15 +105,16 @@ def train_sft(
         stage.save(step, items, **options)
 
     loop = StepLoop(stage, optimizer, schedule, save, progress, figure="loss", done=done, log_every=LOG_EVERY)
-    if validation:
-        validation.catch_up(done, state.all_params, partial(save, wait=True))
-    for step in loop:
-        batch, lines, stop = _next_batch(run.batching, data)
-        replaced.add(step, lines)
-        stage.constants = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
-        state, metrics = step_fn(state, put_batch(run.mesh, batch))
-        stage.note(metrics)
-        scores = validation(step, state.all_params) if validation else {}
-        stop = stop or scores is None or interrupt.stop_requested_alone()
-        loop.finish(step, state.guard, scores or {}, stop=stop and step < steps)
+    with loop:
+        if validation:
+            validation.catch_up(done, state.all_params, partial(save, wait=True))
+        for step in loop:
+            batch, lines, stop = _next_batch(run.batching, data)
+            replaced.add(step, lines)
+            stage.constants = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
+            state, metrics = step_fn(state, put_batch(run.mesh, batch))
+            stage.note(metrics)
+            scores = validation(step, state.all_params) if validation else {}
+            stop = stop or scores is None or interrupt.stop_requested_alone()
+            loop.finish(step, state.guard, scores or {}, stop=stop and step < steps)
     return state.all_params

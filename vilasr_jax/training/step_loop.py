@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import optax
 from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
-from vilasr_jax.errors import Stopped, TrainingError
+from vilasr_jax.errors import Stopped, TrainingError, UserError
 from vilasr_jax.training.stage import SCORE, Stage
 from vilasr_jax.training.state import Guard
 
@@ -17,8 +17,11 @@ from vilasr_jax.training.state import Guard
 class StepLoop:
     """Iterates over the numbers of a stage's remaining steps, from 1; `finish` ends each step.
 
+    A context manager that closes the stage, so that its last checkpoint and its metrics are complete: after
+    the last step, and where a stop request or a `UserError` ends the run. Any other error ends it at once.
+
     Args:
-      stage: where metrics and checkpoints go; its `steps` is set. Closed after the last step.
+      stage: where metrics and checkpoints go; its `steps` is set.
       optimizer: the section of the config; says how many updates may be skipped.
       schedule: learning rate by number of updates.
       save: `save(step, score=..., wait=...)` saves the state after a step.
@@ -48,11 +51,17 @@ class StepLoop:
         self.updates, self.log_every = updates, log_every
         self.bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Stopped | UserError):
+            self.stage.close()
+
     def __iter__(self) -> Iterator[int]:
         for step in range(self.done + 1, self.steps + 1):
             self.stage.trace(step, self.done + 1)
             yield step
-        self.stage.close()
 
     def finish(self, step: int, guard: Guard, scores: Mapping[str, float], stop: bool) -> None:
         """Logs and saves a step where that is due, or where the run stops after it.
@@ -75,7 +84,7 @@ class StepLoop:
             self.progress.update(self.bar, note=f"{self.figure} {values[self.figure]:.3f}")
         if due:
             self.save(step, score=scores.get(SCORE), wait=stop)
-        elif stop:
+        elif stop:  # without its score: no run that isn't stopped here has this step to choose as its best
             self.save(step, wait=True)
         self.progress.update(self.bar, completed=step)
         if stop:
@@ -89,7 +98,6 @@ class StepLoop:
         self._stop(before)
 
     def _stop(self, step: int) -> NoReturn:
-        self.stage.close()
         raise Stopped(f"{self.stage.title}: stopped after step {step} of {self.steps}") from None
 
 
