@@ -51,7 +51,9 @@ class CacheWriter:
             missing.append([prompt for prompt in unique if number not in prompt.computed])
         for m, parts in split([len(shard) for shard in missing], self.row_buckets):
             some = [shard[part] for shard, part in zip(missing, parts, strict=True)]
-            turn = self._new_turn([[p.new for p in own] for own in some], m, self.prompt_buckets)
+            turn = self._new_turn(
+                [[prompt.incoming for prompt in own] for own in some], m, self.prompt_buckets
+            )
             prompts = self.steps.prefill(params, turn)
             for number, own in enumerate(some):
                 for row, prompt in enumerate(own):
@@ -75,14 +77,14 @@ class CacheWriter:
 
         The model writes its turn after the last piece of a reply.
         """
-        while replies := lane.pending:
-            lane.pending = {slot: later for slot, (_, *later) in replies.items() if later}
+        while replies := lane.inserts:
+            lane.inserts = {slot: later for slot, (_, *later) in replies.items() if later}
             shards = self.by_shard(sorted(replies, key=lambda slot: -len(replies[slot][0].encoded.ids)))
             for m, parts in split([len(shard) for shard in shards], self.row_buckets):
                 some = [shard[part] for shard, part in zip(shards, parts, strict=True)]
                 new = [[replies[slot][0] for slot in own] for own in some]
                 turn = self._new_turn(new, m, self.insert_buckets)
-                starts = self.turn_starts(lane, some, m, [[] for _ in some], unfinished=lane.pending)
+                starts = self.turn_starts(lane, some, m, [[] for _ in some], unfinished=lane.inserts)
                 lane.state = self.steps.insert(params, lane.state, key, turn, starts)
 
     def by_shard(self, slots: Iterable[int]) -> list[list[int]]:

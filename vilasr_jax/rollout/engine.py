@@ -41,7 +41,7 @@ from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
 from vilasr_jax.rollout.cache_writer import CacheWriter
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
-from vilasr_jax.rollout.lane import Counters, Lane, PendingConversations, Prompt
+from vilasr_jax.rollout.lane import ConversationQueue, Counters, Lane, Prompt
 from vilasr_jax.rollout.memory import rollout_account, rollout_memory, shard_slots
 from vilasr_jax.rollout.pool import DrawingPool
 from vilasr_jax.rollout.sampling_weights import SamplingLayout, SamplingWeights, WeightSource
@@ -252,7 +252,7 @@ class Engine:
             Lane(self.steps.init_state(self.lane_slots, self.sampling.max_tokens))
             for _ in range(self.engine.lanes)
         ]
-        waiting = PendingConversations(source, self.prompt, self.sampling.max_tokens)
+        waiting = ConversationQueue(source, self.prompt, self.sampling.max_tokens)
         with DrawingPool(self.engine.draw_workers, self.engine.draw_seconds) as pool:
             while True:
                 for lane in lanes:
@@ -267,7 +267,7 @@ class Engine:
                     if len(drawing) == sum(len(lane.live) for lane in lanes):
                         with timed(self.counters, "waited"):
                             pool.wait_any(drawing)
-                elif not waiting.more(wait=True):
+                elif not waiting.fetch(wait=True):
                     break
         for lane in lanes:
             steps, rows = np.sum(jax.device_get(lane.state.work), axis=0)
@@ -305,13 +305,13 @@ class Engine:
             account.check()
             self._printed_memory = True
 
-    def _dispatch(self, lane: Lane, params: Any, key: jax.Array, waiting: PendingConversations) -> None:
+    def _dispatch(self, lane: Lane, params: Any, key: jax.Array, waiting: ConversationQueue) -> None:
         """Enqueues a lane's device work: replies, prompts of new conversations, one decode call."""
-        if lane.pending:
+        if lane.inserts:
             self.writer.insert(lane, params, key)
         admitted: dict[int, Prompt] = {}
         for slot in range(self.lane_slots):
-            if slot not in lane.live and waiting.more(wait=False):
+            if slot not in lane.live and waiting.fetch(wait=False):
                 lane.live[slot], admitted[slot] = waiting.begin()
         if admitted:
             self.writer.prefill(params, admitted)

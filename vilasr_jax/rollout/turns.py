@@ -72,7 +72,7 @@ class TurnReader:
         else:
             reply, reply_tokens = task.result()
         if pieces := conversation.add_reply(reply, reply_tokens, self.insert_buckets):
-            lane.pending[slot] = pieces
+            lane.inserts[slot] = pieces
 
 
 @contextlib.contextmanager
