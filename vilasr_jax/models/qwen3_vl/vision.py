@@ -53,7 +53,10 @@ class PatchMerger(nnx.Module):
 
 
 class DeepStackMerger(nnx.Module):
-    """All mergers' weights (leading axis: depth), which norm four patches as one; called on one slice."""
+    """One merger, which norms four patches as one.
+
+    Built with the weights of all mergers stacked (leading axis: depth); called with one slice.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         v, n = config.vision, len(config.vision.deepstack_block_indexes)

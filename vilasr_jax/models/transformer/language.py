@@ -27,7 +27,10 @@ from vilasr_jax.models.transformer.stack import ATTENTION, scan_layers, unstack
 
 
 class DecoderLayer(nnx.Module):
-    """All layers' weights (leading axis: layer); called on one slice."""
+    """One decoder layer.
+
+    Built with the weights of all layers stacked (leading axis: layer); `scan_layers` calls it with one slice.
+    """
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         d, h, n = config.hidden_size, config.head_dim, config.num_layers

@@ -14,7 +14,9 @@ from vilasr_jax.models.transformer.layers import Heads, Linear
 
 
 class VisionBlock(nnx.Module):
-    """All blocks' weights (leading axis: block); called on one slice.
+    """One block of a tower.
+
+    Built with the weights of all blocks stacked (leading axis: block); `scan_layers` calls it with one slice.
 
     Args:
       config: of the model.
