@@ -20,7 +20,7 @@ from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.attention import cached_attention, context_attention, self_attention
 from vilasr_jax.models.transformer.cache import KVCache, write, write_slots
 from vilasr_jax.models.transformer.config import TransformerConfig
-from vilasr_jax.models.transformer.context_parallel import by_device, devices
+from vilasr_jax.models.transformer.context_parallel import by_device, token_shards
 from vilasr_jax.models.transformer.layers import Embedding, Heads, Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.transformer.rope import mrope
 from vilasr_jax.models.transformer.stack import ATTENTION, scan_layers, unstack
@@ -98,7 +98,7 @@ class LanguageModel(nnx.Module):
         """
         x, features = self._parts(x)
         inputs = (positions, segment_ids, *([jnp.stack(features)] if features else []))
-        if devices(self.config) == 1:
+        if token_shards(self.config) == 1:
             x, attend = constrain(x, self.layers.act_btd), partial(self_attention, causal=True)
             return self.norm(self._scan(self.layers, attend, None, x, *inputs))
         graphdef, weights = nnx.split(self.layers)

@@ -12,7 +12,7 @@ from vilasr_jax.models.products import InferenceMatrix, multiply
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.cache import KVCache
 from vilasr_jax.models.transformer.config import TransformerConfig
-from vilasr_jax.models.transformer.context_parallel import Split, devices
+from vilasr_jax.models.transformer.context_parallel import Split, token_shards
 from vilasr_jax.models.transformer.language import DecoderLayer, LanguageModel
 from vilasr_jax.models.transformer.layers import Linear
 
@@ -104,10 +104,10 @@ class VisionLanguageModel(nnx.Module):
           vision: the rows' images; or None.
         """
         vision_tokens = None if vision is None else self.encode_vision(vision)
-        shared = devices(self.config)
-        if shared == 1:
+        shards = token_shards(self.config)
+        if shards == 1:
             return self.language_model(self.embed(tokens, image_index, vision_tokens), positions, segment_ids)
-        split = Split(tokens.shape[1], shared, self.config.attention)
+        split = Split(tokens.shape[1], shards, self.config.attention)
         tokens, positions, segment_ids = map(split.divide, (tokens, positions, segment_ids))
         image_index = None if image_index is None else split.divide(image_index, -1)
         x = constrain(self.embed(tokens, image_index, vision_tokens), layout("training").own_btd)
