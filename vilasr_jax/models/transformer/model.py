@@ -37,7 +37,10 @@ class VisionLanguageModel(nnx.Module):
         self.config = config
 
     def encode_vision(self, vision: VisionInput) -> Float[Array, "b m w"]:
-        """Images -> tokens [b, m, w] with m = n * p / 4; token i of a row comes from patches 4i .. 4i + 3."""
+        """Images -> tokens [b, m, w] with m = n * p / u; token i of a row comes from u patches from u i on.
+
+        u is `ImageSpec.merge_unit`, patches that become one token.
+        """
         return self.visual(vision)
 
     def embed(
@@ -46,7 +49,7 @@ class VisionLanguageModel(nnx.Module):
         image_index: Int[Array, "b t"] | None = None,
         vision_tokens: Float[Array, "b m w"] | None = None,
     ) -> Float[Array, "b t w"]:
-        """Embeddings [b, t, w], image and video pads replaced by the row's vision tokens; w is d without.
+        """Embeddings [b, t, w], image and video pads replaced by vision tokens; without images, w is d.
 
         Args:
           tokens: int [b, t].

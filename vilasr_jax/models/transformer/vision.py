@@ -51,7 +51,7 @@ class VisionBlock(nnx.Module):
 
 
 def merge(x: Float[Array, "r m w"], into: Linear, out: Linear) -> Float[Array, "r m d"]:
-    """Four neighbouring patches side by side [r, p / 4, 4 d_vision] -> tokens [r, p / 4, d]."""
+    """The neighbouring patches of a token side by side [r, m, w] -> tokens [r, m, d]."""
     return out(gelu(constrain(into(x), layout("training").act_rpd), approximate=False))
 
 
