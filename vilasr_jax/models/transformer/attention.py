@@ -16,8 +16,8 @@ from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.products import matmul_precision
 from vilasr_jax.models.sharding import split_by_heads, split_by_rows
 from vilasr_jax.models.transformer.context_parallel import AXIS, balanced, gather_tokens
+from vilasr_jax.models.transformer.remat import ATTENTION
 from vilasr_jax.models.transformer.splash import splash_context_attention, splash_self_attention
-from vilasr_jax.models.transformer.stack import ATTENTION
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least

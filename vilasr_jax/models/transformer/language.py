@@ -22,8 +22,9 @@ from vilasr_jax.models.transformer.cache import KVCache, write, write_slots
 from vilasr_jax.models.transformer.config import TransformerConfig
 from vilasr_jax.models.transformer.context_parallel import by_device, token_shards
 from vilasr_jax.models.transformer.layers import Embedding, Heads, Linear, RMSNorm, SwiGLU
+from vilasr_jax.models.transformer.remat import ATTENTION
 from vilasr_jax.models.transformer.rope import mrope
-from vilasr_jax.models.transformer.stack import ATTENTION, scan_layers, unstack
+from vilasr_jax.models.transformer.stack import scan_layers, unstack
 
 
 class DecoderLayer(nnx.Module):

@@ -17,8 +17,8 @@ from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.products import gather_rows, matmul_precision, multiply, unpacked
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.config import TransformerConfig
+from vilasr_jax.models.transformer.remat import MLP
 from vilasr_jax.models.transformer.rope import rotate
-from vilasr_jax.models.transformer.stack import MLP
 
 
 def _stacked(layers: int | None, *shape: int) -> tuple[int, ...]:
