@@ -32,7 +32,7 @@ from vilasr_jax.rollout.sampling_weights import SamplingLayout
 from vilasr_jax.training.batching import batch_shapes
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
-from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, recomputes
+from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, needs_old_logprobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Steps:
         section = self.job.rl
         calls, state, total = self._grpo()
         extras = ["logprobs", "advantages"]
-        extras += ["old_logprobs"] if recomputes(section) else []
+        extras += ["old_logprobs"] if needs_old_logprobs(section) else []
         extras += ["ref_logprobs"] if section.kl_weight else []
         batch = self._batch(section.micro_batch, extras)
         weight = jax.ShapeDtypeStruct((), jnp.float32)

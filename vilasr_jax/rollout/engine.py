@@ -61,8 +61,8 @@ class Engine:
       patches: buckets of an image's patches.
       mesh: of the devices of all hosts: conversations are split over its data and fsdp axes, the model over
         its model axis. Of several processes each runs an engine of its own, with its part of
-        `engine.slots`, on its own devices and at its own pace; `training.rollouts.Rollouts.generate` divides
-        the requests and gathers what all have answered.
+        `engine.slots`, on its own devices and at its own pace; `training.rollouts` divides the requests and
+        gathers what all have answered.
       process: index of the host that samples; None: this process.
 
     Attributes:

@@ -200,7 +200,7 @@ def _sample_round(
     try:
         mine = requests[number::count]
         key = run.rollouts.key("rl", step)
-        found = run.rollouts.sample(section.sampling, params, mine, key)
+        found = run.rollouts.sample_here(section.sampling, params, mine, key)
     except Stopped:
         found = []
     if interrupt.stop_requested():

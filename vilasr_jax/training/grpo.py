@@ -28,7 +28,7 @@ from vilasr_jax.training.run import Run
 from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
 from vilasr_jax.training.state import TrainState
 from vilasr_jax.training.step_loop import StepLoop
-from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, recomputes
+from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, needs_old_logprobs
 from vilasr_jax.training.trajectory_dataset import trajectory_example
 from vilasr_jax.training.validation import Validation, validate
 
@@ -85,7 +85,7 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     logprobs = make_logprobs(model.graphdef, model.suppressed, section.sampling.temperature, run.mesh)
     update = Update(section, model, run.batching, steps, logprobs, reference, stage)
     # forward passes in addition to that of the gradient
-    forwards = 2.0 * (recomputes(section) + bool(section.kl_weight))
+    forwards = 2.0 * (needs_old_logprobs(section) + bool(section.kl_weight))
     stage.flops_per_token = (6.0 + forwards) * model.matmul_parameters
 
     validation = Validation(stage, section.validate_every, partial(validate, run), last=True)
@@ -170,7 +170,7 @@ class Update:
     def __call__(self, state: TrainState, samples: Samples, parts: Sequence[np.ndarray]) -> TrainState:
         """Makes one update for each of `parts`, the numbers of its conversations over all hosts."""
         old: list[list[jax.Array]] = [[] for _ in parts]
-        if recomputes(self.section):
+        if needs_old_logprobs(self.section):
             params = state.all_params
             for found, part in zip(old, parts, strict=True):
                 found += [self.logprobs(params, batch) for batch in self._batches(samples, part)]
@@ -199,7 +199,7 @@ class Update:
         pairs = {name: sums.pop(name) for name in ("grad_norm", "skipped")}
         pairs["loss"] = (sums.pop("loss"), 1)
         pairs["useful_tokens"] = (sums.pop("useful_tokens"), sums.pop("all_tokens"))
-        if not first and not recomputes(self.section):
+        if not first and not needs_old_logprobs(self.section):
             del sums["rollout_kl"]  # the policy has changed: it no longer compares trainer and engine
         self.stage.note({**pairs, **{name: (value, tokens) for name, value in sums.items()}})
         return state

@@ -18,7 +18,7 @@ def validate(run: Run, params: Any) -> dict[str, float]:
     section = run.job.eval
     requests = run.questions.requests(run.questions.validation_rows(section.validation_rows))
     key = run.rollouts.key("validate")
-    trajectories = run.rollouts.generate(section.sampling, params, requests, key)
+    trajectories = run.rollouts.sample_on_all_hosts(section.sampling, params, requests, key)
     score_all(trajectories, run.reward)
     scores = summarize([figures(trajectory) for trajectory in trajectories])
     return {f"val_{name}": scores[name] for name in ("accuracy", "drawings", "corrected", "errors")}
