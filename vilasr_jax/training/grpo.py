@@ -74,7 +74,9 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     schedule = make_schedule(section.optimizer, updates)
     extra_items: dict[str, Any] = {"recovery": {"pool": []}} if section.recovery else {}
     reference = jax.tree.map(jnp.copy, params) if section.kl_weight else None
-    done, state, items = resume_state(run.mesh, stage, params, optimizer, section.optimizer, **extra_items)
+    steps_done, state, items = resume_state(
+        run.mesh, stage, params, optimizer, section.optimizer, **extra_items
+    )
     pool = read_pool(items.get("recovery", {"pool": []})["pool"])
 
     def save(step: int, **options: Any) -> None:  # reads `state` and `pool`, which each step rebinds
@@ -97,12 +99,12 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
         schedule,
         save,
         progress,
-        figure="reward",
-        done=done,
+        bar_metric="reward",
+        steps_done=steps_done,
         updates=section.updates,
     )
     with loop:
-        validation.catch_up(done, state.all_params, partial(save, wait=True))
+        validation.catch_up(steps_done, state.all_params, partial(save, wait=True))
         for step in loop:
             began = time.monotonic()
             try:

@@ -45,11 +45,11 @@ def resume_state(
         state = init_state(params, transform, mesh, section)
     else:
         _free(params)
-    done, items = stage.begin({**state_items(abstract, shapes), **extra_items})
-    if done:
+    steps_done, items = stage.begin({**state_items(abstract, shapes), **extra_items})
+    if steps_done:
         state = _restored_state(items, section, state.frozen if state else None)
     assert state is not None, "a stage that has begun has saved a step"
-    return done, state, items
+    return steps_done, state, items
 
 
 def _restored_state(items: dict[str, Any], section: OptimizerSection, base: Base | None) -> TrainState:

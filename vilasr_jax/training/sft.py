@@ -74,15 +74,15 @@ def train_sft(
 
     Raises:
       TrainingError: too many updates in a row had to be skipped.
-      Stopped: after a stop request, at the end of the first step whose batch was read after it on any host
-        (on a single host, of the step that it came in); that step is saved.
+      Stopped: after a stop request. The step whose batch was being read is finished and saved; on a single
+        host, the step that it came in.
     """
     steps = stage.steps
     assert steps is not None, "the number of steps is known before training"
     transform = make_optimizer(optimizer, steps)
     schedule = make_schedule(optimizer, steps)
-    done, state, items = resume_state(run.mesh, stage, params, transform, optimizer, data_iter={})
-    if done:
+    steps_done, state, items = resume_state(run.mesh, stage, params, transform, optimizer, data_iter={})
+    if steps_done:
         data.set_state(json.loads(items["data_iter"]["state"]))
     step_fn = make_sft_step(
         run.model.graphdef,
@@ -94,7 +94,7 @@ def train_sft(
         loss=loss,
     )
     name = stage.directory.name
-    replaced = ReplacedExamples(run.workdir, name, done)
+    replaced = ReplacedExamples(run.workdir, name, steps_done)
     counts = {
         f"left_out_{use}": note["count"] for use, note in read_notes(run.workdir).items() if use != name
     }
@@ -104,14 +104,23 @@ def train_sft(
         items = {**state_items(state), "data_iter": {"state": json.dumps(data.get_state())}}
         stage.save(step, items, **options)
 
-    loop = StepLoop(stage, optimizer, schedule, save, progress, figure="loss", done=done, log_every=LOG_EVERY)
+    loop = StepLoop(
+        stage,
+        optimizer,
+        schedule,
+        save,
+        progress,
+        bar_metric="loss",
+        steps_done=steps_done,
+        log_every=LOG_EVERY,
+    )
     with loop:
         if validation:
-            validation.catch_up(done, state.all_params, partial(save, wait=True))
+            validation.catch_up(steps_done, state.all_params, partial(save, wait=True))
         for step in loop:
             batch, lines, stop = _next_batch(run.batching, data)
             replaced.add(step, lines)
-            stage.constants = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
+            stage.log_also = counts | ({f"left_out_{name}": len(replaced.lines)} if replaced.lines else {})
             state, metrics = step_fn(state, put_batch(run.mesh, batch))
             stage.note(metrics)
             scores = validation(step, state.all_params) if validation else {}

@@ -41,7 +41,7 @@ class Stage:
     def __init__(self, directory: Path, steps: int | None, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
         self.store = CheckpointStore(directory / "checkpoints", newest=2, best=1)
-        self.constants: dict[str, float] = {}  # values added to every line of the metrics
+        self.log_also: dict[str, float] = {}  # values added to the next lines of the metrics
         self.flops_per_token = 0.0  # all passes of one trained token; 0: no MFU
         self.profile = profile  # steps to trace, from the second on
         self._tracing = False
@@ -132,7 +132,7 @@ class Stage:
                 total[0] += float(amount)
                 total[1] += float(count)
         means = {name: amount / max(count, 1.0) for name, (amount, count) in totals.items()}
-        values = {**means, **{k: float(v) for k, v in {**self.constants, **more}.items()}}
+        values = {**means, **{k: float(v) for k, v in {**self.log_also, **more}.items()}}
         now = time.monotonic()
         if SAMPLING in totals:
             values["sampled_tokens_per_second"] = totals["response_tokens"][0] / totals[SAMPLING][0]
