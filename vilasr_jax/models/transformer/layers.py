@@ -60,9 +60,13 @@ class Linear(nnx.Module):
 class Heads:
     """Linear maps into and out of attention heads of width h, [b, t, n, h].
 
-    For an opaque kernel the projections write each head's tokens contiguously, as the kernel reads them, and
-    with `fill` the weights of each half of a head are padded with zeros to half of the kernel's multiple.
-    No product changes, and nothing is moved or padded between a projection and the kernel.
+    For an opaque kernel the projections write each head's tokens contiguously, as the kernel reads them. With
+    `fill` they also write heads as wide as it reads them, each half of the weights padded with zeros:
+
+        [h/2 | 0 | h/2 | 0]
+
+    so that `rope` still pairs the halves. Results are unchanged, and nothing is moved or padded between a
+    projection and the kernel.
 
     Args:
       head_dim: h.
