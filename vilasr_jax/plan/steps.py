@@ -231,12 +231,12 @@ class Steps:
         calls = CompiledSteps(
             self.config,
             self.graphdef,
-            sampling,
-            self._suppressed(),
-            (0, 1),
-            engine.decode_steps,
-            engine.stop_fraction,
-            self.mesh,
+            sampling=sampling,
+            suppressed=self._suppressed(),
+            stop_ids=(0, 1),
+            decode_steps=engine.decode_steps,
+            stop_fraction=engine.stop_fraction,
+            mesh=self.mesh,
         )
         slots = shard_slots(engine, self.mesh) * self.shards
         state = calls.abstract_state(slots, sampling.max_tokens)

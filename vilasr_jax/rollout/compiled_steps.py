@@ -89,6 +89,7 @@ class CompiledSteps:
         self,
         config: ModelConfig,
         graphdef: nnx.GraphDef,
+        *,
         sampling: SamplingSection,
         suppressed: HostOrDevice,
         stop_ids: tuple[int, ...],
@@ -105,9 +106,8 @@ class CompiledSteps:
         self.mesh = mesh
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
         heads = config.num_kv_heads % mesh.shape["model"] == 0
-        self._heads = (
-            P(None, "model") if heads and mesh.shape["model"] > 1 else None
-        )  # how a shard's cache is split
+        # how a shard's keys and values are split
+        self._heads = P(None, "model") if heads and mesh.shape["model"] > 1 else None
         self._empty: dict[tuple[int, int], Callable[[], RolloutState]] = {}
         specs: dict[str, Any] = dict.fromkeys(NewTurn._fields, _ROWS) | {"positions": _POSITIONS}
         turn = NewTurn(**specs)
@@ -137,7 +137,10 @@ class CompiledSteps:
         return self._empty[slots, max_len]()
 
     def abstract_state(self, slots: int, max_len: int) -> RolloutState:
-        """Shapes, dtypes and shardings of what `init_state` creates: slots and a cache's heads are split."""
+        """Shapes, dtypes and shardings of what `init_state` creates: slots and a cache's heads are split.
+
+        Arrays of rank 4 are a cache's keys and values [b, kv, s, h], see `ModelFamily.init_cache`.
+        """
         state = jax.eval_shape(partial(self._empty_state, slots, max_len))
         rows = NamedSharding(self.mesh, _ROWS)
         heads = NamedSharding(self.mesh, P(*_ROWS, *(self._heads or ())[1:]))
@@ -194,22 +197,6 @@ class CompiledSteps:
         cache = jax.tree.map(lambda old, new: old.at[starts.slots].set(new, mode="drop"), state.cache, part)
         return self._open_turns(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
 
-    def _model(self, params: SamplingWeights) -> tuple[Any, list[Any]]:
-        """The model, and its decoder layers as modules of their own."""
-        model = nnx.merge(self.graphdef, params.rest)
-        one = nnx.graphdef(decoder_module(model))
-        return model, [nnx.merge(one, layer) for layer in params.layers]
-
-    def _laid_out(self, cache: Any) -> Any:
-        """The cache with its heads split over the model axis, where they divide."""
-        if self._heads is None:
-            return cache
-
-        def split(x: jax.Array) -> jax.Array:
-            return jax.lax.with_sharding_constraint(x, self._heads) if x.ndim == 4 else x
-
-        return jax.tree.map(split, cache)
-
     def _decode(self, params, state: RolloutState, key) -> RolloutState:
         model, layers = self._model(params)
         min_active = jnp.floor((1 - self.stop_fraction) * state.active.sum()).astype(jnp.int32)
@@ -230,6 +217,22 @@ class CompiledSteps:
 
         state = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state))[1]
         return state._replace(cache=self._laid_out(state.cache))
+
+    def _model(self, params: SamplingWeights) -> tuple[Any, list[Any]]:
+        """The model, and its decoder layers as modules of their own."""
+        model = nnx.merge(self.graphdef, params.rest)
+        one = nnx.graphdef(decoder_module(model))
+        return model, [nnx.merge(one, layer) for layer in params.layers]
+
+    def _laid_out(self, cache: Any) -> Any:
+        """The cache with its heads split over the model axis, where they divide (see `abstract_state`)."""
+        if self._heads is None:
+            return cache
+
+        def split(x: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(x, self._heads) if x.ndim == 4 else x
+
+        return jax.tree.map(split, cache)
 
     def _forward(self, model, layers, turn: NewTurn, cache: Any) -> tuple[jax.Array, Any]:
         """Runs the new tokens; returns the hidden state at each row's last one, [m, d], and the cache."""

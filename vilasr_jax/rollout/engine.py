@@ -105,13 +105,13 @@ class Engine:
         self.steps = CompiledSteps(
             config,
             graphdef,
-            sampling,
-            suppressed,
-            stop_ids,
-            engine.decode_steps,
-            engine.stop_fraction,
-            self.layout.host,
-            engine.per_request_sampling,
+            sampling=sampling,
+            suppressed=suppressed,
+            stop_ids=stop_ids,
+            decode_steps=engine.decode_steps,
+            stop_fraction=engine.stop_fraction,
+            mesh=self.layout.host,
+            per_request_sampling=engine.per_request_sampling,
         )
         self.shards = self.steps.shards
         self.shard_slots = shard_slots(engine, mesh)
