@@ -195,9 +195,9 @@ class Engine:
         self._check_memory(params)
         params, key = self.layout(params), jax.random.key(0)
         state = self.steps.init_state(self.lane_slots, self.sampling.max_tokens)
-        prompts = self.prompt_shapes()
+        prompt_shapes = self.prompt_shapes()
         inserts = list(shapes(self.row_buckets, self.insert_buckets))
-        total = len(prompts) * (1 + len(self.row_buckets)) + len(inserts) + 1
+        total = len(prompt_shapes) * (1 + len(self.row_buckets)) + len(inserts) + 1
         done = 0
 
         def note() -> None:
@@ -206,17 +206,17 @@ class Engine:
             if progress:
                 progress(done, total)
 
-        nothing = Lane(state)
-        none: list[list[int]] = [[] for _ in range(self.shards)]
-        for shape in prompts:
-            prompts = self.steps.prefill(params, empty_turn(shape, self.shards, self.prompt_buckets.spec))
+        idle_lane = Lane(state)
+        no_slots: list[list[int]] = [[] for _ in range(self.shards)]
+        for shape in prompt_shapes:
+            computed = self.steps.prefill(params, empty_turn(shape, self.shards, self.prompt_buckets.spec))
             note()
             for m in self.row_buckets:
-                starts = self.writer.turn_starts(nothing, none, m, none)
-                state = self.steps.start(params, state, key, prompts, starts)
+                starts = self.writer.turn_starts(idle_lane, no_slots, m, no_slots)
+                state = self.steps.start(params, state, key, computed, starts)
                 note()
         for shape in inserts:
-            starts = self.writer.turn_starts(nothing, none, shape.rows, none)
+            starts = self.writer.turn_starts(idle_lane, no_slots, shape.rows, no_slots)
             turn = empty_turn(shape, self.shards, self.insert_buckets.spec)
             state = self.steps.insert(params, state, key, turn, starts)
             note()
@@ -225,7 +225,7 @@ class Engine:
         return done
 
     def prompt_shapes(self) -> list[Shape]:
-        """All that prompts may need."""
+        """The static shapes of all prefill calls."""
         return list(shapes(self.row_buckets, self.prompt_buckets))
 
     def check(self, request: Request) -> None:
