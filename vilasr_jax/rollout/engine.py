@@ -37,7 +37,7 @@ from vilasr_jax.models.attention_backends import require_backend
 from vilasr_jax.models.params import abstract
 from vilasr_jax.parallel.memory import device_limit
 from vilasr_jax.processing import Buckets, Tokenizer
-from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
+from vilasr_jax.rollout.batch import Incoming, Shape, empty_tokens, shapes
 from vilasr_jax.rollout.cache_writer import CacheWriter
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
@@ -209,7 +209,7 @@ class Engine:
         idle_lane = Lane(state)
         no_slots: list[list[int]] = [[] for _ in range(self.shards)]
         for shape in prompt_shapes:
-            computed = self.steps.prefill(params, empty_turn(shape, self.shards, self.prompt_buckets.spec))
+            computed = self.steps.prefill(params, empty_tokens(shape, self.shards, self.prompt_buckets.spec))
             note()
             for m in self.row_buckets:
                 starts = self.writer.turn_starts(idle_lane, no_slots, m, no_slots)
@@ -217,8 +217,8 @@ class Engine:
                 note()
         for shape in inserts:
             starts = self.writer.turn_starts(idle_lane, no_slots, shape.rows, no_slots)
-            turn = empty_turn(shape, self.shards, self.insert_buckets.spec)
-            state = self.steps.insert(params, state, key, turn, starts)
+            new = empty_tokens(shape, self.shards, self.insert_buckets.spec)
+            state = self.steps.insert(params, state, key, new, starts)
             note()
         jax.block_until_ready(self.steps.decode(params, state, key))
         note()
