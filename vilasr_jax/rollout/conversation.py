@@ -64,7 +64,7 @@ class Conversation:
     prompt: Incoming
     max_tokens: int
     tokens: list[np.ndarray] = field(default_factory=list)
-    mask: list[np.ndarray] = field(default_factory=list)
+    loss_mask: list[np.ndarray] = field(default_factory=list)
     logprobs: list[np.ndarray] = field(default_factory=list)
     said: list[dict] = field(default_factory=list)  # arguments of `session.step`, one per turn
     length: int = 0
@@ -170,7 +170,7 @@ class Conversation:
         trajectory = Trajectory(
             id=f"{self.request.row['id']}/{self.key[1]}",
             tokens=np.concatenate(self.tokens).astype(np.int32),
-            loss_mask=np.concatenate(self.mask),
+            loss_mask=np.concatenate(self.loss_mask),
             logprobs=np.concatenate(self.logprobs).astype(np.float32),
             images=list(self.session.images),
             turns=[*self.session.events, *([self.lost_turn] if self.lost_turn else [])],
@@ -192,7 +192,7 @@ class Conversation:
 
     def _add(self, ids: np.ndarray, logprobs: np.ndarray | None) -> None:
         self.tokens.append(ids)
-        self.mask.append(np.full(len(ids), logprobs is not None))
+        self.loss_mask.append(np.full(len(ids), logprobs is not None))
         self.logprobs.append(np.zeros(len(ids), np.float32) if logprobs is None else logprobs)
         self.length += len(ids)
         self.sampled += 0 if logprobs is None else len(ids)
