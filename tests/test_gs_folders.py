@@ -28,7 +28,7 @@ BUCKET = "gs://my-bucket/run"
     ],
 )
 def test_gs_words_for_folders_are_refused(words, names, tmp_path, monkeypatch, capsys):
-    if TINY in words:  # virtual devices can't be made where another test has used JAX
+    if TINY in words:  # virtual devices can't be created where another test has used JAX
         words = (*words, "--config.mesh.cpu_devices=1")
     words = [word.replace("configs/", f"{Path('configs').resolve()}/") for word in words]
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from tests import tiny
 from vilasr_jax.models import default_family
 from vilasr_jax.models.qwen2_5_vl import init_cache
 from vilasr_jax.processing import Buckets, Encoded, encode_turn, image_grid
-from vilasr_jax.rollout.batch import Incoming, new_turn, shapes, split, vision_rows
+from vilasr_jax.rollout.batch import Incoming, new_tokens, shapes, split, vision_rows
 
 BUCKETS = Buckets((11, 29), (2,), (8, 24))
 LONGEST = 130
@@ -39,15 +39,15 @@ def read():
     graphdef, params = tiny.graphdef(), tiny.params()
 
     @jax.jit
-    def call(cache, turn):
+    def call(cache, new):
         model = nnx.merge(graphdef, params)
-        m, t = turn.tokens.shape
-        vision = None if turn.vision is None else model.encode_vision(turn.vision)
-        index = None if vision is None else turn.image_index.reshape(1, -1)
-        x = model.embed(turn.tokens.reshape(1, -1), index, vision).reshape(m, t, -1)
-        valid = np.arange(t) < turn.length[:, None]
-        hidden, cache = model.extend(x, turn.positions, valid, cache)
-        at = jax.numpy.maximum(turn.length - 1, 0)[:, None, None]
+        m, t = new.tokens.shape
+        vision = None if new.vision is None else model.encode_vision(new.vision)
+        index = None if vision is None else new.image_index.reshape(1, -1)
+        x = model.embed(new.tokens.reshape(1, -1), index, vision).reshape(m, t, -1)
+        valid = np.arange(t) < new.length[:, None]
+        hidden, cache = model.extend(x, new.positions, valid, cache)
+        at = jax.numpy.maximum(new.length - 1, 0)[:, None, None]
         last = jax.numpy.take_along_axis(hidden, at, axis=1)[:, 0]
         return cache, model.logits(last)
 
@@ -72,7 +72,7 @@ def test_cached_equals_uncached(read, seed, turns):
             news.append(new if len(new.encoded.ids) <= BUCKETS.tokens[-1] else piece(rng, start, 0, 3))
         for own, new in zip(said, news, strict=True):
             own.append(new)
-        cache, logits = read(cache, new_turn([news], 3, BUCKETS))
+        cache, logits = read(cache, new_tokens([news], 3, BUCKETS))
     large = Buckets((LONGEST,), (8,), (24,))
     everything = []
     for own in said:
@@ -84,7 +84,7 @@ def test_cached_equals_uncached(read, seed, turns):
             ids, [image_grid(image) for image in images], own[0].encoded.special
         )
         np.testing.assert_array_equal(joined, scratch)
-    _, want = read(init_cache(tiny.config(), 3, LONGEST), new_turn([everything], 3, large))
+    _, want = read(init_cache(tiny.config(), 3, LONGEST), new_tokens([everything], 3, large))
     np.testing.assert_array_equal(cache.length, [len(own.encoded.ids) for own in everything])
     np.testing.assert_allclose(logits, want, atol=1e-4)
 
@@ -95,11 +95,11 @@ def test_images_of_several_turns_are_in_one_vision_row():
     special = tiny.tokenizer().special
     ids = np.array([special.vision_start, special.image_pad, special.vision_end], np.int32)
     news = [Incoming(Encoded(ids, np.zeros(3, bool), [image], special), 0) for image in small]
-    turn = new_turn([news], 4, Buckets((8,), (1,), (8, 24)))
-    assert turn.vision.patches.shape[:3] == (1, 2, 8)  # two images of 4 patches in one row of 8, one alone
-    np.testing.assert_array_equal(turn.image_index[:3, 1], [0, 1, 2])
-    np.testing.assert_array_equal(turn.vision.image_ids[0], [[1] * 4 + [2] * 4, [1] * 4 + [0] * 4])
-    assert turn.length.tolist() == [3, 3, 3, 0]
+    new = new_tokens([news], 4, Buckets((8,), (1,), (8, 24)))
+    assert new.vision.patches.shape[:3] == (1, 2, 8)  # two images of 4 patches in one row of 8, one alone
+    np.testing.assert_array_equal(new.image_index[:3, 1], [0, 1, 2])
+    np.testing.assert_array_equal(new.vision.image_ids[0], [[1] * 4 + [2] * 4, [1] * 4 + [0] * 4])
+    assert new.length.tolist() == [3, 3, 3, 0]
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=4), st.integers(1, 40))

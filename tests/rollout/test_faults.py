@@ -15,7 +15,7 @@ from vilasr_jax.drawing import overlay as overlay_module
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.processing import Buckets
 from vilasr_jax.rollout import Engine, Request
-from vilasr_jax.rollout.batch import Shape, empty_turn
+from vilasr_jax.rollout.batch import Shape, empty_tokens
 
 DRAW = """<think> look </think>
 Action: Object Mapper
@@ -204,8 +204,8 @@ def test_a_prompt_without_room_names_its_row():
 def test_prompts_without_images():
     """A bucket of 0 images: text only, no vision tower."""
     runner = engine(prompt_images=(0,))
-    turn = empty_turn(Shape(1, 40, 0, 0), 1)
-    assert turn.vision is None
-    prefix = jax.eval_shape(runner.steps.prefill, runner.layout(tiny.params()), turn)
+    new = empty_tokens(Shape(1, 40, 0, 0), 1)
+    assert new.vision is None
+    prefix = jax.eval_shape(runner.steps.prefill, runner.layout(tiny.params()), new)
     assert prefix.hidden.shape == (1, tiny.config().hidden_size)
     assert Buckets((8,), (0,), (4,)).fit("images", 0) == 0

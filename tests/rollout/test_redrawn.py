@@ -44,7 +44,7 @@ def held(request: Request, turns=(*TURNS, ANSWER), fails=()):
         ids = np.array([*tokenizer.encode(text), tokenizer.special.im_end], np.int32)
         work = talk.add_turn(tokenizer, ids, -np.ones(len(ids), np.float32))
         if number in fails:
-            talk.session, *answer = talk.replay_turn(tokenizer, RuntimeError("no pencil"))()
+            talk.session, *answer = talk.retry_turn(tokenizer, RuntimeError("no pencil"))()
         else:
             answer = work()
         talk.add_reply(*answer, room)

@@ -112,7 +112,16 @@ def test_decoding_needs_little_besides_the_weights(weights):
     )  # fmt: skip
     graphdef, shapes = abstract(config)
     never = np.zeros(config.vocab_size, bool)
-    steps = CompiledSteps(config, graphdef, SamplingSection(), never, (0, 1), 8, 0.9, tiny.mesh())
+    steps = CompiledSteps(
+        config,
+        graphdef,
+        sampling=SamplingSection(),
+        suppressed=never,
+        stop_ids=(0, 1),
+        decode_steps=8,
+        stop_fraction=0.9,
+        mesh=tiny.mesh(),
+    )
     held = SamplingLayout(config, tiny.mesh(), weights=weights).abstract(shapes)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held))
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -14,34 +14,49 @@ from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.duration import plan_steps, stage_steps
 
 
+def plan(
+    folder,
+    section,
+    what="35 conversations",
+    *,
+    title="cold start",
+    examples=35,
+    rate=8.0,
+    begun=False,
+    data=None,
+) -> int:
+    stage = SimpleNamespace(directory=folder, title=title, begun=begun)
+    return plan_steps(stage, section, what=what, examples=examples, rate=rate, data=data)
+
+
 def test_steps_come_from_passes_over_the_data(tmp_path, capsys):
     section = ColdStartSection(epochs=3.0, steps=9)
     assert stage_steps(tmp_path, section) is None
-    assert plan_steps(tmp_path, section, "cold start", "35 conversations", 35, 8.0) == 14
+    assert plan(tmp_path, section) == 14
     assert stage_steps(tmp_path, section) == 14
     assert "35 conversations; 14 steps of about 8, 3.2 passes" in capsys.readouterr().err
-    assert plan_steps(tmp_path, section, "cold start", "35 conversations", 35, 7.0, begun=True) == 14
+    assert plan(tmp_path, section, rate=7.0, begun=True) == 14
     with pytest.raises(DataError, match="began with 35 examples, and there are 70 now"):
-        plan_steps(tmp_path, section, "cold start", "data that has grown", 70, 8.0, begun=True)
-    assert plan_steps(tmp_path, section, "cold start", "data mended before step 1", 70, 8.0) == 27
+        plan(tmp_path, section, "data that has grown", examples=70, begun=True)
+    assert plan(tmp_path, section, "data mended before step 1", examples=70) == 27
 
 
 def test_other_data_of_the_same_length_is_refused(tmp_path):
-    def plan(digest: str, begun: bool = True) -> int:
+    def with_data(digest: str, begun: bool = True) -> int:
         data = {"runs/a": "a" * 16, "runs/b": digest * 16}
-        return plan_steps(tmp_path, ColdStartSection(), "cold start", "rows", 35, 8.0, begun, data)
+        return plan(tmp_path, ColdStartSection(), begun=begun, data=data)
 
-    steps = plan("b", begun=False)
-    assert plan("b") == steps
+    steps = with_data("b", begun=False)
+    assert with_data("b") == steps
     with pytest.raises(
         DataError, match=r"cold start: the data has changed .* \(runs/b\); restore it, or choose"
     ):
-        plan("c")
-    assert plan("c", begun=False) == steps == plan("c")
+        with_data("c")
+    assert with_data("c", begun=False) == steps == with_data("c")
 
 
 def test_many_passes_are_said(tmp_path, capsys):
-    assert plan_steps(tmp_path, ColdStartSection(steps=50), "reflect", "35 kept", 35, 8.0) == 50
+    assert plan(tmp_path, ColdStartSection(steps=50), "35 kept", title="reflect") == 50
     assert "11.4 passes" in capsys.readouterr().err
     assert json.loads((tmp_path / "steps.json").read_text())["examples"] == 35
 

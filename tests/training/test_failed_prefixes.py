@@ -110,7 +110,7 @@ def test_turns_are_replayed_on_the_question_they_were_about(tmp_path):
             ]
         return found
 
-    run.rollouts.sample = sample
+    run.rollouts.sample_here = sample
     pool, replayed = [], []
     for step in range(1, 6):
         begun.clear()

@@ -58,7 +58,7 @@ def fake_run(section, answer, host=(0, 1)):
             requests=requests,
         ),
         batching=SimpleNamespace(host=host),
-        rollouts=SimpleNamespace(key=lambda purpose, step=0: None, sample=sample),
+        rollouts=SimpleNamespace(key=lambda purpose, step=0: None, sample_here=sample),
         reward=lambda trajectory: trajectory.reward,
     )
     return run

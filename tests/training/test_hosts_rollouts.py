@@ -54,8 +54,10 @@ def test_hosts_make_the_gradient_calls_of_one_host(tmp_path, monkeypatch, job):
     job = dataclasses.replace(job, rl=dataclasses.replace(job.rl, prompts=6, micro_batch=4))
     monkeypatch.setattr(grpo, "put_batch", lambda mesh, batch: batch)
     step, single, parts = gradient_calls(speaking(job, tmp_path))
-    pixels = sum(image.width * image.height * 3 for one in step.trained.values() for image in one.images)
-    trained = [sum(i in step.trained for i in part) for part in parts]
+    pixels = sum(
+        image.width * image.height * 3 for one in step.with_gradient.values() for image in one.images
+    )
+    trained = [sum(i in step.with_gradient for i in part) for part in parts]
     assert 4 < min(trained) and sum(trained) < len(step.rewards)
     if not job.packing.tokens:
         assert [len(calls) for calls in single] == [
@@ -65,10 +67,12 @@ def test_hosts_make_the_gradient_calls_of_one_host(tmp_path, monkeypatch, job):
     hosts = Hosts(monkeypatch, COUNT)
     found = hosts.run(lambda number: gradient_calls(speaking(job, tmp_path, number)))
     for number, (mine, calls, _) in enumerate(found):
-        assert [*map(len, calls)] == [*map(len, single)] and mine.trained.keys() == step.trained.keys()
+        assert [*map(len, calls)] == [
+            *map(len, single)
+        ] and mine.with_gradient.keys() == step.with_gradient.keys()
         assert mine.metrics == step.metrics
-        redrawn = {i for i, one in mine.trained.items() if isinstance(one.images, RedrawnImages)}
-        assert redrawn == mine.trained.keys() - mine.trajectories.keys() and redrawn
+        redrawn = {i for i, one in mine.with_gradient.items() if isinstance(one.images, RedrawnImages)}
+        assert redrawn == mine.with_gradient.keys() - mine.trajectories.keys() and redrawn
         for batch, other in zip(chain(*calls), chain(*single), strict=True):
             rows = slice(2 * number, 2 * number + 2)
             vision = type(other.vision)(*(part[rows] for part in other.vision))

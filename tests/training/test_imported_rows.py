@@ -406,7 +406,7 @@ def answered_by_teacher(run: Run, answers, stop_at) -> Run:
     run.model.__dict__["tokenizer"] = tiny.tokenizer()
     engine = Teacher(run, answers, stop_at)
     run.rollouts.engine = lambda sampling: engine
-    run.rollouts.generate = lambda sampling, *words: engine.generate(*words)
+    run.rollouts.sample_on_all_hosts = lambda sampling, *words: engine.generate(*words)
     return run
 
 

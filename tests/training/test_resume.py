@@ -6,6 +6,7 @@ import os
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.progress import Progress
@@ -31,6 +32,7 @@ from vilasr_jax.training import grpo, interrupt, reflect, sft
 from vilasr_jax.training import stage as stage_module
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.rejection_sampling import filter_trajectories
+from vilasr_jax.training.resume import resume_state, state_items
 from vilasr_jax.training.row_filter import read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.sft import train_sft
@@ -177,6 +179,18 @@ def test_sft_continues_bit_for_bit(tmp_path):
     assert stage.done and bits(stage.load_params(model.abstract_params)) == bits(full)
 
 
+def test_too_many_skipped_updates_leave_a_complete_stage(tmp_path):
+    stage, source = Stage(tmp_path / "sft", 9, 1, "test"), MappedSource(range(23), samples.example)
+    data = batches([source], [1], seed=3, batch=4, buckets=samples.BUCKETS)
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tiny.params())
+    with pytest.raises(errors.TrainingError, match="2 updates in a row were skipped"):
+        section = dataclasses.replace(ADAM, max_skipped=2)
+        train_sft(scripted_run(JOB, tmp_path), stage, broken, data, section, quiet())
+    assert Stage(tmp_path / "sft", 9, 1, "").store.steps() == [1]
+    (events,) = (tmp_path / "sft" / "tensorboard").iterdir()
+    assert b"learning_rate" in events.read_bytes()
+
+
 def test_examples_that_training_replaces_are_counted_and_named(tmp_path):
     def example(number):
         if number in (3, 11):
@@ -278,12 +292,12 @@ def test_a_stage_holds_the_weights_once(tmp_path):
         assert where(held) == where(params) and bits(held) == bits(tiny.params())
     stage = Stage(tmp_path / "stage", 2, 1, "")
     params = given()
-    done, state, _ = sft.resume_state(mesh, stage, params, transform, ADAM)
+    done, state, _ = resume_state(mesh, stage, params, transform, ADAM)
     assert done == 0 and where(state.all_params) == where(params)
-    stage.save(1, sft.state_items(state), wait=True)
+    stage.save(1, state_items(state), wait=True)
     stage.close()
     params = given()
-    done, state, _ = sft.resume_state(mesh, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
+    done, state, _ = resume_state(mesh, Stage(tmp_path / "stage", 2, 1, ""), params, transform, ADAM)
     assert done == 1 and all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
     assert bits(state.all_params) == bits(tiny.params())
 

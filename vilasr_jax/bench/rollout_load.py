@@ -90,13 +90,13 @@ class RereadingWriter(CacheWriter):
 
     def insert(self, lane: Lane, params: Any, key: jax.Array) -> None:
         again: dict[int, Prompt] = {}
-        for slot in lane.pending:
+        for slot in lane.inserts:
             conversation = lane.live[slot]
             special = conversation.prompt.encoded.special
             ids = np.concatenate(conversation.tokens)
             images = conversation.session.images[: conversation.images_read]
             again[slot] = Prompt(Incoming(Encoded(ids, np.zeros(len(ids), bool), images, special), 0))
-        lane.pending = {}
+        lane.inserts = {}
         self.prefill(params, again)
         self.start(lane, params, key, again)
 

@@ -1,4 +1,7 @@
-"""The PIL renderer: draws annotations on a copy of the clean base image."""
+"""The PIL renderer: draws annotations on a copy of the clean base image.
+
+A call's tool draws it (`Tool.draw`) with the methods of the canvas: `Canvas.box`, `line`, `mark` and others.
+"""
 
 from collections.abc import Iterable
 

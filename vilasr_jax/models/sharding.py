@@ -85,6 +85,8 @@ def layout(mode: str) -> Sharding:
     Training splits weights over `fsdp` and `model`, and gathers a layer's over `fsdp` when it is used.
     Sampling reads every weight at each token, so a rollout splits them over `model` alone.
 
+    Only weights have two layouts. The model's code lays activations out for training in both modes: while it
+    samples, `constrain` drops the axes that `jax.shard_map` uses, data and fsdp.
     """
     if mode == "training":
         return _TRAINING

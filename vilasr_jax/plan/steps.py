@@ -25,14 +25,14 @@ from vilasr_jax.parallel import batch_axis
 from vilasr_jax.parallel.memory import local_bytes, with_shardings
 from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.processing import Batch
-from vilasr_jax.rollout.batch import NewTurn
+from vilasr_jax.rollout.batch import NewTokens
 from vilasr_jax.rollout.compiled_steps import CompiledSteps, TurnStarts
 from vilasr_jax.rollout.memory import shard_slots
 from vilasr_jax.rollout.sampling_weights import SamplingLayout
 from vilasr_jax.training.batching import batch_shapes
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
-from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, recomputes
+from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, needs_old_logprobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Steps:
         section = self.job.rl
         calls, state, total = self._grpo()
         extras = ["logprobs", "advantages"]
-        extras += ["old_logprobs"] if recomputes(section) else []
+        extras += ["old_logprobs"] if needs_old_logprobs(section) else []
         extras += ["ref_logprobs"] if section.kl_weight else []
         batch = self._batch(section.micro_batch, extras)
         weight = jax.ShapeDtypeStruct((), jnp.float32)
@@ -231,12 +231,12 @@ class Steps:
         calls = CompiledSteps(
             self.config,
             self.graphdef,
-            sampling,
-            self._suppressed(),
-            (0, 1),
-            engine.decode_steps,
-            engine.stop_fraction,
-            self.mesh,
+            sampling=sampling,
+            suppressed=self._suppressed(),
+            stop_ids=(0, 1),
+            decode_steps=engine.decode_steps,
+            stop_fraction=engine.stop_fraction,
+            mesh=self.mesh,
         )
         slots = shard_slots(engine, self.mesh) * self.shards
         state = calls.abstract_state(slots, sampling.max_tokens)
@@ -252,17 +252,19 @@ class Steps:
     def _prefill(self) -> Step:
         calls, params, _, slots = self._rollout()
         tokens, images = self.job.engine.prompt_tokens[-1], self.job.engine.prompt_images[-1]
-        turn = self._turn(slots, tokens, images)
-        flops = self._turn_flops(slots, tokens, images)
-        return Step("prefill", calls.prefill, (params, turn), ("params", "prompts"), flops, 0)
+        new = self._new_tokens(slots, tokens, images)
+        flops = self._new_tokens_flops(slots, tokens, images)
+        return Step("prefill", calls.prefill, (params, new), ("params", "prompts"), flops, 0)
 
     def _insert(self) -> Step:
         calls, params, state, slots = self._rollout()
         tokens, images = self.job.engine.insert_tokens[-1], self.job.engine.insert_images[-1]
         rows = TurnStarts(*(self._rows_of((slots,), jnp.int32) for _ in TurnStarts._fields))
-        arguments = (params, state, _key(), self._turn(slots, tokens, images), rows)
+        arguments = (params, state, _key(), self._new_tokens(slots, tokens, images), rows)
         parts = ("params", "cache", "key", "turns", "rows")
-        return Step("insert", calls.insert, arguments, parts, self._turn_flops(slots, tokens, images), 0)
+        return Step(
+            "insert", calls.insert, arguments, parts, self._new_tokens_flops(slots, tokens, images), 0
+        )
 
     def _decode(self) -> Step:
         calls, params, state, slots = self._rollout()
@@ -279,8 +281,8 @@ class Steps:
             reads=steps * local_bytes((params.layers, head, state.cache)),
         )
 
-    def _turn(self, rows: int, tokens: int, images: int) -> NewTurn:
-        return NewTurn(
+    def _new_tokens(self, rows: int, tokens: int, images: int) -> NewTokens:
+        return NewTokens(
             tokens=self._rows_of((rows, tokens), jnp.int32),
             positions=self._rows_of((3, rows, tokens), jnp.int32, axis=1),
             length=self._rows_of((rows,), jnp.int32),
@@ -288,7 +290,7 @@ class Steps:
             vision=self._images(self.shards, rows // self.shards * images, self.job.buckets.patches[-1]),
         )
 
-    def _turn_flops(self, rows: int, tokens: int, images: int) -> float:
+    def _new_tokens_flops(self, rows: int, tokens: int, images: int) -> float:
         language = self.family.language_flops(self.config, tokens, rows, head=False)
         patches = self.job.buckets.patches[-1]
         return language + self.family.vision_flops(self.config, patches, rows * images)

@@ -75,7 +75,7 @@ class _Writer:
         self.tokenizer, self.special = tokenizer, tokenizer.special
         self.chat = tokenizer.special.family.chat
         self.ids: list[int] = []
-        self.sampled: list[bool] = []
+        self.loss_mask: list[bool] = []
         self.images: list[Image.Image] = []
         self.grids: list[Grid] = []
         self.pending = ""
@@ -83,7 +83,7 @@ class _Writer:
     def token(self, *ids: int, sampled: bool = False) -> None:
         self.flush()
         self.ids.extend(ids)
-        self.sampled.extend([sampled] * len(ids))
+        self.loss_mask.extend([sampled] * len(ids))
 
     def flush(self) -> None:
         if self.pending:
@@ -118,7 +118,7 @@ class _Writer:
         self.flush()
         return Encoded(
             np.array(self.ids, np.int32),
-            np.array(self.sampled, bool),
+            np.array(self.loss_mask, bool),
             self.images,
             self.special,
             grids=self.grids,

@@ -1,5 +1,6 @@
 """Reading short answers: option letters and numbers, and how near a number is.
 
+The answers are what `drawing.actions.tagged_answer` has found in a model's last turn, or what rows store.
 Every function here accepts any text or None and never raises.
 """
 

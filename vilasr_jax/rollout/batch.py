@@ -1,10 +1,10 @@
-"""Host arrays of the compiled calls: new turns padded to buckets, their images packed.
+"""Host arrays of the compiled calls: new tokens padded to buckets, their images packed.
 
-A call runs m rows per shard. Its images are packed, first fit, into vision rows of p patches, whichever turn
+A call runs m rows per shard. Its images are packed, first fit, into vision rows of p patches, whichever row
 they belong to, so that the vision tower computes little padding:
 
-    vision row 0   [image of turn 0 .....][image of turn 2 ..]
-    vision row 1   [image of turn 1 ...............] . . . . .
+    vision row 0   [image of row 0 .....][image of row 2 ..]
+    vision row 1   [image of row 1 ...............] . . . . .
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Incoming:
         return pieces
 
 
-class NewTurn(NamedTuple):
+class NewTokens(NamedTuple):
     """Tokens that enter the caches of m rows before the model writes; all shards, one after another."""
 
     tokens: np.ndarray  # [m, t] int32, right-padded
@@ -124,7 +124,7 @@ def vision_rows(rows: int, buckets: Buckets) -> list[int]:
     """Ascending numbers of vision rows that a call of `rows` rows may have.
 
     None, as many as its rows have at each bucket of images, and halves of the most, for several images in
-    one vision row or turns that have none.
+    one vision row or rows that have none.
     """
     most = rows * buckets.images[-1]
     halves = {most >> shift for shift in range(most.bit_length())}
@@ -153,7 +153,7 @@ def split(counts: list[int], row_buckets: Sequence[int]) -> Iterator[tuple[int, 
         done += size
 
 
-def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTurn:
+def new_tokens(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTokens:
     """The arrays of one call with `rows` rows per shard, in the smallest buckets that hold all."""
     every = [new for shard in shards for new in shard]
     tokens = buckets.fit("tokens", max(len(new.encoded.ids) for new in every))
@@ -168,28 +168,28 @@ def new_turn(shards: list[list[Incoming]], rows: int, buckets: Buckets) -> NewTu
         places.append(placed[0])
         most = max(most, len(placed[1]))
     images = next(size for size in vision_rows(rows, buckets) if size >= most)
-    turn = empty_turn(Shape(rows, tokens, images, patches), len(shards), buckets.spec)
+    arrays = empty_tokens(Shape(rows, tokens, images, patches), len(shards), buckets.spec)
     for number, (shard, own) in enumerate(zip(shards, places, strict=True)):
         upcoming = iter(own)
         for row, new in enumerate(shard, number * rows):
             length = len(new.encoded.ids)
-            turn.tokens[row, :length], turn.length[row] = new.encoded.ids, length
-            turn.positions[:, row, :length] = new.positions
-            if turn.vision is not None and new.grids:
+            arrays.tokens[row, :length], arrays.length[row] = new.encoded.ids, length
+            arrays.positions[:, row, :length] = new.positions
+            if arrays.vision is not None and new.grids:
                 written = [
-                    write_image(turn.vision, number, next(upcoming), image, grid, buckets.spec)
+                    write_image(arrays.vision, number, next(upcoming), image, grid, buckets.spec)
                     for image, grid in zip(new.encoded.images, new.grids, strict=True)
                 ]
                 pads = new.encoded.ids == new.encoded.special.image_pad
-                turn.image_index[row, :length][pads] = image_token_index(written)
-    return turn
+                arrays.image_index[row, :length][pads] = image_token_index(written)
+    return arrays
 
 
-def empty_turn(shape: Shape, shards: int, spec: ImageSpec = DEFAULT) -> NewTurn:
+def empty_tokens(shape: Shape, shards: int, spec: ImageSpec = DEFAULT) -> NewTokens:
     """A call with nothing but padding."""
     b, t, n, p = shards * shape.rows, *shape[1:]
     vision = empty_vision(shards, n, p, spec)
-    return NewTurn(
+    return NewTokens(
         np.zeros((b, t), np.int32),
         np.zeros((3, b, t), np.int32),
         np.zeros(b, np.int32),

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from vilasr_jax.processing import Buckets
-from vilasr_jax.rollout.batch import Incoming, NewTurn, new_turn, split
+from vilasr_jax.rollout.batch import Incoming, NewTokens, new_tokens, split
 from vilasr_jax.rollout.compiled_steps import CompiledSteps, TurnStarts
 from vilasr_jax.rollout.conversation import Conversation
 from vilasr_jax.rollout.lane import Counters, Lane, Prompt
@@ -51,8 +51,10 @@ class CacheWriter:
             missing.append([prompt for prompt in unique if number not in prompt.computed])
         for m, parts in split([len(shard) for shard in missing], self.row_buckets):
             some = [shard[part] for shard, part in zip(missing, parts, strict=True)]
-            turn = self._new_turn([[p.new for p in own] for own in some], m, self.prompt_buckets)
-            prompts = self.steps.prefill(params, turn)
+            arrays = self._new_tokens(
+                [[prompt.incoming for prompt in own] for own in some], m, self.prompt_buckets
+            )
+            prompts = self.steps.prefill(params, arrays)
             for number, own in enumerate(some):
                 for row, prompt in enumerate(own):
                     prompt.computed[number] = (prompts, row)
@@ -75,15 +77,15 @@ class CacheWriter:
 
         The model writes its turn after the last piece of a reply.
         """
-        while replies := lane.pending:
-            lane.pending = {slot: later for slot, (_, *later) in replies.items() if later}
+        while replies := lane.inserts:
+            lane.inserts = {slot: later for slot, (_, *later) in replies.items() if later}
             shards = self.by_shard(sorted(replies, key=lambda slot: -len(replies[slot][0].encoded.ids)))
             for m, parts in split([len(shard) for shard in shards], self.row_buckets):
                 some = [shard[part] for shard, part in zip(shards, parts, strict=True)]
                 new = [[replies[slot][0] for slot in own] for own in some]
-                turn = self._new_turn(new, m, self.insert_buckets)
-                starts = self.turn_starts(lane, some, m, [[] for _ in some], unfinished=lane.pending)
-                lane.state = self.steps.insert(params, lane.state, key, turn, starts)
+                arrays = self._new_tokens(new, m, self.insert_buckets)
+                starts = self.turn_starts(lane, some, m, [[] for _ in some], unfinished=lane.inserts)
+                lane.state = self.steps.insert(params, lane.state, key, arrays, starts)
 
     def by_shard(self, slots: Iterable[int]) -> list[list[int]]:
         """The slots of each data shard, in the given order."""
@@ -130,11 +132,11 @@ class CacheWriter:
             top_p=padded(each(lambda c: c.request.top_p), kind=np.float32),
         )
 
-    def _new_turn(self, shards: list[list[Incoming]], m: int, buckets: Buckets) -> NewTurn:
-        turn = new_turn(shards, m, buckets)
+    def _new_tokens(self, shards: list[list[Incoming]], m: int, buckets: Buckets) -> NewTokens:
+        arrays = new_tokens(shards, m, buckets)
         every = [new for shard in shards for new in shard]
         self.counters["prefilled_tokens"] += sum(len(new.encoded.ids) for new in every)
         self.counters["images"] += sum(len(new.encoded.images) for new in every)
-        self.counters["padded_tokens"] += turn.tokens.size
+        self.counters["padded_tokens"] += arrays.tokens.size
         self.counters["calls"] += 1
-        return turn
+        return arrays

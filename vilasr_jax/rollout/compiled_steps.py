@@ -7,7 +7,7 @@ State lives on the device. A slot is one live conversation, with a cache length 
     slot 2   (free)
 
 `prefill` computes each distinct prompt once; `start` copies its cache to the slots that begin with it, now or
-when they become free. `insert` runs only the new turn's tokens, at each slot's own offset; a turn that is
+when they become free. `insert` runs only the new tokens, at each slot's own offset; a reply that is
 larger than the buckets comes in several inserts. `start` and the last `insert` end by sampling the turn's
 first token; `decode` continues, one token per step, until enough of the rows have stopped.
 
@@ -35,7 +35,7 @@ from vilasr_jax.config import SamplingSection
 from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.models.params import decoder_module
 from vilasr_jax.parallel.memory import with_shardings
-from vilasr_jax.rollout.batch import NewTurn
+from vilasr_jax.rollout.batch import NewTokens
 from vilasr_jax.rollout.sampling import sample
 from vilasr_jax.rollout.sampling_weights import SamplingWeights
 
@@ -89,6 +89,7 @@ class CompiledSteps:
         self,
         config: ModelConfig,
         graphdef: nnx.GraphDef,
+        *,
         sampling: SamplingSection,
         suppressed: HostOrDevice,
         stop_ids: tuple[int, ...],
@@ -105,15 +106,14 @@ class CompiledSteps:
         self.mesh = mesh
         self.shards = mesh.shape["data"] * mesh.shape["fsdp"]
         heads = config.num_kv_heads % mesh.shape["model"] == 0
-        self._heads = (
-            P(None, "model") if heads and mesh.shape["model"] > 1 else None
-        )  # how a shard's cache is split
+        # how a shard's keys and values are split
+        self._heads = P(None, "model") if heads and mesh.shape["model"] > 1 else None
         self._empty: dict[tuple[int, int], Callable[[], RolloutState]] = {}
-        specs: dict[str, Any] = dict.fromkeys(NewTurn._fields, _ROWS) | {"positions": _POSITIONS}
-        turn = NewTurn(**specs)
-        self.prefill = self._compiled(self._prefill, P(), turn)
+        specs: dict[str, Any] = dict.fromkeys(NewTokens._fields, _ROWS) | {"positions": _POSITIONS}
+        new_specs = NewTokens(**specs)
+        self.prefill = self._compiled(self._prefill, P(), new_specs)
         self.start = self._compiled(self._start, P(), _ROWS, P(), _ROWS, _ROWS, donate=1)
-        self.insert = self._compiled(self._insert, P(), _ROWS, P(), turn, _ROWS, donate=1)
+        self.insert = self._compiled(self._insert, P(), _ROWS, P(), new_specs, _ROWS, donate=1)
         self.decode = self._compiled(self._decode, P(), _ROWS, P(), donate=1)
 
     def _compiled(self, call: Callable, *specs: Any, donate: int | None = None) -> Callable:
@@ -137,7 +137,10 @@ class CompiledSteps:
         return self._empty[slots, max_len]()
 
     def abstract_state(self, slots: int, max_len: int) -> RolloutState:
-        """Shapes, dtypes and shardings of what `init_state` creates: slots and a cache's heads are split."""
+        """Shapes, dtypes and shardings of what `init_state` creates: slots and a cache's heads are split.
+
+        Arrays of rank 4 are a cache's keys and values [b, kv, s, h], see `ModelFamily.init_cache`.
+        """
         state = jax.eval_shape(partial(self._empty_state, slots, max_len))
         rows = NamedSharding(self.mesh, _ROWS)
         heads = NamedSharding(self.mesh, P(*_ROWS, *(self._heads or ())[1:]))
@@ -163,11 +166,11 @@ class CompiledSteps:
             work=jnp.zeros((self.shards, 2), jnp.int32),
         )
 
-    def _prefill(self, params, turn: NewTurn) -> ComputedPrompts:
+    def _prefill(self, params, new: NewTokens) -> ComputedPrompts:
         model, layers = self._model(params)
-        m, t = turn.tokens.shape
+        m, t = new.tokens.shape
         empty = self.family.init_cache(self.config, m, t, self.config.dtype)
-        hidden, cache = self._forward(model, layers, turn, empty)
+        hidden, cache = self._forward(model, layers, new, empty)
         return ComputedPrompts(self._laid_out(cache), hidden)
 
     def _start(
@@ -184,31 +187,15 @@ class CompiledSteps:
         model, _ = self._model(params)
         return self._open_turns(model, state, key, prompts.hidden[starts.source], starts)
 
-    def _insert(self, params, state: RolloutState, key, turn: NewTurn, starts: TurnStarts) -> RolloutState:
+    def _insert(self, params, state: RolloutState, key, new: NewTokens, starts: TurnStarts) -> RolloutState:
         model, layers = self._model(params)
         if state.token.shape[0] == 1:  # no copy of the only slot: padding has no tokens, and changes nothing
-            hidden, cache = self._forward(model, layers, turn, state.cache)
+            hidden, cache = self._forward(model, layers, new, state.cache)
             return self._open_turns(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
         part = jax.tree.map(lambda x: x.at[starts.slots].get(mode="clip"), state.cache)
-        hidden, part = self._forward(model, layers, turn, part)
+        hidden, part = self._forward(model, layers, new, part)
         cache = jax.tree.map(lambda old, new: old.at[starts.slots].set(new, mode="drop"), state.cache, part)
         return self._open_turns(model, state._replace(cache=self._laid_out(cache)), key, hidden, starts)
-
-    def _model(self, params: SamplingWeights) -> tuple[Any, list[Any]]:
-        """The model, and its decoder layers as modules of their own."""
-        model = nnx.merge(self.graphdef, params.rest)
-        one = nnx.graphdef(decoder_module(model))
-        return model, [nnx.merge(one, layer) for layer in params.layers]
-
-    def _laid_out(self, cache: Any) -> Any:
-        """The cache with its heads split over the model axis, where they divide."""
-        if self._heads is None:
-            return cache
-
-        def split(x: jax.Array) -> jax.Array:
-            return jax.lax.with_sharding_constraint(x, self._heads) if x.ndim == 4 else x
-
-        return jax.tree.map(split, cache)
 
     def _decode(self, params, state: RolloutState, key) -> RolloutState:
         model, layers = self._model(params)
@@ -231,18 +218,34 @@ class CompiledSteps:
         state = jax.lax.while_loop(unfinished, body, (jnp.int32(0), state))[1]
         return state._replace(cache=self._laid_out(state.cache))
 
-    def _forward(self, model, layers, turn: NewTurn, cache: Any) -> tuple[jax.Array, Any]:
+    def _model(self, params: SamplingWeights) -> tuple[Any, list[Any]]:
+        """The model, and its decoder layers as modules of their own."""
+        model = nnx.merge(self.graphdef, params.rest)
+        one = nnx.graphdef(decoder_module(model))
+        return model, [nnx.merge(one, layer) for layer in params.layers]
+
+    def _laid_out(self, cache: Any) -> Any:
+        """The cache with its heads split over the model axis, where they divide (see `abstract_state`)."""
+        if self._heads is None:
+            return cache
+
+        def split(x: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(x, self._heads) if x.ndim == 4 else x
+
+        return jax.tree.map(split, cache)
+
+    def _forward(self, model, layers, new: NewTokens, cache: Any) -> tuple[jax.Array, Any]:
         """Runs the new tokens; returns the hidden state at each row's last one, [m, d], and the cache."""
-        m, t = turn.tokens.shape
-        if turn.vision is None:
-            x = model.embed(turn.tokens)
+        m, t = new.tokens.shape
+        if new.vision is None:
+            x = model.embed(new.tokens)
         else:  # the shard's vision rows hold the images of all its rows
-            vision = model.encode_vision(turn.vision)
-            flat = (turn.tokens.reshape(1, m * t), turn.image_index.reshape(1, m * t))
+            vision = model.encode_vision(new.vision)
+            flat = (new.tokens.reshape(1, m * t), new.image_index.reshape(1, m * t))
             x = model.embed(*flat, vision).reshape(m, t, -1)
-        valid = jnp.arange(t)[None] < turn.length[:, None]
-        hidden, cache = model.extend(x, turn.positions, valid, cache, layers)
-        last = jnp.maximum(turn.length - 1, 0)
+        valid = jnp.arange(t)[None] < new.length[:, None]
+        hidden, cache = model.extend(x, new.positions, valid, cache, layers)
+        last = jnp.maximum(new.length - 1, 0)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], cache
 
     def _open_turns(

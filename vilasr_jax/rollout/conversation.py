@@ -64,7 +64,7 @@ class Conversation:
     prompt: Incoming
     max_tokens: int
     tokens: list[np.ndarray] = field(default_factory=list)
-    mask: list[np.ndarray] = field(default_factory=list)
+    loss_mask: list[np.ndarray] = field(default_factory=list)
     logprobs: list[np.ndarray] = field(default_factory=list)
     said: list[dict] = field(default_factory=list)  # arguments of `session.step`, one per turn
     length: int = 0
@@ -73,14 +73,14 @@ class Conversation:
     position: int = 0  # M-RoPE position of the next sampled token
     stop_reason: str | None = None
     lost_turn: dict | None = None  # a turn that the session failed on
-    replayed: int = 0  # number of replayed turns in the prompt
+    prompt_turns: int = 0  # number of the session's turns that are part of the prompt
     base_images: int = 0  # number of the question's images
     streamed: str = ""  # text of the current turn that `on_tokens` got
 
     def __post_init__(self):
         self._add(self.prompt.encoded.ids, None)
         self.images_read = len(self.prompt.encoded.images)
-        self.replayed = len(self.session.events)
+        self.prompt_turns = len(self.session.events)
         drawn = sum(len(event["drawn"]) for event in self.session.events)
         self.base_images = self.images_read - drawn
         self.position = self.prompt.next_position
@@ -100,7 +100,7 @@ class Conversation:
         """Streams the new text of a turn to `on_tokens`; cancels the conversation if the hook raises."""
         if self.request.on_tokens is None:
             return
-        text = tokenizer.decode(_words(ids, tokenizer))
+        text = tokenizer.decode(_without_stop_token(ids, tokenizer))
         if not over:
             text = text.rstrip("\ufffd")  # perhaps the first bytes of a character
         if len(text) > len(self.streamed) and text.startswith(self.streamed):
@@ -112,21 +112,23 @@ class Conversation:
     ) -> Callable[[], tuple[Reply, Encoded | None]]:
         """Adds the model's turn; returns the work of a drawing thread: the reply, and its tokens."""
         self._add(ids, logprobs)
-        self.position += len(ids) - 1  # now that of the last token, which is not in the cache yet
+        self.position += len(ids) - 1  # of the last sampled token: its key and value are not in the cache yet
         self.streamed = ""
         closed = int(ids[-1]) == tokenizer.special.im_end
-        self.said.append({"text": tokenizer.decode(_words(ids, tokenizer)), "truncated": not closed})
+        self.said.append(
+            {"text": tokenizer.decode(_without_stop_token(ids, tokenizer)), "truncated": not closed}
+        )
         return partial(_reply, self.session, tokenizer, closed, self.said[-1])
 
-    def replay_turn(
+    def retry_turn(
         self, tokenizer: Tokenizer, error: BaseException
     ) -> Callable[[], tuple[Any, Reply, Encoded | None]]:
         """After a failure: replays all turns in a new session, the last with the reason of the failure."""
         closed = not self.said[-1]["truncated"]
         self.said[-1]["lost"] = f"the drawing failed ({_line(error)})"
-        return partial(_replay, self.request.session, tokenizer, closed, list(self.said))
+        return partial(_retry, self.request.session, tokenizer, closed, list(self.said))
 
-    def add_reply(self, reply: Reply, turn: Encoded | None, buckets: Buckets) -> list[Incoming]:
+    def add_reply(self, reply: Reply, reply_tokens: Encoded | None, buckets: Buckets) -> list[Incoming]:
         """Adds the session's reply; returns what enters the cache next, in pieces that fit `buckets`.
 
         The last sampled token is not in the cache yet, so it leads the new tokens. Empty: the conversation is
@@ -137,20 +139,20 @@ class Conversation:
             self._call(self.request.on_turn, event, [self.session.images[i - 1] for i in event["drawn"]])
             if self.stop_reason:
                 return []
-        if turn is None:
+        if reply_tokens is None:
             self.stop_reason = reply.stop_reason or "no_action"
             return []
-        last = Encoded(self.tokens[-1][-1:], np.zeros(1, bool), [], turn.special)
+        last = Encoded(self.tokens[-1][-1:], np.zeros(1, bool), [], reply_tokens.special)
         try:
-            pieces = Incoming(join([last, turn]), self.position).pieces(buckets)
+            pieces = Incoming(join([last, reply_tokens]), self.position).pieces(buckets)
         except DataError:
             self.stop_reason = "insert_limit"
             return []
-        if self.max_tokens - self.length <= len(turn.ids) or self.tokens_left < 1:
+        if self.max_tokens - self.length <= len(reply_tokens.ids) or self.tokens_left < 1:
             self.stop_reason = "token_limit"
             return []
-        self._add(turn.ids, None)
-        self.images_read += len(turn.images)
+        self._add(reply_tokens.ids, None)
+        self.images_read += len(reply_tokens.images)
         self.position = pieces[-1].next_position
         return pieces
 
@@ -158,7 +160,7 @@ class Conversation:
         """Ends the conversation: its session failed twice."""
         logging.error("conversation about %s: its session failed: %s", self.request.row.get("id"), error)
         self.stop_reason = "error"
-        if len(self.session.events) < self.replayed + len(self.said):
+        if len(self.session.events) < self.prompt_turns + len(self.said):
             text = self.said[-1]["text"]
             line = f"{type(error).__name__}: {error}"
             self.lost_turn = {"text": text, "calls": [], "error": line, "drawn": [], "corrected": 0}
@@ -168,7 +170,7 @@ class Conversation:
         trajectory = Trajectory(
             id=f"{self.request.row['id']}/{self.key[1]}",
             tokens=np.concatenate(self.tokens).astype(np.int32),
-            loss_mask=np.concatenate(self.mask),
+            loss_mask=np.concatenate(self.loss_mask),
             logprobs=np.concatenate(self.logprobs).astype(np.float32),
             images=list(self.session.images),
             turns=[*self.session.events, *([self.lost_turn] if self.lost_turn else [])],
@@ -190,13 +192,13 @@ class Conversation:
 
     def _add(self, ids: np.ndarray, logprobs: np.ndarray | None) -> None:
         self.tokens.append(ids)
-        self.mask.append(np.full(len(ids), logprobs is not None))
+        self.loss_mask.append(np.full(len(ids), logprobs is not None))
         self.logprobs.append(np.zeros(len(ids), np.float32) if logprobs is None else logprobs)
         self.length += len(ids)
         self.sampled += 0 if logprobs is None else len(ids)
 
 
-def _words(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+def _without_stop_token(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """The tokens of a turn without the one that ended it."""
     special = tokenizer.special
     return ids[:-1] if len(ids) and ids[-1] in (special.im_end, special.endoftext) else ids
@@ -213,7 +215,7 @@ def _reply(session, tokenizer: Tokenizer, closed: bool, said: dict) -> tuple[Rep
     return reply, encode_turn(tokenizer, reply.message, closed=closed)
 
 
-def _replay(
+def _retry(
     make: Callable[[], Any], tokenizer: Tokenizer, closed: bool, said: list[dict]
 ) -> tuple[Any, Reply, Encoded | None]:
     session = make()

@@ -37,11 +37,11 @@ from vilasr_jax.models.attention_backends import require_backend
 from vilasr_jax.models.params import abstract
 from vilasr_jax.parallel.memory import device_limit
 from vilasr_jax.processing import Buckets, Tokenizer
-from vilasr_jax.rollout.batch import Incoming, Shape, empty_turn, shapes
+from vilasr_jax.rollout.batch import Incoming, Shape, empty_tokens, shapes
 from vilasr_jax.rollout.cache_writer import CacheWriter
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.conversation import Conversation, Request, check_prompt, make_prompt
-from vilasr_jax.rollout.lane import Counters, Lane, PendingConversations, Prompt
+from vilasr_jax.rollout.lane import ConversationQueue, Counters, Lane, Prompt
 from vilasr_jax.rollout.memory import rollout_account, rollout_memory, shard_slots
 from vilasr_jax.rollout.pool import DrawingPool
 from vilasr_jax.rollout.sampling_weights import SamplingLayout, SamplingWeights, WeightSource
@@ -61,8 +61,8 @@ class Engine:
       patches: buckets of an image's patches.
       mesh: of the devices of all hosts: conversations are split over its data and fsdp axes, the model over
         its model axis. Of several processes each runs an engine of its own, with its part of
-        `engine.slots`, on its own devices and at its own pace; `training.rollouts.Rollouts.generate` divides
-        the requests and gathers what all have answered.
+        `engine.slots`, on its own devices and at its own pace; `training.rollouts` divides the requests and
+        gathers what all have answered.
       process: index of the host that samples; None: this process.
 
     Attributes:
@@ -105,13 +105,13 @@ class Engine:
         self.steps = CompiledSteps(
             config,
             graphdef,
-            sampling,
-            suppressed,
-            stop_ids,
-            engine.decode_steps,
-            engine.stop_fraction,
-            self.layout.host,
-            engine.per_request_sampling,
+            sampling=sampling,
+            suppressed=suppressed,
+            stop_ids=stop_ids,
+            decode_steps=engine.decode_steps,
+            stop_fraction=engine.stop_fraction,
+            mesh=self.layout.host,
+            per_request_sampling=engine.per_request_sampling,
         )
         self.shards = self.steps.shards
         self.shard_slots = shard_slots(engine, mesh)
@@ -195,9 +195,9 @@ class Engine:
         self._check_memory(params)
         params, key = self.layout(params), jax.random.key(0)
         state = self.steps.init_state(self.lane_slots, self.sampling.max_tokens)
-        prompts = self.prompt_shapes()
+        prompt_shapes = self.prompt_shapes()
         inserts = list(shapes(self.row_buckets, self.insert_buckets))
-        total = len(prompts) * (1 + len(self.row_buckets)) + len(inserts) + 1
+        total = len(prompt_shapes) * (1 + len(self.row_buckets)) + len(inserts) + 1
         done = 0
 
         def note() -> None:
@@ -206,26 +206,26 @@ class Engine:
             if progress:
                 progress(done, total)
 
-        nothing = Lane(state)
-        none: list[list[int]] = [[] for _ in range(self.shards)]
-        for shape in prompts:
-            prompts = self.steps.prefill(params, empty_turn(shape, self.shards, self.prompt_buckets.spec))
+        idle_lane = Lane(state)
+        no_slots: list[list[int]] = [[] for _ in range(self.shards)]
+        for shape in prompt_shapes:
+            computed = self.steps.prefill(params, empty_tokens(shape, self.shards, self.prompt_buckets.spec))
             note()
             for m in self.row_buckets:
-                starts = self.writer.turn_starts(nothing, none, m, none)
-                state = self.steps.start(params, state, key, prompts, starts)
+                starts = self.writer.turn_starts(idle_lane, no_slots, m, no_slots)
+                state = self.steps.start(params, state, key, computed, starts)
                 note()
         for shape in inserts:
-            starts = self.writer.turn_starts(nothing, none, shape.rows, none)
-            turn = empty_turn(shape, self.shards, self.insert_buckets.spec)
-            state = self.steps.insert(params, state, key, turn, starts)
+            starts = self.writer.turn_starts(idle_lane, no_slots, shape.rows, no_slots)
+            new = empty_tokens(shape, self.shards, self.insert_buckets.spec)
+            state = self.steps.insert(params, state, key, new, starts)
             note()
         jax.block_until_ready(self.steps.decode(params, state, key))
         note()
         return done
 
     def prompt_shapes(self) -> list[Shape]:
-        """All that prompts may need."""
+        """The static shapes of all prefill calls."""
         return list(shapes(self.row_buckets, self.prompt_buckets))
 
     def check(self, request: Request) -> None:
@@ -252,7 +252,7 @@ class Engine:
             Lane(self.steps.init_state(self.lane_slots, self.sampling.max_tokens))
             for _ in range(self.engine.lanes)
         ]
-        waiting = PendingConversations(source, self.prompt, self.sampling.max_tokens)
+        waiting = ConversationQueue(source, self.prompt, self.sampling.max_tokens)
         with DrawingPool(self.engine.draw_workers, self.engine.draw_seconds) as pool:
             while True:
                 for lane in lanes:
@@ -267,7 +267,7 @@ class Engine:
                     if len(drawing) == sum(len(lane.live) for lane in lanes):
                         with timed(self.counters, "waited"):
                             pool.wait_any(drawing)
-                elif not waiting.more(wait=True):
+                elif not waiting.fetch(wait=True):
                     break
         for lane in lanes:
             steps, rows = np.sum(jax.device_get(lane.state.work), axis=0)
@@ -305,13 +305,13 @@ class Engine:
             account.check()
             self._printed_memory = True
 
-    def _dispatch(self, lane: Lane, params: Any, key: jax.Array, waiting: PendingConversations) -> None:
+    def _dispatch(self, lane: Lane, params: Any, key: jax.Array, waiting: ConversationQueue) -> None:
         """Enqueues a lane's device work: replies, prompts of new conversations, one decode call."""
-        if lane.pending:
+        if lane.inserts:
             self.writer.insert(lane, params, key)
         admitted: dict[int, Prompt] = {}
         for slot in range(self.lane_slots):
-            if slot not in lane.live and waiting.more(wait=False):
+            if slot not in lane.live and waiting.fetch(wait=False):
                 lane.live[slot], admitted[slot] = waiting.begin()
         if admitted:
             self.writer.prefill(params, admitted)

@@ -23,18 +23,18 @@ class Lane:
     live: dict[int, Conversation] = field(default_factory=dict)  # live conversations by slot
     drawing: dict[int, DrawingTask] = field(default_factory=dict)  # by slot: the drawing of its reply
     failed: dict[int, BaseException] = field(default_factory=dict)  # by slot: why it is drawn again
-    pending: dict[int, list[Incoming]] = field(default_factory=dict)  # by slot: pieces of a reply to insert
+    inserts: dict[int, list[Incoming]] = field(default_factory=dict)  # by slot: pieces of a reply to insert
 
 
 @dataclass
 class Prompt:
     """A request's prompt, and by shard where it is computed: `ComputedPrompts`, and the row in that shard."""
 
-    new: Incoming
+    incoming: Incoming
     computed: dict[int, tuple[ComputedPrompts, int]] = field(default_factory=dict)
 
 
-class PendingConversations:
+class ConversationQueue:
     """Conversations that have not begun; requests are fetched one at a time, when a slot is free."""
 
     def __init__(
@@ -48,8 +48,8 @@ class PendingConversations:
         self.request: Request | None = None
         self.prompt: Prompt | None = None  # the prompt of the newest request
 
-    def more(self, wait: bool) -> bool:
-        """Whether there is a conversation to be begun; may wait for one."""
+    def fetch(self, wait: bool) -> bool:
+        """Fetches a request where the last has no samples left; whether there is a conversation to begin."""
         while self.request is None or self.sample >= self.request.samples:
             given = self.source(wait)
             self.request, self.sample, self.prompt = None, 0, None
@@ -59,11 +59,11 @@ class PendingConversations:
         return True
 
     def begin(self) -> tuple[Conversation, Prompt]:
-        """Begins the next conversation, after `more` has returned True."""
-        assert self.request is not None, "`more` says whether there is one"
+        """Begins the next conversation, after `fetch` has returned True."""
+        assert self.request is not None, "`fetch` says whether there is one"
         session = self.request.session()
         if self.prompt is None:
             self.prompt = Prompt(self.make_prompt(self.request, session))
         key = (self.number, self.sample)
         self.sample += 1
-        return Conversation(key, self.request, session, self.prompt.new, self.max_tokens), self.prompt
+        return Conversation(key, self.request, session, self.prompt.incoming, self.max_tokens), self.prompt

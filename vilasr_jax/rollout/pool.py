@@ -47,37 +47,37 @@ class DrawingPool:
             self._queue.put(None)
 
     def submit(self, work: Callable[[], Any]) -> DrawingTask:
-        """Queues `work`; its result, exception or a TimeoutError is in the job that is returned."""
-        job = DrawingTask(work)
-        self._queue.put(job)
-        return job
+        """Queues `work`; its result, exception or a TimeoutError is in the task that is returned."""
+        task = DrawingTask(work)
+        self._queue.put(task)
+        return task
 
-    def wait(self, jobs: Iterable[DrawingTask], seconds: float) -> None:
-        """Returns when all jobs are done, or older than `seconds`; gives up on those past the limit."""
-        jobs = list(jobs)
+    def wait(self, tasks: Iterable[DrawingTask], seconds: float) -> None:
+        """Returns when all tasks are done, or older than `seconds`; gives up on those past the limit."""
+        tasks = list(tasks)
         while True:
             now = time.monotonic()
-            for job in jobs:
-                if self.seconds and job.began is not None and now - job.began > self.seconds:
-                    self._give_up(job)
-            young = [job for job in jobs if not job.done() and now - job.submitted < seconds]
+            for task in tasks:
+                if self.seconds and task.began is not None and now - task.began > self.seconds:
+                    self._give_up(task)
+            young = [task for task in tasks if not task.done() and now - task.submitted < seconds]
             if not young:
                 return
-            until = min(job.submitted + seconds for job in young)
+            until = min(task.submitted + seconds for task in young)
             if self.seconds:
                 until = min(until, now + self.seconds)
             wait(young, max(until - now, 0.001))
 
-    def wait_any(self, jobs: Iterable[DrawingTask]) -> None:
-        """Returns when a job is done; gives up on those past the limit."""
-        jobs = list(jobs)
-        while not any(job.done() for job in jobs):
-            wait(jobs, 0.05, FIRST_COMPLETED)
-            self.wait(jobs, 0)
+    def wait_any(self, tasks: Iterable[DrawingTask]) -> None:
+        """Returns when a task is done; gives up on those past the limit."""
+        tasks = list(tasks)
+        while not any(task.done() for task in tasks):
+            wait(tasks, 0.05, FIRST_COMPLETED)
+            self.wait(tasks, 0)
 
-    def _give_up(self, job: DrawingTask) -> None:
+    def _give_up(self, task: DrawingTask) -> None:
         try:
-            job.set_exception(TimeoutError(f"it needed longer than {self.seconds:g} seconds"))
+            task.set_exception(TimeoutError(f"it needed longer than {self.seconds:g} seconds"))
         except InvalidStateError:
             return  # it finished in the meantime
         self._start()
@@ -86,14 +86,14 @@ class DrawingPool:
         threading.Thread(target=self._run, name="drawing", daemon=True).start()
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            job.began = time.monotonic()
+        while (task := self._queue.get()) is not None:
+            task.began = time.monotonic()
             try:
-                value, error = job.work(), None
+                value, error = task.work(), None
             except BaseException as raised:
                 value, error = None, raised
-            self.worked += time.monotonic() - job.began
+            self.worked += time.monotonic() - task.began
             try:
-                job.set_result(value) if error is None else job.set_exception(error)
+                task.set_result(value) if error is None else task.set_exception(error)
             except InvalidStateError:
                 return  # given up on; another thread has replaced this one

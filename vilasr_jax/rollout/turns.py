@@ -35,7 +35,7 @@ class TurnReader:
         self._read_turns(lane, pool)
         with timed(self.counters, "waited"):
             pool.wait(lane.drawing.values(), self.draw_wait)
-        for slot in [slot for slot, job in lane.drawing.items() if job.done()]:
+        for slot in [slot for slot, task in lane.drawing.items() if task.done()]:
             self._read_reply(lane, slot, lane.drawing.pop(slot), pool)
         over = [slot for slot, conversation in lane.live.items() if conversation.stop_reason]
         for slot in over:
@@ -57,22 +57,22 @@ class TurnReader:
             work = conversation.add_turn(self.tokenizer, tokens[slot, :n].copy(), logprobs[slot, :n].copy())
             lane.drawing[slot] = pool.submit(work)
 
-    def _read_reply(self, lane: Lane, slot: int, job: DrawingTask, pool: DrawingPool) -> None:
-        """Adds a session's reply to its conversation; a failed session is replayed once, in a new one."""
+    def _read_reply(self, lane: Lane, slot: int, task: DrawingTask, pool: DrawingPool) -> None:
+        """Adds a session's reply to its conversation; a failed turn is retried once, in a new session."""
         conversation = lane.live[slot]
-        if error := job.exception():
+        if error := task.exception():
             if slot in lane.failed:
                 conversation.fail(lane.failed.pop(slot))
             else:
                 lane.failed[slot] = error
-                lane.drawing[slot] = pool.submit(conversation.replay_turn(self.tokenizer, error))
+                lane.drawing[slot] = pool.submit(conversation.retry_turn(self.tokenizer, error))
             return
         if lane.failed.pop(slot, None):
-            conversation.session, reply, turn = job.result()
+            conversation.session, reply, reply_tokens = task.result()
         else:
-            reply, turn = job.result()
-        if pieces := conversation.add_reply(reply, turn, self.insert_buckets):
-            lane.pending[slot] = pieces
+            reply, reply_tokens = task.result()
+        if pieces := conversation.add_reply(reply, reply_tokens, self.insert_buckets):
+            lane.inserts[slot] = pieces
 
 
 @contextlib.contextmanager

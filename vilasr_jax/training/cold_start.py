@@ -39,17 +39,13 @@ def run_cold_start(run: Run, params: Any, progress: Progress) -> Any:
     # ------------------------------------------------ traces, and how many steps they need
     soft = open_soft_drawing(job.soft_drawing, run.model)
     sources, weights = run.examples.traces
-    what = run.examples.described()
-    rate = section.batch * batching.examples_per_row(sources, weights) * weights[0]
     stage.steps = plan_steps(
-        stage.directory,
+        stage,
         section,
-        stage.title,
-        what,
-        len(sources[0]),
-        rate,
-        stage.begun,
-        run.examples.trace_digests(),
+        what=run.examples.described(),
+        examples=len(sources[0]),
+        rate=section.batch * batching.examples_per_row(sources, weights) * weights[0],
+        data=run.examples.trace_digests(),
     )
 
     # ------------------------------------------------ train

@@ -18,6 +18,7 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import barrier, from_writer, is_writer
 from vilasr_jax.tasks.stored import check_unchanged
+from vilasr_jax.training.stage import Stage
 
 FILE = "steps.json"
 
@@ -32,30 +33,28 @@ def stage_steps(folder: Path, section: StageSection) -> int | None:
 
 
 def plan_steps(
-    folder: Path,
+    stage: Stage,
     section: StageSection,
-    title: str,
+    *,
     what: str,
     examples: int,
     rate: float,
-    begun: bool = False,
     data: Mapping[str, str] | None = None,
 ) -> int:
     """Fixes and prints the steps of a stage that begins.
 
     Args:
-      folder: the stage's; `steps.json` is written there.
+      stage: `steps.json` is written to its folder; once it has saved a step, the number stays.
       section: its `epochs` or `steps` count.
-      title: the stage's name.
       what: description of its training data, for the line that is printed.
       examples: number of different examples; 0: unlimited new ones.
       rate: examples per step, on average.
-      begun: a step is saved already; the number stays.
       data: the folders that hold the examples, with digests of their content; none where they are generated.
 
     Raises:
       DataError: the stage has begun with other data, or another number of examples.
     """
+    folder, title, begun = stage.directory, stage.title, stage.begun
     digest = "".join((data or {}).values())
     known = from_writer(lambda: json.loads((folder / FILE).read_text()) if (folder / FILE).exists() else None)
     if begun and known:

@@ -188,7 +188,7 @@ def _answer(
             if isinstance(row, Row)
         ]
         answered = iter(
-            run.rollouts.generate(
+            run.rollouts.sample_on_all_hosts(
                 section.sampling,
                 params,
                 requests,

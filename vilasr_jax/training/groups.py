@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,30 @@ from vilasr_jax.training.rollouts import gather_conversations
 from vilasr_jax.training.run import Run
 
 CUT_OFF = ("token_limit", "truncated", "insert_limit")  # stop reasons: a length limit was reached
+Key = tuple[int, int]  # of a group: the round, and the question's number in it
+
+
+class Outcome(NamedTuple):
+    """What every host knows about a conversation."""
+
+    reward: float
+    tokens: int  # sampled
+    cut_off: bool  # by a length limit
+
+
+@dataclass
+class Rounds:
+    """What the rounds of a step have sampled.
+
+    Attributes:
+      requests: the questions of all hosts.
+      mine: this host's groups, all that were sampled.
+      kept_groups: the groups of all hosts that may be trained on.
+    """
+
+    requests: dict[Key, Request]
+    mine: dict[Key, list[Trajectory]]
+    kept_groups: dict[Key, list[Outcome]]
 
 
 @dataclass
@@ -34,7 +58,7 @@ class Samples:
 
     Attributes:
       trajectories: this host's, by number.
-      trained: those of all hosts that have a gradient, by number.
+      with_gradient: those of all hosts that have a gradient, by number.
       rewards, advantages: [n] float32, of all hosts' conversations.
       tokens: [n] int, sampled tokens of each.
       counted: [n] bool, those in the loss.
@@ -43,7 +67,7 @@ class Samples:
     """
 
     trajectories: dict[int, Trajectory]
-    trained: dict[int, Trajectory]
+    with_gradient: dict[int, Trajectory]
     rewards: np.ndarray
     advantages: np.ndarray
     tokens: np.ndarray
@@ -82,47 +106,51 @@ def collect(run: Run, params: Any, step: int, pool: Sequence[FailedPrefix] = ())
       Stopped: after a stop request; the step is discarded.
     """
     section = run.job.rl
-    mine: dict[tuple[int, int], list[Trajectory]] = {}
-    questions: dict[tuple[int, int], Request] = {}
-    known: dict[tuple[int, int], list[list[float]]] = {}
-    sampled: list[Trajectory] = []
-    for round in range(section.refill + 1):
-        requests = _requests(run, step, round, () if round else pool)
-        questions |= {(round, i): request for i, request in enumerate(requests)}
-        found = _sample_round(run, params, step, round, requests)
-        sampled += [t for group in found.values() for t in group]
-        lines = [[*key, [_reward_tokens_cut(t) for t in group]] for key, group in found.items()]
-        for part in gather(lines):
-            for turn, number, values in part:
-                if not section.refill or len({value[0] for value in values}) > 1:
-                    known[turn, number] = values
-        mine |= found
-        if len(known) >= section.prompts:
-            break
-    order = sorted(known)[: section.prompts]
-    values = np.array([value for key in order for value in known[key]], np.float32).reshape(-1, 3)
+    rounds = _sample_rounds(run, params, step, pool)
+    order = sorted(rounds.kept_groups)[: section.prompts]
+    outcomes = [outcome for key in order for outcome in rounds.kept_groups[key]]
     trajectories = {
         place * section.group + k: trajectory
         for place, key in enumerate(order)
-        for k, trajectory in enumerate(mine.get(key, ()))
+        for k, trajectory in enumerate(rounds.mine.get(key, ()))
     }
-    rewards = values[:, 0]
+    rewards = np.array([outcome.reward for outcome in outcomes], np.float32)
     advantages = group_advantages(rewards, section.group, section.advantage)
-    counted = values[:, 2] == 0 if section.overlong == "mask" else np.ones(len(values), bool)
+    counted = np.array([section.overlong != "mask" or not outcome.cut_off for outcome in outcomes], bool)
     gradient = _has_gradient(section, advantages, counted)
+    sampled = [trajectory for group in rounds.mine.values() for trajectory in group]
     return Samples(
         trajectories=trajectories,
-        trained=gather_conversations(
+        with_gradient=gather_conversations(
             {i: trajectory for i, trajectory in trajectories.items() if gradient[i]},
-            lambda i: questions[order[i // section.group]],
+            lambda i: rounds.requests[order[i // section.group]],
         ),
         rewards=rewards,
         advantages=advantages,
-        tokens=values[:, 1].astype(np.int64),
+        tokens=np.array([outcome.tokens for outcome in outcomes], np.int64),
         counted=counted,
-        failed=_failed(run.job.seed, step, mine) if section.recovery else [],
+        failed=_failed(run.job.seed, step, rounds.mine) if section.recovery else [],
         metrics=_sum_over_hosts(rollout_metrics(sampled, section.group)),
     )
+
+
+def _sample_rounds(run: Run, params: Any, step: int, pool: Sequence[FailedPrefix]) -> Rounds:
+    """Samples and scores round after round, until there are enough groups; see `collect`."""
+    section = run.job.rl
+    rounds = Rounds({}, {}, {})
+    for round_number in range(section.refill + 1):
+        requests = _requests(run, step, round_number, () if round_number else pool)
+        rounds.requests |= {(round_number, i): request for i, request in enumerate(requests)}
+        found = _sample_round(run, params, step, round_number, requests)
+        rounds.mine |= found
+        for part in gather([[number, [_outcome(t) for t in group]] for (_, number), group in found.items()]):
+            for number, values in part:
+                outcomes = [Outcome(*value) for value in values]  # other hosts' come as lists
+                if not section.refill or len({outcome.reward for outcome in outcomes}) > 1:
+                    rounds.kept_groups[round_number, number] = outcomes
+        if len(rounds.kept_groups) >= section.prompts:
+            break
+    return rounds
 
 
 def _has_gradient(section: RLSection, advantages: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -132,31 +160,31 @@ def _has_gradient(section: RLSection, advantages: np.ndarray, counted: np.ndarra
     return counted & (advantages != 0)
 
 
-def _failed(seed: int, step: int, mine: dict[tuple[int, int], list[Trajectory]]) -> list[FailedPrefix]:
+def _failed(seed: int, step: int, mine: dict[Key, list[Trajectory]]) -> list[FailedPrefix]:
     """A beginning of a failed conversation about each question where there is one, over all hosts."""
     found = []
-    for (round, number), group in mine.items():
-        rng = np.random.default_rng([seed, step, round, number])
+    for (round_number, number), group in mine.items():
+        rng = np.random.default_rng([seed, step, round_number, number])
         prefixes = [failed_prefix(trajectory, rng) for trajectory in group]
-        found += [[round, number, prefix.to_json()] for prefix in prefixes if prefix][:1]
+        found += [[round_number, number, prefix.to_json()] for prefix in prefixes if prefix][:1]
     everyones = sorted(line for part in gather(found) for line in part)
     return [FailedPrefix.from_json(value) for *_, value in everyones]
 
 
-def first_row(section: RLSection, step: int, round: int) -> int:
+def first_row(section: RLSection, step: int, round_number: int) -> int:
     """The number of the first question of a step's round."""
-    return ((step - 1) * (section.refill + 1) + round) * section.prompts
+    return ((step - 1) * (section.refill + 1) + round_number) * section.prompts
 
 
-def _requests(run: Run, step: int, round: int, pool: Sequence[FailedPrefix]) -> list[Request]:
+def _requests(run: Run, step: int, round_number: int, pool: Sequence[FailedPrefix]) -> list[Request]:
     """The questions of one round, of all hosts."""
     section = run.job.rl
-    rows = run.questions.rows("rl", section.prompts, first_row(section, step, round))
-    chosen = np.random.default_rng([run.job.seed, step, round]).permutation(len(pool))
+    rows = run.questions.rows("rl", section.prompts, first_row(section, step, round_number))
+    chosen = np.random.default_rng([run.job.seed, step, round_number]).permutation(len(pool))
     replayed = [pool[i] for i in chosen[: int(section.recovery * section.prompts)]]
     for i, prefix in enumerate(replayed):
         rows[i] = run.questions.row("rl", prefix.source)
-    first = round * section.prompts * section.group
+    first = round_number * section.prompts * section.group
     requests = run.questions.requests(rows, samples=section.group, seed=first)
     for i, prefix in enumerate(replayed):
         requests[i] = resumed(requests[i], prefix)
@@ -164,15 +192,15 @@ def _requests(run: Run, step: int, round: int, pool: Sequence[FailedPrefix]) -> 
 
 
 def _sample_round(
-    run: Run, params: Any, step: int, round: int, requests: Sequence[Request]
-) -> dict[tuple[int, int], list[Trajectory]]:
-    """This host's groups of one round, by (round, number of the question)."""
+    run: Run, params: Any, step: int, round_number: int, requests: Sequence[Request]
+) -> dict[Key, list[Trajectory]]:
+    """This host's groups of one round."""
     section = run.job.rl
     number, count = run.batching.host
     try:
         mine = requests[number::count]
         key = run.rollouts.key("rl", step)
-        found = run.rollouts.sample(section.sampling, params, mine, key)
+        found = run.rollouts.sample_here(section.sampling, params, mine, key)
     except Stopped:
         found = []
     if interrupt.stop_requested():
@@ -183,13 +211,15 @@ def _sample_round(
             trajectory.reward["overlong"] = -penalty
             trajectory.reward["total"] -= penalty
     groups = np.arange(number, section.prompts, count)
-    return {(round, int(i)): found[k * section.group :][: section.group] for k, i in enumerate(groups)}
+    return {(round_number, int(i)): found[k * section.group :][: section.group] for k, i in enumerate(groups)}
 
 
-def _reward_tokens_cut(trajectory: Trajectory) -> list[float]:
-    """(reward, sampled tokens, 1 if a limit cut it off) of a conversation, which all hosts need."""
-    cut_off = trajectory.stop_reason in CUT_OFF
-    return [np.float32(trajectory.reward["total"]), trajectory.loss_mask.sum(), cut_off]
+def _outcome(trajectory: Trajectory) -> Outcome:
+    return Outcome(
+        reward=float(np.float32(trajectory.reward["total"])),  # as it is trained
+        tokens=int(trajectory.loss_mask.sum()),
+        cut_off=trajectory.stop_reason in CUT_OFF,
+    )
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory], group: int) -> dict[str, tuple[float, float]]:

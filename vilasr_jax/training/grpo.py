@@ -23,12 +23,12 @@ from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.failed_prefixes import read_pool
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
+from vilasr_jax.training.resume import resume_state, state_items
 from vilasr_jax.training.run import Run
-from vilasr_jax.training.sft import resume_state, state_items
 from vilasr_jax.training.stage import SAMPLING, UPDATING, Stage
 from vilasr_jax.training.state import TrainState
 from vilasr_jax.training.step_loop import StepLoop
-from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, recomputes
+from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, needs_old_logprobs
 from vilasr_jax.training.trajectory_dataset import trajectory_example
 from vilasr_jax.training.validation import Validation, validate
 
@@ -59,29 +59,35 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
 
     # ------------------------------------------------ questions, and how many steps they need
     questions, what = run.questions.source("rl")
-    folder, rate = stage.directory, section.prompts
-    data = run.tasks.imported.digests("questions") if questions else None
-    stage.steps = plan_steps(folder, section, stage.title, what, questions, rate, stage.begun, data)
+    stage.steps = plan_steps(
+        stage,
+        section,
+        what=what,
+        examples=questions,
+        rate=section.prompts,
+        data=run.tasks.imported.digests("questions") if questions else None,
+    )
 
     # ------------------------------------------------ optimiser, state, compiled steps
     updates = stage.steps * section.updates
     optimizer = make_optimizer(section.optimizer, updates)
     schedule = make_schedule(section.optimizer, updates)
-    more: dict[str, Any] = {"recovery": {"pool": []}} if section.recovery else {}
+    extra_items: dict[str, Any] = {"recovery": {"pool": []}} if section.recovery else {}
     reference = jax.tree.map(jnp.copy, params) if section.kl_weight else None
-    done, state, items = resume_state(run.mesh, stage, params, optimizer, section.optimizer, **more)
+    steps_done, state, items = resume_state(
+        run.mesh, stage, params, optimizer, section.optimizer, **extra_items
+    )
     pool = read_pool(items.get("recovery", {"pool": []})["pool"])
 
-    def save(step: int, **options: Any) -> None:
+    def save(step: int, **options: Any) -> None:  # reads `state` and `pool`, which each step rebinds
         extra = {"recovery": {"pool": [prefix.to_json() for prefix in pool]}} if section.recovery else {}
         stage.save(step, {**state_items(state), **extra}, **options)
 
     steps = make_grpo_steps(model.graphdef, optimizer, section, model.suppressed, run.mesh)
     logprobs = make_logprobs(model.graphdef, model.suppressed, section.sampling.temperature, run.mesh)
     update = Update(section, model, run.batching, steps, logprobs, reference, stage)
-    forwards = 2.0 * (
-        recomputes(section) + bool(section.kl_weight)
-    )  # in addition to the forward pass of the gradient
+    # forward passes in addition to that of the gradient
+    forwards = 2.0 * (needs_old_logprobs(section) + bool(section.kl_weight))
     stage.flops_per_token = (6.0 + forwards) * model.matmul_parameters
 
     validation = Validation(stage, section.validate_every, partial(validate, run), last=True)
@@ -93,27 +99,28 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
         schedule,
         save,
         progress,
-        figure="reward",
-        done=done,
+        bar_metric="reward",
+        steps_done=steps_done,
         updates=section.updates,
     )
-    validation.catch_up(done, state.all_params, partial(save, wait=True))
-    for step in loop:
-        began = time.monotonic()
-        try:
-            samples = collect(run, state.all_params, step, pool)
-        except Stopped:
-            loop.abandon(step)
-        sampled = time.monotonic()
-        order = np.random.default_rng([run.job.seed, step]).permutation(len(samples.rewards))
-        state = jax.block_until_ready(update(state, samples, np.array_split(order, section.updates)))
-        seconds = {SAMPLING: (sampled - began, 1), UPDATING: (time.monotonic() - sampled, 1)}
-        stage.note({**samples.metrics, **seconds})
-        pool = samples.failed
-        if section.sample_every and step % section.sample_every == 0:
-            _save_samples(run, stage, samples, step)
-        scores = validation(step, state.all_params)
-        loop.finish(step, state.guard, scores or {}, stop=scores is None)
+    with loop:
+        validation.catch_up(steps_done, state.all_params, partial(save, wait=True))
+        for step in loop:
+            began = time.monotonic()
+            try:
+                samples = collect(run, state.all_params, step, pool)
+            except Stopped:
+                loop.abandon(step)
+            sampled = time.monotonic()
+            order = np.random.default_rng([run.job.seed, step]).permutation(len(samples.rewards))
+            state = jax.block_until_ready(update(state, samples, np.array_split(order, section.updates)))
+            seconds = {SAMPLING: (sampled - began, 1), UPDATING: (time.monotonic() - sampled, 1)}
+            stage.note({**samples.metrics, **seconds})
+            pool = samples.failed
+            if section.sample_every and step % section.sample_every == 0:
+                _save_samples(run, stage, samples, step)
+            scores = validation(step, state.all_params)
+            loop.finish(step, state.guard, scores or {}, stop=scores is None)
     return state.all_params
 
 
@@ -165,11 +172,11 @@ class Update:
     def __call__(self, state: TrainState, samples: Samples, parts: Sequence[np.ndarray]) -> TrainState:
         """Makes one update for each of `parts`, the numbers of its conversations over all hosts."""
         old: list[list[jax.Array]] = [[] for _ in parts]
-        if recomputes(self.section):
+        if needs_old_logprobs(self.section):
             params = state.all_params
             for found, part in zip(old, parts, strict=True):
                 found += [self.logprobs(params, batch) for batch in self._batches(samples, part)]
-            del params  # the updates donate it
+            del params  # under LoRA these are merged copies of the weights: freed before the updates
         for number, (part, logprobs) in enumerate(zip(parts, old, strict=True)):
             state = self._one(state, samples, part, logprobs, first=number == 0)
         return state
@@ -177,9 +184,9 @@ class Update:
     def _one(
         self, state: TrainState, samples: Samples, part: np.ndarray, old: list[jax.Array], first: bool
     ) -> TrainState:
-        counted = part[samples.counted[part]]
         if not len(self._with_gradient(samples, part)):
             return state
+        counted = part[samples.counted[part]]
         by_tokens = self.section.loss == "token_mean"
         scale = np.float32(1 / (samples.tokens[counted].sum() if by_tokens else len(counted)))
         total = self.zero(state)
@@ -194,7 +201,7 @@ class Update:
         pairs = {name: sums.pop(name) for name in ("grad_norm", "skipped")}
         pairs["loss"] = (sums.pop("loss"), 1)
         pairs["useful_tokens"] = (sums.pop("useful_tokens"), sums.pop("all_tokens"))
-        if not first and not recomputes(self.section):
+        if not first and not needs_old_logprobs(self.section):
             del sums["rollout_kl"]  # the policy has changed: it no longer compares trainer and engine
         self.stage.note({**pairs, **{name: (value, tokens) for name, value in sums.items()}})
         return state
@@ -202,14 +209,15 @@ class Update:
     @staticmethod
     def _with_gradient(samples: Samples, part: np.ndarray) -> np.ndarray:
         """The conversations of `part` that have a gradient."""
-        return part[np.isin(part, list(samples.trained))]
+        return part[np.isin(part, list(samples.with_gradient))]
 
     def _batches(self, samples: Samples, part: np.ndarray) -> Iterator[Batch]:
         """The batches of an update: as many as on a single host, and of each an equal part of the rows.
 
         Every host divides all conversations into rows alike; it draws and writes only those of its own rows.
         """
-        chosen = sorted(self._with_gradient(samples, part), key=lambda i: len(samples.trained[i].tokens))
+        found = samples.with_gradient
+        chosen = sorted(self._with_gradient(samples, part), key=lambda i: len(found[i].tokens))
         rows = self.batching.fill([self._example(samples, i) for i in chosen], self.section.micro_batch)
         for first in range(0, len(rows), self.section.micro_batch):
             call = rows[first : first + self.section.micro_batch]
@@ -217,6 +225,6 @@ class Update:
             yield put_batch(self.batching.mesh, batch)
 
     def _example(self, samples: Samples, i: int) -> Encoded:
-        trajectory = samples.trained[i]
+        trajectory = samples.with_gradient[i]
         advantages = np.full(len(trajectory.tokens), samples.advantages[i], np.float32)
         return trajectory_example(trajectory, self.model, logprobs=trajectory.logprobs, advantages=advantages)

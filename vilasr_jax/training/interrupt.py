@@ -1,8 +1,9 @@
 """Stop requests: SIGTERM (a preempted machine, `kill`) and Ctrl-C save a run's state and end it.
 
 `cli` calls `listen`. Supervised training (`sft`) checks for a request at each step, `rollouts` after each
-conversation, `groups` when all hosts have sampled. The step is then saved (`step_loop`), and `errors.Stopped`
-ends the command.
+conversation, `groups` when all hosts have sampled. `step_loop` then saves the state, and `errors.Stopped`
+ends the command. A step whose conversations were being sampled in `grpo` is abandoned: the one before it is
+saved. A step that was being validated (`validation`) is saved without its scores.
 """
 
 from __future__ import annotations

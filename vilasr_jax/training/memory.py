@@ -99,12 +99,12 @@ class StageMemory:
         steps = CompiledSteps(
             self.config,
             abstract(self.config)[0],
-            sampling,
-            np.zeros(self.config.vocab_size, bool),
-            (),
-            engine.decode_steps,
-            engine.stop_fraction,
-            layout.host,
+            sampling=sampling,
+            suppressed=np.zeros(self.config.vocab_size, bool),
+            stop_ids=(),
+            decode_steps=engine.decode_steps,
+            stop_fraction=engine.stop_fraction,
+            mesh=layout.host,
         )
         parts = {**held, **rollout_memory(steps, layout, engine, self.params)}
         return Account(moment, parts, self.limit, ADVICE, _SAMPLING_STEPS)

@@ -77,9 +77,7 @@ def run_reflect(run: Run, params: Any, progress: Progress) -> Any:
         sources += others
         weights += [(1 - section.kept_fraction) * fraction for fraction in fractions]
     rate = section.batch * batching.examples_per_row(sources, weights) * section.kept_fraction
-    stage.steps = plan_steps(
-        stage.directory, section, stage.title, what, len(corrected), rate, stage.begun, data
-    )
+    stage.steps = plan_steps(stage, section, what=what, examples=len(corrected), rate=rate, data=data)
 
     # ------------------------------------------------ train
     soft = open_soft_drawing(job.soft_drawing, run.model)

@@ -44,7 +44,7 @@ class Rollouts:
         key = jax.random.fold_in(jax.random.key(self.job.seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
         return jax.random.fold_in(key, step)
 
-    def sample(
+    def sample_here(
         self,
         sampling: SamplingSection,
         params: Any,
@@ -75,7 +75,7 @@ class Rollouts:
 
         return self.engine(sampling).generate(params, requests, key, stop_or_report)
 
-    def generate(
+    def sample_on_all_hosts(
         self,
         sampling: SamplingSection,
         params: Any,
@@ -83,7 +83,7 @@ class Rollouts:
         key: jax.Array,
         progress: Callable[[int], None] | None = None,
     ) -> list[Trajectory]:
-        """Samples conversations, each host a part; every host gets all of them, in order (see `sample`).
+        """Samples conversations, each host a part; every host gets all of them, in order (see `sample_here`).
 
         Those of other hosts come without images, which are drawn again where they are looked at.
 
@@ -92,9 +92,9 @@ class Rollouts:
         """
         number, count = host_rows(self.mesh)
         if count == 1:
-            return self.sample(sampling, params, requests, key, progress)
+            return self.sample_here(sampling, params, requests, key, progress)
         mine = requests[number::count]
-        found = deque(self.sample(sampling, params, mine, key, progress, stoppable=False))
+        found = deque(self.sample_here(sampling, params, mine, key, progress, stoppable=False))
         places = [(i, k) for i, request in enumerate(requests) for k in range(request.samples)]
         own = {at: found.popleft() for at, (i, _) in enumerate(places) if i % count == number}
         everyones = gather_conversations(own, lambda at: requests[places[at][0]])

@@ -70,6 +70,7 @@ def open_run(job: JobConfig, workdir: Path, mesh: Mesh | None = None, profile: i
         mesh=mesh,
         model=model,
         tasks=tasks,
+        # the engine is looked up at each call: tests replace it
         questions=Questions(job, workdir, tasks, model, lambda sampling: rollouts.engine(sampling)),
         batching=batching,
         examples=Examples(job, workdir, tasks, model, batching, stages),

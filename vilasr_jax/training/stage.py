@@ -16,6 +16,7 @@ from vilasr_jax.parallel import is_writer, peak_flops
 
 Pair = tuple[Any, Any]  # (sum, count): means of unequal parts are not biased
 JSON_ITEMS = ("data_iter", "recovery")
+SCORE = "val_accuracy"  # metric by which the best checkpoint is chosen
 SAMPLING, UPDATING = "sampling_seconds", "update_seconds"  # metrics of a step that samples and updates
 # Figures that differ from run to run.
 TIMED = ("time", "cpu_seconds", "tokens_per_second", "mfu", SAMPLING, UPDATING, "sampled_tokens_per_second")
@@ -40,7 +41,7 @@ class Stage:
     def __init__(self, directory: Path, steps: int | None, save_every: int, title: str, profile: int = 0):
         self.directory, self.steps, self.save_every, self.title = directory, steps, save_every, title
         self.store = CheckpointStore(directory / "checkpoints", newest=2, best=1)
-        self.constants: dict[str, float] = {}  # values added to every line of the metrics
+        self.log_also: dict[str, float] = {}  # values added to the next lines of the metrics
         self.flops_per_token = 0.0  # all passes of one trained token; 0: no MFU
         self.profile = profile  # steps to trace, from the second on
         self._tracing = False
@@ -131,7 +132,7 @@ class Stage:
                 total[0] += float(amount)
                 total[1] += float(count)
         means = {name: amount / max(count, 1.0) for name, (amount, count) in totals.items()}
-        values = {**means, **{k: float(v) for k, v in {**self.constants, **more}.items()}}
+        values = {**means, **{k: float(v) for k, v in {**self.log_also, **more}.items()}}
         now = time.monotonic()
         if SAMPLING in totals:
             values["sampled_tokens_per_second"] = totals["response_tokens"][0] / totals[SAMPLING][0]

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import optax
 from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
-from vilasr_jax.errors import Stopped, TrainingError
-from vilasr_jax.training.stage import Stage
+from vilasr_jax.errors import Stopped, TrainingError, UserError
+from vilasr_jax.training.stage import SCORE, Stage
 from vilasr_jax.training.state import Guard
-from vilasr_jax.training.validation import SCORE
 
 
 class StepLoop:
     """Iterates over the numbers of a stage's remaining steps, from 1; `finish` ends each step.
 
+    A context manager that closes the stage, so that its last checkpoint and its metrics are complete: after
+    the last step, and where a stop request or a `UserError` ends the run. Any other error ends it at once.
+
     Args:
-      stage: where metrics and checkpoints go; its `steps` is set. Closed after the last step.
+      stage: where metrics and checkpoints go; its `steps` is set.
       optimizer: the section of the config; says how many updates may be skipped.
       schedule: learning rate by number of updates.
       save: `save(step, score=..., wait=...)` saves the state after a step.
       progress: where the bar is shown.
-      figure: the metric that the bar shows.
-      done: steps done before.
+      bar_metric: the metric that the bar shows.
+      steps_done: before this run.
       updates: optimiser updates per step.
       log_every: steps between two lines of metrics; a step that is saved or validated has one in any case.
     """
@@ -38,22 +40,28 @@ class StepLoop:
         save: Callable[..., None],
         progress: Progress,
         *,
-        figure: str,
-        done: int,
+        bar_metric: str,
+        steps_done: int,
         updates: int = 1,
         log_every: int = 1,
     ):
         assert stage.steps is not None, "the number of steps is known before training"
         self.stage, self.steps, self.optimizer, self.schedule = stage, stage.steps, optimizer, schedule
-        self.save, self.progress, self.figure, self.done = save, progress, figure, done
+        self.save, self.progress, self.bar_metric, self.steps_done = save, progress, bar_metric, steps_done
         self.updates, self.log_every = updates, log_every
-        self.bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+        self.bar = progress.add_task(stage.title, total=stage.steps, completed=steps_done, note="")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Stopped | UserError):
+            self.stage.close()
 
     def __iter__(self) -> Iterator[int]:
-        for step in range(self.done + 1, self.steps + 1):
-            self.stage.trace(step, self.done + 1)
+        for step in range(self.steps_done + 1, self.steps + 1):
+            self.stage.trace(step, self.steps_done + 1)
             yield step
-        self.stage.close()
 
     def finish(self, step: int, guard: Guard, scores: Mapping[str, float], stop: bool) -> None:
         """Logs and saves a step where that is due, or where the run stops after it.
@@ -73,10 +81,10 @@ class StepLoop:
             learning_rate = float(self.schedule(step * self.updates - 1))
             values = self.stage.log(step, learning_rate=learning_rate, **scores)
             check_guard(guard, self.optimizer)
-            self.progress.update(self.bar, note=f"{self.figure} {values[self.figure]:.3f}")
+            self.progress.update(self.bar, note=f"{self.bar_metric} {values[self.bar_metric]:.3f}")
         if due:
             self.save(step, score=scores.get(SCORE), wait=stop)
-        elif stop:
+        elif stop:  # without its score: no run that isn't stopped here has this step to choose as its best
             self.save(step, wait=True)
         self.progress.update(self.bar, completed=step)
         if stop:
@@ -85,12 +93,11 @@ class StepLoop:
     def abandon(self, step: int) -> NoReturn:
         """Stops before a step is done: saves the step before it, if that isn't saved, and raises Stopped."""
         before = step - 1
-        if before > self.done and not self.stage.save_due(before):
+        if before > self.steps_done and not self.stage.save_due(before):
             self.save(before, wait=True)
         self._stop(before)
 
     def _stop(self, step: int) -> NoReturn:
-        self.stage.close()
         raise Stopped(f"{self.stage.title}: stopped after step {step} of {self.steps}") from None
 
 

@@ -156,7 +156,7 @@ def split_batch(batch: Batch, parts: int) -> Batch:
     return cuts._replace(positions=cuts.positions.swapaxes(1, 2))
 
 
-def recomputes(section: RLSection) -> bool:
+def needs_old_logprobs(section: RLSection) -> bool:
     """Whether log-probabilities are computed by the trained policy before a step's first update."""
     return section.old_logprobs == "trained" or bool(section.importance_cap)
 
@@ -193,7 +193,7 @@ def make_grpo_steps(
                 temperature=section.sampling.temperature,
             )
             old, weights, trained = rollout, None, logprobs
-            if recomputes(section):
+            if needs_old_logprobs(section):
                 old = trained = batch.extras["old_logprobs"]
             if section.importance_cap:
                 weights = importance_weights(old, rollout, batch.loss_mask, section.importance_cap)

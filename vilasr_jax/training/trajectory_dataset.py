@@ -73,7 +73,7 @@ def sample_shards(
         """Samples and writes a shard; returns its counts, None after a stop request."""
         began, key = time.process_time(), run.rollouts.key(stage)
         try:  # with the other hosts, as their weights are laid out jointly, even if there are no questions
-            found = run.rollouts.sample(section.sampling, params, requests, key)
+            found = run.rollouts.sample_here(section.sampling, params, requests, key)
         except Stopped:
             return None
         if number is None:

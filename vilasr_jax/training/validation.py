@@ -10,9 +10,7 @@ from vilasr_jax.evaluation import figures, score_all, summarize
 from vilasr_jax.parallel import from_writer
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.run import Run
-from vilasr_jax.training.stage import Stage
-
-SCORE = "val_accuracy"  # metric by which the best checkpoint is chosen
+from vilasr_jax.training.stage import SCORE, Stage
 
 
 def validate(run: Run, params: Any) -> dict[str, float]:
@@ -20,7 +18,7 @@ def validate(run: Run, params: Any) -> dict[str, float]:
     section = run.job.eval
     requests = run.questions.requests(run.questions.validation_rows(section.validation_rows))
     key = run.rollouts.key("validate")
-    trajectories = run.rollouts.generate(section.sampling, params, requests, key)
+    trajectories = run.rollouts.sample_on_all_hosts(section.sampling, params, requests, key)
     score_all(trajectories, run.reward)
     scores = summarize([figures(trajectory) for trajectory in trajectories])
     return {f"val_{name}": scores[name] for name in ("accuracy", "drawings", "corrected", "errors")}

@@ -13,7 +13,7 @@ from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen2_5_vl.config import ModelConfig
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.attention import banded_attention, self_attention
-from vilasr_jax.models.transformer.context_parallel import by_device, devices
+from vilasr_jax.models.transformer.context_parallel import by_device, token_shards
 from vilasr_jax.models.transformer.layers import Linear, RMSNorm, SwiGLU
 from vilasr_jax.models.transformer.rope import rope_2d
 from vilasr_jax.models.transformer.stack import scan_layers
@@ -106,7 +106,7 @@ class VisionTower(nnx.Module):
             )
 
         arrays = (x, *rope, image_ids, window_ids)
-        if devices(self.config) == 1:
+        if token_shards(self.config) == 1:
             x = run(weights, *arrays)
         else:
             x = by_device(run, weights, arrays, (act_rpd,) * len(arrays), self.config.dtype)

@@ -17,7 +17,7 @@ from vilasr_jax.models.inputs import VisionInput
 from vilasr_jax.models.qwen3_vl.config import ModelConfig
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.attention import self_attention
-from vilasr_jax.models.transformer.context_parallel import by_device, devices
+from vilasr_jax.models.transformer.context_parallel import by_device, token_shards
 from vilasr_jax.models.transformer.layers import Embedding, LayerNorm, Linear
 from vilasr_jax.models.transformer.rope import rope_2d
 from vilasr_jax.models.transformer.stack import scan_layers, unstack
@@ -53,7 +53,10 @@ class PatchMerger(nnx.Module):
 
 
 class DeepStackMerger(nnx.Module):
-    """All mergers' weights (leading axis: depth), which norm four patches as one; called on one slice."""
+    """One merger, which norms four patches as one.
+
+    Built with the weights of all mergers stacked (leading axis: depth); called with one slice.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         v, n = config.vision, len(config.vision.deepstack_block_indexes)
@@ -149,7 +152,7 @@ class VisionTower(nnx.Module):
             return outputs
 
         arrays = (x, *rope, image_ids)
-        if devices(self.config) == 1:
+        if token_shards(self.config) == 1:
             return run(weights, *arrays)
         return by_device(run, weights, arrays, (act_rpd,) * len(arrays), self.config.dtype)
 

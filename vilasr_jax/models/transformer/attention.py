@@ -6,6 +6,7 @@ query 2 (segment 1), causal      x x x . . .
 """
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.products import matmul_precision
 from vilasr_jax.models.sharding import split_by_heads, split_by_rows
 from vilasr_jax.models.transformer.context_parallel import AXIS, balanced, gather_tokens
+from vilasr_jax.models.transformer.remat import ATTENTION
 from vilasr_jax.models.transformer.splash import splash_context_attention, splash_self_attention
-from vilasr_jax.models.transformer.stack import ATTENTION
 
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least
@@ -49,9 +50,9 @@ def self_attention(
     Returns:
       [b, t, n, h] in q's dtype.
     """
-    able = attention_backend(backend)
-    if able.opaque_kernel:
-        kernel = partial(splash_self_attention, causal=causal, width=width, interpret=able.interpret)
+    chosen = attention_backend(backend)
+    if chosen.opaque_kernel:
+        kernel = partial(splash_self_attention, causal=causal, width=width, interpret=chosen.interpret)
         rows, _, heads, _ = q.shape
         split = split_by_rows(kernel, rows) if by_rows else split_by_heads(kernel, rows, heads, k.shape[2])
         return split(q, k, v, segment_ids)
@@ -66,8 +67,8 @@ def self_attention(
     size = max(_BLOCK, -(-t // _MAX_BLOCKS))
     ends = [min(start + size, t) for start in range(0, t, size)]
     blocks = [
-        _plain(q[:, start:end], k[:, :, :end], v[:, :, :end], mask[:, start:end, :end])
-        for start, end in zip([0, *ends], ends, strict=False)
+        _dense_attention(q[:, start:end], k[:, :, :end], v[:, :, :end], mask[:, start:end, :end])
+        for start, end in pairwise([0, *ends])
     ]
     return jnp.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
@@ -91,13 +92,13 @@ def context_attention(
       [b, own, n, h] in q's dtype.
     """
     k, v, key_ids = (gather_tokens(x) for x in (k, v, segment_ids))
-    able = attention_backend(backend)
-    if able.opaque_kernel:
-        return splash_context_attention(q, k, v, segment_ids, key_ids, interpret=able.interpret)
+    chosen = attention_backend(backend)
+    if chosen.opaque_kernel:
+        return splash_context_attention(q, k, v, segment_ids, key_ids, interpret=chosen.interpret)
     t, own = k.shape[1], q.shape[1]
     order = jnp.asarray(balanced(t, t // own)).reshape(-1, own)[jax.lax.axis_index(AXIS)]
     mask = _same_segment(segment_ids, key_ids) & (order[:, None] >= jnp.arange(t))
-    return _plain(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
+    return _dense_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
 
 
 def banded_attention(
@@ -137,7 +138,7 @@ def banded_attention(
 
     ids, near = blocks(segment_ids), neighbours(segment_ids)
     mask = _same_segment(ids, near)
-    out = _plain(blocks(q), neighbours(k).swapaxes(1, 2), neighbours(v).swapaxes(1, 2), mask)
+    out = _dense_attention(blocks(q), neighbours(k).swapaxes(1, 2), neighbours(v).swapaxes(1, 2), mask)
     return out.reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
 
@@ -163,15 +164,15 @@ def cached_attention(
     Returns:
       [b, t, n, h] in q's dtype.
     """
-    able = attention_backend(backend)
+    chosen = attention_backend(backend)
     if q.shape[1] == 1:
-        if able.decode_block is None:
-            return _plain(q, k, v, jnp.arange(k.shape[2]) < visible[..., None])
-        return _blockwise(q, k, v, visible, able.decode_block)
+        if chosen.decode_block is None:
+            return _dense_attention(q, k, v, jnp.arange(k.shape[2]) < visible[..., None])
+        return _blockwise(q, k, v, visible, chosen.decode_block)
 
     def row(arguments):
         q, k, v, visible = (x[None] for x in arguments)
-        return _blockwise(q, k, v, visible, able.cache_block)[0]
+        return _blockwise(q, k, v, visible, chosen.cache_block)[0]
 
     return jax.lax.map(row, (q, k, v, visible))
 
@@ -205,7 +206,7 @@ def _blockwise(
 
     zero = 0 * q[..., :1].astype(jnp.float32)  # a constant would be created for all layers in advance
     carry = (zero + _MASKED, zero, jnp.broadcast_to(zero, q.shape))
-    with jax.named_scope(f"at_most_{-(-s // block)}_times"):  # for a plan
+    with jax.named_scope(f"at_most_{-(-s // block)}_times"):  # `plan.hlo` reads the trip count from the name
         _, total, out = jax.lax.fori_loop(0, (visible.max() + block - 1) // block, read, carry)
     out = (out / total).reshape(b, kv, n // kv, t, h)
     return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h).astype(q.dtype)
@@ -222,22 +223,22 @@ def _by_queries(
     v: Float[Array, "b kv s h"],
     mask: Bool[Array, "b t s"],
 ) -> Float[Array, "b t n h"]:
-    """`_plain`, for a block of queries after the other where the scores of all would be gigabytes."""
+    """`_dense_attention`, block after block of queries where the scores of all would be gigabytes."""
     t, most = q.shape[1], max(1, _MAX_SCORES // (q.shape[2] * k.shape[2]))
     count = -(-t // most)
     if count == 1:
-        return _plain(q, k, v, mask)
+        return _dense_attention(q, k, v, mask)
 
     def blocks(x: Array) -> Array:
         """[b, t, ...] -> [count, b, t / count, ...], padded."""
         x = jnp.pad(x, ((0, 0), (0, -t % count), *((0, 0),) * (x.ndim - 2)))
         return x.reshape(x.shape[0], count, -1, *x.shape[2:]).swapaxes(0, 1)
 
-    out = jax.lax.map(lambda block: _plain(block[0], k, v, block[1]), (blocks(q), blocks(mask)))
+    out = jax.lax.map(lambda block: _dense_attention(block[0], k, v, block[1]), (blocks(q), blocks(mask)))
     return out.swapaxes(0, 1).reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
 
 
-def _plain(
+def _dense_attention(
     q: Float[Array, "b t n h"],
     k: Float[Array, "b kv s h"],
     v: Float[Array, "b kv s h"],

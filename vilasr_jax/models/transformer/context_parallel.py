@@ -22,7 +22,7 @@ from vilasr_jax.models.sharding import constrain, fitted, layout, partition_spec
 AXIS = "model"
 
 
-def devices(config: Any) -> int:
+def token_shards(config: Any) -> int:
     """Number of devices that a row's tokens are sharded over, on the caller's mesh; 1 in sampling."""
     mesh = jax.sharding.get_abstract_mesh()
     if not config.context_parallel or mesh.empty or mesh.manual_axes:

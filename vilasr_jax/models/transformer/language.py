@@ -20,14 +20,18 @@ from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.attention import cached_attention, context_attention, self_attention
 from vilasr_jax.models.transformer.cache import KVCache, write, write_slots
 from vilasr_jax.models.transformer.config import TransformerConfig
-from vilasr_jax.models.transformer.context_parallel import by_device, devices
+from vilasr_jax.models.transformer.context_parallel import by_device, token_shards
 from vilasr_jax.models.transformer.layers import Embedding, Heads, Linear, RMSNorm, SwiGLU
+from vilasr_jax.models.transformer.remat import ATTENTION
 from vilasr_jax.models.transformer.rope import mrope
-from vilasr_jax.models.transformer.stack import ATTENTION, scan_layers, unstack
+from vilasr_jax.models.transformer.stack import scan_layers, unstack
 
 
 class DecoderLayer(nnx.Module):
-    """All layers' weights (leading axis: layer); called on one slice."""
+    """One decoder layer.
+
+    Built with the weights of all layers stacked (leading axis: layer); `scan_layers` calls it with one slice.
+    """
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         d, h, n = config.hidden_size, config.head_dim, config.num_layers
@@ -95,7 +99,7 @@ class LanguageModel(nnx.Module):
         """
         x, features = self._parts(x)
         inputs = (positions, segment_ids, *([jnp.stack(features)] if features else []))
-        if devices(self.config) == 1:
+        if token_shards(self.config) == 1:
             x, attend = constrain(x, self.layers.act_btd), partial(self_attention, causal=True)
             return self.norm(self._scan(self.layers, attend, None, x, *inputs))
         graphdef, weights = nnx.split(self.layers)

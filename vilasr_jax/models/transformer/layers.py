@@ -17,8 +17,8 @@ from vilasr_jax.models.attention_backends import attention_backend
 from vilasr_jax.models.products import gather_rows, matmul_precision, multiply, unpacked
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.config import TransformerConfig
+from vilasr_jax.models.transformer.remat import MLP
 from vilasr_jax.models.transformer.rope import rotate
-from vilasr_jax.models.transformer.stack import MLP
 
 
 def _stacked(layers: int | None, *shape: int) -> tuple[int, ...]:
@@ -60,9 +60,13 @@ class Linear(nnx.Module):
 class Heads:
     """Linear maps into and out of attention heads of width h, [b, t, n, h].
 
-    For an opaque kernel the projections write each head's tokens contiguously, as the kernel reads them, and
-    with `fill` the weights of each half of a head are padded with zeros to half of the kernel's multiple.
-    No product changes, and nothing is moved or padded between a projection and the kernel.
+    For an opaque kernel the projections write each head's tokens contiguously, as the kernel reads them. With
+    `fill` they also write heads as wide as it reads them, each half of the weights padded with zeros:
+
+        [h/2 | 0 | h/2 | 0]
+
+    so that `rope` still pairs the halves. Results are unchanged, and nothing is moved or padded between a
+    projection and the kernel.
 
     Args:
       head_dim: h.

@@ -12,7 +12,7 @@ from vilasr_jax.models.products import InferenceMatrix, multiply
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.cache import KVCache
 from vilasr_jax.models.transformer.config import TransformerConfig
-from vilasr_jax.models.transformer.context_parallel import Split, devices
+from vilasr_jax.models.transformer.context_parallel import Split, token_shards
 from vilasr_jax.models.transformer.language import DecoderLayer, LanguageModel
 from vilasr_jax.models.transformer.layers import Linear
 
@@ -37,7 +37,10 @@ class VisionLanguageModel(nnx.Module):
         self.config = config
 
     def encode_vision(self, vision: VisionInput) -> Float[Array, "b m w"]:
-        """Images -> tokens [b, m, w] with m = n * p / 4; token i of a row comes from patches 4i .. 4i + 3."""
+        """Images -> tokens [b, m, w] with m = n * p / u; token i of a row comes from u patches from u i on.
+
+        u is `ImageSpec.merge_unit`, patches that become one token.
+        """
         return self.visual(vision)
 
     def embed(
@@ -46,7 +49,7 @@ class VisionLanguageModel(nnx.Module):
         image_index: Int[Array, "b t"] | None = None,
         vision_tokens: Float[Array, "b m w"] | None = None,
     ) -> Float[Array, "b t w"]:
-        """Embeddings [b, t, w], image and video pads replaced by the row's vision tokens; w is d without.
+        """Embeddings [b, t, w], image and video pads replaced by vision tokens; without images, w is d.
 
         Args:
           tokens: int [b, t].
@@ -104,10 +107,10 @@ class VisionLanguageModel(nnx.Module):
           vision: the rows' images; or None.
         """
         vision_tokens = None if vision is None else self.encode_vision(vision)
-        shared = devices(self.config)
-        if shared == 1:
+        shards = token_shards(self.config)
+        if shards == 1:
             return self.language_model(self.embed(tokens, image_index, vision_tokens), positions, segment_ids)
-        split = Split(tokens.shape[1], shared, self.config.attention)
+        split = Split(tokens.shape[1], shards, self.config.attention)
         tokens, positions, segment_ids = map(split.divide, (tokens, positions, segment_ids))
         image_index = None if image_index is None else split.divide(image_index, -1)
         x = constrain(self.embed(tokens, image_index, vision_tokens), layout("training").own_btd)

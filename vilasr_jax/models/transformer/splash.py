@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from vilasr_jax.models.transformer.context_parallel import AXIS, balanced
-from vilasr_jax.models.transformer.stack import ATTENTION
+from vilasr_jax.models.transformer.remat import ATTENTION
 
 LANES = 128  # the kernels read lengths and head widths in multiples of this
 _BLOCKS = (512, 256, 128)

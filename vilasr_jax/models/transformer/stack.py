@@ -10,15 +10,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
 from vilasr_jax.models.sharding import constrain, partition_specs
+from vilasr_jax.models.transformer.remat import POLICIES
 
 Layer = TypeVar("Layer", bound=nnx.Module)
-ATTENTION = "attention"  # checkpoint name of the inputs and outputs of attention
-MLP = "mlp"  # checkpoint name of the two inner matrix products of an MLP
-_POLICIES = {
-    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
-    "dots": jax.checkpoint_policies.save_only_these_names(ATTENTION, MLP),
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 def scan_layers(
@@ -56,7 +50,7 @@ def scan_layers(
         return apply(nnx.merge(graphdef, layer_state), x, extra), None
 
     if remat != "none":
-        body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
+        body = jax.checkpoint(body, policy=POLICIES[remat], prevent_cse=False)
     return jax.lax.scan(body, x, (state, per_layer), unroll=unroll)[0]
 
 

@@ -14,7 +14,9 @@ from vilasr_jax.models.transformer.layers import Heads, Linear
 
 
 class VisionBlock(nnx.Module):
-    """All blocks' weights (leading axis: block); called on one slice.
+    """One block of a tower.
+
+    Built with the weights of all blocks stacked (leading axis: block); `scan_layers` calls it with one slice.
 
     Args:
       config: of the model.
@@ -49,7 +51,7 @@ class VisionBlock(nnx.Module):
 
 
 def merge(x: Float[Array, "r m w"], into: Linear, out: Linear) -> Float[Array, "r m d"]:
-    """Four neighbouring patches side by side [r, p / 4, 4 d_vision] -> tokens [r, p / 4, d]."""
+    """The neighbouring patches of a token side by side [r, m, w] -> tokens [r, m, d]."""
     return out(gelu(constrain(into(x), layout("training").act_rpd), approximate=False))
 
 
