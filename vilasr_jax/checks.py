@@ -25,6 +25,7 @@ def check(run: Run, stages: Sequence[str] | None = None) -> None:
     stages = job.stages if stages is None else stages
     check_section(job)
     check_rewards(job.rl)
+    check_weights(job, stages)
     check_order(run, stages)
     check_model(run)
     DrawingSession([], "", settings=run.model.settings)
@@ -41,6 +42,16 @@ def check_rewards(section: RLSection) -> None:
     """Every reward is registered."""
     for name in section.rewards:
         get_reward(name)
+
+
+def check_weights(job: JobConfig, stages: Sequence[str]) -> None:
+    """Only an evaluation samples with other weights than those that are trained."""
+    wrong = [name for name in stages if name not in ("eval", "export", "report")]
+    if job.engine.weights and wrong:
+        raise ConfigError(
+            f"config.engine.weights={job.engine.weights!r} is for evaluations; {wrong[0]} samples with the "
+            "weights that are trained: leave it out"
+        )
 
 
 def check_order(run: Run, stages: Sequence[str]) -> None:

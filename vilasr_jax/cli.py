@@ -203,7 +203,9 @@ def run_synthesize(words: list[str], flags: Any) -> None:
     *(dataclasses.replace(flag, required=False) for flag in STAGE),
     Flag("answers", "A.jsonl,B.jsonl", "results files, or folders with one: scores and compares them", []),
     Flag("benchmark", "NAME", "with --answers: the benchmark, if the file does not name it", ""),
-    _WEIGHTS,
+    Flag(
+        "weights", "FORM", "int8: of the weights while it samples; its scores stay apart", choices=("int8",)
+    ),
 )
 def run_eval(words: list[str], flags: Any) -> None:
     """Scores of a workdir's models on held-out questions and benchmarks, or of results files.
@@ -218,6 +220,8 @@ def run_eval(words: list[str], flags: Any) -> None:
     if not flags.answers:
         _train(flags, ("eval", "report"), flags.weights or "")
         return
+    if flags.weights:
+        raise ConfigError("--weights: results files are answered already; leave it out with --answers")
     runs = [read_results(path, flags.benchmark) for path in flags.answers]
     scores: dict[str, object] = {run.label: run.to_dict() for run in runs}
     for run in runs:

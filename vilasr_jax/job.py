@@ -26,6 +26,7 @@ from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
 from vilasr_jax.parallel.memory import Account, device_limit
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
+from vilasr_jax.report.workdir import INT8
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.stored import folder_digest, read_index
 from vilasr_jax.training.cold_start import run_cold_start
@@ -181,22 +182,25 @@ def evaluations(run: Run) -> list[Evaluation]:
         where = f"config.eval.benchmark_stages={job.eval.benchmark_stages!r}"
         raise ConfigError(f"{where}: {run.workdir} holds no finished {unknown[0]!r}")
     found, count = [], job.eval.rows
+    form = INT8 if job.engine.weights else ""  # its scores have folders of their own
 
     def test_rows() -> list[Row]:
         return run.tasks.rows("test", count)
 
     for stage in stages:
         of = model_of(run, stage)
-        if run.job.engine.weights:
-            of["weights"] = run.job.engine.weights
+        if job.engine.weights:
+            of["weights"] = job.engine.weights
         if run.tasks.families:
-            found.append(Evaluation(home / stage, of, test_rows))
+            found.append(Evaluation(home / f"{stage}{form}", of, test_rows))
         if run.tasks.families and stage == last != "untrained":
-            found.append(Evaluation(home / "blank_image", of, lambda: [blank(row) for row in test_rows()]))
-            found.append(Evaluation(home / "ood", of, lambda: run.tasks.ood_rows(count)))
+            found.append(
+                Evaluation(home / f"blank_image{form}", of, lambda: [blank(row) for row in test_rows()])
+            )
+            found.append(Evaluation(home / f"ood{form}", of, lambda: run.tasks.ood_rows(count)))
         if stage in (job.eval.benchmark_stages or (last,)):
             for path in map(Path, job.data.folders("benchmarks")):
-                found.append(_benchmark(home / stage, of, path))
+                found.append(_benchmark(home / f"{stage}{form}", of, path))
     if twice := [one.folder for one in found if [two.folder for two in found].count(one.folder) > 1]:
         raise ConfigError(f"config.data.benchmarks: two of them would write to {twice[0]}; ask one at a time")
     return found
@@ -250,7 +254,7 @@ def _evaluate(run: Run, progress: Progress, params: Any, one: Evaluation) -> Non
     title = str(one.folder.relative_to(run.workdir / "eval"))
     if isinstance(one.rows, Path):
         count = read_index(one.rows)["rows"]
-        call = partial(evaluate_benchmark, run, params, one.rows, one.folder, one.of["stage"])
+        call = partial(evaluate_benchmark, run, params, one.rows, one.folder, one.folder.parent.name)
     else:
         rows = one.rows()
         count, call = len(rows), partial(evaluate, run, params, rows, one.folder, title)
@@ -292,7 +296,7 @@ def write_summary(run: Run, seconds: float) -> dict[str, Any]:
     before = json.loads(path.read_text()) if path.exists() else {}
     order = ("untrained", *TRAINED, "more_sft", "direct", "text_coordinates", "blank_image", "ood")
     stages = {}
-    for name in order:
+    for name in (f"{stage}{form}" for stage in order for form in ("", INT8)):
         scores = run.workdir / "eval" / name / "scores.json"
         if scores.exists():
             stages[name] = json.loads(scores.read_text())

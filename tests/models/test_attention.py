@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.models.small import SMALL, image_rows
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, cached_attention, self_attention
+from vilasr_jax.models.transformer import attention
 from vilasr_jax.models.transformer.attention import banded_attention
 
 SEGMENTS = {
@@ -49,6 +50,24 @@ def test_backends_equal_plain_attention(backend, causal, name):
     real = segments > 0
     np.testing.assert_allclose(np.asarray(out)[real], plain(q, k, v, segments, causal)[real], atol=1e-5)
     assert np.isfinite(out).all()
+
+
+def test_blocks_of_queries_save_memory(monkeypatch):
+    def memory(most, gradient):
+        monkeypatch.setattr(attention, "_MAX_SCORES", most)
+
+        def loss(q, k, v):
+            return self_attention(q, k, v, jnp.ones((2, 509), jnp.int32), causal=False).sum()
+
+        function = jax.grad(loss, argnums=(0, 1, 2)) if gradient else loss
+        q, k, v = inputs(2, 509, 4, 4, 26)
+        got = jax.jit(function).lower(q, k, v).compile()
+        return got(q, k, v), got.memory_analysis().temp_size_in_bytes
+
+    for gradient in (False, True):
+        (want, all_at_once), (got, blocks) = memory(1 << 23, gradient), memory(1 << 18, gradient)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-4), got, want)
+        assert blocks < 0.5 * all_at_once
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -8,7 +8,7 @@ import pytest
 from vilasr_jax.models import products
 from vilasr_jax.models.products import InferenceMatrix, gather_rows, matrix_form, multiply, pack, unpacked
 
-SHAPES = ((37, 29), (64, 41), (2, 3))  # in, out: blocks of one row where the width is a prime
+SHAPES = ((37, 29), (64, 41), (2, 3))  # in, out
 
 
 def matrix(shape, seed=0, dtype="bfloat16"):
@@ -27,10 +27,10 @@ def test_forms_are_chosen_by_what_devices_can_do():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("small", (True, False))
-def test_blocks_give_the_product_with_float32_sums(shape, small, monkeypatch):
-    if small:  # as many blocks as there are rows
-        monkeypatch.setattr(products, "_BLOCK", 4)
+@pytest.mark.parametrize("size", (4, 1200, None))
+def test_blocks_give_the_product_with_float32_sums(shape, size, monkeypatch):
+    if size:  # blocks of one row, or of some, of which the last overlaps
+        monkeypatch.setattr(products, "_BLOCK", size)
     x, w = rows(shape[0]), matrix(shape)
     packed = pack(w, matrix_form("", "bfloat16", "cpu"), per_row=False)
     assert isinstance(packed, InferenceMatrix) and packed.values.dtype == jnp.uint16

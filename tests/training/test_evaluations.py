@@ -3,11 +3,15 @@
 import dataclasses
 import json
 
+import pytest
+
 from tests import tiny
 from vilasr_jax import job as job_module
 from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.checks import check_weights
 from vilasr_jax.config import JobConfig, read_config
-from vilasr_jax.report.workdir import stage_label
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.report.workdir import stage_label, stage_order
 from vilasr_jax.training.evaluate import begin_evaluation, is_evaluated
 from vilasr_jax.training.run import open_run
 from vilasr_jax.training.stages import Stages
@@ -86,3 +90,36 @@ def test_a_controls_heading_names_its_model():
         "Control: picture blanked (reinforcement learning, step 4)"
     )
     assert stage_label("rl", {"model": RL}) == "Reinforcement learning"
+
+
+def test_int8_scores_stay_apart(tmp_path):
+    job = JobConfig(stages=("eval",))
+    plain, int8 = (
+        {one.folder.name: one.of for one in job_module.evaluations(open_run(given, tmp_path, tiny.mesh()))}
+        for given in (job, dataclasses.replace(job, engine=dataclasses.replace(job.engine, weights="int8")))
+    )
+    assert plain == {"untrained": {"stage": "untrained", "step": 0}}
+    assert int8 == {"untrained_int8": {"stage": "untrained", "step": 0, "weights": "int8"}}
+    finished(tmp_path / "eval" / "untrained", plain["untrained"])
+    assert not is_evaluated(tmp_path / "eval" / "untrained_int8", int8["untrained_int8"], last_step=0)
+    finished(tmp_path / "eval" / "untrained_int8", int8["untrained_int8"])
+    assert is_evaluated(tmp_path / "eval" / "untrained", plain["untrained"])
+    (tmp_path / "eval" / "untrained_int8" / "model.json").unlink()
+    assert not is_evaluated(tmp_path / "eval" / "untrained_int8", int8["untrained_int8"], last_step=0)
+    assert (
+        stage_label("rl_int8", {"model": {**RL, "weights": "int8"}}) == "Reinforcement learning, int8 weights"
+    )
+    assert stage_label("ood_int8", {"model": RL}).endswith("(reinforcement learning, step 4), int8 weights")
+    assert sorted(["ood", "rl_int8", "untrained", "rl"], key=stage_order) == [
+        "untrained",
+        "rl",
+        "rl_int8",
+        "ood",
+    ]
+
+
+def test_training_samples_with_the_weights_it_trains():
+    job = JobConfig(engine=dataclasses.replace(JobConfig().engine, weights="int8"))
+    with pytest.raises(ConfigError, match=r"engine.weights='int8' is for evaluations; reflect samples"):
+        check_weights(job, ["reflect", "rl", "eval"])
+    check_weights(job, ["eval"])

@@ -170,18 +170,19 @@ def _blocks(values: Shaped[Array, "rows columns"], rows: int) -> int:
 def _inputs_by_blocks(
     x: Float[Array, "rows d_in"], values: Shaped[Array, "d_in d_out"]
 ) -> Float[Array, "rows d_out"]:
-    """x times values, summed over blocks of inputs."""
+    """x times values, summed over blocks of inputs; the last may overlap, and then counts its own alone."""
     d_in, d_out = values.shape
-    least = _blocks(values, len(x))
-    count = next(n for n in range(min(least, d_in), d_in + 1) if d_in % n == 0)
-    size = d_in // count
+    size = -(-d_in // min(_blocks(values, len(x)), d_in))
 
     def add(i, total):
-        block = _float32(jax.lax.dynamic_slice_in_dim(values, i * size, size, 0))
-        part = jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
+        start = jnp.minimum(i * size, d_in - size)
+        block = _float32(jax.lax.dynamic_slice_in_dim(values, start, size, 0))
+        part = jax.lax.dynamic_slice_in_dim(x, start, size, 1)
+        if d_in % size:
+            part = jnp.where(start + jnp.arange(size) >= i * size, part, 0)
         return total + jnp.dot(part, block, precision=jax.lax.Precision.HIGHEST)
 
-    return jax.lax.fori_loop(0, count, add, _zeros(x, d_out))
+    return jax.lax.fori_loop(0, -(-d_in // size), add, _zeros(x, d_out))
 
 
 def _outputs_by_blocks(
@@ -201,5 +202,6 @@ def _outputs_by_blocks(
 
 
 def _zeros(x: Float[Array, "rows d_in"], d_out: int) -> Float[Array, "rows d_out"]:
-    """What a product begins with. It depends on x: XLA would create constants for all layers in advance."""
+    """What a sum begins with (NaN where x isn't finite). It depends on x: XLA would create constants for all
+    layers in advance."""
     return jnp.broadcast_to(0 * x[:, :1], (len(x), d_out))

@@ -21,6 +21,7 @@ STAGE_NAMES = {
     "blank_image": "Control: picture blanked",
     "ood": "Unfamiliar questions",
 }
+INT8 = "_int8"  # what the name of a stage ends with that was evaluated with int8 weights
 FUNNEL_STEPS = {
     "sampled": "sampled",
     "parsed": "read without fault",
@@ -54,17 +55,18 @@ class Run:
 
 def stage_order(name: str) -> tuple[int, str]:
     """Sort key: known stages in the order of a run, others after them by name."""
-    known = list(STAGE_NAMES)
-    return (known.index(name) if name in known else len(known), name)
+    known, base = list(STAGE_NAMES), name.removesuffix(INT8)
+    return (known.index(base) if base in known else len(known), name)
 
 
 def stage_label(name: str, scores: dict[str, Any] | None = None) -> str:
     """The words for a stage; a control's `scores` add of which stage and step it is."""
-    label = STAGE_NAMES.get(name) or name.replace("_", " ").capitalize()
+    base = name.removesuffix(INT8)
+    label = STAGE_NAMES.get(base) or base.replace("_", " ").capitalize()
     model = (scores or {}).get("model")
-    if isinstance(model, dict) and model.get("stage") not in (None, name):
+    if isinstance(model, dict) and model.get("stage") not in (None, base):
         label += f" ({stage_label(str(model['stage'])).lower()}, step {model.get('step')})"
-    return label
+    return label if base == name else f"{label}, int8 weights"
 
 
 def read_run(workdir: str | Path) -> Run:

@@ -155,7 +155,12 @@ def settings_of(job: JobConfig, prompts: PromptSet, use: str = "") -> dict[str, 
         "sampling": to_dict(job.eval.sampling),
         "samples": job.eval.samples,
         "seed": job.seed,
-        "model": {"preset": job.model.preset, "init_from": job.model.init_from, "dtype": job.model.dtype},
+        "model": {
+            "preset": job.model.preset,
+            "init_from": job.model.init_from,
+            "dtype": job.model.dtype,
+            "weights": job.engine.weights or job.model.dtype,
+        },
     }
 
 

@@ -23,7 +23,7 @@ from vilasr_jax.models.transformer.splash import splash_context_attention, splas
 _MASKED = -1e30  # finite: a row that may look at nothing yields some average, not NaN
 _BLOCK = 64  # queries of a causal block, at least
 _MAX_BLOCKS = 16
-_MAX_SCORES = 1 << 23  # of all heads of a row that is not causal, at once
+_MAX_SCORES = 1 << 23  # of all rows and heads, where attention is not causal, at once
 
 
 def self_attention(
@@ -223,8 +223,11 @@ def _by_queries(
     v: Float[Array, "b kv s h"],
     mask: Bool[Array, "b t s"],
 ) -> Float[Array, "b t n h"]:
-    """`_dense_attention`, block after block of queries where the scores of all would be gigabytes."""
-    t, most = q.shape[1], max(1, _MAX_SCORES // (q.shape[2] * k.shape[2]))
+    """`_dense_attention`, block after block of queries where the scores of all would be gigabytes.
+
+    A gradient computes a block's scores again, so that it doesn't hold those of all blocks.
+    """
+    t, most = q.shape[1], max(1, _MAX_SCORES // (q.shape[0] * q.shape[2] * k.shape[2]))
     count = -(-t // most)
     if count == 1:
         return _dense_attention(q, k, v, mask)
@@ -234,8 +237,9 @@ def _by_queries(
         x = jnp.pad(x, ((0, 0), (0, -t % count), *((0, 0),) * (x.ndim - 2)))
         return x.reshape(x.shape[0], count, -1, *x.shape[2:]).swapaxes(0, 1)
 
-    out = jax.lax.map(lambda block: _dense_attention(block[0], k, v, block[1]), (blocks(q), blocks(mask)))
-    return out.swapaxes(0, 1).reshape(q.shape[0], -1, *q.shape[2:])[:, :t]
+    attend = jax.checkpoint(lambda block: _dense_attention(block[0], k, v, block[1]))
+    out = jax.lax.map(attend, (blocks(q), blocks(mask))).swapaxes(0, 1)
+    return checkpoint_name(out.reshape(q.shape[0], -1, *q.shape[2:])[:, :t], ATTENTION)
 
 
 def _dense_attention(
