@@ -330,6 +330,7 @@ def run_data_show(words: list[str], flags: Any) -> None:
     "data import",
     "FORMAT SRC DST",
     Flag("images", "DIR", "where relative image paths start, if not at SRC"),
+    Flag("coordinates", "N", "coordinates run from 0 to N over an image (1000); 0: they are pixels", 0),
     JSON,
 )
 def run_data_import(words: list[str], flags: Any) -> None:
@@ -346,13 +347,15 @@ def run_data_import(words: list[str], flags: Any) -> None:
     from vilasr_jax.tasks.importers import BROKEN, import_data
 
     name, source, target = words
+    if flags.coordinates < 0:
+        raise ConfigError(f"--coordinates={flags.coordinates} must be 1000, say, or 0 for pixels")
     with progress_bar() as progress:
         bar = progress.add_task(f"import {name}", total=100, visible=False, note="")
 
         def show(done: float, note: str) -> None:
             progress.update(bar, completed=int(100 * done), visible=True, note=note)
 
-        index = import_data(name, source, target, flags.images, show)
+        index = import_data(name, source, target, flags.images, show, flags.coordinates or None)
     print(f"{index['rows']:,} rows with {index['images']:,} images are in {target}")
     if index["broken"]:
         listed = split_lines((Path(target) / BROKEN).read_text())

@@ -12,12 +12,13 @@ from PIL import Image
 
 from vilasr_jax.drawing.actions import parse_actions
 from vilasr_jax.drawing.calls import Call, scaled
-from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose
+from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose, frame_of
 from vilasr_jax.drawing.overlay import Applied, Overlay
 from vilasr_jax.drawing.prompts import (
     PromptSet,
     before_text,
     check_tools,
+    check_units,
     get_prompts,
     index_text,
     question_text,
@@ -56,7 +57,7 @@ class DrawingSettings:
         """
         if self.coordinates is None:
             return tuple(places)
-        scale = Scale(size, (self.coordinates, self.coordinates))
+        scale = Scale(size, frame_of(size, self.coordinates))
         return tuple(map(int, scale.numbers(tuple(map(str, places)))))
 
 
@@ -107,6 +108,7 @@ class DrawingSession:
         self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools)  # a wrong setting fails here, not later
         check_tools(get_prompts(settings.prompt), self.tools)
+        check_units(get_prompts(settings.prompt), self.tools, settings.coordinates)
 
     @property
     def tools(self) -> tuple:
@@ -177,7 +179,8 @@ class DrawingSession:
     def as_written(self, text: str) -> str:
         """Converts a turn with coordinates in pixels to the coordinates that the model writes.
 
-        Lengths with their unit ("40 pixels") are those of the picture and stay.
+        Lengths with their unit ("40 pixels") are those of the picture and stay. Without tools every list of
+        two or four numbers is a place in the images, which must be of one size.
 
         Raises:
           DataError: it is unclear to which image a coordinate belongs.
@@ -185,9 +188,11 @@ class DrawingSession:
         units = self.settings.coordinates
         if units is None:
             return text
-        scales = {i: Scale(image.size, (units, units)) for i, image in enumerate(self.images, 1)}
+        scales = {i: Scale(image.size, frame_of(image.size, units)) for i, image in enumerate(self.images, 1)}
         known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-        return convert_prose(convert_items(text, scales, known), known, lengths=True)
+        one = scales[1] if not self.tools and len(set(scales.values())) == 1 else None
+        converted = convert_items(text, scales, known)
+        return convert_prose(converted, known, lengths=True, other_unit=True, all_images=one)
 
     def _in_pixels(self, call: Call) -> Call:
         units = self.settings.coordinates

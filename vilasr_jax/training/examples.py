@@ -75,19 +75,19 @@ class Examples:
     def _open(self, use: str) -> Source[Encoded]:
         imported, batching, tokenizer = self.imported, self.batching, self.model.tokenizer
         stored, pixels, digests = imported.stored[use], imported.pixels(use), imported.digests(use)
-        where = f"config.data.{use}"
+        where, family = f"config.data.{use}", self.model.family
         warn_other_wording(self.model.prompts, [*digests])
 
         def encode(row: StoredRow, decode: Callable[[bytes, Frame], Any] | None = None) -> Encoded:
             if not row.messages:
                 raise DataError(f"{where}: row {row.id} is a question without a recorded conversation")
-            return encode_conversation(tokenizer, row.conversation(*pixels, decode))
+            return encode_conversation(tokenizer, row.conversation(*pixels, decode, family))
 
         def check(row: StoredRow) -> None:
             batching.check_example(encode(row, _Decodable), f"row {row.id}")
 
         largest = dataclasses.asdict(batching.packing or batching.buckets.largest)
-        limits = {"data": "".join(digests.values()), "pixels": pixels, **largest}
+        limits = {"data": "".join(digests.values()), "pixels": pixels, **largest, **imported.units()}
         readers = [self.stages[name] for name in ("cold_start", "reflect")[use == "reflect_traces" :]]
         numbers = usable_rows(
             stored,

@@ -76,6 +76,7 @@ def stored_row(trajectory: Trajectory, tokenizer: Tokenizer) -> StoredRow:
         data_type=row["data_type"],
         meta=row["meta"],
         messages=tuple(messages),
+        coordinates=tokenizer.special.family.coordinates,
     )
 
 
