@@ -184,7 +184,7 @@ def test_the_text_control_is_written_in_the_models_coordinates(tmp_path):
         assert centres and {int(value) for centre in centres for value in centre} <= {167, 500, 833}
 
 
-def test_recorded_pixels_train_and_ask_a_model_of_other_coordinates(tmp_path):
+def test_recorded_pixels_train_a_model_of_other_coordinates(tmp_path):
     """Rows that can't be converted are named; a folder of the model's own coordinates stays as it is."""
     size, folder = (84, 42), tmp_path / "rows"
     item = '{"index": 1, "bbox_2d": [21, 7, 63, 35], "label": "cup"}'
@@ -196,11 +196,11 @@ def test_recorded_pixels_train_and_ask_a_model_of_other_coordinates(tmp_path):
         )
         for n, t in enumerate(texts)
     ]
-    asked = dict(answer="B", question_type="multiple choice", images=images[:1], messages=())
+    same = dict(answer="B", question_type="multiple choice", images=images[:1], messages=())
     boxes = ("A. [0, 0, 42, 42]", "B. [42, 0, 84, 42]")
     questions = [
-        dataclasses.replace(rows[0], question="Which box?", options=boxes, **asked),
-        dataclasses.replace(rows[1], question="How many pixels wide?", options=("A. 30", "B. 42"), **asked),
+        dataclasses.replace(rows[0], question="Which box?", options=boxes, **same),
+        dataclasses.replace(rows[1], question="How many pixels wide?", options=("A. 30", "B. 42"), **same),
     ]
     marked = [dataclasses.replace(row, coordinates=1000) for row in rows[:1]]
     for name, some in (("traces", rows), ("rl", questions), ("own", marked)):

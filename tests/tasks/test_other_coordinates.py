@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.tasks.stored_rows import recorded_conversation
 from tests.tasks.test_rescale_recordings import BOX, LARGE, LINE, PATH, SMALL, png, record, turn
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, parse_actions
-from vilasr_jax.drawing.prompts import PROMPTS, system_text
+from vilasr_jax.drawing.prompts import PROMPTS, in_units, system_text
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.models import by_model_type
@@ -72,12 +73,6 @@ def test_boxes_survive_the_model_to_pixels_to_the_model(width, height, rng):
         assert abs(theirs - ours) <= (1000 / side if side < 1000 else 0)
 
 
-def png_of(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
-
-
 def recorded(family, texts, size=SIZE) -> StoredRow:
     """What a session of the family's model shows about some turns, as a stored conversation."""
     pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
@@ -93,13 +88,7 @@ def recorded(family, texts, size=SIZE) -> StoredRow:
         reply = session.step(messages[-1]["content"][0]["text"])
         assert not reply.error
         messages += [reply.message] if reply.message else []
-    plain = [
-        {"role": m["role"], "content": "".join(part.get("text", "<image>") for part in m["content"])}
-        for m in messages
-    ]
-    images = tuple(map(png_of, session.images))
-    row = StoredRow("vqa-7", "?", "there", "free-form", (), images, "vqa", {}, tuple(plain), units)
-    return StoredRow.from_bytes(row.to_bytes())
+    return recorded_conversation(messages, coordinates=units)
 
 
 TURNS = (
@@ -140,7 +129,7 @@ def test_a_record_in_the_models_own_coordinates_stays():
     assert smaller[2] == found[2] and smaller[1]["content"][0]["image"].size == (384, 192)
 
 
-def test_coordinates_in_prose_follow_their_items():
+def test_coordinates_in_prose_are_those_of_their_items():
     (_, user, said, *_), _ = fitted(
         turn(PATH.replace("322", "202") % 1, think="From (14, 14), 40 pixels on.")
     )
@@ -187,7 +176,7 @@ def test_a_system_message_of_another_unit_refuses_the_record(said, family, units
         fit_conversation(messages, [SIZE] * 2, 784, LARGE, units=units, family=family)
 
 
-def test_other_words_get_the_sentence_on_coordinates_as_their_last():
+def test_other_words_get_the_sentence_on_coordinates_last():
     messages, _ = fitted(turn(PATH.replace("322", "202") % 1))
     theirs = "The image is 448 pixels wide and 224 pixels high."
     ours = f"\n{RUN}x to the right and y down from the top left corner."
@@ -197,7 +186,7 @@ def test_other_words_get_the_sentence_on_coordinates_as_their_last():
     )
     tools = get_tools(PUBLISHED)
     assert system_text(words, tools, [SIZE], False, 1000) == theirs + ours
-    assert system_text(words, tools, [SIZE], False) == theirs
+    assert system_text(words, tools, [SIZE], False) == theirs == in_units(theirs + ours, None)
     (first, *_), _ = fitted(turn(PATH.replace("322", "202") % 1), family=PIXELS, units=1000)
     assert first["content"] == theirs
 
@@ -214,15 +203,15 @@ def test_a_prompt_of_another_unit_is_refused_at_once():
 CHOICES = ("Which is the chair's bounding box?", "A. [112, 56, 224, 168]", "B. [0, 0, 112, 56]", "B")
 
 
-def test_questions_are_asked_in_the_models_coordinates():
+def test_questions_have_the_models_coordinates():
     images = (png(SIZE),)
     row = StoredRow("own-3", CHOICES[0], "B", "multiple choice", CHOICES[1:3], images, "vqa")
-    asked = row.row(784, LARGE, family=RELATIVE)
-    assert asked.options == ("A. [250, 250, 500, 750]", "B. [0, 0, 250, 250]") and asked.answer == "B"
-    assert asked.images[0].size == SIZE
-    marked = dataclasses.replace(row, options=asked.options, coordinates=1000)
+    read = row.row(784, LARGE, family=RELATIVE)
+    assert read.options == ("A. [250, 250, 500, 750]", "B. [0, 0, 250, 250]") and read.answer == "B"
+    assert read.images[0].size == SIZE
+    marked = dataclasses.replace(row, options=read.options, coordinates=1000)
     assert StoredRow.from_bytes(marked.to_bytes()).row(784, LARGE).options == row.options
-    assert marked.row(784, LARGE, family=RELATIVE).options == asked.options
+    assert marked.row(784, LARGE, family=RELATIVE).options == read.options
     assert b"coordinates" not in row.to_bytes()  # rows in pixels are stored as before
 
 

@@ -40,7 +40,7 @@ Known = MutableMapping[tuple[str, ...], set[tuple[str, ...]]]  # coordinates as 
 
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\}')
 _VALUE = re.compile(r'"(\w+)"\s*:\s*(\[(?:[^\[\]"{}]|\[[^\[\]"{}]*\])*\]|"(?:[^"\\]|\\.)*")')
-_INDEX = re.compile(r'"index"\s*:\s*"?\s*(\d{1,6})\s*(?:\.0)?"?\s*[,}]')
+_INDEX = re.compile(r'"(index|img_idx)"\s*:\s*"?\s*(\d{1,6})\s*(?:\.0)?"?\s*[,}]')
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d{1,9}(?:\.\d{1,30})?(?:[eE][-+]?\d{1,2})?(?![\w.])", re.ASCII)
 _GRID = re.compile(r"\b(?:cells?|grids?|rows?|columns?|steps?|moves?)\b", re.IGNORECASE)
 PLACES = re.compile(
@@ -71,7 +71,7 @@ _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)", re.DOTALL)
 
 
 def frame_of(size: Frame, units: int | None) -> Frame:
-    """What coordinates in an image of `size` refer to: its pixels (None), or so many `units` a side.
+    """What coordinates in an image of `size` refer to: its pixels (None), or the number of `units` a side.
 
     >>> frame_of((448, 336), None), frame_of((448, 336), 1000)
     ((448, 336), (1000, 1000))
@@ -132,11 +132,11 @@ def convert_items(text: str, scales: Mapping[int, Scale], known: Known) -> str:
     """
     changes: dict[Span, str] = {}
     for item in _items(text):
-        index = _INDEX.search(item[0])
-        if not index or int(index[1]) not in scales:
-            what = f"names image {index[1]}, which is not there" if index else "names no image"
+        index = _index(item[0])
+        if index not in scales:
+            what = "names no image" if index is None else f"names image {index}, which is not there"
             raise DataError(f"an item with coordinates {what}: {short(item[0])}")
-        scale, places = scales[int(index[1])], []
+        scale, places = scales[index], []
         for value in _values(item[0]):
             at = item.start() + value.start(2)
             numbers = list(_NUMBER.finditer(value[2]))
@@ -167,10 +167,10 @@ def check_places(text: str, sizes: Sequence[Frame], units: int | None = None) ->
     """
     frames = [frame_of(size, units) for size in sizes]
     for item in _items(text):
-        index = _INDEX.search(item[0])
-        if not index or not 1 <= int(index[1]) <= len(frames):
+        index = _index(item[0])
+        if index is None or not 1 <= index <= len(frames):
             continue
-        frame = frames[int(index[1]) - 1]
+        frame = frames[index - 1]
         for value in _values(item[0]):
             texts = [number[0] for number in _NUMBER.finditer(value[2])]
             numbers = [float(text) for text in texts]
@@ -188,10 +188,16 @@ def _items(text: str) -> Iterator[re.Match]:
     return (item for item in _OBJECT.finditer(text) if _values(item[0]))
 
 
+def _index(item: str) -> int | None:
+    """The image that an item names, from 1."""
+    found = _INDEX.search(item)
+    return int(found[2]) + (found[1] == "img_idx") if found else None
+
+
 def _values(item: str) -> list[re.Match]:
     """The keys of an item whose values are coordinates."""
-    found = _VALUE.finditer(item)
-    return [v for v in found if v[1].endswith("_2d") or (v[2][0] == "[" and '"index"' in item)]
+    found, numbered = _VALUE.finditer(item), '"index"' in item or '"img_idx"' in item
+    return [v for v in found if v[1].endswith("_2d") or (v[2][0] == "[" and numbered)]
 
 
 def _check_extent(places: list[tuple[tuple[str, ...], tuple[str, ...]]], item: str) -> None:

@@ -27,6 +27,7 @@ _PIXELS = "Coordinates are absolute pixels, "
 _RELATIVE = "Coordinates run from 0 to {side} over the width and over the height of an image, "
 _AXES = "x to the right and y down from the top left corner."
 _OURS = re.compile(re.escape(_PIXELS) + "|" + re.escape(_RELATIVE).replace(r"\{side\}", r"\d+"))
+_LAST = re.compile(rf"\n{_RELATIVE.replace('{side}', '[0-9]+')}{re.escape(_AXES)}\Z")  # after other words
 _NAMES_PLACES = r"\b(?:coordinates?|bbox\w*|bounding|box(?:es)?|points?)\b"
 _SAYS_PIXELS = re.compile(rf"(?=.*{_NAMES_PLACES}).*?((?:\b[a-z]+ )?\b(?:pixel|px)s?\b)", re.IGNORECASE)
 _SAYS_RELATIVE = re.compile(
@@ -238,6 +239,11 @@ def system_text(
     return text if side is None else in_units(text, side)
 
 
+def unit_text(side: int | None) -> str:
+    """The sentence that says of which unit coordinates are, see `in_units`."""
+    return (_PIXELS if side is None else _RELATIVE.format(side=side)) + _AXES
+
+
 def in_units(text: str, side: int | None) -> str:
     """A system prompt that says of which unit coordinates are: of `side` a full side, or pixels (None).
 
@@ -247,6 +253,8 @@ def in_units(text: str, side: int | None) -> str:
       DataError: other words say another unit.
     """
     right = _PIXELS if side is None else _RELATIVE.format(side=side)
+    if side is None and (last := _LAST.search(text)):
+        return text[: last.start()]
     if _OURS.search(text):
         return _OURS.sub(right, text)
     if text.startswith(_WITHOUT_UNIT):
@@ -259,7 +267,7 @@ def in_units(text: str, side: int | None) -> str:
                 f"the system prompt says {said[1]!r} of coordinates, but the model's are {unit}: "
                 f"{short(sentence)}"
             )
-    return text if side is None else f"{text.rstrip()}\n{right}{_AXES}"
+    return text if side is None else f"{text.rstrip()}\n{unit_text(side)}"
 
 
 def check_units(prompts: PromptSet, tools: Sequence[Tool], side: int | None) -> None:

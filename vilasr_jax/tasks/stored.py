@@ -35,13 +35,15 @@ from vilasr_jax.tasks.rows import VIDEO_TYPES, Row, Source
 INDEX = "index.json"
 _END = 1 << 16  # bytes of a shard's ends that its digest counts
 _DIGEST = 16  # characters
+_MARKS = ("coordinates", "actions")  # fields of a row that are stored only where they are not the usual ones
 
 
 @dataclass(frozen=True)
 class StoredRow:
     """A row as stored in a file: `images` are encoded bytes, `messages` is empty where there is no trace.
 
-    `coordinates` says how its texts count places in images: in pixels (None), or in so many units a side.
+    `coordinates` says how its texts count places in images: in pixels (None), or from 0 to this number.
+    `actions` is the form of its recorded actions (`drawing.formats`).
     """
 
     id: str
@@ -54,12 +56,12 @@ class StoredRow:
     meta: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, str], ...] = ()
     coordinates: int | None = None
+    actions: str = "published"
 
     def to_bytes(self) -> bytes:
         """Length of the header (4 bytes), the header as JSON, then the images one after another."""
-        left_out = {"images"} | ({"coordinates"} if self.coordinates is None else set())
-        fields = (f.name for f in dataclasses.fields(self) if f.name not in left_out)
-        plain = {name: getattr(self, name) for name in fields}
+        usual = {f.name for f in dataclasses.fields(self) if getattr(self, f.name) == f.default}
+        plain = {k: v for k, v in vars(self).items() if k != "images" and k not in usual & set(_MARKS)}
         header = json.dumps({**plain, "sizes": [len(image) for image in self.images]}).encode()
         return b"".join([len(header).to_bytes(4, "little"), header, *self.images])
 
@@ -87,7 +89,7 @@ class StoredRow:
 
     def _plain(self) -> dict[str, Any]:
         """The fields that a `Row` has, too."""
-        return {k: v for k, v in vars(self).items() if k not in ("messages", "images", "coordinates")}
+        return {k: v for k, v in vars(self).items() if k not in ("messages", "images", *_MARKS)}
 
     def row(
         self, min_pixels: int, max_pixels: int, frames: int = 0, family: ModelFamily = DEFAULT_FAMILY
