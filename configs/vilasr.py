@@ -1,12 +1,13 @@
-"""The published training recipe (arXiv 2506.09965) with Qwen2.5-VL of a size, laid out on a TPU slice.
+"""The published training recipe (arXiv 2506.09965) with Qwen2.5-VL or Qwen3-VL, laid out on a TPU slice.
 
     vilasr sft --config=configs/vilasr.py:7b,v5e-64,cold_start --workdir=runs/7b \
         --config.model.init_from=Qwen2.5-VL-7B-Instruct
     vilasr train --config=configs/vilasr.py:7b,v5e-64 --workdir=runs/7b \
         --config.model.init_from=Qwen2.5-VL-7B-Instruct
 
-After the colon: size, slice, and the stages where these are not all three (`7b,v5e-64,reflect,rl`). The
-checkpoints of one layout open in every other. Every host of a pod runs the same command.
+After the colon: size, slice, and the stages where these are not all three (`7b,v5e-64,reflect,rl`). Sizes of
+Qwen3-VL are `qwen3vl_4b` and `qwen3vl_8b`, for which recorded coordinates are converted. The checkpoints of
+one layout open in every other. Every host of a pod runs the same command.
 
 It reads imported rows from runs/data (`--config.data.root=DIR`), written by
 `vilasr data import cold_start ViLaSR-data runs/data/cold_start`, and likewise `rrs` and `rl`. To sample
@@ -57,6 +58,7 @@ class Size(NamedTuple):
     token_buckets: tuple[int, ...] = (4096, 8192, 12288, 18432)  # the last: a prompt of 5,120 and 13,312 more
     image_buckets: tuple[int, ...] = (8, 24, 48)
     max_images: int = 45
+    side: int = 28  # pixels a side of a token
     prompt_images: tuple[int, ...] = (1, 4, 16)
     packing: PackingSection = PackingSection(
         tokens=18432,
@@ -89,6 +91,8 @@ SIZES = {
     "7b": Size(),
     "32b": Size(),
     "72b": Size(),
+    "qwen3vl_4b": Size(side=32, slots=64),  # a token's cache is 2.6 times that of 7B
+    "qwen3vl_8b": Size(side=32, slots=64),
 }
 # By the words of get_config. The cold start alone never samples, so that fewer chips per shard may do.
 LAYOUTS = {
@@ -114,6 +118,13 @@ LAYOUTS = {
     "72b,v5p-128,cold_start": Layout(16, 4),
     "72b,v5p-256": Layout(32, 4),
     "72b,v5p-256,cold_start": Layout(32, 4, "dots"),
+    "qwen3vl_4b,v5e-64": Layout(16, 4),
+    "qwen3vl_4b,v5e-64,cold_start": Layout(32, 2),
+    "qwen3vl_4b,v6e-16": Layout(8, 2),
+    "qwen3vl_4b,v5p-32": Layout(16, 1),
+    "qwen3vl_8b,v5e-64": Layout(16, 4),
+    "qwen3vl_8b,v6e-16": Layout(4, 4),
+    "qwen3vl_8b,v5p-32": Layout(16, 1),
 }
 
 
@@ -145,7 +156,7 @@ def get_config(words: str = "7b,v5e-64"):
             ),
             model=ModelSection(preset=name, dtype="bfloat16", remat=layout.remat, attention="splash"),
             mesh=MeshSection(data=1, fsdp=layout.fsdp, model=layout.model, context_parallel=layout.model > 1),
-            image=ImageSection(min_pixels=4 * 28 * 28, max_pixels=256 * 28 * 28),
+            image=ImageSection(min_pixels=4 * size.side**2, max_pixels=256 * size.side**2),
             buckets=BucketSection(tokens=size.token_buckets, images=size.image_buckets, patches=(PATCHES,)),
             packing=size.packing,
             drawing=DrawingSection(

@@ -35,7 +35,6 @@ def check(run: Run, stages: Sequence[str] | None = None) -> None:
         family.ood(run.tasks.section(family))
     check_layout(run)
     check_data(run, stages)
-    check_coordinates(run, stages)
 
 
 def check_rewards(section: RLSection) -> None:
@@ -177,21 +176,3 @@ def check_data(run: Run, stages: Sequence[str]) -> None:
                     "the same rows: reflect and rl would use the same questions; give each its own, or set "
                     "config.data.allow_same_questions=True"
                 )
-
-
-def check_coordinates(run: Run, stages: Sequence[str]) -> None:
-    """Raises ConfigError for data in pixels where the model's coordinates are not pixels."""
-    job, family = run.job, run.model.family
-    if family.coordinates is None:
-        return
-    section = job.cold_start
-    pixels = {
-        "cold_start.format": "cold_start" in stages and section.format == "text",
-        "data.traces": job.data.traces,
-        "data.reflect_traces": job.data.reflect_traces,
-    }
-    for key in (key for key, used in pixels.items() if used):
-        raise ConfigError(
-            f"config.{key}: its coordinates are pixels, but {family.model_type} reads and writes them from "
-            f"0 to {family.coordinates}"
-        )

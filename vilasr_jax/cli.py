@@ -325,11 +325,23 @@ def run_data_make(words: list[str], flags: Any) -> None:
         def show(done: int, total: int, note: str) -> None:
             progress.update(bar, completed=done, total=total, note=note)
 
-        report = make_data(job, folder_path("--workdir", flags.workdir), show)
+        folder = folder_path("--workdir", flags.workdir)
+        report = make_data(job, folder, show, _model_family(job, folder))
     for name, folder in report.items():
         rows = ", ".join(f"{split} {count:,}" for split, count in folder["rows"].items())
         print(f"{name}: {rows}; {folder['bytes'] / 2**20:,.1f} MiB in {folder['folder']}")
     _save(flags, report)
+
+
+def _model_family(job: JobConfig, folder: Path) -> Any:
+    """The family of the job's model; JAX is loaded only to read it from weights."""
+    from vilasr_jax.models import family_of, preset
+
+    if not job.model.init_from:
+        return family_of(preset(job.model.preset))
+    from vilasr_jax.open_checkpoint import run_family
+
+    return run_family(job, folder)
 
 
 @command(
@@ -350,7 +362,9 @@ def run_data_show(words: list[str], flags: Any) -> None:
     _at_least_1(flags, "count")
     if out.is_dir():
         raise ConfigError(f"--out={out} is a folder; give a name for the page")
-    shown = show_data(read_job(flags), folder_path("DIR", words[0]) if words else None, flags.count, out)
+    job = read_job(flags)
+    folder = folder_path("DIR", words[0]) if words else None
+    shown = show_data(job, folder, flags.count, out, _model_family(job, out.parent))
     print(f"Wrote {out}: {shown} rows")
 
 
@@ -358,6 +372,7 @@ def run_data_show(words: list[str], flags: Any) -> None:
     "data import",
     "FORMAT SRC DST",
     Flag("images", "DIR", "where relative image paths start, if not at SRC"),
+    Flag("coordinates", "N", "coordinates run from 0 to N over an image (1000); 0: they are pixels", 0),
     JSON,
 )
 def run_data_import(words: list[str], flags: Any) -> None:
@@ -374,13 +389,15 @@ def run_data_import(words: list[str], flags: Any) -> None:
     from vilasr_jax.tasks.importers import BROKEN, import_data
 
     name, source, target = words
+    if flags.coordinates < 0:
+        raise ConfigError(f"--coordinates={flags.coordinates} must be 1000, say, or 0 for pixels")
     with progress_bar() as progress:
         bar = progress.add_task(f"import {name}", total=100, visible=False, note="")
 
         def show(done: float, note: str) -> None:
             progress.update(bar, completed=int(100 * done), visible=True, note=note)
 
-        index = import_data(name, source, target, flags.images, show)
+        index = import_data(name, source, target, flags.images, show, flags.coordinates or None)
     print(f"{index['rows']:,} rows with {index['images']:,} images are in {target}")
     if index["broken"]:
         listed = split_lines((Path(target) / BROKEN).read_text())
@@ -405,7 +422,7 @@ def run_convert_from_hf(words: list[str], flags: Any) -> None:
     tensors are of mixed dtypes, config.json decides.
 
     Example
-      vilasr convert from-hf Qwen2.5-VL-7B-Instruct checkpoints/7b
+      vilasr convert from-hf hf://ORG/NAME checkpoints/7b
     """
     from vilasr_jax.checkpoint import convert_from_hf
     from vilasr_jax.open_checkpoint import hf_folder

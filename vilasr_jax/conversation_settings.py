@@ -52,6 +52,11 @@ def drawing_settings(
     model reads.
     """
     drawing, family = job.drawing, family or default_family()
+    if drawing.actions == "tool_call" and family.chat.tool_calls is None:
+        raise ConfigError(
+            f"config.drawing.actions='tool_call': published weights of {family.model_type} know no function "
+            "calls; use 'published'"
+        )
     return DrawingSettings(
         style=drawing.style,
         prompt=prompts,
@@ -61,6 +66,7 @@ def drawing_settings(
         draw=job.cold_start.format == "drawing",
         image_unit=family.images.factor,
         coordinates=family.coordinates,
+        actions=drawing.actions,
     )
 
 

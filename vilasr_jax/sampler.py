@@ -12,7 +12,7 @@ from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection
 from vilasr_jax.conversation_settings import question_data_type
-from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.drawing import DrawingSession, get_format, get_tools
 from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import load_image, resize_image
@@ -123,7 +123,13 @@ def open_engine(
     patches = model.job.image.max_pixels // model.images.patch_size**2
     tokens = patches // model.images.merge_unit  # of an image
     words = model.prompts
-    text = 256 if words.name == "short" else max(1024, 512 + len(model.tokenizer.encode(words.system)))
+    settings, system = model.settings, words.system
+    if settings.actions != "published":
+        system = get_format(settings.actions).system(
+            words, get_tools(settings.tools), [(0, 0)], False, settings.coordinates
+        )
+    short = words.name == "short" and system == words.system
+    text = 256 if short else max(1024, 512 + len(model.tokenizer.encode(system)))
     prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))
     sampling = model.job.eval.sampling
     sampling = dataclasses.replace(sampling, max_tokens=prompts[-1] + sampling.max_tokens)
@@ -139,5 +145,6 @@ def open_engine(
         per_request_sampling=True,
         weights=model.job.engine.weights,
     )
-    buckets = tuple(sorted({4 * -(-patches // (4 * parts)) for parts in (16, 4, 1)}))
+    unit = model.images.merge_unit
+    buckets = tuple(sorted({unit * -(-patches // (unit * parts)) for parts in (16, 4, 1)}))
     return make_engine(model, section, sampling, buckets, mesh)

@@ -11,8 +11,8 @@ import pytest
 from tests.models.small import SMALL
 from vilasr_jax.checkpoint import config_from_hf, export_hf, import_hf, safetensors_files
 from vilasr_jax.checkpoint.hf_config import config_to_hf, preprocessor_config
-from vilasr_jax.checkpoint.hf_import import open_hf
-from vilasr_jax.checkpoint.hf_layout import hf_tensors, named_leaves, params_from_hf
+from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
+from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves, params_from_hf
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors, write_safetensors
 from vilasr_jax.errors import CheckpointError
 from vilasr_jax.models.qwen2_5_vl import preset
@@ -140,9 +140,13 @@ def test_published_names_of_7b():
     assert sum(int(np.prod(shape)) for shape in names.values()) == 8_292_166_656
 
 
-def test_72b_is_checked_without_a_weight_in_memory(tmp_path):
-    """145 GB of holes with true headers: names, shapes and sizes are checked from these alone."""
-    config, weight_map = preset("72b"), {}
+@pytest.mark.parametrize("name, of_a_layer", [("72b", 12), ("qwen3vl_32b", 11)])
+def test_the_largest_are_checked_without_a_weight_in_memory(tmp_path, name, of_a_layer):
+    """Up to 145 GB of holes with true headers: names, shapes and sizes are checked from these alone.
+
+    A corner of every weight is converted.
+    """
+    config, weight_map = preset(name), {}
     tensors = hf_tensors(config)
     for number, start in enumerate(range(0, len(tensors), 300)):
         header, offset, name = {}, 0, f"model-{number}.safetensors"
@@ -158,10 +162,15 @@ def test_72b_is_checked_without_a_weight_in_memory(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config_to_hf(config, dtype="bfloat16")))
     read, wanted, stored = open_hf(tmp_path)
     assert read == config.replace(param_dtype="bfloat16") and len(wanted) == len(stored) == len(tensors)
-    (tmp_path / "config.json").write_text(json.dumps(config_to_hf(config.replace(num_layers=81))))
-    with pytest.raises(
-        CheckpointError, match=r"'model\.layers\.80\.input_layernorm\.weight' and 11 more missing"
-    ):
+    weights = published_weights(read, stored)
+    for path, leaf in named_leaves(abstract_params(read)).items():
+        corner = tuple(slice(max(0, side - 2), side) for side in leaf.shape)
+        values = weights.block(path, corner, leaf.shape)
+        assert values.shape == tuple(min(2, side) for side in leaf.shape) and not values.any(), path
+    layers = config.num_layers
+    (tmp_path / "config.json").write_text(json.dumps(config_to_hf(config.replace(num_layers=layers + 1))))
+    missing = rf"\.layers\.{layers}\.input_layernorm\.weight' and {of_a_layer - 1} more missing"
+    with pytest.raises(CheckpointError, match=missing):
         open_hf(tmp_path)
 
 

@@ -112,6 +112,7 @@ class OtherFamily(ModelFamily):
     """The family as the rest of the program knows it."""
 
     model_type = OtherConfig.model_type
+    title = "Other-VL"
     config_class = OtherConfig
     presets = {"other_tiny": TINY}  # noqa: RUF012
     images = IMAGES

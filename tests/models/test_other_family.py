@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 
 import jax
 import numpy as np
@@ -12,9 +13,10 @@ from PIL import Image
 
 from tests import tiny
 from tests.models.other_family import OTHER, TINY
+from tests.tasks.test_rescale_recordings import png, record, turn
 from vilasr_jax.checkpoint import export_hf, import_hf
 from vilasr_jax.checkpoint.hf_layout import named_leaves
-from vilasr_jax.checks import check_coordinates
+from vilasr_jax.checks import check
 from vilasr_jax.config import (
     BucketSection,
     ColdStartSection,
@@ -30,7 +32,8 @@ from vilasr_jax.config import (
     SamplingSection,
 )
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, parse_actions
-from vilasr_jax.errors import CheckpointError, ConfigError, DataError
+from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.files import write_json
 from vilasr_jax.job import export
 from vilasr_jax.models import ModelFamily, family_of, model_types, preset, register, registry
 from vilasr_jax.models.params import build
@@ -38,6 +41,7 @@ from vilasr_jax.processing import collate, encode_conversation, patch_layout, pa
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.rewards import RewardSettings, score
 from vilasr_jax.tasks.replay import replay
+from vilasr_jax.tasks.stored import StoredRow, write_shard
 from vilasr_jax.trained_model import open_model
 from vilasr_jax.training.cold_start import run_cold_start
 from vilasr_jax.training.grpo import run_rl
@@ -169,29 +173,53 @@ def test_rewards_compare_drawings_in_pixels():
     assert score([text], answer="", meta=meta, settings=weights)["drawing"] == 0  # nobody noted its pixels
 
 
-@pytest.mark.parametrize(
-    "changes, key",
-    [
-        ({"cold_start": ColdStartSection(format="text")}, "cold_start.format"),
-        ({"data": DataSection(traces=("recorded",))}, "data.traces"),
-    ],
-)
-def test_what_is_written_in_pixels_alone_is_refused(tmp_path, changes, key):
-    run = open_run(a_job(**changes), tmp_path, tiny.mesh())
-    with pytest.raises(ConfigError, match=rf"config\.{key}: its coordinates are pixels, but other_vl"):
-        check_coordinates(run, run.job.stages)
+def test_the_text_control_is_written_in_the_models_coordinates(tmp_path):
+    """A maze of 84 pixels: the centres of its cells are at 167, 500 and 833."""
+    run = open_run(a_job(cold_start=ColdStartSection(format="text", traces=4)), tmp_path, tiny.mesh())
+    check(run)
+    (source,), _ = run.examples.traces
+    for number in range(len(source)):
+        text = run.model.tokenizer.decode(source[number].ids)
+        centres = re.findall(r"\[(\d+), (\d+)\]", text)
+        assert centres and {int(value) for centre in centres for value in centre} <= {167, 500, 833}
 
 
-def test_questions_in_pixels_are_refused_by_name(run):
-    run, _ = run
-    family, spec = run.tasks.specs("train")[0]
-    row = dataclasses.replace(family.row(spec, 0), id="own-3", scene=None)
-    run.questions.check_request(row, run.job.rl.sampling)
-    boxes = dataclasses.replace(
-        row, options=("A. [0, 0, 40, 40]", "B. [40, 0, 84, 84]"), question="Which box?"
-    )
-    with pytest.raises(DataError, match="row own-3: the model's coordinates run from 0 to 1000"):
-        run.questions.check_request(boxes, run.job.rl.sampling)
+def test_recorded_pixels_train_a_model_of_other_coordinates(tmp_path):
+    """Rows that can't be converted are named; a folder of the model's own coordinates stays as it is."""
+    size, folder = (84, 42), tmp_path / "rows"
+    item = '{"index": 1, "bbox_2d": [21, 7, 63, 35], "label": "cup"}'
+    texts = [turn(item), turn(item, think="Its left edge is at 21 and it is 30 pixels from x = 60.")]
+    images = (png(size),) * 2
+    rows = [
+        StoredRow(
+            f"own-{n}", "Where?", "there", "free-form", (), images, "vqa", {}, tuple(record(t, size=size))
+        )
+        for n, t in enumerate(texts)
+    ]
+    same = dict(answer="B", question_type="multiple choice", images=images[:1], messages=())
+    boxes = ("A. [0, 0, 42, 42]", "B. [42, 0, 84, 42]")
+    questions = [
+        dataclasses.replace(rows[0], question="Which box?", options=boxes, **same),
+        dataclasses.replace(rows[1], question="How many pixels wide?", options=("A. 30", "B. 42"), **same),
+    ]
+    marked = [dataclasses.replace(row, coordinates=1000) for row in rows[:1]]
+    for name, some in (("traces", rows), ("rl", questions), ("own", marked)):
+        write_shard(folder / name / "rows-00000.array_record", [row.to_bytes() for row in some], {})
+        index = {"format": name, "rows": len(some), "shards": ["rows-00000.array_record"]}
+        write_json(folder / name / "index.json", index)
+    data = DataSection(root=str(folder), traces=("traces",), reflect_traces=("own",), questions=("rl",))
+    sections = dict(buckets=BucketSection(tokens=(800,), images=(5,), patches=(144,)))
+    run = open_run(a_job(data=data, **sections), tmp_path / "run", tiny.mesh())
+    example = run.examples.recorded("traces")[0]
+    assert '"bbox_2d": [250, 167, 750, 833]' in run.model.tokenizer.decode(example.ids)
+    assert [image.size for image in example.images] == [size] * 2
+    own = run.examples.recorded("reflect_traces")[0]
+    assert '"bbox_2d": [21, 7, 63, 35]' in run.model.tokenizer.decode(own.ids)
+    assert run.questions.source("rl")[0] == 1
+    assert run.questions.rows("rl", 1)[0].options == ("A. [0, 0, 500, 1000]", "B. [500, 0, 1000, 1000]")
+    for name in ("traces", "questions"):
+        note = json.loads((tmp_path / "run" / "left_out" / f"{name}.json").read_text())
+        assert (note["rows"], note["count"], note["left_out"][0]["id"]) == (2, 1, "own-1")
 
 
 def test_a_job_trains_samples_and_exports(run):

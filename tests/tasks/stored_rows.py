@@ -34,6 +34,24 @@ def stored_row(number: int, trace: bool = False) -> StoredRow:
     )
 
 
+def recorded_conversation(messages: list[dict], name: str = "row", **fields) -> StoredRow:
+    """The messages of a session as a stored row, its images as PNG."""
+    parts = [part for message in messages for part in message["content"]]
+    images = []
+    for part in parts:
+        if "image" in part:
+            out = io.BytesIO()
+            part["image"].save(out, "png")
+            images.append(out.getvalue())
+    said = [
+        {"role": m["role"], "content": "".join(part.get("text", IMAGE_MARK) for part in m["content"])}
+        for m in messages
+    ]
+    plain = {"question": "?", "answer": "", "question_type": "free-form", "options": (), "data_type": "vqa"}
+    row = StoredRow(id=name, images=tuple(images), messages=tuple(said), **{**plain, **fields})
+    return StoredRow.from_bytes(row.to_bytes())
+
+
 def write_rows(folder: Path, count: int, trace: bool = False) -> Path:
     """A folder of `count` rows, as an import leaves it."""
     rows = [stored_row(number, trace).to_bytes() for number in range(count)]

@@ -1,5 +1,6 @@
 """Datasets as files: the same bytes however they were generated, readable as TFDS, replayable."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,13 +13,24 @@ from pathlib import Path
 import pytest
 from tensorflow_datasets.core.dataset_info import DatasetInfo
 
-from vilasr_jax.config import JobConfig, MakeSection, SceneSection, to_config_dict
+from tests import tiny
+from vilasr_jax.config import (
+    ColdStartSection,
+    JobConfig,
+    MakeSection,
+    ModelSection,
+    SceneSection,
+    to_config_dict,
+)
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.models import by_model_type
 from vilasr_jax.processing import train_tiny_tokenizer
 from vilasr_jax.tasks import dataset, get_family, replay
 from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces, make_data
 from vilasr_jax.tasks.show import expert_traces, show_rows
+from vilasr_jax.training.examples import trace_source
+from vilasr_jax.training.run import open_run
 
 JOB = JobConfig(tasks=("maze", "static"), make=MakeSection(7, 3, 0, 2, 6, shard=3, workers=1))
 SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20)
@@ -109,6 +121,29 @@ def test_built_traces_are_training_examples(built):
         one = source[2]
         assert one.loss_mask.any() and (len(one.images) > 1) == (form == "drawing")
         assert tokenizer.decode(one.ids) == tokenizer.decode(source[2].ids)
+
+
+def test_images_have_the_sides_that_the_model_reads(built, tmp_path):
+    family = by_model_type("qwen3_vl")
+    job = JobConfig(tasks=("static",), make=MakeSection(2, 0, 0, 0, 0, shard=2, workers=1))
+    make_data(job, tmp_path, model_family=family)
+    theirs, ours = (DatasetRows(folder, "static", "train")[0].row for folder in (tmp_path, built))
+    assert theirs.images[0].size == (288, 288) and ours.images[0].size == (252, 252)
+    with pytest.raises(ConfigError, match="other settings"):
+        make_data(job, tmp_path)
+    job = JobConfig(
+        tasks=("static",),
+        tokenizer_size=2048,
+        model=ModelSection(preset="qwen3vl_tiny"),
+        cold_start=ColdStartSection(dataset=str(built)),
+    )
+    run = open_run(job, tmp_path / "run", tiny.mesh())
+    with pytest.raises(
+        DataError, match=r"images of 252 x 252 pixels, and the model reads .* multiples of 32"
+    ):
+        trace_source(job, run.tasks, run.model)
+    job = dataclasses.replace(job, cold_start=ColdStartSection(dataset=str(tmp_path), traces=2))
+    assert trace_source(job, run.tasks, run.model)[0].images[0].size == (288, 288)
 
 
 def test_other_settings_are_refused(built):

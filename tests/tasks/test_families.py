@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from vilasr_jax.config import ColdStartSection, JobConfig
+from vilasr_jax.config import ColdStartSection, JobConfig, SceneSection
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.tasks import chance, get_family, replay
@@ -15,6 +15,7 @@ from vilasr_jax.training.examples import trace_source
 from vilasr_jax.training.run import open_run
 
 NAMES = (*BUILT_IN, "tests.tasks.count_dots")
+SCENES = ("static", "video", "multiview")
 
 
 SETTINGS = DrawingSettings(style="maze", prompt="short", max_turns=20, max_images=64)
@@ -36,6 +37,33 @@ def test_expert_traces_of_all_kinds_fit_relative_coordinates(family):
         trace = family.expert_trace(row, random.Random(row.id), False)
         last = replay(trace, settings)[-1]["content"][0]["text"]
         assert f"<answer> {row.answer} </answer>" in last
+
+
+@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("level", ["tiny", "tiny_wide", "easy", "medium", "hard"])
+def test_scenes_are_scaled_to_the_tokens_of_a_model(name, level):
+    """Images of as many tokens, the same questions, and drawings that end right, slips too."""
+    family, side = get_family(name), 32
+    assert (
+        family.fitted(SceneSection(level), 28)
+        == family.fitted(SceneSection(level), 14)
+        == SceneSection(level)
+    )
+    usual, spec = (family.spec(family.fitted(SceneSection(level), s), "train") for s in (28, side))
+    settings = dataclasses.replace(SETTINGS, coordinates=1000, max_turns=40)
+    for seed in range(2):
+        ours, theirs = family.row(usual, seed), family.row(spec, seed)
+        width = ours.images[0].width
+        assert {image.size for image in theirs.images} == {(width // 28 * side,) * 2}
+        again = family.scene(dataclasses.replace(spec, look="night"), seed)
+        assert again.content == family.scene(spec, seed).content
+        for slip in (False, True):
+            trace = family.expert_trace(theirs, random.Random(seed), slip)
+            last = replay(trace, settings)[-1]["content"][0]["text"]
+            assert f"<answer> {theirs.answer} </answer>" in last
+        if level.startswith("tiny") and name in ("static", "video"):
+            boxes = [c for call in family.truth(theirs) for c in (call["x1"], call["y1"])]
+            assert all(value % (side // 2) == 0 for value in boxes)
 
 
 def test_the_same_seed_gives_the_same_row(family):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.tasks.test_rescale_recordings import BOX, SMALL, record, turn
 from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose
 from vilasr_jax.drawing.numbers import blanked, plain, series_of
-from vilasr_jax.drawing.questions import check_relative, convert_question
+from vilasr_jax.drawing.questions import convert_question
 from vilasr_jax.errors import DataError
 from vilasr_jax.tasks.rescale_recordings import fit_conversation, fit_question, frames_of
 
@@ -197,15 +197,6 @@ def test_items_are_read_with_all_their_decimals():
     assert "[150.06172839, 100]" in convert_items(item, {1: HALF}, {})
     with pytest.raises(DataError, match="no coordinates that can be read"):
         convert_items(BOX.replace("300", "1234567890") % 1, {1: HALF}, {})
-
-
-def test_pixels_are_refused_for_a_model_of_other_coordinates():
-    box = ("Which is the chair's bounding box?", "A. [300, 200, 440, 330]", "B. [0, 0, 9, 9]", "A")
-    with pytest.raises(DataError, match="run from 0 to 1000, but the question's are pixels"):
-        check_relative(box, [(448, 336)], 1000)
-    with pytest.raises(DataError, match=r"0 to 1000, but \(300, 200\) may be"):
-        check_relative(("Which is it?", "A. (300, 200)"), [(448, 336)], 1000)
-    check_relative((box[0] + " Boxes are normalized to 0-1000.", *box[1:]), [(448, 336)], 1000)
 
 
 def outside(text: str, spans) -> str:

@@ -195,9 +195,7 @@ def _theirs(folder: Path) -> dict[str, Any]:
     import transformers
 
     torch.set_num_threads(CORES)
-    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        folder / "hf", dtype=torch.float32
-    )
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder / "hf", dtype=torch.float32)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
     examples = conversations()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vilasr_jax.config.fields import setting
+from vilasr_jax.drawing.formats import FORMATS
 from vilasr_jax.drawing.session import DrawingSettings
 from vilasr_jax.errors import ConfigError
 
@@ -14,6 +15,7 @@ class DrawingSection:
     """The drawing tools, as the model sees them."""
 
     prompt: str = "vilasr_jax"  # vilasr_jax, short; published (that of data.traces); a file or folder
+    actions: str = setting("published", choices=tuple(FORMATS))  # tool_call: as function calls
     style: str = "clear"  # clear, published (as released weights were trained on), maze
     tools: tuple[str, ...] = ("object_mapper", "path_tracer")  # also erase, zoom, point, text, select_frame
     max_turns: int = setting(DrawingSettings.max_turns, at_least=1)  # assistant turns per conversation

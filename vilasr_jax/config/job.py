@@ -56,6 +56,11 @@ class JobConfig:
             raise ConfigError(
                 f"{path}.engine.per_request_sampling is for servers, whose requests say how to sample"
             )
+        if self.soft_drawing.weight and self.drawing.actions != "published":
+            raise ConfigError(
+                f"{path}.soft_drawing.weight={self.soft_drawing.weight:g} reads drawings of the published "
+                f"form alone; set {path}.drawing.actions='published'"
+            )
         for name in (stage for stage in TRAINED if stage in self.stages):
             section = getattr(self, name)
             if section.steps < 1 and not section.epochs:

@@ -15,7 +15,7 @@ _IMAGES = default_family().images
 class ModelSection:
     """Which backbone, and where its first weights come from."""
 
-    preset: str = "tiny"  # tiny, 3b, 7b, 32b, 72b, qwen3vl_2b, ...; or a module with a CONFIG (my.size)
+    preset: str = "tiny"  # a name (tiny, 7b, ...; see docs/design.md), or a module with a CONFIG (my.size)
     init_from: str = ""  # any checkpoint (docs/serving.md); empty: random weights from the job's seed
     random_weights: bool = False  # accept a published size without init_from
     dtype: str = "float32"  # of activations, and of weights while they are used

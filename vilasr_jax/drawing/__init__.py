@@ -6,6 +6,8 @@ from vilasr_jax.drawing.actions import tagged_answer as tagged_answer
 from vilasr_jax.drawing.calls import Box as Box
 from vilasr_jax.drawing.calls import Call as Call
 from vilasr_jax.drawing.calls import Line as Line
+from vilasr_jax.drawing.formats import ActionFormat as ActionFormat
+from vilasr_jax.drawing.formats import get_format as get_format
 from vilasr_jax.drawing.metrics import drawing_metrics as drawing_metrics
 from vilasr_jax.drawing.metrics import metric_sums as metric_sums
 from vilasr_jax.drawing.overlay import Applied as Applied

@@ -55,10 +55,10 @@ def parse_actions(text: str, tools: Sequence[Tool] | None = None) -> ParsedTurn:
     if len(text) > MAX_TEXT:
         errors.append("the turn is too long")
         text = text[:MAX_TEXT]
-    think, rest = _split_think(text)
-    action = _find_action(rest, tools)
-    answer, rest = _split_answer(rest)
-    items = _find_items(rest, errors) if tools else []
+    think, rest = split_think(text)
+    action = find_action(rest, tools)
+    answer, rest = split_answer(rest)
+    items = find_items(rest, errors) if tools else []
     calls = _read_items(items, tools, action, errors)
     if action == "Answer" and answer is None:
         errors.append("Action: Answer needs <answer> ... </answer>")
@@ -73,10 +73,10 @@ def tagged_answer(text: str) -> str | None:
 
     It ends at the next tag or at the end of the text. Rewards and scores use this function.
     """
-    return _split_answer(_split_think(text[:MAX_TEXT])[1])[0]
+    return split_answer(split_think(text[:MAX_TEXT])[1])[0]
 
 
-def _split_think(text: str) -> tuple[str | None, str]:
+def split_think(text: str) -> tuple[str | None, str]:
     """What is between the think tags, and the text after them (all of it without a closing tag)."""
     end = text.find("</think>")
     if end < 0:
@@ -85,7 +85,8 @@ def _split_think(text: str) -> tuple[str | None, str]:
     return text[start + len("<think>") if start >= 0 else 0 : end].strip(), text[end + len("</think>") :]
 
 
-def _find_action(rest: str, tools: Sequence[Tool]) -> str | None:
+def find_action(rest: str, tools: Sequence[Tool]) -> str | None:
+    """The tool's name after "Action:", or "Answer"."""
     names = {_fold(tool.name): tool.name for tool in tools} | {"answer": "Answer"}
     for match in _ACTION.finditer(rest):
         words = _fold(match.group(1)).split(" ")
@@ -100,7 +101,7 @@ def _fold(name: str) -> str:
     return name.lower().replace("_", " ").replace("-", " ")
 
 
-def _split_answer(rest: str) -> tuple[str | None, str]:
+def split_answer(rest: str) -> tuple[str | None, str]:
     """The answer (an unclosed one runs to the next tag), and the text without it."""
     match = _ANSWER.search(rest)
     if match is None:
@@ -108,7 +109,7 @@ def _split_answer(rest: str) -> tuple[str | None, str]:
     return match[1].strip(), rest[: match.start()] + rest[match.end() :]
 
 
-def _find_items(rest: str, errors: list[str]) -> list[Any]:
+def find_items(rest: str, errors: list[str]) -> list[Any]:
     """Every item of every json block, or of the first bare list where there is no fence."""
     blocks: list[str] = []
     start = _FENCE.search(rest)
@@ -140,13 +141,13 @@ def _read_items(items: list[Any], tools: Sequence[Tool], action: str | None, err
     calls = []
     for number, item in enumerate(items, 1):
         try:
-            calls.append(_tool_of(item, tools, action).read(item))
+            calls.append(tool_of(item, tools, action).read(item))
         except ItemError as error:
             errors.append(f"item {number}: {error}")
     return calls
 
 
-def _tool_of(item: Any, tools: Sequence[Tool], action: str | None) -> Tool:
+def tool_of(item: Any, tools: Sequence[Tool], action: str | None) -> Tool:
     """The tool whose keys the item has; where none fits, the one the action names."""
     if not isinstance(item, dict):
         raise ItemError("must be a json object")
@@ -184,13 +185,18 @@ def _is_strict(text: str, tools: Sequence[Tool]) -> bool:
 def _is_strict_block(block: str, tools: Sequence[Tool]) -> bool:
     if not block.startswith("json"):
         return False
-    try:
-        items = json.loads(block[len("json") :], parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
+    items = read_json(block[len("json") :])
     if not isinstance(items, list) or not items:
         return False
     return all(isinstance(item, dict) and any(tool.complete(item) for tool in tools) for item in items)
+
+
+def read_json(text: str) -> Any:
+    """The value of a text that is JSON, without NaN or infinity; None of any other text."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _refuse(name: str) -> None:

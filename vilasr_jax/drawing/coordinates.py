@@ -20,6 +20,7 @@ from fractions import Fraction
 from vilasr_jax.drawing.numbers import (
     IN_PIXELS,
     LENGTH,
+    PIXELS,
     Series,
     Span,
     blanked,
@@ -39,7 +40,7 @@ Known = MutableMapping[tuple[str, ...], set[tuple[str, ...]]]  # coordinates as 
 
 _OBJECT = re.compile(r'\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\}')
 _VALUE = re.compile(r'"(\w+)"\s*:\s*(\[(?:[^\[\]"{}]|\[[^\[\]"{}]*\])*\]|"(?:[^"\\]|\\.)*")')
-_INDEX = re.compile(r'"index"\s*:\s*"?\s*(\d{1,6})\s*(?:\.0)?"?\s*[,}]')
+_INDEX = re.compile(r'"(index|img_idx)"\s*:\s*"?\s*(\d{1,6})\s*(?:\.0)?"?\s*[,}]')
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d{1,9}(?:\.\d{1,30})?(?:[eE][-+]?\d{1,2})?(?![\w.])", re.ASCII)
 _GRID = re.compile(r"\b(?:cells?|grids?|rows?|columns?|steps?|moves?)\b", re.IGNORECASE)
 PLACES = re.compile(
@@ -67,6 +68,15 @@ _EXTENT = re.compile(  # what the width, height or centre of a box is called
 _NEAR = 24  # characters from such a word to its number
 _BEFORE = 60  # characters in which such words are looked for
 _ANSWER = re.compile(r"<answer>.*?(?:</answer>|\Z)", re.DOTALL)
+
+
+def frame_of(size: Frame, units: int | None) -> Frame:
+    """What coordinates in an image of `size` refer to: its pixels (None), or the number of `units` a side.
+
+    >>> frame_of((448, 336), None), frame_of((448, 336), 1000)
+    ((448, 336), (1000, 1000))
+    """
+    return size if units is None else (units, units)
 
 
 @dataclass(frozen=True)
@@ -122,11 +132,11 @@ def convert_items(text: str, scales: Mapping[int, Scale], known: Known) -> str:
     """
     changes: dict[Span, str] = {}
     for item in _items(text):
-        index = _INDEX.search(item[0])
-        if not index or int(index[1]) not in scales:
-            what = f"names image {index[1]}, which is not there" if index else "names no image"
+        index = _index(item[0])
+        if index not in scales:
+            what = "names no image" if index is None else f"names image {index}, which is not there"
             raise DataError(f"an item with coordinates {what}: {short(item[0])}")
-        scale, places = scales[int(index[1])], []
+        scale, places = scales[index], []
         for value in _values(item[0]):
             at = item.start() + value.start(2)
             numbers = list(_NUMBER.finditer(value[2]))
@@ -144,29 +154,32 @@ def convert_items(text: str, scales: Mapping[int, Scale], known: Known) -> str:
     return replaced(text, changes)
 
 
-def check_places(text: str, frames: Sequence[Frame]) -> None:
-    """Refuses coordinates that can't be pixels of the image that their item names.
+def check_places(text: str, sizes: Sequence[Frame], units: int | None = None) -> None:
+    """Refuses coordinates that can't be places in the image that their item names.
 
     Args:
       text: what an assistant wrote.
-      frames: (width, height) of each image.
+      sizes: (width, height) of each image.
+      units: of coordinates, see `frame_of`.
 
     Raises:
-      DataError: coordinates are fractions of 1, or more than `SMALLEST` pixels outside the image.
+      DataError: coordinates are fractions of 1, or more than `SMALLEST` outside the image.
     """
+    frames = [frame_of(size, units) for size in sizes]
     for item in _items(text):
-        index = _INDEX.search(item[0])
-        if not index or not 1 <= int(index[1]) <= len(frames):
+        index = _index(item[0])
+        if index is None or not 1 <= index <= len(frames):
             continue
-        frame = frames[int(index[1]) - 1]
+        frame = frames[index - 1]
         for value in _values(item[0]):
             texts = [number[0] for number in _NUMBER.finditer(value[2])]
             numbers = [float(text) for text in texts]
             if "." in "".join(texts) and max(map(abs, numbers)) <= 1:
-                raise DataError(f"coordinates are fractions, not pixels: {short(item[0])}")
+                what = "pixels" if units is None else f"from 0 to {units}"
+                raise DataError(f"coordinates are fractions, not {what}: {short(item[0])}")
             for place, number in enumerate(numbers):
                 if not -SMALLEST <= number <= frame[place % 2] + SMALLEST:
-                    image = f"the {frame[0]} x {frame[1]} image"
+                    image = f"the {frame[0]} x {frame[1]} image" if units is None else f"0 to {units}"
                     raise DataError(f"{texts[place]} is outside {image}: {short(item[0])}")
 
 
@@ -175,10 +188,16 @@ def _items(text: str) -> Iterator[re.Match]:
     return (item for item in _OBJECT.finditer(text) if _values(item[0]))
 
 
+def _index(item: str) -> int | None:
+    """The image that an item names, from 1."""
+    found = _INDEX.search(item)
+    return int(found[2]) + (found[1] == "img_idx") if found else None
+
+
 def _values(item: str) -> list[re.Match]:
     """The keys of an item whose values are coordinates."""
-    found = _VALUE.finditer(item)
-    return [v for v in found if v[1].endswith("_2d") or (v[2][0] == "[" and '"index"' in item)]
+    found, numbered = _VALUE.finditer(item), '"index"' in item or '"img_idx"' in item
+    return [v for v in found if v[1].endswith("_2d") or (v[2][0] == "[" and numbered)]
 
 
 def _check_extent(places: list[tuple[tuple[str, ...], tuple[str, ...]]], item: str) -> None:
@@ -198,12 +217,20 @@ def convert_prose(
     sizes: Mapping[Frame, Frame] | None = None,
     answer: str = "",
     lengths: bool = False,
+    other_unit: bool = False,
+    all_images: Scale | None = None,
 ) -> str:
     """The words around the items, with coordinates that `convert_items` has met converted as there.
 
-    Stated sizes of images that are keys of `sizes` are replaced, too. The numbers of the `answer` are no
-    pixels, and may be said; so may `lengths` with their unit ("40 pixels"), which are those of the image as
-    it is shown.
+    Args:
+      text: what an assistant wrote.
+      known: from `convert_items`.
+      sizes: stated sizes of images to replace.
+      answer: its numbers are no coordinates, and may be said.
+      lengths: those with their unit ("40 pixels") may be said: they are those of the image as it is shown.
+      other_unit: the converted coordinates are no pixels any more, or are now.
+      all_images: the scale of lists that no item holds, where every list is a place, and this is the scale
+        of every image.
 
     Raises:
       DataError: the words hold coordinates or lengths in pixels whose image is unknown, or a number that
@@ -214,7 +241,9 @@ def convert_prose(
     drawn, parts, at = _drawn(known, said), [], 0
     for item in (*_items(text), None):
         words = text[at : item.start() if item else len(text)]
-        parts.append(_prose(words, known, drawn, sizes or {}, lengths))
+        if other_unit:
+            _check_unit(words)
+        parts.append(_prose(words, known, drawn, sizes or {}, lengths, all_images))
         if item:
             parts.append(item[0])
             at = item.end()
@@ -250,14 +279,36 @@ def _drawn(known: Known, said: set[Fraction]) -> _Drawn:
     return _Drawn(coordinates - said, extents - said, said)
 
 
-def _prose(words: str, known: Known, drawn: _Drawn, sizes: Mapping[Frame, Frame], lengths: bool) -> str:
+def _check_unit(words: str) -> None:
+    """Refuses coordinates whose sentence calls them pixels, when their unit changes."""
+    said = plain(words)
+    places = [series for series in series_of(said) if _is_place(series, said)]
+    spans = [span for series in places for span in series.spans]
+    lengths = [
+        m.span() for m in IN_PIXELS.finditer(said) if not any(m.start() <= a < m.end() for a, _ in spans)
+    ]
+    rest = blanked(said, lengths)
+    for series in places:
+        if PIXELS.search(sentence := sentence_at(rest, series.start)):
+            raise DataError(f"the words call coordinates pixels, and their unit changes: {short(sentence)}")
+
+
+def _prose(
+    words: str,
+    known: Known,
+    drawn: _Drawn,
+    sizes: Mapping[Frame, Frame],
+    lengths: bool,
+    all_images: Scale | None,
+) -> str:
     said = plain(words)
     if stray := re.search(r"(?<!\w)\w*_2d\W{0,6}\d", said):
         raise DataError(f"coordinates outside a JSON item: {short(words[stray.start() :])}")
     changes: dict[Span, str] = {}
     for series in series_of(said):
         if _is_place(series, said):
-            changes |= dict(zip(series.spans, _place(series, said, known), strict=True))
+            new = all_images.numbers(series.texts) if all_images else _place(series, said, known)
+            changes |= dict(zip(series.spans, new, strict=True))
     rest = blanked(said, changes)
     for size in stated_sizes(words):
         own = size.frame in sizes and of_picture(words, size)

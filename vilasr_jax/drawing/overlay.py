@@ -40,8 +40,14 @@ class Overlay:
     """Images of one conversation and the annotations on them. `images[k - 1]` is image k."""
 
     def __init__(
-        self, images: Sequence[Image.Image], style: Style, max_images: int | None = None, image_unit: int = 1
+        self,
+        images: Sequence[Image.Image],
+        style: Style,
+        max_images: int | None = None,
+        image_unit: int = 1,
+        first: int = 1,
     ):
+        self.first = first  # the number of the first image in errors
         self.style, self.max_images, self.image_unit = style, max_images, image_unit
         self.images: list[Image.Image] = list(images)
         self._base_of: list[int] = list(range(1, len(self.images) + 1))
@@ -59,7 +65,8 @@ class Overlay:
         """The base image under image `index`; `ItemError` when there is no such image."""
         base = self.base_of(index)
         if base is None:
-            raise ItemError(f"there is no image {index}, only 1 to {len(self.images)}")
+            number, last = (i + self.first - 1 for i in (index, len(self.images)))
+            raise ItemError(f"there is no image {number}, only {self.first} to {last}")
         return base
 
     def base_of(self, index: int) -> int | None:

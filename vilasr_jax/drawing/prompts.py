@@ -9,19 +9,31 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 
+from vilasr_jax.drawing.numbers import blanked, sentences, short
+from vilasr_jax.drawing.sizes import stated_sizes
 from vilasr_jax.drawing.tools import Tool
-from vilasr_jax.errors import ConfigError
+from vilasr_jax.errors import ConfigError, DataError
 
 Size = tuple[int, int]
 FILE = "prompt.json"
 _PIXELS = "Coordinates are absolute pixels, "
 _RELATIVE = "Coordinates run from 0 to {side} over the width and over the height of an image, "
+_AXES = "x to the right and y down from the top left corner."
+_OURS = re.compile(re.escape(_PIXELS) + "|" + re.escape(_RELATIVE).replace(r"\{side\}", r"\d+"))
+_LAST = re.compile(rf"\n{_RELATIVE.replace('{side}', '[0-9]+')}{re.escape(_AXES)}\Z")  # after other words
+_NAMES_PLACES = r"\b(?:coordinates?|bbox\w*|bounding|box(?:es)?|points?)\b"
+_SAYS_PIXELS = re.compile(rf"(?=.*{_NAMES_PLACES}).*?((?:\b[a-z]+ )?\b(?:pixel|px)s?\b)", re.IGNORECASE)
+_SAYS_RELATIVE = re.compile(
+    rf"(?=.*{_NAMES_PLACES}).*?(\bnormali[sz]ed\b|\b0(?:\.0)? ?(?:-|–|to|and) ?(?:1,?000|1(?:\.0)?)\b)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ PROMPTS: dict[str, PromptSet] = {
         system=(
             "You answer questions about images by reasoning step by step and drawing on the images. "
             "You can use these tools:\n{tools}\n"
-            "{images}" + _PIXELS + "x to the right and y down from the top left corner. "
+            "{images}" + _PIXELS + _AXES + " "
             '"index" is the number of the image to draw on. Each drawn image is given back to you with the '
             "next number; draw a label again to correct it.\n"
             "Output format: in every turn first think, then take one action.\n"
@@ -104,8 +116,9 @@ PROMPTS: dict[str, PromptSet] = {
         system_without_tools=(
             "You answer questions about images by reasoning step by step. {images}"
             + _PIXELS
-            + "x to the right and y down from the top left corner.\n"
-            "Output format:\n<think> your reasoning </think> Action: Answer\n<answer> your answer </answer>"
+            + _AXES
+            + "\nOutput format:\n"
+            "<think> your reasoning </think> Action: Answer\n<answer> your answer </answer>"
         ),
         tool="- {name}: {purpose}. Its json is a list of items such as {example}.",
         one_image="The image is {width} pixels wide and {height} pixels high. ",
@@ -143,6 +156,10 @@ PROMPTS: dict[str, PromptSet] = {
         suffixes={"multiple choice": " Letter?", "numerical": " Number?", "regression": " Number?"},
     ),
 }
+
+_WITHOUT_UNIT = tuple(
+    text.partition("{")[0] for text in (PROMPTS["short"].system, PROMPTS["short"].system_without_tools)
+)
 
 
 def get_prompts(variant: str | PromptSet) -> PromptSet:
@@ -219,7 +236,48 @@ def system_text(
     `side` is the number of a full side where the model's coordinates are relative; None: they are pixels.
     """
     text = _system_text(prompts, tools, sizes, video)
-    return text if side is None else text.replace(_PIXELS, _RELATIVE.format(side=side))
+    return text if side is None else in_units(text, side)
+
+
+def unit_text(side: int | None) -> str:
+    """The sentence that says of which unit coordinates are, see `in_units`."""
+    return (_PIXELS if side is None else _RELATIVE.format(side=side)) + _AXES
+
+
+def in_units(text: str, side: int | None) -> str:
+    """A system prompt that says of which unit coordinates are: of `side` a full side, or pixels (None).
+
+    Our own sentence about them is replaced; other words get it as their last, but for our short ones.
+
+    Raises:
+      DataError: other words say another unit.
+    """
+    right = _PIXELS if side is None else _RELATIVE.format(side=side)
+    if side is None and (last := _LAST.search(text)):
+        return text[: last.start()]
+    if _OURS.search(text):
+        return _OURS.sub(right, text)
+    if text.startswith(_WITHOUT_UNIT):
+        return text
+    for sentence in sentences(text):
+        words = blanked(sentence, [size.span for size in stated_sizes(sentence)])
+        if said := (_SAYS_RELATIVE if side is None else _SAYS_PIXELS).search(words):
+            unit = "pixels" if side is None else f"0 to {side}"
+            raise DataError(
+                f"the system prompt says {said[1]!r} of coordinates, but the model's are {unit}: "
+                f"{short(sentence)}"
+            )
+    return text if side is None else f"{text.rstrip()}\n{unit_text(side)}"
+
+
+def check_units(prompts: PromptSet, tools: Sequence[Tool], side: int | None) -> None:
+    """Raises ConfigError for words that say another unit of coordinates than the model's, see `in_units`."""
+    for video in (False, True):
+        try:
+            system_text(prompts, tools, [(448, 336)], video, side)
+        except DataError as error:
+            where = prompts.source or f"prompt {prompts.name!r}"
+            raise ConfigError(f"config.drawing.prompt: {where}: {error}; write it without its unit") from None
 
 
 def _system_text(prompts: PromptSet, tools: Sequence[Tool], sizes: Sequence[Size], video: bool) -> str:

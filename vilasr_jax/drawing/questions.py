@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from vilasr_jax.drawing.coordinates import PLACES, Scale
 from vilasr_jax.drawing.numbers import (
@@ -50,7 +50,12 @@ _ASKS = re.compile(  # for a place or a size in pixels
 _REQUEST = re.compile(r"[?？]\s*\Z|\A\s*(?:please )?(?:give|state|report|tell|return|find|write)\b", FLAGS)
 
 
-def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, ...]:
+def convert_question(
+    texts: tuple[str, ...],
+    scales: Collection[Scale],
+    sizes: Collection[Frame] | None = None,
+    other_unit: bool = False,
+) -> tuple[str, ...]:
     """A question with its options and answer, coordinates in pixels of its images converted.
 
     Lists of two or four numbers are coordinates where the texts speak of pixels, bounding boxes or "which
@@ -60,13 +65,16 @@ def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, .
     Args:
       texts: the question first.
       scales: of the question's images.
+      sizes: (width, height) that the images have, where the scales are not from these.
+      other_unit: coordinates are no pixels any more, or are now; then the texts must not say which.
 
     Raises:
       DataError: it is unknown whether numbers are coordinates, or of which image.
     """
     if all(scale.old == scale.new for scale in scales):
         return texts
-    rests = [_words(text, {scale.old for scale in scales}) for text in texts]
+    sizes = {scale.old for scale in scales} if sizes is None else sizes
+    rests = [_words(text, sizes) for text in texts]
     joined = "\n".join(rests)
     found = [[s for s in series_of(rest) if not s.other] for rest in rests]
     pixels = bool(PIXELS.search(joined))
@@ -96,29 +104,26 @@ def convert_question(texts: tuple[str, ...], scales: set[Scale]) -> tuple[str, .
     _check_rest(rests, pixels)
     if pixels and tuple(out) == texts and re.search(r"\d", "".join(texts[1:])):
         raise DataError("the question asks for pixels, which a resized picture would change")
+    if other_unit and pixels and tuple(out) != texts:
+        raise DataError("the question calls coordinates pixels, which are now of another unit")
     return tuple(out)
 
 
-def check_relative(texts: tuple[str, ...], frames: Iterable[Frame], largest: int) -> None:
-    """Refuses a question in pixels for a model whose coordinates run from 0 to `largest`.
-
-    Args:
-      texts: the question first, its options and answer.
-      frames: (width, height) of its images.
+def check_unscaled(texts: Sequence[str]) -> None:
+    """Refuses a question in pixels whose pictures are resized; its coordinates are of another unit.
 
     Raises:
-      DataError: some numbers are, or may be, pixels.
+      DataError: the texts speak of pixels.
     """
-    try:
-        changed = convert_question(texts, {Scale(frame, (largest, largest)) for frame in frames}) != texts
-    except DataError as error:
-        reason = str(error).partition(", which")[0]
-        raise DataError(f"the model's coordinates run from 0 to {largest}, but {reason}") from None
-    if changed:
-        raise DataError(f"the model's coordinates run from 0 to {largest}, but the question's are pixels")
+    for text in texts:
+        if said := PIXELS.search(_EXAMPLE.sub("", text)):
+            around = text[max(0, said.start() - 40) : said.end()]
+            raise DataError(
+                f"the question speaks of pixels, which a resized picture would change: {short(around)}"
+            )
 
 
-def _words(text: str, frames: set[Frame]) -> str:
+def _words(text: str, frames: Collection[Frame]) -> str:
     """A text without the sizes of its images, those that have another unit, and examples of an answer."""
     sizes = [s for s in stated_sizes(text) if s.frame in frames or not PIXELS.search(text, *s.span)]
     spans = [*(size.span for size in sizes), *(example.span() for example in _EXAMPLE.finditer(text))]
@@ -134,11 +139,11 @@ def _normalised_to(text: str) -> int:
     return 0
 
 
-def _converted(series: Series, scales: set[Scale]) -> tuple[str, ...]:
+def _converted(series: Series, scales: Collection[Scale]) -> tuple[str, ...]:
     """The coordinates of a question's image at its new size."""
     if len(scales) > 1:
         raise DataError(f"the question holds coordinates ({series.said}) and does not say of which picture")
-    scale = next(iter(scales))
+    (scale,) = scales
     if not all(0 <= float(n) <= scale.old[place % 2] for place, n in enumerate(series.texts)):
         raise DataError(f"({series.said}) is outside of its picture, {scale.old[0]} x {scale.old[1]}")
     return scale.numbers(series.texts)

@@ -10,19 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-from vilasr_jax.drawing.actions import parse_actions
 from vilasr_jax.drawing.calls import Call, scaled
-from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose
+from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose, frame_of
+from vilasr_jax.drawing.formats import get_format
 from vilasr_jax.drawing.overlay import Applied, Overlay
-from vilasr_jax.drawing.prompts import (
-    PromptSet,
-    before_text,
-    check_tools,
-    get_prompts,
-    index_text,
-    question_text,
-    system_text,
-)
+from vilasr_jax.drawing.prompts import PromptSet, before_text, get_prompts, index_text, question_text
 from vilasr_jax.drawing.style import Style, get_style
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import ImageError
@@ -47,6 +39,7 @@ class DrawingSettings:
     stop_on_repeat: bool = True  # a turn that only draws what is already there ends the conversation
     image_unit: int = 1  # sides of new images are multiples of this many pixels; the model says which
     coordinates: int | None = None  # units per image side in what the model writes; None: pixels
+    actions: str = "published"  # the form of actions, see `drawing.formats`
 
     def written(self, places: Sequence[int], size: tuple[int, int]) -> tuple[int, ...]:
         """x, y, x, y, ... in pixels of an image of `size` (width, height), as the model writes them.
@@ -56,7 +49,7 @@ class DrawingSettings:
         """
         if self.coordinates is None:
             return tuple(places)
-        scale = Scale(size, (self.coordinates, self.coordinates))
+        scale = Scale(size, frame_of(size, self.coordinates))
         return tuple(map(int, scale.numbers(tuple(map(str, places)))))
 
 
@@ -103,10 +96,12 @@ class DrawingSession:
         self.stop_reason: str | None = None
         self._given, self._captions = len(images), tuple(captions)
         self._full = False  # no more images are possible: the next turn has to answer
-        self._overlay = Overlay(images, get_style(settings.style), settings.max_images, settings.image_unit)
+        self._form = get_format(settings.actions)
+        style = get_style(settings.style)
+        self._overlay = Overlay(images, style, settings.max_images, settings.image_unit, self._form.first)
         self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools)  # a wrong setting fails here, not later
-        check_tools(get_prompts(settings.prompt), self.tools)
+        self._form.check(get_prompts(settings.prompt), self.tools, settings.coordinates)
 
     @property
     def tools(self) -> tuple:
@@ -125,7 +120,7 @@ class DrawingSession:
         question, question_type, options, video = self._question
         given = self.images[: self._given]
         sizes = [image.size for image in given]
-        system = system_text(prompts, self.tools, sizes, video, self.settings.coordinates)
+        system = self._form.system(prompts, self.tools, sizes, video, self.settings.coordinates)
         content = [_text(before_text(prompts, self._given, video))]
         content += self._image_parts(range(1, self._given + 1))
         for number, caption in reversed(list(enumerate(self._captions))):
@@ -147,7 +142,7 @@ class DrawingSession:
         """
         if self.stop_reason:
             return Reply(None, True, self.stop_reason, 0, None)
-        turn = parse_actions(text, self.tools)
+        turn = self._form.parse(text, self.tools)
         turn = replace(turn, calls=tuple(map(self._in_pixels, turn.calls)))
         event = {
             "text": text,
@@ -175,19 +170,23 @@ class DrawingSession:
         return self._draw(turn, event, lost)
 
     def as_written(self, text: str) -> str:
-        """Converts a turn with coordinates in pixels to the coordinates that the model writes.
+        """Converts a turn of the published form with coordinates in pixels to what the model writes.
 
-        Lengths with their unit ("40 pixels") are those of the picture and stay.
+        Lengths with their unit ("40 pixels") are those of the picture and stay. Without tools every list of
+        two or four numbers is a place in the images, which must be of one size.
 
         Raises:
           DataError: it is unclear to which image a coordinate belongs.
         """
         units = self.settings.coordinates
         if units is None:
-            return text
-        scales = {i: Scale(image.size, (units, units)) for i, image in enumerate(self.images, 1)}
+            return self._form.write(text, self.tools)
+        scales = {i: Scale(image.size, frame_of(image.size, units)) for i, image in enumerate(self.images, 1)}
         known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-        return convert_prose(convert_items(text, scales, known), known, lengths=True)
+        one = scales[1] if not self.tools and len(set(scales.values())) == 1 else None
+        converted = convert_items(text, scales, known)
+        converted = convert_prose(converted, known, lengths=True, other_unit=True, all_images=one)
+        return self._form.write(converted, self.tools)
 
     def _in_pixels(self, call: Call) -> Call:
         units = self.settings.coordinates
@@ -215,7 +214,7 @@ class DrawingSession:
         if error:
             content.append(_text(prompts.error.format(error=error)))
         last = self._full or len(self.events) == self.settings.max_turns - 1
-        content.append(_text(prompts.final if last else prompts.drawn))
+        content = self._form.reply(content, _text(prompts.final if last else prompts.drawn))
         return Reply({"role": "user", "content": _joined(content)}, False, None, drawn, error)
 
     def _stop(self, reason: str, drawn: int = 0, error: str | None = None) -> Reply:
@@ -228,7 +227,7 @@ class DrawingSession:
         parts: list[dict[str, Any]] = []
         for number in numbers:
             image = self.images[number - 1]
-            line = index_text(prompts, number, image.size, drawn)
+            line = index_text(prompts, number + self._form.first - 1, image.size, drawn)
             parts += [{"type": "image", "image": image}, _text(line)]
         return parts
 

@@ -110,6 +110,7 @@ class ModelFamily:
 
     Attributes:
       model_type: the name in Hugging Face's config.json.
+      title: the published name, for people.
       config_class: the dataclass of sizes, a `ModelConfig`.
       presets: configs by name, "tiny" or "7b".
       images: how images are resized, cut and normalised.
@@ -125,6 +126,7 @@ class ModelFamily:
     """
 
     model_type: ClassVar[str]
+    title: ClassVar[str]
     config_class: ClassVar[type]
     presets: ClassVar[Mapping[str, Any]]
     images: ClassVar[ImageSpec]

@@ -1,4 +1,4 @@
-"""Pictures to patches, pixel for pixel as transformers' PIL image processor of Qwen2-VL does it.
+"""Pictures to patches, pixel for pixel as transformers' PIL image processor does it.
 
 Host side, NumPy and Pillow only. An image becomes RGB (`load_image`), is resized so that both sides are
 multiples of the model's factor (`resize_image`), and is cut into patches in merge-block order (`patchify`).

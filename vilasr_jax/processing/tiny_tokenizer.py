@@ -25,7 +25,7 @@ def train_tiny_tokenizer(
       corpus: texts as the model will see and write them.
       phrases: strings that become one token each.
       vocab_size: at most this many ids, special tokens included.
-      family: of the model that reads and writes them, by default Qwen2.5-VL.
+      family: of the model that reads and writes them, by default the default family.
 
     Raises:
       TokenizerError: a phrase is empty or holds a special token, or `vocab_size` is too small.

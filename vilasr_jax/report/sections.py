@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, TypeGuard
 
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.models import family_of, preset
 from vilasr_jax.report.workdir import FUNNEL_STEPS, Run, mapping, stage_label
 
 MAIN_STAGES = ("rl", "reflect", "cold_start")
@@ -196,11 +198,19 @@ def notes(run: Run) -> str:
     return f'<p class="note warn"><strong>Left out:</strong> {escape("; ".join(run.notes))}.</p>'
 
 
+def _model_name(name: str) -> str:
+    """A preset with the name of its family, if it is one of ours."""
+    try:
+        return f"{family_of(preset(name)).title} {name}"
+    except ConfigError:
+        return name
+
+
 def _summary(run: Run) -> dict[str, str]:
     model = mapping(run.config.get("model"))
     summary: dict[str, str] = {}
     if model.get("preset"):
-        summary["Model"] = f"Qwen2.5-VL {model['preset']}"
+        summary["Model"] = _model_name(str(model["preset"]))
     if _is_number(run.summary.get("parameters")):
         summary["Parameters"] = _short(run.summary["parameters"])
     metas = (row.get("meta") for row in run.conversations)

@@ -38,6 +38,7 @@ class JobReward:
                 must_draw=job.rl.must_draw,
                 extra=tuple(item for item in weights.items() if item[0] not in ("accuracy", "format")),
                 tools=job.drawing.tools if job.cold_start.format == "drawing" else (),
+                actions=job.drawing.actions,
             )
         )
 

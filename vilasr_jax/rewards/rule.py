@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging
 
-from vilasr_jax.drawing import PUBLISHED, ParsedTurn, get_tools, parse_actions
+from vilasr_jax.drawing import PUBLISHED, ActionFormat, ParsedTurn, get_format, get_tools
 from vilasr_jax.rewards.registry import Finished, get_reward
 
 
@@ -24,6 +24,7 @@ class RewardSettings:
     must_draw: bool = False  # an answer without any drawing gets nothing
     extra: tuple[tuple[str, float], ...] = ()
     tools: tuple[str, ...] = PUBLISHED  # () where the model may only write
+    actions: str = "published"  # the form of actions, see `drawing.formats`
 
     def weights(self) -> dict[str, float]:
         """Weight of each part that counts."""
@@ -68,9 +69,9 @@ def score(
     """
     weights = settings.weights()
     rewards = {name: get_reward(name) for name in weights}  # raises on a wrong name
-    tools = get_tools(settings.tools)
+    tools, form = get_tools(settings.tools), get_format(settings.actions)
     done = Finished(
-        turns=tuple(_read(text, tools) for text in texts),
+        turns=tuple(_read(text, form, tools) for text in texts),
         events=tuple(events),
         answer=answer,
         question_type=question_type,
@@ -85,8 +86,8 @@ def score(
     return {**parts, "drew": drew, "total": total}
 
 
-def _read(text: Any, tools: Sequence[Any]) -> ParsedTurn:
-    return parse_actions(text if isinstance(text, str) else "", tools)
+def _read(text: Any, form: ActionFormat, tools: Sequence[Any]) -> ParsedTurn:
+    return form.parse(text if isinstance(text, str) else "", tools)
 
 
 def _value(name: str, reward: Any, done: Finished) -> float:

@@ -86,7 +86,7 @@ class _WarmUp(DrawingSession):
     """Draws a line whatever the model writes."""
 
     def step(self, text: str, *, truncated: bool = False, **more: Any) -> Reply:
-        return super().step(_LINE, **more)
+        return super().step(self.as_written(_LINE), **more)
 
 
 class Worker:

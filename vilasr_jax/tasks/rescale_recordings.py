@@ -1,9 +1,10 @@
-"""Recorded conversations and questions rescaled: coordinates in words are converted with the images.
+"""Recorded conversations and questions as a model reads them: coordinates converted with the images.
 
 Coordinates and sizes in a record refer to its images as they were shown, which its texts state ("width:
 448, height: 336"); the stored images may be larger or smaller. An image is read at the size its texts
 state, or at its own where they state none. Where the reader's limits allow no such size, image, coordinates
-and stated sizes all change.
+and stated sizes all change. Coordinates also change where the record counts them in other units than the
+model: pixels, or 0 to 1000 (`ModelFamily.coordinates`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from vilasr_jax.drawing.coordinates import (
     convert_items,
     convert_prose,
     convert_sizes,
+    frame_of,
 )
 from vilasr_jax.drawing.numbers import sentence_at
-from vilasr_jax.drawing.questions import convert_question
+from vilasr_jax.drawing.prompts import in_units
+from vilasr_jax.drawing.questions import check_unscaled, convert_question
 from vilasr_jax.drawing.sizes import (
     PICTURE,
     Frame,
@@ -32,16 +35,23 @@ from vilasr_jax.drawing.sizes import (
     unread_size,
 )
 from vilasr_jax.errors import DataError
+from vilasr_jax.models import ModelFamily, default_family
 from vilasr_jax.processing import smart_resize
-from vilasr_jax.processing.images import DEFAULT
 
 IMAGE_MARK = "<image>"
+DEFAULT_FAMILY = default_family()  # of the reading model, where none is named
 CAPTION = 200  # characters after an image in which its size is looked for
-ROUNDING = DEFAULT.factor  # pixels that a side may be off by, after it was rounded for the recording model
+ROUNDING = DEFAULT_FAMILY.images.factor  # pixels that a side may be off by, rounded for the recording model
 
 
 def fit_conversation(
-    messages: Sequence[Mapping[str, str]], stored: Sequence[Frame], min_pixels: int, max_pixels: int
+    messages: Sequence[Mapping[str, str]],
+    stored: Sequence[Frame],
+    min_pixels: int,
+    max_pixels: int,
+    *,
+    units: int | None = None,
+    family: ModelFamily = DEFAULT_FAMILY,
 ) -> tuple[list[Mapping[str, str]], list[Frame]]:
     """The messages of a record and the size each of its images is to be resized to.
 
@@ -49,18 +59,21 @@ def fit_conversation(
       messages: {"role", "content"}, with `IMAGE_MARK` where an image is.
       stored: (width, height) of each image as stored.
       min_pixels, max_pixels: of an image as read.
+      units: of the record's coordinates, see `frame_of`.
+      family: of the model that reads it.
 
     Raises:
       DataError: sizes or coordinates that can't be brought in line with the images.
     """
     frames = frames_of(messages, stored)
-    new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
+    new = [_read_size(frame, min_pixels, max_pixels, family) for frame in frames]
     for message in messages:
         if message["role"] == "assistant":
-            check_places(message["content"], frames)
-    if new == frames:
+            check_places(message["content"], frames, units)
+    if new == frames and units == family.coordinates:
         return list(messages), new
-    scales = {index: Scale(*both) for index, both in enumerate(zip(frames, new, strict=True), 1)}
+    other_unit = units != family.coordinates
+    scales = dict(enumerate(_scales(frames, new, units, family), 1))
     sizes = dict(zip(frames, new, strict=True))
     known: Known = {}
     first_user = next((m for m in messages if m["role"] == "user"), None)
@@ -73,18 +86,26 @@ def fit_conversation(
     for message, before in zip(converted, messages, strict=True):
         text = message["content"]
         if before is first_user:
-            text, right = convert_question((text, answer), set(scales.values()))
+            text, right = _convert_question((text, answer), frames, new, units, family)
             answer = answer if right == answer else ""  # else its numbers are pixels
         if message["role"] == "system" or before is first_user:
             text = convert_sizes(text, sizes, certain=message["role"] == "system")
         else:
-            text = convert_prose(text, known, sizes, answer)
+            text = convert_prose(text, known, sizes, answer, lengths=new == frames, other_unit=other_unit)
+        if message["role"] == "system" and other_unit:
+            text = in_units(text, family.coordinates)
         out.append({**message, "content": text})
     return out, new
 
 
 def fit_question(
-    texts: Sequence[str], stored: Sequence[Frame], min_pixels: int, max_pixels: int
+    texts: Sequence[str],
+    stored: Sequence[Frame],
+    min_pixels: int,
+    max_pixels: int,
+    *,
+    units: int | None = None,
+    family: ModelFamily = DEFAULT_FAMILY,
 ) -> tuple[tuple[str, ...], list[Frame]]:
     """A question, its options and its answer (in this order), and the size of each of its images as read.
 
@@ -93,21 +114,38 @@ def fit_question(
     """
     question, *others = texts
     opening = {"role": "user", "content": IMAGE_MARK * len(stored) + question}
-    new = [_read_size(frame, min_pixels, max_pixels) for frame in stored]
-    if new == list(stored) and not _caption(question) and not unread_size(statements(question)):
+    frames = list(stored)
+    new = [_read_size(frame, min_pixels, max_pixels, family) for frame in frames]
+    if new != frames or _caption(question) or unread_size(statements(question)):
+        frames = frames_of([opening], stored)
+        new = [_read_size(frame, min_pixels, max_pixels, family) for frame in frames]
+    if new == frames and units == family.coordinates:
         return tuple(texts), new  # no image changes, so the numbers of the question are right
-    frames = frames_of([opening], stored)
-    new = [_read_size(frame, min_pixels, max_pixels) for frame in frames]
-    if new == frames:
-        return tuple(texts), new
-    pairs = list(zip(frames, new, strict=True))
-    found = convert_question((question, *others), {Scale(*pair) for pair in pairs})
-    sizes = {old: size for old, size in pairs if old != size}
+    found = _convert_question((question, *others), frames, new, units, family)
+    sizes = {old: size for old, size in zip(frames, new, strict=True) if old != size}
     found = tuple(convert_sizes(text, sizes, certain=False) for text in found)
     for text, offered in ((question, _offered(question)), *((t, stated_sizes(t)) for t in found[1:])):
         if any(size.frame in sizes for size in offered):
             raise DataError(f"{text!r} may be the size of a picture, which is resized")
     return found, new
+
+
+def _scales(
+    old: Sequence[Frame], new: Sequence[Frame], units: int | None, family: ModelFamily
+) -> list[Scale]:
+    """From the coordinates of a record to those that the model writes, of each image."""
+    both = zip(old, new, strict=True)
+    return [Scale(frame_of(a, units), frame_of(b, family.coordinates)) for a, b in both]
+
+
+def _convert_question(
+    texts: tuple[str, ...], old: Sequence[Frame], new: Sequence[Frame], units: int | None, family: ModelFamily
+) -> tuple[str, ...]:
+    """The texts of a question with its coordinates as the model writes them."""
+    if units is not None and old != new:
+        check_unscaled(texts)
+    scales = set(_scales(old, new, units, family))
+    return convert_question(texts, scales, set(old), other_unit=units != family.coordinates)
 
 
 def frames_of(messages: Sequence[Mapping[str, str]], stored: Sequence[Frame]) -> list[Frame]:
@@ -195,6 +233,6 @@ def _fits(frame: Frame, size: Frame) -> bool:
     return least <= most
 
 
-def _read_size(frame: Frame, min_pixels: int, max_pixels: int) -> Frame:
-    height, width = smart_resize(frame[1], frame[0], min_pixels=min_pixels, max_pixels=max_pixels)
+def _read_size(frame: Frame, min_pixels: int, max_pixels: int, family: ModelFamily) -> Frame:
+    height, width = smart_resize(frame[1], frame[0], family.images.factor, min_pixels, max_pixels)
     return width, height

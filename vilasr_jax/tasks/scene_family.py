@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
@@ -14,6 +14,7 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.objects import COLORS, LOOKS, SHAPES, frame
 from vilasr_jax.tasks.rows import Row, Trace
+from vilasr_jax.tasks.sides import SIDE, fitted_level
 from vilasr_jax.tasks.splits import check_split, content_hash, first_in_split
 from vilasr_jax.tasks.tokenizer_phrases import ERRORS, LETTERS, SHORT, sample_texts
 from vilasr_jax.tasks.trace_text import (
@@ -83,6 +84,7 @@ class Scene:
     places: tuple[Mark, ...]  # every object that can be seen, boxed
     question: SceneQuestion
     drawn: Any = None  # what `render_images` draws
+    unit: int = SIDE  # pixels a side of a token of the model
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,16 @@ class SceneSpec:
     kinds: tuple[str, ...] = ()  # of question; none: all of the level
     look: str = "plain"
     split: str = "train"
+    unit: int = field(default=SIDE, repr=False)  # pixels a side of a token; scenes are the same, scaled
+
+
+@dataclass(frozen=True)
+class FittedSection:
+    """A job's settings of a family for a model with tokens of another side; see `SceneFamily.fitted`."""
+
+    level: str
+    kinds: tuple[str, ...]
+    unit: int
 
 
 class SceneFamily(Family):
@@ -135,6 +147,16 @@ class SceneFamily(Family):
         self._check(f"kind of question at level {spec.level!r}", spec.kinds, self.levels[spec.level].kinds)
         return spec
 
+    def fitted(self, section: Any, side: int) -> Any:
+        """Images of some tokens of another family become images of as many tokens of this one."""
+        if SIDE % side == 0:
+            return section
+        return FittedSection(section.level, section.kinds, side)
+
+    def level(self, spec: SceneSpec) -> Any:
+        """The level of a specification, its lengths those of the model."""
+        return fitted_level(self.levels[spec.level], spec.unit)
+
     def _check(self, what: str, given: Iterable[str], known: Iterable[str]) -> None:
         for name in given:
             if name not in known:
@@ -171,9 +193,10 @@ class SceneFamily(Family):
         """The scene of a seed; the look of its images does not change it."""
         rng = random.Random(f"{self.name} {replace(spec, look='plain')!r} {seed}")
         kind, aim = rng.choice(spec.kinds or self.levels[spec.level].kinds), rng.random()
-        return first_in_split(
+        scene = first_in_split(
             lambda: self.propose(spec, kind, aim, rng), lambda scene: content_hash(scene.content), spec.split
         )
+        return replace(scene, unit=spec.unit)
 
     def row(self, spec: SceneSpec, seed: int) -> Row:
         scene = self.scene(spec, seed)
@@ -203,7 +226,8 @@ class SceneFamily(Family):
             if number == slip_at:
                 bad = rng.randrange(len(step.marks))
                 marks = list(step.marks)
-                marks[bad] = misplaced(marks[bad], step.lines, row.images[marks[bad].index - 1].size, rng)
+                size = row.images[marks[bad].index - 1].size
+                marks[bad] = misplaced(marks[bad], step.lines, size, rng, row.scene.unit)
                 turns.append(replace(step, marks=tuple(marks)).turn(judged, named))
                 judged, step = WRONG, replace(step, marks=(step.marks[bad],))
             turns.append(step.turn(judged, named))
@@ -299,10 +323,11 @@ def offered(options: Sequence[str], named: Mapping[str, Named]) -> list[tuple[st
     return [(option, named[option.partition(". ")[2]]) for option in options]
 
 
-def misplaced(mark: Mark, line: bool, size: tuple[int, int], rng: random.Random) -> Mark:
-    """The mark in a wrong place: a box moved by its own size, a line with another end, inside the image."""
+def misplaced(mark: Mark, line: bool, size: tuple[int, int], rng: random.Random, unit: int = SIDE) -> Mark:
+    """The mark in a wrong place: a box moved by its own size, a line with its end moved by `unit` pixels,
+    inside the image."""
     (x1, y1, x2, y2), (width, height) = mark.corners, size
-    wide, high = (28, 28) if line else (x2 - x1, y2 - y1)
+    wide, high = (unit, unit) if line else (x2 - x1, y2 - y1)
     places = []
     for dx, dy in ((wide, 0), (-wide, 0), (0, high), (0, -high), (wide // 2, 0), (-(wide // 2), 0)):
         moved = (x1, y1, x2 + dx, y2 + dy) if line else (x1 + dx, y1 + dy, x2 + dx, y2 + dy)

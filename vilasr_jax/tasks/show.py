@@ -16,10 +16,11 @@ from PIL import Image
 from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.errors import DataError
-from vilasr_jax.models import default_family
+from vilasr_jax.models import ModelFamily
 from vilasr_jax.tasks.dataset import DatasetRows
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
+from vilasr_jax.tasks.rescale_recordings import DEFAULT_FAMILY
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.stored import INDEX, StoredRow, StoredRows
 
@@ -41,16 +42,19 @@ img { border: 1px solid #ccd; max-width: 100%; image-rendering: pixelated; }
 """
 
 
-def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> int:
+def show_data(
+    job: JobConfig, folder: Path | None, count: int, path: Path, model_family: ModelFamily = DEFAULT_FAMILY
+) -> int:
     """Writes the page of the job's tasks, `count` rows each: new ones, or those in `folder`.
 
+    New ones have images as a model of `model_family` reads them.
     A folder of imported rows or synthesized traces is shown as it is; recorded drawings are drawn again.
     """
     settings = DrawingSettings(
         style=job.drawing.style,
         max_turns=99,
         max_images=job.drawing.max_images,
-        image_unit=default_family().images.factor,
+        image_unit=model_family.images.factor,
     )
     if folder is not None and (folder / INDEX).exists():
         rows = StoredRows([folder])
@@ -60,7 +64,10 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path) -> in
     parts = []
     for family in map(get_family, job.tasks):
         if folder is None:
-            spec = family.spec(getattr(job, family.name, None), "train")
+            section = getattr(job, family.name, None)
+            if section is not None:
+                section = family.fitted(section, model_family.images.factor)
+            spec = family.spec(section, "train")
             parts.append((family.name, expert_traces(family, spec, count)))
         else:
             dataset = DatasetRows(folder, family.name, "train")

@@ -27,18 +27,24 @@ from PIL import Image
 from vilasr_jax.drawing.sizes import Frame
 from vilasr_jax.errors import DataError, is_machine_fault
 from vilasr_jax.files import write_json, write_records
+from vilasr_jax.models import ModelFamily
 from vilasr_jax.processing import image_size, load_image
-from vilasr_jax.tasks.rescale_recordings import IMAGE_MARK, fit_conversation, fit_question
+from vilasr_jax.tasks.rescale_recordings import DEFAULT_FAMILY, IMAGE_MARK, fit_conversation, fit_question
 from vilasr_jax.tasks.rows import VIDEO_TYPES, Row, Source
 
 INDEX = "index.json"
 _END = 1 << 16  # bytes of a shard's ends that its digest counts
 _DIGEST = 16  # characters
+_MARKS = ("coordinates", "actions")  # fields of a row that are stored only where they are not the usual ones
 
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A row as stored in a file: `images` are encoded bytes, `messages` is empty where there is no trace."""
+    """A row as stored in a file: `images` are encoded bytes, `messages` is empty where there is no trace.
+
+    `coordinates` says how its texts count places in images: in pixels (None), or from 0 to this number.
+    `actions` is the form of its recorded actions (`drawing.formats`).
+    """
 
     id: str
     question: str
@@ -49,10 +55,13 @@ class StoredRow:
     data_type: str
     meta: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, str], ...] = ()
+    coordinates: int | None = None
+    actions: str = "published"
 
     def to_bytes(self) -> bytes:
         """Length of the header (4 bytes), the header as JSON, then the images one after another."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "images"}
+        usual = {f.name for f in dataclasses.fields(self) if getattr(self, f.name) == f.default}
+        plain = {k: v for k, v in vars(self).items() if k != "images" and k not in usual & set(_MARKS)}
         header = json.dumps({**plain, "sizes": [len(image) for image in self.images]}).encode()
         return b"".join([len(header).to_bytes(4, "little"), header, *self.images])
 
@@ -76,35 +85,46 @@ class StoredRow:
 
     def words(self) -> Row:
         """The row without its images, which need not be readable."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("messages", "images")}
-        return Row(**plain, images=())
+        return Row(**self._plain(), images=())
 
-    def row(self, min_pixels: int, max_pixels: int, frames: int = 0) -> Row:
+    def _plain(self) -> dict[str, Any]:
+        """The fields that a `Row` has, too."""
+        return {k: v for k, v in vars(self).items() if k not in ("messages", "images", *_MARKS)}
+
+    def row(
+        self, min_pixels: int, max_pixels: int, frames: int = 0, family: ModelFamily = DEFAULT_FAMILY
+    ) -> Row:
         """The row, its images decoded and resized; at most `frames` of a video's, evenly spaced (0: all).
 
-        Coordinates in pixels that the question, its options or its answer hold change with the images.
+        Coordinates that the question, its options or its answer hold change with the images, and to those
+        that a model of the `family` reads.
 
         Raises:
           DataError: an image that can't be read, or coordinates that can't be converted.
         """
-        images, plain = self.base_images, dict(vars(self))
+        images, plain = self.base_images, self._plain()
         if self.data_type in VIDEO_TYPES and 0 < frames < len(images):
             images = tuple(images[i * (len(images) - 1) // max(1, frames - 1)] for i in range(frames))
-        plain.pop("messages")
         with self._named():
             texts = (self.question, *self.options, self.answer)
-            texts, sizes = fit_question(texts, [*map(image_size, images)], min_pixels, max_pixels)
+            stored = [*map(image_size, images)]
+            how = {"units": self.coordinates, "family": family}
+            texts, sizes = fit_question(texts, stored, min_pixels, max_pixels, **how)
             plain["images"] = tuple(map(_decode, images, sizes))
         plain |= {"question": texts[0], "options": texts[1:-1], "answer": texts[-1]}
         return Row(**plain)
 
     def conversation(
-        self, min_pixels: int, max_pixels: int, decode: Callable[[bytes, Frame], Any] | None = None
+        self,
+        min_pixels: int,
+        max_pixels: int,
+        decode: Callable[[bytes, Frame], Any] | None = None,
+        family: ModelFamily = DEFAULT_FAMILY,
     ) -> list[dict[str, Any]]:
         """The recorded messages as input of `encode_conversation`, every image resized.
 
-        Stated sizes and coordinates change with the images (see `tasks.rescale_recordings`). `decode` makes
-        an image of its bytes and (width, height).
+        Stated sizes and coordinates change with the images, and to those that a model of the `family` reads
+        (see `tasks.rescale_recordings`). `decode` makes an image of its bytes and (width, height).
 
         Raises:
           DataError: an image that can't be read, or words that can't be brought in line with it.
@@ -112,7 +132,8 @@ class StoredRow:
         decode = decode or _decode
         with self._named():
             stored = [*map(image_size, self.images)]
-            fitted, sizes = fit_conversation(self.messages, stored, min_pixels, max_pixels)
+            how = {"units": self.coordinates, "family": family}
+            fitted, sizes = fit_conversation(self.messages, stored, min_pixels, max_pixels, **how)
             images = iter([*map(decode, self.images, sizes)])
         messages = []
         for message in fitted:
@@ -191,12 +212,13 @@ class DecodedRows:
     min_pixels: int
     max_pixels: int
     frames: int = 0
+    family: ModelFamily = DEFAULT_FAMILY
 
     def __len__(self) -> int:
         return len(self.stored)
 
     def __getitem__(self, number: int) -> Row:
-        return self.stored[number].row(self.min_pixels, self.max_pixels, self.frames)
+        return self.stored[number].row(self.min_pixels, self.max_pixels, self.frames, self.family)
 
 
 def read_index(folder: Path) -> dict[str, Any]:

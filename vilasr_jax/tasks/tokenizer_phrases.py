@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from vilasr_jax.drawing import DrawingSettings, get_tools
@@ -35,7 +36,7 @@ def longest_first(phrases: Iterable[str]) -> list[str]:
 
 def sample_texts(family: Any, spec: Any, settings: DrawingSettings, rows: int = 64) -> Iterator[str]:
     """Texts of a family's conversations: expert traces, controls, perception, prompts."""
-    text_only = DrawingSettings(prompt=settings.prompt, draw=False)
+    text_only = replace(settings, draw=False)
     rng = random.Random(0)
     for seed in range(rows):
         row = family.row(spec, seed)

@@ -144,6 +144,7 @@ def settings_of(job: JobConfig, prompts: PromptSet, use: str = "") -> dict[str, 
     return {
         "prompt": {"variant": prompts.name, "sha256": prompts.sha256, "source": prompts.source},
         "style": job.drawing.style,
+        **({"actions": job.drawing.actions} if job.drawing.actions != "published" else {}),
         "tools": list(job.drawing.tools) if job.cold_start.format == "drawing" else [],
         "max_turns": job.drawing.max_turns,
         "maze_turns": job.drawing.maze_turns or job.drawing.max_turns,

@@ -75,19 +75,26 @@ class Examples:
     def _open(self, use: str) -> Source[Encoded]:
         imported, batching, tokenizer = self.imported, self.batching, self.model.tokenizer
         stored, pixels, digests = imported.stored[use], imported.pixels(use), imported.digests(use)
-        where = f"config.data.{use}"
+        where, family = f"config.data.{use}", self.model.family
         warn_other_wording(self.model.prompts, [*digests])
 
         def encode(row: StoredRow, decode: Callable[[bytes, Frame], Any] | None = None) -> Encoded:
             if not row.messages:
                 raise DataError(f"{where}: row {row.id} is a question without a recorded conversation")
-            return encode_conversation(tokenizer, row.conversation(*pixels, decode))
+            if row.actions != (actions := self.job.drawing.actions):
+                raise DataError(
+                    f"row {row.id}: its actions are of the form {row.actions!r}, not config.drawing.actions="
+                    f"{actions!r}"
+                )
+            return encode_conversation(tokenizer, row.conversation(*pixels, decode, family))
 
         def check(row: StoredRow) -> None:
             batching.check_example(encode(row, _Decodable), f"row {row.id}")
 
         largest = dataclasses.asdict(batching.packing or batching.buckets.largest)
-        limits = {"data": "".join(digests.values()), "pixels": pixels, **largest}
+        limits = {"data": "".join(digests.values()), "pixels": pixels, **largest, **imported.units()}
+        if self.job.drawing.actions != "published":
+            limits["actions"] = self.job.drawing.actions
         readers = [self.stages[name] for name in ("cold_start", "reflect")[use == "reflect_traces" :]]
         numbers = usable_rows(
             stored,
@@ -157,14 +164,27 @@ def trace_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Source[Encode
     if section.dataset:
         from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces  # TFDS needs a second to load
 
-        return _in_turn(
-            DatasetTraces(DatasetRows(section.dataset, family.name, "train"), *form)
-            for family in tasks.families
-        )
+        stored = {
+            family.name: DatasetRows(section.dataset, family.name, "train") for family in tasks.families
+        }
+        for name, rows in stored.items():
+            _check_sides(f"{section.dataset}/{name}", rows[0].row.images, model.images.factor)
+        return _in_turn(DatasetTraces(rows, *form) for rows in stored.values())
     first = job.seed * section.traces
     return _in_turn(
         TraceSource(family, spec, *form, first_seed=first) for family, spec in tasks.specs("train")
     )
+
+
+def _check_sides(folder: str, images: Sequence[Any], factor: int) -> None:
+    """Raises DataError for images that are not those of the model's family."""
+    for image in images:
+        if any(side % factor for side in image.size):
+            raise DataError(
+                f"config.cold_start.dataset: {folder} has images of {image.width} x {image.height} pixels, "
+                f"and the model reads sides that are multiples of {factor}; write it again with `vilasr data "
+                "make` and this job's model"
+            )
 
 
 def perception_source(job: JobConfig, tasks: Tasks, model: JobModel) -> Source[Encoded]:

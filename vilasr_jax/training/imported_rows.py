@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vilasr_jax.config import JobConfig
 from vilasr_jax.errors import DataError
+from vilasr_jax.models import ModelFamily, default_family
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.stored import (
     DecodedRows,
@@ -48,10 +50,13 @@ class _Opened(Mapping):
 
 
 class Imported:
-    """The imported rows of a job by key of `config.data`; DataError, on use, for folders without rows."""
+    """The imported rows of a job by key of `config.data`; DataError, on use, for folders without rows.
 
-    def __init__(self, job: JobConfig):
-        self.job = job
+    `model_family` gives the family of the model that reads them.
+    """
+
+    def __init__(self, job: JobConfig, model_family: Callable[[], ModelFamily] = default_family):
+        self.job, self.model_family = job, model_family
         self.stored: Mapping[str, StoredRows] = _Opened(job)
         self._orders: dict[tuple[str, int, int], np.ndarray] = {}
 
@@ -95,10 +100,16 @@ class Imported:
         image = self.job.image
         return image.min_pixels, getattr(self.job.data, PIXELS[use]) or image.max_pixels
 
+    def units(self) -> dict[str, Any]:
+        """What the texts of a read row depend on besides its limits; nothing for the default family."""
+        family = self.model_family()
+        usual = family == default_family()
+        return {} if usual else {"side": family.images.factor, "coordinates": family.coordinates}
+
     def decoded(self, use: str, stored: StoredRows | None = None) -> DecodedRows:
         """The rows of a key, or `stored` ones, with decoded images."""
         rows = self.stored[use] if stored is None else stored
-        return DecodedRows(rows, *self.pixels(use), self.job.data.frames)
+        return DecodedRows(rows, *self.pixels(use), self.job.data.frames, self.model_family())
 
     def row(self, use: str, number: int, usable: np.ndarray | None = None) -> Row:
         """A row of all rows or the `usable` ones; each pass has another random order."""

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from vilasr_jax.config import JobConfig, SamplingSection, to_dict
-from vilasr_jax.drawing.questions import check_relative
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.models import ModelFamily
@@ -196,14 +195,7 @@ class Questions:
             raise DataError(f"config.data.benchmarks: {folder}: {reason}")
 
     def check_request(self, row: Row, sampling: SamplingSection) -> None:
-        """Raises DataError when an engine's buckets can't hold the question, or its coordinates are pixels
-        and the model's are not."""
-        if row.scene is None and (largest := self.model.family.coordinates):
-            try:
-                texts = (row.question, *row.options, row.answer)
-                check_relative(texts, [image.size for image in row.images], largest)
-            except DataError as error:
-                raise DataError(f"row {row.id}: {error}") from None
+        """Raises DataError when an engine's buckets can't hold the question."""
         self.engine(sampling).check(self.request(row))
 
     def _usable(self, use: str, sampling: SamplingSection) -> np.ndarray:
@@ -215,7 +207,7 @@ class Questions:
             scored = use != "benchmarks" and job.rl.rewards.get("accuracy", 0) > 0
 
             def check(stored: StoredRow) -> None:
-                row = stored.row(*pixels, job.data.frames)
+                row = stored.row(*pixels, job.data.frames, self.model.family)
                 self.check_request(row, sampling)
                 if scored:
                     check_answer(row.answer, row.question_type, row.options)
@@ -227,7 +219,7 @@ class Questions:
                 "pictures": (job.buckets.patches, *pixels, job.data.frames),
                 "drawing": to_dict(job.drawing),
                 **({"answers": "accuracy"} if scored else {}),
-                **({"coordinates": largest} if (largest := self.model.family.coordinates) else {}),
+                **self.imported.units(),
             }
             rows, name = self.imported.stored[use], f"config.data.{use}"
             numbers = usable_rows(

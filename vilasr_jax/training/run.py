@@ -60,7 +60,7 @@ def open_run(job: JobConfig, workdir: Path, mesh: Mesh | None = None, profile: i
       profile: steps of each stage that the JAX profiler traces.
     """
     mesh = make_mesh(job.mesh) if mesh is None else mesh
-    tasks = Tasks(job, Imported(job), lambda: model.family)
+    tasks = Tasks(job, Imported(job, lambda: model.family), lambda: model.family)
     model = JobModel(job, workdir, mesh, tasks)
     rollouts = Rollouts(job, model, mesh)
     batching, stages = Batching(job, model, mesh), Stages(job, workdir, model, profile)

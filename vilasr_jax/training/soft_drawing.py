@@ -5,7 +5,7 @@ image instead. At a coordinate's tokens the model's own probabilities, given the
 an expected number:
 
     one token per number (a tiny vocabulary)  c = sum_v p(v) v               over all numbers v in it
-    one token per digit (Qwen's vocabulary)   c = sum_i 10^i sum_d p_i(d) d  over the ten digits at each place
+    one token per digit (a published one)     c = sum_i 10^i sum_d p_i(d) d  over the ten digits at each place
 
 Four of them are an expected box or line. It and the true one are rendered by `drawing.soft` on a small canvas
 to which the image is shrunk, and their soft overlap `J` (Tanimoto, see `soft_iou`) gives the loss

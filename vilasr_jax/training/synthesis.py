@@ -17,8 +17,8 @@ from rich.progress import Progress
 from vilasr_jax.drawing.prompts import FILE
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
+from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.parallel import barrier, from_writer, is_writer
-from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rollout import Trajectory, joined, messages_of
 from vilasr_jax.tasks.stored import IMAGE_MARK, INDEX, StoredRow
 from vilasr_jax.training.run import Run
@@ -42,7 +42,7 @@ def run_synthesis(run: Run, params: Any, progress: Progress) -> Path:
         section=section,
         rule=section.rule,
         path=lambda number, _: folder / f"rows-{number:05d}.array_record",
-        record=lambda trajectory: stored_row(trajectory, run.model.tokenizer).to_bytes(),
+        record=lambda trajectory: stored_row(trajectory, run.model).to_bytes(),
     )
     write_funnel(folder, funnel)
     if not paths:
@@ -59,12 +59,12 @@ def run_synthesis(run: Run, params: Any, progress: Progress) -> Path:
     return folder
 
 
-def stored_row(trajectory: Trajectory, tokenizer: Tokenizer) -> StoredRow:
+def stored_row(trajectory: Trajectory, model: ModelBundle) -> StoredRow:
     """A sampled conversation in the layout of an imported one, its images as PNG."""
     row = trajectory.row
     messages = [
         {"role": message["role"], "content": joined(message, IMAGE_MARK)}
-        for message in messages_of(trajectory, tokenizer)
+        for message in messages_of(trajectory, model.tokenizer)
     ]
     return StoredRow(
         id=trajectory.id,
@@ -76,6 +76,8 @@ def stored_row(trajectory: Trajectory, tokenizer: Tokenizer) -> StoredRow:
         data_type=row["data_type"],
         meta=row["meta"],
         messages=tuple(messages),
+        coordinates=model.family.coordinates,
+        actions=model.job.drawing.actions,
     )
 
 

@@ -27,6 +27,7 @@ class Tool:
     keys: ClassVar[tuple[str, ...]]  # JSON keys of an item besides "index" and "label"
     purpose: ClassVar[str]  # one sentence for the published prompt
     example: ClassVar[str]  # the JSON of one item, as the prompt shows it
+    function: ClassVar[str] = ""  # its name as a function, where that is not the id
 
     def owns(self, item: dict) -> bool:
         """Whether any of this tool's own keys is in the item."""

@@ -27,6 +27,7 @@ class Region(Call):
 class Zoom(Tool):
     id = "zoom"
     name = "Zoom"
+    function = "image_zoom_in_tool"
     keys = ("bbox_2d",)  # as Object Mapper's: the action's name distinguishes them
     purpose = "shows a region of an image, enlarged, as a new image"
     example = '{"index": 1, "bbox_2d": [x1, y1, x2, y2], "label": "name"}'

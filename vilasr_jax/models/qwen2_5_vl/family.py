@@ -11,6 +11,7 @@ class Qwen2_5_VLFamily(TransformerFamily):
     """Windowed vision tower, M-RoPE by sections, coordinates in pixels of the resized image."""
 
     model_type = ModelConfig.model_type
+    title = "Qwen2.5-VL"
     config_class = ModelConfig
     presets = PRESETS
     published_sizes = PUBLISHED_SIZES

@@ -2,9 +2,12 @@
 
 import dataclasses
 
+from vilasr_jax.models.chat import TOOL_CALLS
 from vilasr_jax.models.transformer.chat import CHATML, chat_template
 
 CHAT_TEMPLATE = chat_template(None)
 CHAT = dataclasses.replace(
-    CHATML, text_tokens=(*CHATML.text_tokens, "<tool_response>", "</tool_response>", "<think>", "</think>")
+    CHATML,
+    text_tokens=(*CHATML.text_tokens, "<tool_response>", "</tool_response>", "<think>", "</think>"),
+    tool_calls=TOOL_CALLS,
 )

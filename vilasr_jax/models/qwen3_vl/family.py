@@ -13,6 +13,7 @@ class Qwen3VLFamily(TransformerFamily):
     """Vision features from several depths, interleaved M-RoPE, coordinates from 0 to 1000."""
 
     model_type = ModelConfig.model_type
+    title = "Qwen3-VL"
     config_class = ModelConfig
     presets = PRESETS
     published_sizes = PUBLISHED_SIZES

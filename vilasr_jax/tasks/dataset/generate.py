@@ -21,7 +21,9 @@ from typing import Any
 from vilasr_jax.config import JobConfig, MakeSection
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json, write_records
+from vilasr_jax.models import ModelFamily
 from vilasr_jax.tasks.registry import get_family
+from vilasr_jax.tasks.rescale_recordings import DEFAULT_FAMILY
 
 PLAN = "make.json"
 SEEDS = 1 << 24  # of a shard
@@ -40,7 +42,10 @@ class Shard:
 
 
 def make_data(
-    job: JobConfig, folder: Path, show: Callable[[int, int, str], None] | None = None
+    job: JobConfig,
+    folder: Path,
+    show: Callable[[int, int, str], None] | None = None,
+    model_family: ModelFamily = DEFAULT_FAMILY,
 ) -> dict[str, Any]:
     """Writes the missing datasets of `job.tasks` under `folder`; returns each one's rows and bytes.
 
@@ -48,13 +53,15 @@ def make_data(
       job: its `make` section says how many rows and processes.
       folder: the TFDS data_dir.
       show: called as `show(rows done, rows in all, note)`.
+      model_family: of the model that reads the images.
 
     Raises:
       ConfigError: the folder holds rows of other settings, or these can't be.
     """
-    for name in job.tasks:
-        _check_settings(job, name)
-    plans = {name: _plan(job, name, folder) for name in job.tasks}
+    sections = {name: _section(job, name, model_family) for name in job.tasks}
+    for name, section in sections.items():
+        _check_settings(job, name, section)
+    plans = {name: _plan(job, name, section, folder) for name, section in sections.items()}
     shards = [shard for plan in plans.values() for shard in plan]
     total = sum(shard.rows for shard in shards)
     missing = [shard for shard in shards if not shard.path.exists()]
@@ -97,12 +104,18 @@ def _in_processes(shards: list[Shard], workers: int):
                 task.cancel()
 
 
-def _plan(job: JobConfig, task: str, folder: Path) -> list[Shard]:
+def _section(job: JobConfig, task: str, model_family: ModelFamily) -> Any:
+    """The job's settings of a family, its images as the model reads them; None without a section."""
+    family = get_family(task)
+    section = getattr(job, family.name, None)
+    return None if section is None else family.fitted(section, model_family.images.factor)
+
+
+def _plan(job: JobConfig, task: str, section: Any, folder: Path) -> list[Shard]:
     """The shards of one family; writes the plan into its folder, or checks that it is the same."""
     from vilasr_jax.tasks.dataset.builder import VERSION
 
     family = get_family(task)
-    section = getattr(job, family.name, None)
     home = folder / family.name / VERSION
     counts = _counts(job.make)
     plan = {
@@ -133,10 +146,9 @@ def _plan(job: JobConfig, task: str, folder: Path) -> list[Shard]:
     return shards
 
 
-def _check_settings(job: JobConfig, task: str) -> None:
+def _check_settings(job: JobConfig, task: str, section: Any) -> None:
     """Raises ConfigError for impossible settings, before anything is written."""
     family = get_family(task)
-    section = getattr(job, family.name, None)
     for split in _counts(job.make):
         family.ood(section) if split == "ood" else family.spec(section, split)
 

@@ -68,6 +68,7 @@ def import_data(
     destination: str | os.PathLike,
     images: str | os.PathLike | None = None,
     progress: Callable[[float, str], None] | None = None,
+    coordinates: int | None = None,
 ) -> dict[str, Any]:
     """Imports one format; returns the index that is also written to `destination/index.json`.
 
@@ -77,6 +78,7 @@ def import_data(
       destination: a local folder, new or that of the same import.
       images: where relative image paths start, if not at `source` or in the file's folder.
       progress: called with the fraction that is done and a line of figures.
+      coordinates: where the texts count places in images from 0 to this (1000); None: they count pixels.
 
     Returns:
       {"format", "source", "images_from", "files", "rows", "images", "broken", "shards": [names]}; the broken
@@ -99,6 +101,7 @@ def import_data(
         "source": str(source),
         "images_from": str(images) if images else None,
         "files": {str(f): f.stat().length for f in files},
+        **({} if coordinates is None else {"coordinates": coordinates}),
     }
     _open_folder(folder, plan)
     if (folder / INDEX).exists():
@@ -114,7 +117,7 @@ def import_data(
             path = folder / f"rows-{number:05d}.array_record"
             note = shard_note(path)
             if note is None:
-                results = list(pool.map(lambda it: _make_row(form, pictures, *it), some))
+                results = list(pool.map(lambda it: _make_row(form, pictures, coordinates, *it), some))
                 good = [row for row in results if isinstance(row, StoredRow)]
                 note = {
                     "rows": len(good),
@@ -210,7 +213,13 @@ def _numbered(files: list[epath.Path]) -> Iterator[tuple[epath.Path, int, Item, 
 
 
 def _make_row(
-    form: Format, pictures: Pictures, file: epath.Path, number: int, item: Item, fraction: float
+    form: Format,
+    pictures: Pictures,
+    coordinates: int | None,
+    file: epath.Path,
+    number: int,
+    item: Item,
+    fraction: float,
 ) -> StoredRow | str:
     """The row, or a line that says what is wrong with it."""
     where = f"{file}:{item.line}"
@@ -223,7 +232,8 @@ def _make_row(
         return f"{where}: {error}"
     plain = {key: value for key, value in vars(draft).items() if key != "image_paths"}
     meta = {**draft.meta, "image_path": list(draft.image_paths)}
-    return StoredRow(**{**plain, "id": f"{file.stem}-{number}", "images": images, "meta": meta})
+    own = {"id": f"{file.stem}-{number}", "images": images, "meta": meta, "coordinates": coordinates}
+    return StoredRow(**{**plain, **own})
 
 
 def _checked(path: str, data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.drawing.prompts import PROMPTS, get_prompts
@@ -51,7 +52,7 @@ def corpus(
         yield str(number)
     yield from ERRORS
     yield get_prompts(settings.prompt).final
-    text_only = DrawingSettings(prompt=settings.prompt, draw=False)
+    text_only = replace(settings, draw=False)
     rng = random.Random(0)
     for seed in range(rows):
         row = make_maze_row(spec, seed)

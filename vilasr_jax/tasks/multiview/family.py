@@ -27,7 +27,7 @@ class MultiviewFamily(SceneFamily):
     phrases = (*SceneFamily.phrases, *PHRASES)
 
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
-        level = self.levels[spec.level]
+        level = self.level(spec)
         solids = make_solids(level, rng, twins=kind == "same")
         if solids is None:
             return None

@@ -22,7 +22,7 @@ class StaticFamily(SceneFamily):
     phrases = (*SceneFamily.phrases, *PHRASES)
 
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
-        level = self.levels[spec.level]
+        level = self.level(spec)
         described = names(level, rng.randint(*level.things), rng)
         if kind == "count":
             described = _repeated(level, aim, rng)

@@ -24,7 +24,7 @@ class VideoFamily(SceneFamily):
     phrases = (*SceneFamily.phrases, *PHRASES)
 
     def propose(self, spec: SceneSpec, kind: str, aim: float, rng: random.Random) -> Scene | None:
-        level = self.levels[spec.level]
+        level = self.level(spec)
         frames = rng.randint(*level.frames)
         movers = make_movers(level, frames, rng, leaves=kind in LEAVE)
         if not movers:

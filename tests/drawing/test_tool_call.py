@@ -1,0 +1,217 @@
+"""Actions as function calls: the prompt, what is parsed, drawn and given back, and traces in this form."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests import tiny
+from vilasr_jax.config import DrawingSection, JobConfig, ModelSection, SoftDrawingSection, check_section
+from vilasr_jax.conversation_settings import drawing_settings
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, get_format, get_tools
+from vilasr_jax.drawing.formats import FORMATS
+from vilasr_jax.drawing.prompts import PROMPTS
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.models import by_model_type
+from vilasr_jax.processing import encode_turn
+from vilasr_jax.rewards import RewardSettings, score
+from vilasr_jax.tasks import get_family, replay
+
+FORM = get_format("tool_call")
+ARGUMENTS = '{"bbox_2d": [250, 0, 750, 500], "label": "cup", "img_idx": 0}'
+ZOOM = f'{{"name": "image_zoom_in_tool", "arguments": {ARGUMENTS}}}'
+TOOLS = get_tools(("zoom", "object_mapper", "path_tracer"))
+SETTINGS = DrawingSettings(
+    tools=("zoom", "object_mapper", "path_tracer"), coordinates=1000, actions="tool_call", image_unit=32
+)
+
+
+def call(*calls: str, think: str = "") -> str:
+    return think + "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in calls)
+
+
+def session(count: int = 1, **changes) -> DrawingSession:
+    images = [Image.new("RGB", (256, 128), color) for color in ("red", "blue", "green")[:count]]
+    return DrawingSession(images, "Where is the cup?", settings=dataclasses.replace(SETTINGS, **changes))
+
+
+def texts(message) -> list[str]:
+    return [part.get("text", "<image>") for part in message["content"]]
+
+
+def test_the_system_prompt_holds_signatures_and_the_unit():
+    (said,) = texts(session().messages[0])
+    task, _, block = said.partition("\n\n# Tools\n\n")
+    assert "Coordinates run from 0 to 1000" in task and task.endswith("between <answer> and </answer>.")
+    listed = block.partition("<tools>\n")[2].partition("\n</tools>")[0].split("\n")
+    functions = [json.loads(line)["function"] for line in listed]
+    assert [f["name"] for f in functions] == ["image_zoom_in_tool", "object_mapper", "path_tracer"]
+    zoom = functions[0]["parameters"]
+    assert zoom["required"] == ["bbox_2d", "label", "img_idx"]
+    box = zoom["properties"]["bbox_2d"]
+    assert (box["minItems"], box["maxItems"], box["description"]) == (4, 4, "x1, y1, x2, y2")
+    assert block.endswith('{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>')
+    (words,) = texts(session(draw=False).messages[0])
+    assert "# Tools" not in words and "Coordinates run from 0 to 1000" in words
+
+
+def test_a_zoom_gives_the_region_back_as_the_next_image():
+    one = session()
+    assert "The index of the given image is 0 (width: 256, height: 128)." in texts(one.messages[1])[1]
+    reply = one.step(call(ZOOM, think="<think>It is small.</think>\n"))
+    before, image, after = texts(reply.message)
+    assert (before, image, reply.drawn, reply.error) == ("<tool_response>\n", "<image>", 1, None)
+    assert after.startswith("The index of the given image is 1 (") and "\n</tool_response>\n" in after
+    event = one.events[0]
+    assert event["action"] == "Zoom" and event["strict_format"] and event["bases"] == [1]
+    noted = event["calls"][0]
+    assert (noted["x1"], noted["y1"], noted["x2"], noted["y2"]) == (64, 0, 192, 64)
+    end = one.step("<think>There.</think>\nOn the table.\n<answer> table </answer>")
+    assert end.done and one.answer == "table" and one.events[1]["strict_format"]
+
+
+def test_a_call_names_images_from_0_and_several_are_carried_out():
+    one = session(3)
+    box = ZOOM.replace("image_zoom_in_tool", "object_mapper").replace(": 0}}", ": %d}}")
+    reply = one.step(call(box % 2, box % 0))
+    assert [event["index"] for event in one.events[0]["calls"]] == [3, 1] and reply.drawn == 2
+    assert one.step(call(box % 7)).error == "item 1: there is no image 7, only 0 to 4"
+
+
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        ("<tool_call>", "the json can't be read"),
+        (call("[1, 2"), "the json can't be read"),
+        (call("7"), "a call must be a json object"),
+        (
+            call('{"name": "crop", "arguments": {}}'),
+            "item 1: name must be that of a function: image_zoom_in_tool,",
+        ),
+        (call('{"name": "object_mapper"}'), "item 1: arguments must be a json object"),
+        (call(ZOOM.replace("0}}", "-1}}")), "item 1: img_idx must be the number of an image"),
+        (call(ZOOM.replace('"label"', '"name"')), "item 1: label is missing"),
+        (call(ZOOM.replace("750", "251")), "item 1: the region inside the image is less than"),
+    ],
+)
+def test_an_error_comes_back_as_what_the_tool_says(text, error):
+    one = session()
+    reply = one.step(text)
+    assert reply.error.startswith(error) and not reply.drawn
+    said = "".join(texts(reply.message))
+    assert said.startswith("<tool_response>\nThe last action could not be carried out in full: " + error[:20])
+    assert "\n</tool_response>" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ZOOM.join(("<tool_call>", "")),
+        ZOOM.join(("I look. <tool_call> ", "</tool_call> and wait")),
+        call(ZOOM.replace(', "img_idx": 0', "")),
+        call(ZOOM.replace(": 0}}", ': "0"}}').replace('"cup"', "'cup'")),
+        call(f"[{ZOOM}]"),
+        call(json.dumps({**json.loads(ZOOM), "arguments": ARGUMENTS})),
+    ],
+)
+def test_calls_are_read_that_are_not_quite_in_form(text):
+    turn = FORM.parse(text, TOOLS)
+    (region,) = turn.calls
+    assert (region.index, region.x1, region.x2, region.label) == (1, 250, 750, "cup")
+    assert not turn.errors and not turn.strict_format
+
+
+def test_words_alone_are_no_action():
+    one = session()
+    assert one.step("I am not certain.").stop_reason == "no_action"
+    published = (
+        '</think> Action: Zoom\n```json\n[{"index": 1, "bbox_2d": [0, 0, 500, 500], "label": "a"}]\n```'
+    )
+    assert session().step(published).stop_reason == "no_action"
+
+
+PIECES = [
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "<|im_end|>",
+    "<answer>",
+    "</answer>",
+    "<think>",
+    "</think>",
+    ZOOM,
+    '{"name": ',
+    '"arguments": ',
+    '{"img_idx": 1e99, "bbox_2d": [[NaN]], "label": null}',
+    "[" * 40,
+    "}",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join))
+def test_nothing_that_a_model_writes_raises(text):
+    one = session()
+    reply = one.step(text)
+    assert (reply.message is None) == reply.done
+    if reply.message:
+        encoded = encode_turn(
+            tiny.tokenizer(), {**reply.message, "content": without_images(reply)}, closed=True
+        )
+        special = tiny.tokenizer().special
+        assert [int(i) for i in encoded.ids if i in set(special_ids(special))] == [
+            special.im_start,
+            special.im_end,
+            special.im_start,
+        ]
+
+
+def without_images(reply):
+    return [part for part in reply.message["content"] if part["type"] == "text"]
+
+
+def special_ids(special) -> list[int]:
+    return [special.im_start, special.im_end, special.endoftext, special.vision_start, special.image_pad]
+
+
+@pytest.mark.parametrize("name", ["maze", "static", "video", "multiview", "tests.tasks.count_dots"])
+def test_expert_traces_train_this_form_with_the_same_drawings(name):
+    family = get_family(name)
+    how = DrawingSettings(prompt="short", max_turns=40, max_images=64)
+    for seed in range(6):
+        row = family.row(family.spec(None, "train"), seed)
+        trace = family.expert_trace(row, random.Random(seed), slip=seed % 2 == 0)
+        published = replay(trace, how)
+        called = replay(trace, dataclasses.replace(how, actions="tool_call"))
+        ours, theirs = (
+            [p["image"] for m in some for p in m["content"] if "image" in p] for some in (called, published)
+        )
+        assert [a.tobytes() for a in ours] == [b.tobytes() for b in theirs] and len(ours) > len(row.images)
+        turns = [texts(m)[0] for m in called if m["role"] == "assistant"]
+        assert all(FORM.parse(text, get_tools(how.tools)).strict_format for text in turns)
+        assert "<tool_call>" in turns[0] and f"<answer> {row.answer} </answer>" in turns[-1]
+
+
+def test_rewards_read_the_form_of_the_job():
+    said = [call(ZOOM), "<answer> B </answer>"]
+    settings = RewardSettings(tools=SETTINGS.tools, actions="tool_call")
+    assert score(said, answer="B", settings=settings)["format"] == 1
+    assert score(said, answer="B", settings=dataclasses.replace(settings, actions="published"))["format"] == 0
+    assert score(said[1:], answer="B", settings=settings)["total"] == 1
+
+
+def test_a_config_selects_the_form_where_the_weights_know_it():
+    job = JobConfig(drawing=DrawingSection(actions="tool_call"), model=ModelSection(preset="qwen3vl_tiny"))
+    prompts = PROMPTS["vilasr_jax"]
+    assert drawing_settings(job, "vqa", prompts, by_model_type("qwen3_vl")).actions == "tool_call"
+    with pytest.raises(ConfigError, match=r"config\.drawing\.actions='tool_call': .* qwen2_5_vl"):
+        drawing_settings(job, "vqa", prompts, by_model_type("qwen2_5_vl"))
+    assert JobConfig().drawing.actions == DrawingSettings().actions == "published" in FORMATS
+    with pytest.raises(ConfigError, match=r"drawing\.actions='calls'"):
+        check_section(JobConfig(drawing=DrawingSection(actions="calls")))
+    soft = JobConfig(drawing=DrawingSection(actions="tool_call"), soft_drawing=SoftDrawingSection(weight=0.5))
+    with pytest.raises(ConfigError, match=r"soft_drawing\.weight=0\.5 reads drawings of the published"):
+        check_section(soft)
