@@ -16,6 +16,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import load_image, resize_image
+from vilasr_jax.progress import StatusLine
 from vilasr_jax.rollout import Engine, Request, Trajectory
 from vilasr_jax.solve import round_up
 from vilasr_jax.tasks import Row
@@ -44,7 +45,9 @@ class Sampler:
         self.model = open_model(checkpoint, weights)
         mesh = make_mesh(MeshSection(), jax.devices()[:1])
         self.engine = open_engine(self.model, mesh, slots=slots, images=images)
-        self.params = self.engine.load(self.model.weights)
+        status = StatusLine()
+        self.params = self.engine.load(self.model.weights, status.loaded)
+        status.clear()
 
     def sample(
         self,

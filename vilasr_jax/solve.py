@@ -16,6 +16,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import image_grid, load_image, resize_image
+from vilasr_jax.progress import StatusLine
 from vilasr_jax.rollout import Request, Trajectory, make_prompt
 from vilasr_jax.tasks.rows import question_record, question_row
 from vilasr_jax.trained_model import open_model
@@ -24,11 +25,12 @@ from vilasr_jax.trained_model import open_model
 class _Printer:
     """Prints a conversation while it is sampled, and saves the drawn images."""
 
-    def __init__(self, out: Path):
-        self.out, self.turn, self.opened = out, 0, False
+    def __init__(self, out: Path, status: StatusLine):
+        self.out, self.status, self.turn, self.opened = out, status, 0, False
 
     def tokens(self, sample: int, text: str) -> None:
         if not self.opened:
+            self.status.clear()
             self.turn, self.opened = self.turn + 1, True
             print(f"--- turn {self.turn}")
         print(text, end="", flush=True)
@@ -93,8 +95,10 @@ def solve(
     )
     mesh = make_mesh(MeshSection(), jax.devices()[:1])
     runner = make_engine(model, engine, sampling, (patches,), mesh)
-    params = runner.load(model.weights)
-    printer = _Printer(out)
+    status = StatusLine()
+    runner.steps.announce = status.compiling
+    params = runner.load(model.weights, status.loaded)
+    printer = _Printer(out, status)
     request = Request(question_record(row), session, 0, on_tokens=printer.tokens, on_turn=printer.turn_over)
     trajectory = runner.generate(params, [request], jax.random.key(0))[0]
     answer = trajectory.answer

@@ -1,5 +1,6 @@
 """Devices, meshes, layouts and hosts."""
 
+from vilasr_jax.parallel.compile_cache import use_compile_cache as use_compile_cache
 from vilasr_jax.parallel.devices import check_devices as check_devices
 from vilasr_jax.parallel.devices import peak_flops as peak_flops
 from vilasr_jax.parallel.distributed import join as join

@@ -18,6 +18,7 @@ from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import load_image
+from vilasr_jax.progress import StatusLine
 from vilasr_jax.sampler import open_engine
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
@@ -66,8 +67,11 @@ def serve(
     app = make_app(
         worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(opened.folder, model))
     )
+    status = StatusLine()
+    worker.engine.steps.announce = status.compiling
     print("Warming up (compiling the model's steps)", flush=True)
     worker.warm_up()
+    status.clear()
     worker.start()
     shown = f"http://[{host}]" if ":" in host else f"http://{host}"
     where = f"{shown}:{listener.getsockname()[1]}"
@@ -114,7 +118,9 @@ def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     image = model.job.image
     # few steps a call: how often a client gets text
     engine = open_engine(model, mesh, slots=limits.slots, images=limits.images, decode_steps=8)
-    params = engine.load(model.weights)
+    status = StatusLine()
+    params = engine.load(model.weights, status.loaded)
+    status.clear()
     pixels = (image.min_pixels, image.max_pixels, model.images)
     return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
 
