@@ -21,3 +21,4 @@ from vilasr_jax.parallel.mesh import mesh_hosts as mesh_hosts
 from vilasr_jax.parallel.mesh import place as place
 from vilasr_jax.parallel.mesh import put_batch as put_batch
 from vilasr_jax.parallel.mesh import replicated as replicated
+from vilasr_jax.parallel.mesh import sampling_mesh as sampling_mesh

@@ -9,14 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import logging
 from etils import epath
 
-from vilasr_jax.config import MeshSection
 from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
-from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import load_image
 from vilasr_jax.progress import StatusLine
 from vilasr_jax.sampler import open_engine
@@ -114,10 +111,11 @@ def host_names(host: str, allow_hosts: Sequence[str] = ()) -> tuple[str, ...]:
 
 def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     """An engine for any questions and images within `limits`, not yet started."""
-    mesh = make_mesh(MeshSection(), jax.devices()[:1])
     image = model.job.image
     # few steps a call: how often a client gets text
-    engine = open_engine(model, mesh, slots=limits.slots, images=limits.images, decode_steps=8)
+    engine = open_engine(
+        model, slots=limits.slots, images=limits.images, decode_steps=8, max_tokens=limits.max_tokens
+    )
     status = StatusLine()
     params = engine.load(model.weights, status.loaded)
     status.clear()
