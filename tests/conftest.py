@@ -4,6 +4,7 @@ property tests have no deadline, which a busy machine would miss."""
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "0")  # not the cache of who runs the tests
 
 import jax
 from hypothesis import settings

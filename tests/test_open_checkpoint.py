@@ -12,6 +12,7 @@ import pytest
 from tests import tiny
 from tests.test_conversation_settings import drawing as drawing
 from vilasr_jax import cli, trained_model
+from vilasr_jax import job as jobs
 from vilasr_jax import open_checkpoint as module
 from vilasr_jax.checkpoint import export_hf, import_hf
 from vilasr_jax.checkpoint.hf_layout import named_leaves
@@ -35,6 +36,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.job import begin, evaluations, export, open_workdir, unfinished
 from vilasr_jax.models import is_published_size, preset
 from vilasr_jax.open_checkpoint import open_checkpoint
+from vilasr_jax.progress import progress_bar
 from vilasr_jax.rollout import Engine
 from vilasr_jax.sampler import Sampler
 from vilasr_jax.serve import Limits
@@ -182,6 +184,25 @@ def test_each_way_is_read_as_sampling_needs_it(home, tmp_path, monkeypatch, name
     wanted = bits(sampler.engine.layout(values))
     for params in (*found, sampler.params, worker.params):
         assert bits(params) == wanted
+
+
+@pytest.mark.parametrize(
+    "stage, source", [("cold_start", ""), ("untrained", "orbax"), ("untrained", "run/hf")]
+)
+def test_evaluation_reads_what_sampling_needs(home, tmp_path, monkeypatch, stage, source):
+    """The parameters as training has them are never loaded."""
+    job = dataclasses.replace(JOB, model=ModelSection(init_from=str(home / source) if source else ""))
+    run = open_run(job, tmp_path / "new" if source else home / "run", tiny.mesh())
+    engine = run.rollouts.engine(SAMPLING)
+    wanted, found = bits(engine.layout(open_model(home / (source or "run")).params)), []
+    one = jobs.Evaluation(tmp_path / "eval", {"stage": stage, "step": LAST}, list)
+    monkeypatch.setattr(
+        run.stages, "load_params", lambda *_: pytest.fail("parameters of training are loaded")
+    )
+    monkeypatch.setattr(jobs, "evaluations", lambda run: [one])
+    monkeypatch.setattr(jobs, "_evaluate", lambda run, progress, params, one: found.append(params))
+    jobs.evaluate_stages(run, progress_bar())
+    assert [bits(params) for params in found] == [wanted]
 
 
 def test_weights_of_another_kind_are_refused(home):

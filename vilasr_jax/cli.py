@@ -41,6 +41,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _WEIGHTS = Flag(
     "weights", "FORM", "of the weights while it samples: int8, bf16 or f32", choices=tuple(WEIGHTS)
 )
+_MAX_TOKENS = Flag(
+    "max_tokens", "N", "of a conversation, its prompt included (default: the model's settings)", 0
+)
 SEEDS = Flag("seeds", "0,1,2", "the seeds, with commas between them", "0,1,2")
 
 
@@ -240,6 +243,7 @@ def run_eval(words: list[str], flags: Any) -> None:
     Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
     _WEIGHTS,
+    _MAX_TOKENS,
 )
 def run_solve(words: list[str], flags: Any) -> None:
     """One question about images, answered turn by turn.
@@ -260,7 +264,8 @@ def run_solve(words: list[str], flags: Any) -> None:
 
     check_devices()
     out = folder_path("--out", flags.out)
-    solve(words, flags.question, flags.checkpoint, out, flags.options, flags.weights or "")
+    more = {"weights": flags.weights or "", "max_tokens": _max_tokens(flags)}
+    solve(words, flags.question, flags.checkpoint, out, flags.options, **more)
 
 
 @command(
@@ -272,6 +277,7 @@ def run_solve(words: list[str], flags: Any) -> None:
     Flag("allow-host", "A,B", "more host names that it answers to, such as host.docker.internal", []),
     Flag("slots", "8", "conversations at once; three times as many may wait, more get a 429", 8),
     _WEIGHTS,
+    _MAX_TOKENS,
 )
 def run_serve(words: list[str], flags: Any) -> None:
     """A web page for questions to a model, and an OpenAI-compatible API.
@@ -296,7 +302,7 @@ def run_serve(words: list[str], flags: Any) -> None:
     _at_least_1(flags, "slots")
     token = os.environ.get("VILASR_TOKEN", "") if flags.token is None else flags.token
     check_devices()
-    limits = Limits(slots=flags.slots, waiting=3 * flags.slots)
+    limits = Limits(slots=flags.slots, waiting=3 * flags.slots, max_tokens=_max_tokens(flags))
     allowed = flags["allow-host"].value
     serve(
         words[0],
@@ -459,6 +465,24 @@ def run_convert_to_hf(words: list[str], flags: Any) -> None:
     print(f"Wrote {words[1]}")
 
 
+@command("convert to-peft", "SRC DST")
+def run_convert_to_peft(words: list[str], flags: Any) -> None:
+    """A stage that LoRA trained to an adapter in PEFT's format.
+
+    SRC is a workdir, a stage or a step of one. DST gets adapter_config.json and adapter_model.safetensors.
+    The adapter belongs to the weights that the stage began with.
+
+    Example
+      vilasr convert to-peft runs/lora:cold_start adapter
+    """
+    from vilasr_jax.open_checkpoint import convert_to_peft
+    from vilasr_jax.parallel import check_devices
+
+    check_devices()
+    convert_to_peft(words[0], words[1])
+    print(f"Wrote {words[1]}")
+
+
 @command(
     "plan",
     "",
@@ -560,6 +584,12 @@ def run_bench_soft(words: list[str], flags: Any) -> None:
 def _at_least_1(flags: Any, name: str) -> None:
     if flags[name].value < 1:
         raise ConfigError(f"--{name}={flags[name].value} must be at least 1")
+
+
+def _max_tokens(flags: Any) -> int:
+    if flags.max_tokens < 0:
+        raise ConfigError(f"--max_tokens={flags.max_tokens} must be at least 1")
+    return flags.max_tokens
 
 
 def _seeds(flags: Any) -> list[int]:

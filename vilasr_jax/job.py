@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checks import check
-from vilasr_jax.config import TRAINED, JobConfig
+from vilasr_jax.config import TRAINED, JobConfig, SamplingSection
 from vilasr_jax.conversation_settings import exported_settings
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
@@ -27,6 +27,7 @@ from vilasr_jax.parallel.memory import Account, device_limit
 from vilasr_jax.progress import progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.report.workdir import INT8
+from vilasr_jax.rollout.sampling_weights import SamplingWeights
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.stored import folder_digest, read_index
 from vilasr_jax.training.cold_start import run_cold_start
@@ -124,7 +125,7 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
                 params = _TRAIN[name](run, params, progress)
         del params
         if "synthesize" in job.stages:
-            run_synthesis(run, run.stages.load_params(run.stages.last()), progress)
+            run_synthesis(run, _load(run, run.stages.last(), job.synthesis.sampling, progress), progress)
         if "eval" in job.stages:
             evaluate_stages(run, progress)
         if "export" in job.stages:
@@ -229,12 +230,26 @@ def evaluate_stages(run: Run, progress: Progress) -> None:
             print(f"eval: no scores before training, as {source} is not there", file=sys.stderr)
             continue
         # Loaded once for all evaluations of the stage, and freed before the next stage.
-        sampler = run.rollouts.engine(run.job.eval.sampling)
-        params = sampler.load(run.stages.load_params(stage, run.job.eval.best))
+        params = _load(run, stage, run.job.eval.sampling, progress, run.job.eval.best)
         for one in some:
             begin_evaluation(one.folder, one.of)
             _evaluate(run, progress, params, one)
         del params
+
+
+def _load(
+    run: Run, stage: str, sampling: SamplingSection, progress: Progress, best: bool = False
+) -> SamplingWeights:
+    """A stage's weights for sampling alone; the parameters as training has them are not loaded, or freed."""
+    bar = progress.add_task(f"load {stage}, MiB", total=None, note="")
+
+    def show(done: int, total: int) -> None:
+        progress.update(bar, completed=done >> 20, total=total >> 20)
+
+    try:
+        return run.rollouts.engine(sampling).load(run.stages.sampled_weights(stage, best), show)
+    finally:
+        progress.remove_task(bar)
 
 
 def _finished(run: Run, one: Evaluation) -> bool:

@@ -7,10 +7,11 @@ onto one device or, part by part, onto the devices of a mesh.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import jax
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
@@ -29,6 +30,7 @@ from vilasr_jax.checkpoint.hf_config import (
 from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
 from vilasr_jax.checkpoint.hf_layout import Weights
 from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
+from vilasr_jax.checkpoint.peft_export import export_peft
 from vilasr_jax.checkpoint.sharded_import import load_sharded
 from vilasr_jax.checkpoint.store import CheckpointStore
 from vilasr_jax.config import TRAINED, JobConfig
@@ -37,7 +39,10 @@ from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
 from vilasr_jax.files import write_json
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, is_published_size, preset, published_sizes
+from vilasr_jax.models.params import abstract
 from vilasr_jax.processing import Tokenizer
+from vilasr_jax.training.lora import new_factors
+from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.stage_folders import StageFolders
 from vilasr_jax.training.wording import job_prompts
 from vilasr_jax.workdir import read_job
@@ -113,8 +118,10 @@ class Checkpoint:
 class RunCheckpoint(Checkpoint):
     """A saved step of a run's stage."""
 
-    def __init__(self, address: Address, job: JobConfig, step_folder: epath.Path):
+    def __init__(self, address: Address, job: JobConfig, stage: Stage, step: int):
         self.address, self.job = address, job  # the tokenizer is read with them
+        self.stage, self.step = stage, step
+        step_folder = weight_folder(stage.store.directory, step)
         config = check_orbax(step_folder, run_config(job, self.folder, self.tokenizer))
         super().__init__(address, RUN, config, lambda config: OrbaxWeights(config, step_folder))
 
@@ -125,6 +132,24 @@ class RunCheckpoint(Checkpoint):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_dir(self.folder / "tokenizer", run_family(self.job, self.folder))
+
+    def write_peft(self, dst: epath.PathLike) -> None:
+        """Writes what the stage's LoRA has trained as an adapter in PEFT's format.
+
+        It belongs to the weights that the stage began with.
+
+        Raises:
+          CheckpointError: the stage was trained without LoRA, or the folder exists or can't be written.
+        """
+        section = getattr(self.job, self.stage.directory.name).optimizer
+        if not section.lora_rank:
+            raise CheckpointError(
+                f"{self.address.text}: was trained without LoRA, so it has no adapter; `vilasr convert "
+                "to-hf` writes the model"
+            )
+        shapes = jax.eval_shape(partial(new_factors, rank=section.lora_rank), abstract(self.config)[1])
+        factors = self.stage.store.restore(self.step, {"lora": shapes})["lora"]
+        export_peft(factors, section.lora_alpha, self.config, dst, self.job.model.init_from)
 
     def write_companions(self, folder: epath.Path) -> None:
         job, prompts = self.conversation
@@ -172,6 +197,20 @@ def convert_to_hf(source: epath.PathLike, dst: epath.PathLike, dtype: str | None
     """Writes any checkpoint as a Hugging Face folder; see `open_checkpoint` and `Checkpoint.write_hf`."""
     check_free(dst)
     open_checkpoint(source).write_hf(dst, dtype)
+
+
+def convert_to_peft(source: epath.PathLike, dst: epath.PathLike) -> None:
+    """Writes a stage that LoRA has trained as an adapter in PEFT's format; see `RunCheckpoint.write_peft`.
+
+    Raises:
+      CheckpointError: `source` is no stage of a run, or one without LoRA.
+    """
+    check_free(dst)
+    opened = open_checkpoint(source)
+    if not isinstance(opened, RunCheckpoint):
+        kind = opened.kind
+        raise CheckpointError(f"{source}: is a {kind}; expected a stage of a run that was trained with LoRA")
+    opened.write_peft(dst)
 
 
 def hf_folder(source: epath.PathLike) -> epath.Path:
@@ -265,7 +304,7 @@ def _open_run(address: Address) -> RunCheckpoint:
     step = stage.step(job.eval.best) if step is None else step
     if step not in stage.store.steps():
         raise MissingCheckpointError(f"{address.text}: {name} has no saved step {step}; {_saved(stages)}")
-    return RunCheckpoint(address, job, weight_folder(stage.store.directory, step))
+    return RunCheckpoint(address, job, stage, step)
 
 
 def _saved(stages: StageFolders) -> str:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh
 from PIL import Image
 
-from vilasr_jax.config import EngineSection, MeshSection
+from vilasr_jax.config import EngineSection
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession, get_format, get_tools
 from vilasr_jax.model_bundle import make_engine
-from vilasr_jax.parallel import make_mesh
+from vilasr_jax.parallel import sampling_mesh
 from vilasr_jax.processing import load_image, resize_image
+from vilasr_jax.progress import StatusLine
 from vilasr_jax.rollout import Engine, Request, Trajectory
 from vilasr_jax.solve import round_up
 from vilasr_jax.tasks import Row
@@ -34,17 +34,27 @@ class Sampler:
       slots: the most conversations at once.
       images: the most images of a question.
       weights: while it samples, "int8", "bf16" or "f32"; "": as the model's settings say.
+      max_tokens: of a conversation, its prompt included; 0: as the model's settings say.
 
     Raises:
       CheckpointError: `checkpoint` isn't a model.
-      ConfigError: it does not fit into the device's memory.
+      ConfigError: it does not fit into the devices' memory.
     """
 
-    def __init__(self, checkpoint: str | Path, *, slots: int = 8, images: int = 1, weights: str = ""):
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        slots: int = 8,
+        images: int = 1,
+        weights: str = "",
+        max_tokens: int = 0,
+    ):
         self.model = open_model(checkpoint, weights)
-        mesh = make_mesh(MeshSection(), jax.devices()[:1])
-        self.engine = open_engine(self.model, mesh, slots=slots, images=images)
-        self.params = self.engine.load(self.model.weights)
+        self.engine = open_engine(self.model, slots=slots, images=images, max_tokens=max_tokens)
+        status = StatusLine()
+        self.params = self.engine.load(self.model.weights, status.loaded)
+        status.clear()
 
     def sample(
         self,
@@ -106,17 +116,23 @@ class Sampler:
 
 
 def open_engine(
-    model: TrainedModel, mesh: Mesh, *, slots: int, images: int, decode_steps: int = 32, lanes: int = 1
+    model: TrainedModel,
+    *,
+    slots: int,
+    images: int,
+    decode_steps: int = 32,
+    lanes: int = 1,
+    max_tokens: int = 0,
 ) -> Engine:
-    """An engine for any questions with a long text and `images` of the largest size.
+    """An engine on all devices of this machine, for any questions with a long text and `images` of any size.
 
     Args:
       model: the trained model.
-      mesh: the devices.
       slots: the most conversations at once.
       images: the most images of a question.
       decode_steps: tokens sampled between two updates of a stream.
       lanes: see `rollout.engine`.
+      max_tokens: of a conversation; 0: those of the model's settings after the longest prompt.
 
     Requests bring their own temperature and top-p.
     """
@@ -132,7 +148,8 @@ def open_engine(
     text = 256 if short else max(1024, 512 + len(model.tokenizer.encode(system)))
     prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))
     sampling = model.job.eval.sampling
-    sampling = dataclasses.replace(sampling, max_tokens=prompts[-1] + sampling.max_tokens)
+    limit = max_tokens or prompts[-1] + sampling.max_tokens
+    sampling = dataclasses.replace(sampling, max_tokens=limit)
     counts = tuple(sorted({1, images}))
     section = EngineSection(
         slots=slots,
@@ -147,4 +164,4 @@ def open_engine(
     )
     unit = model.images.merge_unit
     buckets = tuple(sorted({unit * -(-patches // (unit * parts)) for parts in (16, 4, 1)}))
-    return make_engine(model, section, sampling, buckets, mesh)
+    return make_engine(model, section, sampling, buckets, sampling_mesh(model.config, slots))

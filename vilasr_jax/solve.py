@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
+from vilasr_jax.config import EngineSection, SamplingSection
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.model_bundle import make_engine
-from vilasr_jax.parallel import make_mesh
+from vilasr_jax.parallel import sampling_mesh
 from vilasr_jax.processing import image_grid, load_image, resize_image
+from vilasr_jax.progress import StatusLine
 from vilasr_jax.rollout import Request, Trajectory, make_prompt
 from vilasr_jax.tasks.rows import question_record, question_row
 from vilasr_jax.trained_model import open_model
@@ -24,11 +25,12 @@ from vilasr_jax.trained_model import open_model
 class _Printer:
     """Prints a conversation while it is sampled, and saves the drawn images."""
 
-    def __init__(self, out: Path):
-        self.out, self.turn, self.opened = out, 0, False
+    def __init__(self, out: Path, status: StatusLine):
+        self.out, self.status, self.turn, self.opened = out, status, 0, False
 
     def tokens(self, sample: int, text: str) -> None:
         if not self.opened:
+            self.status.clear()
             self.turn, self.opened = self.turn + 1, True
             print(f"--- turn {self.turn}")
         print(text, end="", flush=True)
@@ -51,6 +53,7 @@ def solve(
     out: Path,
     options: Sequence[str] = (),
     weights: str = "",
+    max_tokens: int = 0,
 ) -> Trajectory:
     """Samples one conversation greedily, printing its turns.
 
@@ -61,10 +64,12 @@ def solve(
       out: the folder for drawn images.
       options: of a multiple-choice question.
       weights: as in `open_model`.
+      max_tokens: of the conversation, its prompt included; 0: as the model's settings say.
 
     Raises:
       ImageError: an image can't be read.
       CheckpointError: `checkpoint` isn't a model.
+      ConfigError: it does not fit into the devices' memory, or the prompt not into `max_tokens`.
     """
     pixels = [load_image(path) for path in images]
     model = open_model(checkpoint, weights)
@@ -78,7 +83,7 @@ def solve(
         return row.session(model.settings)
 
     prompt = make_prompt(model.tokenizer, session())
-    sampling = _sampling(model.job.eval.sampling, len(prompt.encoded.ids))
+    sampling = _sampling(model.job.eval.sampling, len(prompt.encoded.ids), max_tokens)
     patches = max(int(np.prod(image_grid(image, spec))) for image in pixels)
     engine = EngineSection(
         slots=1,
@@ -91,10 +96,11 @@ def solve(
         draw_workers=1,
         weights=model.job.engine.weights,
     )
-    mesh = make_mesh(MeshSection(), jax.devices()[:1])
-    runner = make_engine(model, engine, sampling, (patches,), mesh)
-    params = runner.load(model.weights)
-    printer = _Printer(out)
+    runner = make_engine(model, engine, sampling, (patches,), sampling_mesh(model.config, engine.slots))
+    status = StatusLine()
+    runner.steps.announce = status.compiling
+    params = runner.load(model.weights, status.loaded)
+    printer = _Printer(out, status)
     request = Request(question_record(row), session, 0, on_tokens=printer.tokens, on_turn=printer.turn_over)
     trajectory = runner.generate(params, [request], jax.random.key(0))[0]
     answer = trajectory.answer
@@ -102,9 +108,9 @@ def solve(
     return trajectory
 
 
-def _sampling(sampling: SamplingSection, prompt: int) -> SamplingSection:
-    """Greedy sampling whose token limit covers the prompt."""
-    tokens = max(sampling.max_tokens, round_up(prompt) + 4 * sampling.max_turn_tokens)
+def _sampling(sampling: SamplingSection, prompt: int, max_tokens: int) -> SamplingSection:
+    """Greedy sampling, with `max_tokens` or a limit that covers the prompt."""
+    tokens = max_tokens or max(sampling.max_tokens, round_up(prompt) + 4 * sampling.max_turn_tokens)
     return dataclasses.replace(sampling, temperature=0.0, max_tokens=tokens)
 
 

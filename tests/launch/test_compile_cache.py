@@ -29,7 +29,7 @@ jax.distributed.shutdown()
 def test_every_host_finds_its_own_programs_after_a_restart(tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "program.py").write_text(PROGRAM.replace("CACHE", f"{tmp_path}/cache"))
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "1"}
 
     def run():
         done = subprocess.run(

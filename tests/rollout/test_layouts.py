@@ -22,7 +22,7 @@ from vilasr_jax.rollout import Engine, Trajectory
 CONFIG = tiny.config().replace(num_heads=4, num_kv_heads=2, intermediate_size=38)
 
 
-def engine(mesh, config=CONFIG, **changes):
+def engine(mesh, config=CONFIG, sampling=tiny.SAMPLING, **changes):
     sizes = {"slots": 4, "lanes": 1, "decode_steps": 5, "prompt_tokens": (40,), "insert_tokens": (32,)}
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))
     section = EngineSection(**{**sizes, **changes})
@@ -32,7 +32,7 @@ def engine(mesh, config=CONFIG, **changes):
         tiny.tokenizer(),
         tiny.suppressed(),
         engine=section,
-        sampling=tiny.SAMPLING,
+        sampling=sampling,
         patches=tiny.PATCHES,
         mesh=mesh,
     )

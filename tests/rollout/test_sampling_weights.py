@@ -65,7 +65,7 @@ def test_int8_changes_what_a_model_says_but_little(family):
 
     def logits(weights):
         layout = SamplingLayout(config, tiny.mesh(), weights=weights)
-        packed = jax.tree_util.tree_map_with_path(layout._packed, state)
+        packed = layout.packed(state)
         if weights:
             matrices = [
                 x

@@ -10,6 +10,8 @@ from tests import tiny
 from vilasr_jax import job as jobs
 from vilasr_jax.config import EvalSection, JobConfig
 from vilasr_jax.errors import CheckpointError
+from vilasr_jax.progress import progress_bar
+from vilasr_jax.rollout import Engine
 from vilasr_jax.training.run import open_run
 from vilasr_jax.training.stage import Stage
 
@@ -61,9 +63,10 @@ def test_evaluation_and_export_read_the_same_step(tmp_path, monkeypatch, best):
     evaluation = jobs.Evaluation(tmp_path / "eval", {"stage": "untrained", "step": 0}, list)
     monkeypatch.setattr(jobs, "evaluations", lambda run: [evaluation])
     monkeypatch.setattr(jobs, "_evaluate", lambda *args: None)
+    monkeypatch.setattr(Engine, "load", lambda engine, weights, progress: weights)
     monkeypatch.setattr(jobs, "to_host", lambda params: params)
     monkeypatch.setattr(jobs, "export_hf", lambda *args, **options: None)
     vars(run.model).update(tokenizer=tiny.tokenizer(), config=tiny.config())
-    jobs.evaluate_stages(run, None)
+    jobs.evaluate_stages(run, progress_bar())
     jobs.export(run)
     assert loaded == [("untrained", best), ("rl", best)]

@@ -1,5 +1,6 @@
 """Devices, meshes, layouts and hosts."""
 
+from vilasr_jax.parallel.compile_cache import use_compile_cache as use_compile_cache
 from vilasr_jax.parallel.devices import check_devices as check_devices
 from vilasr_jax.parallel.devices import peak_flops as peak_flops
 from vilasr_jax.parallel.distributed import join as join
@@ -20,3 +21,4 @@ from vilasr_jax.parallel.mesh import mesh_hosts as mesh_hosts
 from vilasr_jax.parallel.mesh import place as place
 from vilasr_jax.parallel.mesh import put_batch as put_batch
 from vilasr_jax.parallel.mesh import replicated as replicated
+from vilasr_jax.parallel.mesh import sampling_mesh as sampling_mesh

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import jax
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.parallel.compile_cache import use_compile_cache
 
 # bfloat16 FLOP per second of one JAX device, by `device_kind`; the vendors' figures.
 _PEAK_FLOPS = {
@@ -34,7 +35,7 @@ def has_tpu() -> bool:
 
 
 def check_devices(environ: Mapping[str, str] = os.environ) -> None:
-    """Opens the devices, after `join` where the job has several processes.
+    """Opens the devices, after `join` where the job has several processes, with a compilation cache.
 
     Raises:
       ConfigError: JAX_PLATFORMS (or the machine) names a kind of device that is not there, or XLA_FLAGS
@@ -57,6 +58,7 @@ def check_devices(environ: Mapping[str, str] = os.environ) -> None:
         cure = "unset JAX_PLATFORMS to use what there is" if platforms else "JAX_PLATFORMS=cpu does without"
         where = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
         raise ConfigError(f"{where} finds no device ({reason}); {cure}")
+    use_compile_cache(environ)
 
 
 def _check_xla_flags(environ: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ a maintenance wrapper over jit and shard_map.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vilasr_jax.config import MeshSection
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models import ModelConfig
 
 AXES = ("data", "fsdp", "model")
 
@@ -37,6 +39,25 @@ def make_mesh(section: MeshSection, devices: Sequence[jax.Device] | None = None)
     devices = by_host(jax.devices() if devices is None else devices)
     grid = np.array(devices, object).reshape(mesh_sizes(section, len(devices)))
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def sampling_mesh(config: ModelConfig, slots: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of a model that only samples, over one process's devices.
+
+    The model is split first: at each token a device reads its own part of the weights alone. The axis is as
+    long as both numbers of heads and the number of devices allow. The slots are split over the rest, of which
+    no device stays without one; with a single slot the rest is not used.
+
+    Args:
+      config: of the model; any form of its weights is split alike.
+      slots: the most conversations at once.
+      devices: by default all of this process.
+    """
+    devices = by_host(jax.local_devices() if devices is None else devices)
+    model = math.gcd(config.num_heads, config.num_kv_heads, len(devices))
+    rest = len(devices) // model
+    data = next(size for size in range(1, rest + 1) if rest % size == 0 and size >= min(slots, rest))
+    return make_mesh(MeshSection(data=data, model=model), devices[: data * model])
 
 
 def by_host(devices: Sequence[jax.Device]) -> list[jax.Device]:

@@ -21,7 +21,7 @@ and their writes dropped.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -109,17 +109,25 @@ class CompiledSteps:
         # how a shard's keys and values are split
         self._heads = P(None, "model") if heads and mesh.shape["model"] > 1 else None
         self._empty: dict[tuple[int, int], Callable[[], RolloutState]] = {}
+        self.announce: Callable[[str], None] | None = None  # called with a step's name before it is compiled
         specs: dict[str, Any] = dict.fromkeys(NewTokens._fields, _ROWS) | {"positions": _POSITIONS}
         new_specs = NewTokens(**specs)
-        self.prefill = self._compiled(self._prefill, P(), new_specs)
-        self.start = self._compiled(self._start, P(), _ROWS, P(), _ROWS, _ROWS, donate=1)
-        self.insert = self._compiled(self._insert, P(), _ROWS, P(), new_specs, _ROWS, donate=1)
-        self.decode = self._compiled(self._decode, P(), _ROWS, P(), donate=1)
+        self.prefill = self._compiled("prefill", self._prefill, P(), new_specs)
+        self.start = self._compiled("start", self._start, P(), _ROWS, P(), _ROWS, _ROWS, donate=1)
+        self.insert = self._compiled("insert", self._insert, P(), _ROWS, P(), new_specs, _ROWS, donate=1)
+        self.decode = self._compiled("decode", self._decode, P(), _ROWS, P(), donate=1)
 
-    def _compiled(self, call: Callable, *specs: Any, donate: int | None = None) -> Callable:
+    def _compiled(self, name: str, call: Callable, *specs: Any, donate: int | None = None) -> Callable:
         """jit of `call`, mapped over the shards of the slots; the state is donated."""
+
+        @wraps(call)
+        def traced(*args: Any) -> Any:  # runs when the arguments have new shapes
+            if self.announce:
+                self.announce(name)
+            return call(*args)
+
         mapped = jax.shard_map(
-            call,
+            traced,
             mesh=self.mesh,
             in_specs=specs,
             out_specs=_ROWS,

@@ -300,7 +300,7 @@ class Engine:
         """Prints the memory that is needed, once; raises ConfigError where it does not fit."""
         if not self._printed_memory:
             limit = device_limit(self.steps.mesh, self.engine.memory_gib)
-            account = rollout_account(self.memory(params), limit)
+            account = rollout_account(self.steps, self.layout, self.engine, params, limit)
             print(account, file=sys.stderr)
             account.check()
             self._printed_memory = True

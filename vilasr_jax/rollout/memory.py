@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import Any
 
 from jax.sharding import Mesh
 
-from vilasr_jax.config import EngineSection
-from vilasr_jax.parallel.memory import Account, local_bytes
+from vilasr_jax.config import WEIGHTS, EngineSection
+from vilasr_jax.parallel.memory import GIB, Account, local_bytes
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.sampling_weights import SamplingLayout
 
@@ -42,6 +44,49 @@ def rollout_memory(
     }
 
 
-def rollout_account(parts: dict[str, int], limit: int) -> Account:
-    """The account of a rollout alone."""
-    return Account("rollout", parts, limit, ADVICE)
+def rollout_account(
+    steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection, params: Any, limit: int
+) -> Account:
+    """The account of a rollout alone (see `rollout_memory`); its advice names what would fit."""
+    account = Account("rollout", rollout_memory(steps, layout, engine, params), limit, ADVICE)
+    if account.total <= limit:
+        return account
+    ways = " or ".join(_smaller(steps, layout, engine, params, limit))
+    advice = f"It fits with {ways}" if ways else "No smaller setting fits: it needs more or larger devices"
+    return dataclasses.replace(account, advice=advice)
+
+
+def _smaller(
+    steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection, params: Any, limit: int
+) -> list[str]:
+    """Settings that fit into `limit` bytes: each a change of one, or, where none is enough, of several."""
+    given = steps.sampling.max_tokens
+    least = min(given, engine.prompt_tokens[-1] + steps.sampling.max_turn_tokens)
+    weights = {"": local_bytes(layout.abstract(params))}
+    for form, dtype in WEIGHTS.items():
+        config = layout.config.replace(dtype=dtype or layout.config.dtype)
+        other = SamplingLayout(config, layout.host, weights="int8" if form == "int8" else "")
+        if (size := local_bytes(other.abstract(params))) < weights[""]:
+            weights[form] = size
+    slots = _halves(shard_slots(engine, layout.mesh), 1)  # of a lane on a device
+    tokens = {
+        n: engine.lanes * local_bytes(steps.abstract_state(steps.shards, n)) for n in _halves(given, least)
+    }
+    found: dict[tuple[bool, ...], str] = {}  # by what is changed, the largest first
+    for form, count, length in itertools.product(weights, slots, tokens):
+        size = weights[form] + count * tokens[length]
+        if size <= limit:
+            changes = {
+                f"weights={form}": form != "",
+                f"slots={count * engine.lanes * steps.shards}": count != slots[0],
+                f"max_tokens={length}": length != given,
+            }
+            names = ", ".join(name for name, changed in changes.items() if changed)
+            found.setdefault(tuple(changes.values()), f"{names} ({size / GIB:.3g} GiB)")
+    fewest = min(map(sum, found), default=0)
+    return [text for changed, text in found.items() if sum(changed) == fewest]
+
+
+def _halves(most: int, least: int) -> list[int]:
+    """`most`, its half, its quarter, ... down to `least`."""
+    return [size for shift in range(most.bit_length()) if (size := most >> shift) >= least]

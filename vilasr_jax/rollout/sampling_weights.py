@@ -133,13 +133,17 @@ class SamplingLayout:
 
     def shardings(self, params: Any, mesh: Mesh) -> SamplingWeights:
         """The `NamedSharding` of each array on `mesh`; `params` may be shapes alone."""
-        packed = jax.eval_shape(partial(jax.tree_util.tree_map_with_path, self._packed), params)
+        packed = jax.eval_shape(self.packed, params)
         rest = param_shardings(packed, mesh, layout("rollout"))
         layer = jax.tree.map(lambda stack: NamedSharding(mesh, P(*stack.spec[1:])), decoder_layers(rest))
         return SamplingWeights(rest, (layer,) * self.config.num_layers)
 
+    def packed(self, params: Any) -> Any:
+        """The weights in the form of sampling, but in stacks of layers, as `nnx.merge` reads them."""
+        return jax.tree_util.tree_map_with_path(self._packed, params)
+
     def _laid_out(self, params: Any) -> SamplingWeights:
-        params = jax.tree_util.tree_map_with_path(self._packed, params)
+        params = self.packed(params)
         stack = decoder_layers(params)
         layers = [jax.tree.map(lambda x, i=i: x[i], stack) for i in range(self.config.num_layers)]
         rest = with_decoder_layers(params, jax.tree.map(lambda x: x[:0], stack))

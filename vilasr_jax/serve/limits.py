@@ -10,6 +10,7 @@ class Limits:
     """Bounds on one request and on all requests at once."""
 
     slots: int = 8  # conversations answered at once
+    max_tokens: int = 0  # of a conversation, its prompt included; 0: as the model's settings say
     waiting: int = 24  # conversations that may wait for a slot; one more is refused with 429
     seconds: float = 300.0  # for a request, waiting included
     body_bytes: int = 24 << 20

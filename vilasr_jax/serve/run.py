@@ -9,15 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import logging
 from etils import epath
 
-from vilasr_jax.config import MeshSection
 from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
-from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import load_image
+from vilasr_jax.progress import StatusLine
 from vilasr_jax.sampler import open_engine
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
@@ -66,8 +64,11 @@ def serve(
     app = make_app(
         worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(opened.folder, model))
     )
+    status = StatusLine()
+    worker.engine.steps.announce = status.compiling
     print("Warming up (compiling the model's steps)", flush=True)
     worker.warm_up()
+    status.clear()
     worker.start()
     shown = f"http://[{host}]" if ":" in host else f"http://{host}"
     where = f"{shown}:{listener.getsockname()[1]}"
@@ -110,11 +111,14 @@ def host_names(host: str, allow_hosts: Sequence[str] = ()) -> tuple[str, ...]:
 
 def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     """An engine for any questions and images within `limits`, not yet started."""
-    mesh = make_mesh(MeshSection(), jax.devices()[:1])
     image = model.job.image
     # few steps a call: how often a client gets text
-    engine = open_engine(model, mesh, slots=limits.slots, images=limits.images, decode_steps=8)
-    params = engine.load(model.weights)
+    engine = open_engine(
+        model, slots=limits.slots, images=limits.images, decode_steps=8, max_tokens=limits.max_tokens
+    )
+    status = StatusLine()
+    params = engine.load(model.weights, status.loaded)
+    status.clear()
     pixels = (image.min_pixels, image.max_pixels, model.images)
     return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
 

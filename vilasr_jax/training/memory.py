@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from vilasr_jax.config import JobConfig, OptimizerSection, SamplingSection
 from vilasr_jax.models import ModelConfig
 from vilasr_jax.models.params import abstract
+from vilasr_jax.parallel import mesh_hosts
 from vilasr_jax.parallel.memory import Account, local_bytes
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.memory import ADVICE, rollout_memory
@@ -56,6 +57,7 @@ class StageMemory:
         """One for each moment of the stages that differs in what is held: updating, and sampling."""
         job, found = self.job, []
         weights = {"weights": local_bytes(self.params)}
+        loaded = weights if len(mesh_hosts(self.mesh)) > 1 else {}  # see `Stages.sampled_weights`
         if "cold_start" in stages:
             state = self.state(job.cold_start.optimizer)
             found.append(self.updating("cold_start", state))
@@ -74,7 +76,7 @@ class StageMemory:
         for stage in ("synthesize", "eval"):
             if stage in stages:
                 section = job.synthesis if stage == "synthesize" else job.eval
-                found.append(self.sampling(f"{stage}, sampling", weights, section.sampling))
+                found.append(self.sampling(f"{stage}, sampling", loaded, section.sampling))
         return found
 
     def state(self, section: OptimizerSection) -> dict[str, int]:

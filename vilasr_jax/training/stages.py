@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vilasr_jax.checkpoint.array_files import weight_folder
+from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
 from vilasr_jax.config import TRAINED, JobConfig
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.parallel import is_writer
+from vilasr_jax.parallel import alone, is_writer
 from vilasr_jax.training.job_model import JobModel
 from vilasr_jax.training.stage_folders import StageFolders
 
@@ -37,6 +39,21 @@ class Stages(StageFolders):
         if name == "untrained":
             return self.model.initial_params()
         return self[name].load_params(self.model.abstract_params, best)
+
+    def sampled_weights(self, name: str, best: bool = False) -> Any:
+        """What `Engine.load` needs to sample with a stage: stored weights, which it reads a part at a time.
+
+        On several hosts, which read each weight once, and of random weights it is the parameters. See
+        `load_params` for the arguments.
+        """
+        config = self.model.config
+        if name != "untrained" and alone():
+            folder = weight_folder(self[name].store.directory, self[name].step(best))
+            check_orbax(folder, config)
+            return OrbaxWeights(config, folder)
+        if self.job.model.init_from and alone():
+            return self.model.source.weights(config)
+        return self.load_params(name, best)
 
     def start_params(self, name: str) -> Any:
         """What a stage starts from: the parameters of the stage before it, or the first weights.
