@@ -24,7 +24,7 @@ from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
 from vilasr_jax.parallel.memory import Account, device_limit
-from vilasr_jax.progress import progress_bar
+from vilasr_jax.progress import COMPILING, progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.stored import folder_digest, read_index
@@ -115,7 +115,7 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
     job = run.job
 
     # ------------------------------------------------ the stages
-    with progress_bar() as progress:
+    with progress_bar(shown=is_writer()) as progress:
         params: Any = None
         for name in TRAINED:
             if name in todo:
@@ -252,9 +252,10 @@ def _evaluate(run: Run, progress: Progress, params: Any, one: Evaluation) -> Non
         rows = one.rows()
         count, call = len(rows), partial(evaluate, run, params, rows, one.folder, title)
     total = count * run.job.eval.samples
-    bar = progress.add_task(f"eval: {title}", total=total, note="")
-    call(lambda n: progress.update(bar, completed=n))
-    progress.update(bar, completed=total)
+    note = "" if run.job.eval.sampling in run.rollouts.engines else COMPILING
+    bar = progress.add_task(f"eval: {title}", total=total, note=note)
+    call(lambda n: progress.update(bar, completed=n, note="" if n else note))
+    progress.update(bar, completed=total, note="")
 
 
 def export(run: Run) -> Path:

@@ -88,19 +88,22 @@ class Checkpoint:
         """
         return load_sharded(self._weights(param_dtype), mesh)
 
-    def write_hf(self, dst: epath.PathLike, dtype: str | None = None) -> None:
+    def write_hf(
+        self, dst: epath.PathLike, dtype: str | None = None, report: Callable[[int, int], None] | None = None
+    ) -> None:
         """Writes a Hugging Face folder, a tensor at a time.
 
         Args:
           dst: folder to make; appears when complete.
           dtype: of the weights; None: the stored one, and bfloat16 instead of float32 for published sizes.
+          report: called with the number of weights (and parts of large ones) written, and of all.
 
         Raises:
           CheckpointError: as `load`, or the folder exists or can't be written.
         """
         if dtype is None and self.config.param_dtype == "float32" and is_published_size(self.config):
             dtype = "bfloat16"
-        write_hf(self._weights(dtype), dst, self.write_companions)
+        write_hf(self._weights(dtype), dst, self.write_companions, report=report)
 
     def write_companions(self, folder: epath.Path) -> None:
         """Writes the files of tokenizer, image processor and conversations into a Hugging Face folder."""
@@ -168,10 +171,15 @@ def open_checkpoint(source: epath.PathLike) -> Checkpoint:
     return Checkpoint(address, HF, config, lambda config: published_weights(config, stored))
 
 
-def convert_to_hf(source: epath.PathLike, dst: epath.PathLike, dtype: str | None = None) -> None:
+def convert_to_hf(
+    source: epath.PathLike,
+    dst: epath.PathLike,
+    dtype: str | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> None:
     """Writes any checkpoint as a Hugging Face folder; see `open_checkpoint` and `Checkpoint.write_hf`."""
     check_free(dst)
-    open_checkpoint(source).write_hf(dst, dtype)
+    open_checkpoint(source).write_hf(dst, dtype, report)
 
 
 def hf_folder(source: epath.PathLike) -> epath.Path:

@@ -17,7 +17,7 @@ PINS = dict(
 )
 
 
-@pytest.mark.parametrize("text", PROJECT["dependencies"] + EXTRAS["tpu"] + EXTRAS["dev"] + EXTRAS["serve"])
+@pytest.mark.parametrize("text", PROJECT["dependencies"] + EXTRAS["tpu"] + EXTRAS["dev"])
 def test_the_lock_file_has_a_version_that_fits(text):
     wanted = Requirement(text)
     if wanted.name != "vilasr-jax":

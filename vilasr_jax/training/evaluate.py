@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -173,6 +174,8 @@ def _answer(
     samples = section.samples
     results = ResultsFile(folder, section.shard * samples)
     done = min(from_writer(results.begin) // samples, len(rows))
+    if 0 < done < len(rows) and is_writer():
+        print(f"eval: {name}: resuming after {done} answered questions of {len(rows)}", file=sys.stderr)
     for first in range(done, len(rows), section.shard):
         numbers = range(first, min(first + section.shard, len(rows)))
         some = usable_everywhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
@@ -10,6 +11,8 @@ from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import Stopped, TrainingError
+from vilasr_jax.parallel import is_writer
+from vilasr_jax.progress import COMPILING
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.state import Guard
 from vilasr_jax.training.validation import SCORE
@@ -47,7 +50,10 @@ class StepLoop:
         self.stage, self.steps, self.optimizer, self.schedule = stage, stage.steps, optimizer, schedule
         self.save, self.progress, self.figure, self.done = save, progress, figure, done
         self.updates, self.log_every = updates, log_every
-        self.bar = progress.add_task(stage.title, total=stage.steps, completed=done, note="")
+        if done and is_writer():
+            print(f"{stage.title}: resuming from step {done} of {stage.steps}", file=sys.stderr)
+        self.note = COMPILING
+        self.bar = progress.add_task(stage.title, total=stage.steps, completed=done, note=self.note)
 
     def __iter__(self) -> Iterator[int]:
         for step in range(self.done + 1, self.steps + 1):
@@ -73,12 +79,14 @@ class StepLoop:
             learning_rate = float(self.schedule(step * self.updates - 1))
             values = self.stage.log(step, learning_rate=learning_rate, **scores)
             check_guard(guard, self.optimizer)
-            self.progress.update(self.bar, note=f"{self.figure} {values[self.figure]:.3f}")
+            self.note = f"{self.figure} {values[self.figure]:.3f}"
+        elif self.note == COMPILING:
+            self.note = ""
         if due:
             self.save(step, score=scores.get(SCORE), wait=stop)
         elif stop:
             self.save(step, wait=True)
-        self.progress.update(self.bar, completed=step)
+        self.progress.update(self.bar, completed=step, note=self.note)
         if stop:
             self._stop(step)
 
