@@ -540,18 +540,28 @@ def run_config(words: list[str], flags: Any) -> None:
     _save(flags, {key: {"value": value, "default": default} for key, (value, default) in found.items()})
 
 
-@command("report", "[WORKDIR]", dataclasses.replace(WORKDIR, required=False))
+@command(
+    "report",
+    "[WORKDIR]",
+    dataclasses.replace(WORKDIR, required=False),
+    Flag("compare", "DIR", "another run's workdir, whose curves and scores are shown, too", ""),
+)
 def run_report(words: list[str], flags: Any) -> None:
     """The HTML page of a run.
 
     It is WORKDIR/report.html, a file that loads nothing, of the stages that have run so far.
+
+    Example
+      vilasr report runs/second --compare=runs/first
     """
     from vilasr_jax.report import render_report
 
     workdir = words[0] if words else flags.workdir
     if not workdir or not folder_path("WORKDIR", workdir).is_dir():
         raise ConfigError(f"vilasr report WORKDIR: {workdir!r} isn't a folder of a run")
-    print(f"Wrote {render_report(Path(workdir))}")
+    if flags.compare and not folder_path("--compare", flags.compare).is_dir():
+        raise ConfigError(f"--compare={flags.compare} isn't a folder of a run")
+    print(f"Wrote {render_report(Path(workdir), flags.compare or None)}")
 
 
 @command("bench learn", "", CONFIG, WORKDIR, SEEDS, JSON)

@@ -20,6 +20,7 @@ from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checks import check
 from vilasr_jax.config import TRAINED, JobConfig
 from vilasr_jax.conversation_settings import exported_settings
+from vilasr_jax.environment import note_start
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
@@ -75,6 +76,7 @@ def begin(
 
     def prepare() -> None:
         open_workdir(job, workdir)
+        note_start(workdir)
         run.model.save_config()
 
     todo = gather_results(find_todo)[0]

@@ -57,4 +57,6 @@ def test_the_guide_leads_to_a_model_and_a_page(tmp_path):
             assert (tmp_path / "check.html").read_text().count("<figure>") == 24
         if " solve " in line:
             assert "--- turn 1" in done.stdout
-    assert "photos" in (tmp_path / "runs" / "photos" / "report.html").read_text()
+    report = (tmp_path / "runs" / "photos" / "report.html").read_text()
+    assert "pictures: Cold start" in report and "What is left of the door?" in report
+    assert '"images":["' in report  # of conversations
