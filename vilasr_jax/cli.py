@@ -475,6 +475,27 @@ def run_convert_to_hf(words: list[str], flags: Any) -> None:
 
 
 @command(
+    "push",
+    "DIR ORG/NAME",
+    Flag("private", "", "a new model is visible to you alone", False),
+    Flag("message", "TEXT", "of the commit", ""),
+)
+def run_push(words: list[str], flags: Any) -> None:
+    """An exported model to the Hugging Face hub.
+
+    DIR is a Hugging Face folder (`vilasr convert to-hf`), or a workdir whose export is uploaded. Its
+    README.md is the model card: read it first. Needs the extra [hub], and a login: `hf auth login`.
+
+    Example
+      vilasr push runs/quickstart me/maze-drawer --private
+    """
+    from vilasr_jax.checkpoint.hub import upload
+
+    address = upload(words[0], words[1], private=flags.private, message=flags.message)
+    print(f"Uploaded; anywhere: vilasr solve picture.png --checkpoint {address} --question ...")
+
+
+@command(
     "plan",
     "",
     CONFIG,

@@ -23,6 +23,7 @@ from vilasr_jax.conversation_settings import exported_settings
 from vilasr_jax.environment import note_start
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
+from vilasr_jax.model_card import CARD, model_card, read_scores
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
 from vilasr_jax.parallel.memory import Account, device_limit
 from vilasr_jax.progress import COMPILING, progress_bar
@@ -263,12 +264,16 @@ def _evaluate(run: Run, progress: Progress, params: Any, one: Evaluation) -> Non
 def export(run: Run) -> Path:
     """Exports the last stage's model as a Hugging Face folder, replacing that of an earlier stage.
 
-    Its `model.json` says which stage and step it is. Returns the folder.
+    Its `model.json` says which stage and step it is, and its README.md is a model card. Returns the folder.
     """
     folder, last = run.workdir / "hf", run.stages.last()
     of = model_of(run, last)
     note = folder / MODEL
+    scores = read_scores(run.workdir)
+    card = model_card(run.job, run.model.config, of, run.model.parameter_count, scores)
     if from_writer(lambda: note.exists() and json.loads(note.read_text()) == of):
+        if is_writer():
+            (folder / CARD).write_text(card)  # it may have been evaluated since
         return folder
     params = to_host(run.stages.load_params(last, run.job.eval.best))
     if is_writer():
@@ -281,7 +286,7 @@ def export(run: Run) -> Path:
             min_pixels=image.min_pixels,
             max_pixels=image.max_pixels,
             overwrite=True,
-            extra_files={**exported_settings(run.job, run.model.prompts), MODEL: of},
+            extra_files={**exported_settings(run.job, run.model.prompts), MODEL: of, CARD: card},
         )
     return folder
 

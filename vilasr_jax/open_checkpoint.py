@@ -6,11 +6,13 @@ onto one device or, part by part, onto the devices of a mesh.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
@@ -27,7 +29,7 @@ from vilasr_jax.checkpoint.hf_config import (
     read_json,
 )
 from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
-from vilasr_jax.checkpoint.hf_layout import Weights
+from vilasr_jax.checkpoint.hf_layout import Weights, abstract_params
 from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
 from vilasr_jax.checkpoint.sharded_import import load_sharded
 from vilasr_jax.checkpoint.store import CheckpointStore
@@ -36,6 +38,7 @@ from vilasr_jax.conversation_settings import exported_settings, read_exported_se
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
 from vilasr_jax.files import write_json
+from vilasr_jax.model_card import CARD, model_card, read_scores
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, is_published_size, preset, published_sizes
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.training.stage_folders import StageFolders
@@ -116,8 +119,9 @@ class Checkpoint:
 class RunCheckpoint(Checkpoint):
     """A saved step of a run's stage."""
 
-    def __init__(self, address: Address, job: JobConfig, step_folder: epath.Path):
+    def __init__(self, address: Address, job: JobConfig, of: dict[str, Any], step_folder: epath.Path):
         self.address, self.job = address, job  # the tokenizer is read with them
+        self.of = of  # {"stage", "step"}
         config = check_orbax(step_folder, run_config(job, self.folder, self.tokenizer))
         super().__init__(address, RUN, config, lambda config: OrbaxWeights(config, step_folder))
 
@@ -135,6 +139,11 @@ class RunCheckpoint(Checkpoint):
         image = preprocessor_config(self.config, job.image.min_pixels, job.image.max_pixels)
         for name, values in {**exported_settings(job, prompts), "preprocessor_config.json": image}.items():
             write_json(folder / name, values)
+        parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(self.config)))
+        scores = {
+            name: found for name, found in read_scores(self.folder).items() if found.get("model") == self.of
+        }
+        (folder / CARD).write_text(model_card(job, self.config, self.of, parameters, scores))
 
 
 def open_checkpoint(source: epath.PathLike) -> Checkpoint:
@@ -273,7 +282,8 @@ def _open_run(address: Address) -> RunCheckpoint:
     step = stage.step(job.eval.best) if step is None else step
     if step not in stage.store.steps():
         raise MissingCheckpointError(f"{address.text}: {name} has no saved step {step}; {_saved(stages)}")
-    return RunCheckpoint(address, job, weight_folder(stage.store.directory, step))
+    of = {"stage": name, "step": step}
+    return RunCheckpoint(address, job, of, weight_folder(stage.store.directory, step))
 
 
 def _saved(stages: StageFolders) -> str:

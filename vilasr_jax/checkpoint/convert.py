@@ -50,6 +50,7 @@ COMPANIONS = (
     "generation_config.json",
     "vilasr_config.json",
     "prompt.json",
+    "README.md",  # the model card
 )
 
 

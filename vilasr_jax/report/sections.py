@@ -85,9 +85,10 @@ def score_table(run: Run, other: Run | None = None) -> str:
         rows.append(_score_row(stage_label(name, row), row, kind, chance))
         for part in ("families", "parts"):
             rows += [_score_row(k, own, "part", own.get("chance", chance)) for k, own in _rows(row.get(part))]
-    for name, row in other.scores.items() if other else ():
-        words = f"{other.path.resolve().name}: {stage_label(name, row)}"
-        rows.append(_score_row(words, row, "control", other.summary.get("chance")))
+    if other:
+        for name, row in other.scores.items():
+            words = f"{other.path.resolve().name}: {stage_label(name, row)}"
+            rows.append(_score_row(words, row, "control", other.summary.get("chance")))
     if not rows:
         return '<p class="empty">No stage has been scored yet.</p>'
     note = f" The thin line marks chance, {percent(chance)}." if _is_number(chance) else ""
