@@ -29,7 +29,7 @@ def render_report(workdir: str | Path, other: str | Path | None = None) -> Path:
     compared = None if other is None else read_run(other)
     shelf = ImageShelf()
     conversations = pack_conversations(run, shelf)
-    data = {
+    data: dict[str, Any] = {
         "stages": {name: stage_label(name) for name in _stages(run)},
         "curves": run.curves,
         "conversations": conversations,

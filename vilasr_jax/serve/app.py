@@ -90,10 +90,10 @@ class _Server:
         }
         middleware = [Middleware(Gate, hosts=hosts)]
         if cors:
-            headers = ("Authorization", "Content-Type")
-            methods = ("GET", "POST")
-            allowed = {"allow_origins": cors, "allow_methods": methods, "allow_headers": headers}
-            middleware.append(Middleware(CORSMiddleware, **allowed))
+            headers, methods = ("Authorization", "Content-Type"), ("GET", "POST")
+            middleware.append(
+                Middleware(CORSMiddleware, allow_origins=cors, allow_methods=methods, allow_headers=headers)
+            )
         return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
     async def page(self, request: Request) -> Response:

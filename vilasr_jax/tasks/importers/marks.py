@@ -106,8 +106,8 @@ class Marks:
             thought = self.thoughts[number] if self.thoughts else f"{verb} {', '.join(labels)}."
             places = [_place(mark, stored[mark.image - 1], row.images[mark.image - 1].size) for mark in marks]
             texts = [json.dumps(label, ensure_ascii=False)[1:-1] for label in labels]
-            items = [(mark.image, *both) for mark, *both in zip(marks, places, texts, strict=True)]
-            turns.append(write(thought, items))
+            numbers = [mark.image for mark in marks]
+            turns.append(write(thought, list(zip(numbers, places, texts, strict=True))))
         last = self.thoughts[-1].rstrip(".") if self.thoughts else BY_DEFAULT
         return (*turns, answer_turn(last, row.answer))
 
