@@ -55,7 +55,7 @@ def test_a_run_in_a_pipe_is_stopped_and_resumed(tmp_path):
     """Ctrl-C saves the step and says how to resume; the second run says where it resumes."""
     words = ["--config=maze_tiny", f"--workdir={tmp_path / 'run'}", "--config.stages=('cold_start',)"]
     words += ["--config.cold_start.perception_steps=0", "--config.cold_start.validate_every=0"]
-    command = [sys.executable, "-m", "vilasr_jax.cli", "train", *words, "--config.cold_start.steps=60"]
+    command = [sys.executable, "-m", "vilasr_jax.cli", "train", *words, "--config.cold_start.steps=24"]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
     def run(stop):
@@ -64,17 +64,17 @@ def test_a_run_in_a_pipe_is_stopped_and_resumed(tmp_path):
         with subprocess.Popen(command, cwd=ROOT, env=env, **pipes) as process:
             for line in process.stdout:
                 out.append(line)
-                if stop and re.search(r": [1-9]\d* of 60.* loss ", line):
+                if stop and re.search(r": [1-9]\d* of 24.* loss ", line):
                     process.send_signal(signal.SIGINT)
                     stop = False
         return process.returncode, "".join(out)
 
     code, out = run(stop=True)
     assert code == 143, out
-    assert re.search(r"cold start: traces: 0 of 60 \(0 %\), elapsed 0:00:00, compiling\n", out)
-    stopped = re.search(r"stopped after step (\d+) of 60, and saved; the same command resumes it", out)
-    assert stopped and 0 < int(stopped[1]) < 60, out
+    assert re.search(r"cold start: drawing: 0 of 24 \(0 %\), elapsed 0:00:00, compiling\n", out)
+    stopped = re.search(r"stopped after step (\d+) of 24, and saved; the same command resumes it", out)
+    assert stopped and 0 < int(stopped[1]) < 24, out
     code, out = run(stop=False)
     assert code == 0, out
-    assert f"resuming from step {stopped[1]} of 60" in out
-    assert re.search(r": 60 of 60 \(100 %\), .*loss \d", out)
+    assert f"resuming from step {stopped[1]} of 24" in out
+    assert re.search(r": 24 of 24 \(100 %\), .*loss \d", out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import queue
@@ -17,7 +18,7 @@ from PIL import Image
 
 from vilasr_jax.config import SamplingSection
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
-from vilasr_jax.errors import UserError
+from vilasr_jax.errors import DataError, UserError
 from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing import resize_image
 from vilasr_jax.rollout import Engine, Request
@@ -126,8 +127,8 @@ class Worker:
     def warm_up(self) -> None:
         """Samples drawn conversations of all shapes, so that no client waits for compilation.
 
-        These are a large, a middle and a small picture (as `sampler.open_engine` has buckets of patches), one
-        and the most of them, and two conversations at once.
+        These are a large, a middle and a small picture (as `sampler.open_engine` has buckets of patches), as
+        many of them as its buckets hold, and two conversations at once.
         """
         most = self.engine.sampling.max_turn_tokens + 1
 
@@ -142,10 +143,12 @@ class Worker:
             )
 
         side = math.isqrt(self.pixels[1])
-        shapes = [(side // part, count) for count in sorted({1, self.limits.images}) for part in (1, 2, 4)]
-        batches = [[request(side, 1)] * min(2, self.limits.slots), *([request(*shape)] for shape in shapes)]
-        for requests in batches:
-            self.engine.generate(self.params, requests, jax.random.key(0))
+        counts = self.engine.engine.prompt_images
+        one_each = [request(side // part, count) for count in counts for part in (1, 2, 4)]
+        for requests in ([one_each[0]] * min(2, self.limits.slots), *([one] for one in one_each)):
+            with contextlib.suppress(DataError):  # larger than the buckets: no client can send it, either
+                self.engine.check(requests[0])
+                self.engine.generate(self.params, requests, jax.random.key(0))
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of a text, at most `tokens` tokens of it."""
