@@ -7,7 +7,6 @@ Ctrl-C, 143 stopped by SIGTERM or Ctrl-C after saving.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -275,6 +274,15 @@ def run_solve(words: list[str], flags: Any) -> None:
     Flag("host", "127.0.0.1", "the address to listen at; beyond this machine it needs a token", "127.0.0.1"),
     Flag("token", "SECRET", "what clients send as their API key (default: VILASR_TOKEN)"),
     Flag("allow-host", "A,B", "more host names that it answers to, such as host.docker.internal", []),
+    Flag("cors", "A,B", "origins whose web pages may call the API, such as https://chat.example; *: any", []),
+    Flag("images", "4", "images of a question, at most, such as 16 frames of a video", 4),
+    Flag(
+        "history",
+        "HOW",
+        "earlier turns of a chat: refuse, fold (into the question) or ignore",
+        "refuse",
+        choices=("refuse", "fold", "ignore"),
+    ),
     Flag("slots", "8", "conversations at once; three times as many may wait, more get a 429", 8),
     _WEIGHTS,
     _MAX_TOKENS,
@@ -287,30 +295,33 @@ def run_serve(words: list[str], flags: Any) -> None:
     them). Ctrl-C ends it.
     It answers to the names of this machine; with a --host beyond it to any name, or to those of --allow-host.
 
-    Needs the extra [serve]: pip install "vilasr-jax[serve]"
-
     Example
       vilasr serve runs/quickstart
       curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" -d @question.json
     """
-    if lacking := [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]:
-        needed = 'pip install "vilasr-jax[serve]"'
-        raise ConfigError(f"vilasr serve needs {' and '.join(lacking)}; install the extra [serve]: {needed}")
     from vilasr_jax.parallel import check_devices
     from vilasr_jax.serve import Limits, serve
 
     _at_least_1(flags, "slots")
+    _at_least_1(flags, "images")
     token = os.environ.get("VILASR_TOKEN", "") if flags.token is None else flags.token
     check_devices()
-    limits = Limits(slots=flags.slots, waiting=3 * flags.slots, max_tokens=_max_tokens(flags))
-    allowed = flags["allow-host"].value
+    limits = Limits(
+        slots=flags.slots,
+        waiting=3 * flags.slots,
+        max_tokens=_max_tokens(flags),
+        images=flags.images,
+        body_bytes=max(1, flags.images // 4) * Limits.body_bytes,
+        history=flags.history,
+    )
     serve(
         words[0],
         host=flags.host,
         port=flags.port,
         token=token,
         limits=limits,
-        allow_hosts=allowed,
+        allow_hosts=flags["allow-host"].value,
+        cors=flags.cors,
         weights=flags.weights or "",
     )
 
@@ -321,17 +332,12 @@ def run_data_make(words: list[str], flags: Any) -> None:
 
     config.make says how many rows. The same command resumes a stopped run.
     """
-    from vilasr_jax.progress import progress_bar
+    from vilasr_jax.progress import show_progress
     from vilasr_jax.tasks.dataset import make_data
 
     job = read_job(flags)
-    with progress_bar() as progress:
-        bar = progress.add_task("rows", total=None, note="")
-
-        def show(done: int, total: int, note: str) -> None:
-            progress.update(bar, completed=done, total=total, note=note)
-
-        folder = folder_path("--workdir", flags.workdir)
+    folder = folder_path("--workdir", flags.workdir)
+    with show_progress("rows") as show:
         report = make_data(job, folder, show, _model_family(job, folder))
     for name, folder in report.items():
         rows = ", ".join(f"{split} {count:,}" for split, count in folder["rows"].items())
@@ -374,36 +380,80 @@ def run_data_show(words: list[str], flags: Any) -> None:
     print(f"Wrote {out}: {shown} rows")
 
 
+IMAGES = Flag("images", "DIR", "where relative image paths start, if not at SRC")
+
+
+@command(
+    "data check",
+    "SRC",
+    CONFIG,
+    IMAGES,
+    Flag("out", "PAGE.html", "the page", "check.html", writes="file"),
+    Flag("count", "24", "rows on the page", 24),
+    JSON,
+)
+def run_data_check(words: list[str], flags: Any) -> None:
+    """What a model will see of your own pictures, and which rows are refused.
+
+    SRC is a folder with train.jsonl, train.json or train.csv, or such a file of any name
+    (docs/your_own_pictures.md). The page shows pictures with their targets
+    as they will be drawn.
+
+    Example
+      vilasr data check photos --config=configs/pictures_tiny.py
+    """
+    from vilasr_jax.tasks.check_pictures import check_pictures, print_check
+
+    _at_least_1(flags, "count")
+    out = folder_path("--out", flags.out)
+    found = check_pictures(words[0], _canvas(flags, out.parent), out, flags.count, flags.images)
+    print_check(found)
+    print(f"Wrote {out}")
+    _save(flags, found)
+
+
+def _canvas(flags: Any, folder: Path) -> Any:
+    """How the pictures of `folder` are resized and drawn on, for the model of the config."""
+    from vilasr_jax.conversation_settings import drawing_settings
+    from vilasr_jax.open_checkpoint import run_family
+    from vilasr_jax.tasks.importers import Canvas
+    from vilasr_jax.training.wording import job_prompts
+
+    job = read_job(flags)
+    settings = drawing_settings(job, "vqa", job_prompts(job, folder), run_family(job, folder))
+    return Canvas(settings, job.image.min_pixels, job.data.traces_pixels or job.image.max_pixels)
+
+
 @command(
     "data import",
     "FORMAT SRC DST",
-    Flag("images", "DIR", "where relative image paths start, if not at SRC"),
+    IMAGES,
+    dataclasses.replace(
+        CONFIG, help="the config of the model that is trained, for `pictures`", required=False
+    ),
     Flag("coordinates", "N", "coordinates run from 0 to N over an image (1000); 0: they are pixels", 0),
     JSON,
 )
 def run_data_import(words: list[str], flags: Any) -> None:
-    """Published data to rows for training and evaluation.
+    """Published data, or your own pictures, to rows for training and evaluation.
 
     Rows that can't be used are left out, and listed with file and line in DST.
 
-    FORMAT  cold_start, rrs, rl, maze, SpatialEval_spatialreal, vsi_bench, spar_bench or mmsi_bench
+    FORMAT  pictures (your own: docs/your_own_pictures.md), cold_start, rrs, rl, maze,
+            SpatialEval_spatialreal, vsi_bench, spar_bench or mmsi_bench
     SRC     a folder, a zip file or a part of one, or gs://BUCKET/...
     """
     from vilasr_jax.drawing.prompts import FILE
     from vilasr_jax.files import split_lines
-    from vilasr_jax.progress import progress_bar
+    from vilasr_jax.progress import show_progress
     from vilasr_jax.tasks.importers import BROKEN, import_data
 
     name, source, target = words
     if flags.coordinates < 0:
         raise ConfigError(f"--coordinates={flags.coordinates} must be 1000, say, or 0 for pixels")
-    with progress_bar() as progress:
-        bar = progress.add_task(f"import {name}", total=100, visible=False, note="")
-
-        def show(done: float, note: str) -> None:
-            progress.update(bar, completed=int(100 * done), visible=True, note=note)
-
-        index = import_data(name, source, target, flags.images, show, flags.coordinates or None)
+    canvas = None if flags.config is None else _canvas(flags, Path(target))
+    with show_progress(f"import {name}, percent") as show:
+        index = import_data(name, source, target, flags.images, show, canvas, flags.coordinates or None)
     print(f"{index['rows']:,} rows with {index['images']:,} images are in {target}")
     if index["broken"]:
         listed = split_lines((Path(target) / BROKEN).read_text())
@@ -433,9 +483,11 @@ def run_convert_from_hf(words: list[str], flags: Any) -> None:
     from vilasr_jax.checkpoint import convert_from_hf
     from vilasr_jax.open_checkpoint import hf_folder
     from vilasr_jax.parallel import check_devices
+    from vilasr_jax.progress import show_progress
 
     check_devices()
-    convert_from_hf(hf_folder(words[0]), words[1], param_dtype=flags.param_dtype)
+    with show_progress("weights") as show:
+        convert_from_hf(hf_folder(words[0]), words[1], param_dtype=flags.param_dtype, report=show)
     print(f"Wrote {words[1]}")
 
 
@@ -459,9 +511,11 @@ def run_convert_to_hf(words: list[str], flags: Any) -> None:
     """
     from vilasr_jax.open_checkpoint import convert_to_hf
     from vilasr_jax.parallel import check_devices
+    from vilasr_jax.progress import show_progress
 
     check_devices()
-    convert_to_hf(words[0], words[1], flags.dtype)
+    with show_progress("weights") as show:
+        convert_to_hf(words[0], words[1], flags.dtype, show)
     print(f"Wrote {words[1]}")
 
 
@@ -481,6 +535,27 @@ def run_convert_to_peft(words: list[str], flags: Any) -> None:
     check_devices()
     convert_to_peft(words[0], words[1])
     print(f"Wrote {words[1]}")
+
+
+@command(
+    "push",
+    "DIR ORG/NAME",
+    Flag("private", "", "a new model is visible to you alone", False),
+    Flag("message", "TEXT", "of the commit", ""),
+)
+def run_push(words: list[str], flags: Any) -> None:
+    """An exported model to the Hugging Face hub.
+
+    DIR is a Hugging Face folder (`vilasr convert to-hf`), or a workdir whose export is uploaded. Its
+    README.md is the model card: read it first. Needs the extra [hub], and a login: `hf auth login`.
+
+    Example
+      vilasr push runs/quickstart me/maze-drawer --private
+    """
+    from vilasr_jax.checkpoint.hub import upload
+
+    address = upload(words[0], words[1], private=flags.private, message=flags.message)
+    print(f"Uploaded; anywhere: vilasr solve picture.png --checkpoint {address} --question ...")
 
 
 @command(
@@ -549,18 +624,28 @@ def run_config(words: list[str], flags: Any) -> None:
     _save(flags, {key: {"value": value, "default": default} for key, (value, default) in found.items()})
 
 
-@command("report", "[WORKDIR]", dataclasses.replace(WORKDIR, required=False))
+@command(
+    "report",
+    "[WORKDIR]",
+    dataclasses.replace(WORKDIR, required=False),
+    Flag("compare", "DIR", "another run's workdir, whose curves and scores are shown, too", ""),
+)
 def run_report(words: list[str], flags: Any) -> None:
     """The HTML page of a run.
 
     It is WORKDIR/report.html, a file that loads nothing, of the stages that have run so far.
+
+    Example
+      vilasr report runs/second --compare=runs/first
     """
     from vilasr_jax.report import render_report
 
     workdir = words[0] if words else flags.workdir
     if not workdir or not folder_path("WORKDIR", workdir).is_dir():
         raise ConfigError(f"vilasr report WORKDIR: {workdir!r} isn't a folder of a run")
-    print(f"Wrote {render_report(Path(workdir))}")
+    if flags.compare and not folder_path("--compare", flags.compare).is_dir():
+        raise ConfigError(f"--compare={flags.compare} isn't a folder of a run")
+    print(f"Wrote {render_report(Path(workdir), flags.compare or None)}")
 
 
 @command("bench learn", "", CONFIG, WORKDIR, SEEDS, JSON)

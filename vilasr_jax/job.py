@@ -20,11 +20,13 @@ from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checks import check
 from vilasr_jax.config import TRAINED, JobConfig, SamplingSection
 from vilasr_jax.conversation_settings import exported_settings
+from vilasr_jax.environment import note_start
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
+from vilasr_jax.model_card import CARD, model_card, read_scores
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
 from vilasr_jax.parallel.memory import Account, device_limit
-from vilasr_jax.progress import progress_bar
+from vilasr_jax.progress import COMPILING, progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.report.workdir import INT8
 from vilasr_jax.rollout.sampling_weights import SamplingWeights
@@ -77,6 +79,7 @@ def begin(
 
     def prepare() -> None:
         open_workdir(job, workdir)
+        note_start(workdir)
         run.model.save_config()
 
     todo = gather_results(find_todo)[0]
@@ -117,7 +120,7 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
     job = run.job
 
     # ------------------------------------------------ the stages
-    with progress_bar() as progress:
+    with progress_bar(shown=is_writer()) as progress:
         params: Any = None
         for name in TRAINED:
             if name in todo:
@@ -274,20 +277,25 @@ def _evaluate(run: Run, progress: Progress, params: Any, one: Evaluation) -> Non
         rows = one.rows()
         count, call = len(rows), partial(evaluate, run, params, rows, one.folder, title)
     total = count * run.job.eval.samples
-    bar = progress.add_task(f"eval: {title}", total=total, note="")
-    call(lambda n: progress.update(bar, completed=n))
-    progress.update(bar, completed=total)
+    note = "" if run.job.eval.sampling in run.rollouts.engines else COMPILING
+    bar = progress.add_task(f"eval: {title}", total=total, note=note)
+    call(lambda n: progress.update(bar, completed=n, note="" if n else note))
+    progress.update(bar, completed=total, note="")
 
 
 def export(run: Run) -> Path:
     """Exports the last stage's model as a Hugging Face folder, replacing that of an earlier stage.
 
-    Its `model.json` says which stage and step it is. Returns the folder.
+    Its `model.json` says which stage and step it is, and its README.md is a model card. Returns the folder.
     """
     folder, last = run.workdir / "hf", run.stages.last()
     of = model_of(run, last)
     note = folder / MODEL
+    scores = read_scores(run.workdir)
+    card = model_card(run.job, run.model.config, of, run.model.parameter_count, scores)
     if from_writer(lambda: note.exists() and json.loads(note.read_text()) == of):
+        if is_writer():
+            (folder / CARD).write_text(card)  # it may have been evaluated since
         return folder
     params = to_host(run.stages.load_params(last, run.job.eval.best))
     if is_writer():
@@ -300,7 +308,7 @@ def export(run: Run) -> Path:
             min_pixels=image.min_pixels,
             max_pixels=image.max_pixels,
             overwrite=True,
-            extra_files={**exported_settings(run.job, run.model.prompts), MODEL: of},
+            extra_files={**exported_settings(run.job, run.model.prompts), MODEL: of, CARD: card},
         )
     return folder
 

@@ -6,6 +6,7 @@ onto one device or, part by part, onto the devices of a mesh.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from vilasr_jax.checkpoint.hf_config import (
     read_json,
 )
 from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
-from vilasr_jax.checkpoint.hf_layout import Weights
+from vilasr_jax.checkpoint.hf_layout import Weights, abstract_params
 from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
 from vilasr_jax.checkpoint.peft_export import export_peft
 from vilasr_jax.checkpoint.sharded_import import load_sharded
@@ -38,6 +39,7 @@ from vilasr_jax.conversation_settings import exported_settings, read_exported_se
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
 from vilasr_jax.files import write_json
+from vilasr_jax.model_card import CARD, model_card, read_scores
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, is_published_size, preset, published_sizes
 from vilasr_jax.models.params import abstract
 from vilasr_jax.processing import Tokenizer
@@ -93,19 +95,22 @@ class Checkpoint:
         """
         return load_sharded(self._weights(param_dtype), mesh)
 
-    def write_hf(self, dst: epath.PathLike, dtype: str | None = None) -> None:
+    def write_hf(
+        self, dst: epath.PathLike, dtype: str | None = None, report: Callable[[int, int], None] | None = None
+    ) -> None:
         """Writes a Hugging Face folder, a tensor at a time.
 
         Args:
           dst: folder to make; appears when complete.
           dtype: of the weights; None: the stored one, and bfloat16 instead of float32 for published sizes.
+          report: called with the number of weights (and parts of large ones) written, and of all.
 
         Raises:
           CheckpointError: as `load`, or the folder exists or can't be written.
         """
         if dtype is None and self.config.param_dtype == "float32" and is_published_size(self.config):
             dtype = "bfloat16"
-        write_hf(self._weights(dtype), dst, self.write_companions)
+        write_hf(self._weights(dtype), dst, self.write_companions, report=report)
 
     def write_companions(self, folder: epath.Path) -> None:
         """Writes the files of tokenizer, image processor and conversations into a Hugging Face folder."""
@@ -121,6 +126,7 @@ class RunCheckpoint(Checkpoint):
     def __init__(self, address: Address, job: JobConfig, stage: Stage, step: int):
         self.address, self.job = address, job  # the tokenizer is read with them
         self.stage, self.step = stage, step
+        self.of = {"stage": stage.directory.name, "step": step}
         step_folder = weight_folder(stage.store.directory, step)
         config = check_orbax(step_folder, run_config(job, self.folder, self.tokenizer))
         super().__init__(address, RUN, config, lambda config: OrbaxWeights(config, step_folder))
@@ -157,6 +163,11 @@ class RunCheckpoint(Checkpoint):
         image = preprocessor_config(self.config, job.image.min_pixels, job.image.max_pixels)
         for name, values in {**exported_settings(job, prompts), "preprocessor_config.json": image}.items():
             write_json(folder / name, values)
+        parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(self.config)))
+        scores = {
+            name: found for name, found in read_scores(self.folder).items() if found.get("model") == self.of
+        }
+        (folder / CARD).write_text(model_card(job, self.config, self.of, parameters, scores))
 
 
 def open_checkpoint(source: epath.PathLike) -> Checkpoint:
@@ -193,10 +204,15 @@ def open_checkpoint(source: epath.PathLike) -> Checkpoint:
     return Checkpoint(address, HF, config, lambda config: published_weights(config, stored))
 
 
-def convert_to_hf(source: epath.PathLike, dst: epath.PathLike, dtype: str | None = None) -> None:
+def convert_to_hf(
+    source: epath.PathLike,
+    dst: epath.PathLike,
+    dtype: str | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> None:
     """Writes any checkpoint as a Hugging Face folder; see `open_checkpoint` and `Checkpoint.write_hf`."""
     check_free(dst)
-    open_checkpoint(source).write_hf(dst, dtype)
+    open_checkpoint(source).write_hf(dst, dtype, report)
 
 
 def convert_to_peft(source: epath.PathLike, dst: epath.PathLike) -> None:

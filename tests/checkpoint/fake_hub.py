@@ -1,5 +1,6 @@
 """A model hub on this machine, as the client of the Hugging Face hub talks to it."""
 
+import base64
 import hashlib
 import json
 from http.server import BaseHTTPRequestHandler
@@ -20,6 +21,8 @@ class FakeHub(LocalServer):
       broken: names of files that the hub fails to send.
       fetched: names of the files that were sent, in order; of a range with its first byte.
       cut: file name -> bytes after which its connection breaks, once.
+      uploaded: path -> bytes of what was uploaded, by model; `created` are the requests for new models.
+      token: what an upload must send.
     """
 
     def __init__(self):
@@ -28,6 +31,9 @@ class FakeHub(LocalServer):
         self.broken: set[str] = set()
         self.fetched: list[tuple[str, int]] = []
         self.cut: dict[str, int] = {}
+        self.uploaded: dict[str, dict[str, bytes]] = {}
+        self.created: list[dict] = []
+        self.token = "secret"
         super().__init__(_Handler)
 
 
@@ -70,6 +76,31 @@ class _Handler(BaseHTTPRequestHandler):
         if api:
             return self._send(200, json.dumps({"id": name, "sha": SHA, "siblings": []}).encode(), {}, body)
         return self._file(folder.joinpath(*rest[2:]), body)
+
+    def do_POST(self):
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = [unquote(part) for part in urlsplit(self.path).path.split("/")[1:]]
+        if self.headers.get("Authorization") != f"Bearer {self.owner.token}":
+            return self._send(401, b'{"error": "no permission"}', {}, True)
+        name = "/".join(parts[2:4])
+        if parts[1:] == ["validate-yaml"]:
+            return self._json({"warnings": [], "errors": []})
+        if parts[1:] == ["repos", "create"]:
+            self.owner.created.append(json.loads(sent))
+            return self._json({"url": f"{self.owner.url}/x/y"})
+        if parts[4] == "preupload":
+            files = json.loads(sent)["files"]
+            one = {"uploadMode": "regular", "shouldIgnore": False}
+            return self._json({"files": [{"path": file["path"], **one} for file in files]})
+        for line in map(json.loads, sent.splitlines()):
+            if line["key"] == "file":
+                data = base64.b64decode(line["value"]["content"])
+                self.owner.uploaded.setdefault(name, {})[line["value"]["path"]] = data
+        url = f"{self.owner.url}/{name}/commit/{SHA}"
+        return self._json({"success": True, "commitUrl": url, "commitOid": SHA, "hookOutput": ""})
+
+    def _json(self, value: dict) -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"}, True)
 
     def _file(self, path: Path, body: bool) -> None:
         if body and path.name in self.owner.broken:

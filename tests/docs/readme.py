@@ -36,12 +36,23 @@ def modules() -> dict[str, str]:
     return found
 
 
+def shell_lines(*pages: str) -> list[str]:
+    """The commands in the shell blocks of some documents (default: all), in order, one a line."""
+    found = [
+        text
+        for page in pages or DOCUMENTS
+        for kind, text in _BLOCK.findall(DOCUMENTS[page])
+        if kind == "bash"
+    ]
+    lines = "\n".join(found).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip()]
+
+
 def commands() -> list[list[str]]:
     """Every `vilasr ...` line of the shell blocks, and what launch scripts are given after `--`, as words."""
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines if line.strip()]
+    words = [shlex.split(line, comments=True) for line in shell_lines()]
     launched = [line[line.index("--") + 1 :] for line in words if "--" in line]
-    return [line[1:] for line in words if line and line[0].removeprefix(".venv/bin/") == "vilasr"] + launched
+    return [line[1:] for line in words if line and line[0] == "vilasr"] + launched
 
 
 def prose(page: str) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from tests import tiny
 from vilasr_jax import files
 from vilasr_jax.bench.learn import _right
-from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, joined
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, compare, read_results, result_line, score_lines, summarize
 from vilasr_jax.evaluation.benchmarks import SPAR_GROUPS, VSI_TYPES, benchmark_table, row_weights
@@ -19,7 +19,7 @@ from vilasr_jax.evaluation.intervals import mcnemar
 from vilasr_jax.evaluation.score_file import SKIPPED, _prediction
 from vilasr_jax.processing import encode_conversation
 from vilasr_jax.rewards import score as reward_of
-from vilasr_jax.rollout import Trajectory, joined, messages_of
+from vilasr_jax.rollout import Trajectory, messages_of
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.importers.sharegpt import read_sharegpt
 from vilasr_jax.tasks.rows import question_record

@@ -1,5 +1,6 @@
 """The report page in a real browser: filters, keyboard, comparison, zoom, themes, a phone, many rows."""
 
+import json
 import re
 import time
 from importlib.resources import files
@@ -125,3 +126,67 @@ def test_two_thousand_conversations(tmp_path, browser):
             page.get_by_label("Stage").select_option("")
             assert shown(page).endswith("of 2004 conversations") and not faults
     assert min(seconds) < 2, seconds
+
+
+def test_an_address_leads_to_what_was_shown(report, browser):
+    with tab(browser) as (page, faults):
+        page.goto(report)
+        page.get_by_label("Stage").select_option("")
+        page.get_by_label("Outcome").select_option("wrong")
+        page.keyboard.press("ArrowRight")
+        page.locator(".conv").click()
+        page.keyboard.press("ArrowRight")
+        said, address = shown(page), page.url
+        assert "outcome=wrong" in address and "conversation=maze-" in address
+        page.goto("about:blank")
+        page.goto(address)
+        assert shown(page) == said and page.get_by_label("Outcome").input_value() == "wrong"
+        page.goto(f"{report}#outcome=nonsense&conversation=%3Cb%3E")
+        assert shown(page) == "1 of 6 conversations"
+        assert not faults
+
+
+def test_what_a_stage_unlearned_is_found(report, browser):
+    with tab(browser) as (page, faults):
+        page.goto(report)
+        page.get_by_label("Stage").select_option("")
+        for outcome, sign in (("lost", "✗"), ("gained", "✓")):
+            page.get_by_label("Outcome").select_option(outcome)
+            names = page.locator(".list .name").all_inner_texts()
+            assert all(name.startswith(sign) for name in names)
+            if names:
+                page.get_by_role("button", name=re.compile("Compare . stages")).click()
+                signs = [text[0] for text in page.locator(".compare .verdict").all_inner_texts()[:4]]
+                assert len(set(signs)) == 2
+                page.get_by_role("button", name=re.compile("Compare . stages")).click()
+        assert not faults
+
+
+def test_the_filtered_list_is_exported(report, browser):
+    with tab(browser) as (page, faults):
+        page.goto(report)
+        page.get_by_label("Stage").select_option("")
+        page.get_by_label("Outcome").select_option("wrong")
+        count = page.locator(".list .name").count()
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Export list").click()
+        lines = [json.loads(line) for line in open(waiting.value.path(), encoding="utf-8")]
+        assert len(lines) == count and not any(line["correct"] for line in lines)
+        assert lines[0]["turns"][-1]["text"].endswith("</answer>")
+        assert not faults
+
+
+def test_curves_have_a_log_scale_smoothing_and_another_run(tmp_path, browser):
+    runs = [write_workdir(tmp_path / name) for name in ("second", "first")]
+    with tab(browser) as (page, faults):
+        page.goto(render_report(*runs).as_uri())
+        curve = page.locator("#curves path.raw:not(.other)").first
+        seen = [curve.get_attribute("d")]
+        page.get_by_label("Log scale").check()
+        seen.append(curve.get_attribute("d"))
+        page.get_by_label("Smoothing").fill("0.9")
+        seen.append(curve.get_attribute("d"))
+        assert len(set(seen)) == 3 and "NaN" not in "".join(seen)
+        assert page.locator("#curves path.other").count() > 0
+        assert "Grey: maze_tiny (first)" in page.locator("#curves .legend").first.inner_text()
+        assert not faults

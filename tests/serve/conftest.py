@@ -25,6 +25,16 @@ TURNS = [
 ]
 
 
+class Letters:
+    """A tokenizer with a token a character."""
+
+    def encode(self, text):
+        return list(text)
+
+    def decode(self, ids):
+        return "".join(ids)
+
+
 class ScriptedEngine:
     """Answers as `Engine.serve` does: every question in the same three turns.
 
@@ -35,6 +45,7 @@ class ScriptedEngine:
     def __init__(self):
         self.cancelled = 0
         self.requests = []
+        self.tokenizer = Letters()
 
     def check(self, request):
         if len(request.row["question"]) > 3000:
@@ -102,7 +113,7 @@ def body(**fields):
 class Served:
     """A running server: its URL, engine and worker."""
 
-    def __init__(self, limits=None, token="", hosts=("*",)):
+    def __init__(self, limits=None, token="", hosts=("*",), cors=()):
         self.limits = limits or Limits(slots=2, waiting=6, seconds=20, body_bytes=1 << 20, image_pixels=10**6)
         self.engine = ScriptedEngine()
         self.worker = Worker(
@@ -110,7 +121,7 @@ class Served:
         )
         sample = {"question": "Where does it end?", "options": ["A", "B"], "answer": "B", "image": picture()}
         self.app = make_app(
-            self.worker, "maze", limits=self.limits, token=token, hosts=hosts, samples=[sample]
+            self.worker, "maze", limits=self.limits, token=token, hosts=hosts, samples=[sample], cors=cors
         )
         self.worker.start()
         config = uvicorn.Config(self.app, port=0, log_level="error")

@@ -45,7 +45,7 @@ def opened(url):
 
 def test_openai_client(served):
     api = client(served)
-    assert [model.id for model in api.models.list()] == ["maze", "maze:answer"]
+    assert [model.id for model in api.models.list()] == ["maze", "maze:answer", "maze:markdown"]
     assert api.models.retrieve("maze").id == "maze"
     reply = api.chat.completions.create(model="maze", messages=messages(), n=2, seed=3, temperature=0)
     assert [choice.index for choice in reply.choices] == [0, 1]
@@ -122,7 +122,7 @@ def test_curl(served, tmp_path):
         (body(options=[1]), 400, "options"),
         (body(stream="yes"), 400, "stream"),
         (body(messages=messages("")), 400, "no text"),
-        (body(messages=[{"role": "user", "content": "hello"}]), 400, "no image"),
+        (body(messages=[{"role": "user", "content": ""}]), 400, "no text"),
         (body(messages=messages() + messages()), 400, "2 user messages"),
         (body(messages=[*messages(), {"role": "assistant", "content": "A"}]), 400, "one question at a time"),
         (body(messages=messages(url="http://example.org/a.png")), 400, "loads nothing"),

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import random
-import sys
 import time
 
 import httpx2 as httpx
@@ -14,7 +13,6 @@ from PIL import Image
 
 from tests.processing.test_images import METADATA
 from tests.serve.conftest import Served, body, messages, picture
-from vilasr_jax import cli
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.serve import ApiError, Limits
@@ -331,18 +329,3 @@ def test_too_many_requests_at_once_are_refused_in_json(served, monkeypatch):
     reply = httpx.post(url, content=body(messages=messages()), trust_env=False, verify=False)
     assert reply.status_code == 503 and reply.headers["retry-after"]
     assert reply.json()["error"]["code"] == "too_many_requests"
-
-
-def test_serve_without_its_extra_names_the_extra(monkeypatch, capsys):
-    find = cli.importlib.util.find_spec
-    monkeypatch.setattr(
-        cli.importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == "starlette" else find(name, *rest),
-    )
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["vilasr", "serve", "runs/nothing"])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1
-    assert 'starlette; install the extra [serve]: pip install "vilasr-jax[serve]"' in error
-    assert "vilasr_jax.serve" in sys.modules  # here it is installed

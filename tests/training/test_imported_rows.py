@@ -483,6 +483,8 @@ def test_a_benchmark_is_scored_as_published(tmp_path, imported):
         ("vsi_bench-1", 1),
     ]
     assert len(lines[0]["image_path"]) == 16 and lines[0]["original_question_type"] == "object_counting"
+    pictured = [bool(line["images"]) for line in lines]
+    assert pictured == [True, True, False, False]  # the first, and a wrong one
 
 
 def test_a_stopped_evaluation_ends_with_the_same_files(tmp_path, imported):

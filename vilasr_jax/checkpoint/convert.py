@@ -11,7 +11,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ from vilasr_jax.files import write_json
 from vilasr_jax.models import ModelConfig, family_of
 from vilasr_jax.models.hf_tensors import HFTensor, transposed
 
+Report = Callable[[int, int], None]  # called with how much is done, and of how much
+
 # Text files that are copied with the weights.
 COMPANIONS = (
     "tokenizer.json",
@@ -48,11 +50,17 @@ COMPANIONS = (
     "generation_config.json",
     "vilasr_config.json",
     "prompt.json",
+    "README.md",  # the model card
 )
 
 
 def convert_from_hf(
-    src: epath.PathLike, dst: epath.PathLike, *, param_dtype: str | None = None, overwrite: bool = False
+    src: epath.PathLike,
+    dst: epath.PathLike,
+    *,
+    param_dtype: str | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
 ) -> ModelConfig:
     """Writes the weights of a Hugging Face folder as an Orbax checkpoint directory.
 
@@ -61,6 +69,7 @@ def convert_from_hf(
       dst: directory to make; appears when complete.
       param_dtype: dtype of the written weights; None: the stored one.
       overwrite: replace an existing directory.
+      report: called with the number of weights (and parts of large ones) written, and of all.
 
     Returns:
       The model's config.
@@ -83,7 +92,7 @@ def convert_from_hf(
         with _named_failure(dst):
             arrays = save_skeleton(folder, abstract)
         pieces = _pieces(_by_weight(wanted), dtype)
-        arriving = contextlib.closing(_one_ahead(lambda piece: weights.read(*piece), pieces))
+        arriving = contextlib.closing(_one_ahead(lambda piece: weights.read(*piece), pieces, report))
         with arriving as values, _Writer(dst, open_target) as writer:
             for piece, array in zip(pieces, values, strict=True):
                 writer.put(piece, array)
@@ -141,6 +150,7 @@ def write_hf(
     layout: str = "flat",
     max_shard_bytes: int = MAX_SHARD_BYTES,
     overwrite: bool = False,
+    report: Report | None = None,
 ) -> None:
     """Writes stored weights as a Hugging Face folder, in the dtype of their config.
 
@@ -151,6 +161,7 @@ def write_hf(
       layout: "flat" or "nested", as in `export_hf`.
       max_shard_bytes: largest weight file.
       overwrite: replace an existing folder.
+      report: as in `convert_from_hf`.
 
     Raises:
       CheckpointError: a weight that can't be read or is not finite, or the destination exists or can't be
@@ -166,7 +177,8 @@ def write_hf(
         names = [nested_name(t.key) if layout == "nested" else t.key for t in tensors]
         pieces = {name: _pieces([t], dtype) for name, t in zip(names, tensors, strict=True)}
         specs = [(name, dtype, t.shape) for name, t in zip(names, tensors, strict=True)]
-        arriving = _one_ahead(lambda piece: weights.read(*piece), itertools.chain(*pieces.values()))
+        all_pieces = list(itertools.chain(*pieces.values()))
+        arriving = _one_ahead(lambda piece: weights.read(*piece), all_pieces, report)
         with contextlib.closing(arriving) as values:
             write_safetensors(
                 folder,
@@ -193,17 +205,23 @@ def _pieces(tensors: list[HFTensor], dtype) -> list[_Piece]:
 
 
 def _one_ahead(
-    work: Callable[[_Piece], np.ndarray], pieces: Iterable[_Piece]
+    work: Callable[[_Piece], np.ndarray], pieces: Sequence[_Piece], report: Report | None
 ) -> Generator[np.ndarray, None, None]:
     """`work(piece)` of each in turn; the next one is read in a thread while the caller has this one."""
     with ThreadPoolExecutor(1) as thread:
         running: collections.deque[Future[np.ndarray]] = collections.deque()
-        for piece in pieces:
+
+        def result(number: int) -> np.ndarray:
+            if report:
+                report(number, len(pieces))
+            return running.popleft().result()
+
+        for number, piece in enumerate(pieces):
             running.append(thread.submit(work, piece))
-            if len(running) > 1:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+            if number:
+                yield result(number)
+        if running:
+            yield result(len(pieces))
 
 
 class _Writer:

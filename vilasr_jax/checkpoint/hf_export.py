@@ -54,7 +54,7 @@ def export_hf(
       dtype: of the written weights; None: as it is.
       max_shard_bytes: largest weight file.
       overwrite: replace an existing folder.
-      extra_files: more JSON files to write, values by file name.
+      extra_files: more files to write by name: a text as it is, other values as JSON.
 
     Raises:
       CheckpointError: the folder exists or can't be written, or a weight is missing, misshapen or not finite.
@@ -85,7 +85,10 @@ def export_hf(
         write_json(folder / "generation_config.json", generation_config(config))
         write_json(folder / "preprocessor_config.json", preprocessor_config(config, min_pixels, max_pixels))
         for name, value in (extra_files or {}).items():
-            write_json(folder / name, value)
+            if isinstance(value, str):
+                (folder / name).write_text(value)
+            else:
+                write_json(folder / name, value)
         if tokenizer is not None:
             tokenizer.save(folder)
         specs = [(name, out_dtype[t.path], t.shape) for name, t in name_of.items()]

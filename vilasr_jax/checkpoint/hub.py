@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: `hf://ORG/NAME`, downloaded once into the hub client's cache."""
+"""Models of the Hugging Face hub: `hf://ORG/NAME`, downloaded once into the client's cache, and uploaded."""
 
 import importlib.util
 import re
@@ -26,9 +26,7 @@ def download(address: str) -> epath.Path:
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
     if not match:
         raise CheckpointError(f"{address}: expected hf://ORG/NAME, or hf://ORG/NAME@REVISION")
-    if importlib.util.find_spec("huggingface_hub") is None:
-        needed = 'pip install "vilasr-jax[hub]"'
-        raise CheckpointError(f"{address}: hf:// needs the package huggingface_hub; run: {needed}")
+    check_client(address)
     from huggingface_hub import errors, snapshot_download
 
     name, revision = match.groups()
@@ -44,9 +42,64 @@ def download(address: str) -> epath.Path:
     except errors.RevisionNotFoundError as error:
         raise MissingCheckpointError(f"{address}: the model has no revision {revision!r}") from error
     except Exception as error:  # the client raises many types for a network or a disk that fails
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise MissingCheckpointError(
-            f"{address}: could not be downloaded ({reason}); files that have arrived stay, and the same "
-            "command fetches the others. On a machine without a network give a local folder"
+            f"{address}: could not be downloaded ({_first_line(error)}); files that have arrived stay, and "
+            "the same command fetches the others. On a machine without a network give a local folder"
         ) from error
     return epath.Path(folder)
+
+
+def upload(folder: epath.PathLike, name: str, *, private: bool = False, message: str = "") -> str:
+    """Uploads a Hugging Face folder as the model ORG/NAME of the hub, which is created where it is missing.
+
+    Args:
+      folder: a local folder with config.json and safetensors, or the workdir of a run that exported one.
+      name: ORG/NAME.
+      private: of a new model.
+      message: of the commit.
+
+    Returns:
+      The model's address.
+
+    Raises:
+      CheckpointError: another name or folder, the client is not installed, no permission, or it failed.
+    """
+    name = name.removeprefix(SCHEME)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise CheckpointError(
+            f"{name}: expected ORG/NAME, your name or organisation on the hub and the model's"
+        )
+    root = epath.Path(folder)
+    exported = root / "hf" if (root / "hf" / "config.json").exists() else root
+    if not (exported / "config.json").exists() or not list(exported.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder}: holds no model in Hugging Face files; write one: vilasr convert to-hf {folder} DST"
+        )
+    check_client(f"push to {name}")
+    from huggingface_hub import HfApi, errors
+
+    login = "run `hf auth login` with a token that may write, or set HF_TOKEN"
+    try:
+        api = HfApi()
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=name, folder_path=str(exported), commit_message=message or "Upload the model"
+        )
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        reason = f"not permitted ({status}); {login}" if status in (401, 403) else _first_line(error)
+        raise CheckpointError(f"{name}: {reason}") from error
+    except Exception as error:  # the client raises many types for a network or a token that fails
+        raise CheckpointError(f"{name}: could not be uploaded ({_first_line(error)}); {login}") from error
+    return f"{SCHEME}{name}"
+
+
+def check_client(purpose: str) -> None:
+    """Raises CheckpointError, naming the package, where the hub's client is not installed."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        needed = 'pip install "vilasr-jax[hub]"'
+        raise CheckpointError(f"{purpose}: hf:// needs the package huggingface_hub; run: {needed}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -53,7 +53,7 @@ class EvalSection:
     )  # questions per results file; a stopped run resumes after the last one
     benchmark_stages: tuple[str, ...] = ()  # stages that answer config.data.benchmarks; empty: the last one
     sampling: SamplingSection = field(default_factory=lambda: SamplingSection(temperature=0.75, top_p=0.9))
-    gallery: int = 48  # conversations of each stage whose images are saved for the report
+    gallery: int = 48  # conversations of each stage with images, and as many more wrong or corrected ones
 
 
 @dataclass(frozen=True)

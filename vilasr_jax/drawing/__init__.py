@@ -17,6 +17,7 @@ from vilasr_jax.drawing.render import render as render
 from vilasr_jax.drawing.session import DrawingSession as DrawingSession
 from vilasr_jax.drawing.session import DrawingSettings as DrawingSettings
 from vilasr_jax.drawing.session import Reply as Reply
+from vilasr_jax.drawing.session import joined as joined
 from vilasr_jax.drawing.style import STYLES as STYLES
 from vilasr_jax.drawing.style import Style as Style
 from vilasr_jax.drawing.style import get_style as get_style

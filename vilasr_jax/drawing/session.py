@@ -232,6 +232,15 @@ class DrawingSession:
         return parts
 
 
+def joined(message: Message, mark: str) -> str:
+    """A message's text with `mark` in place of an image; words that look like the mark are split."""
+    texts = [
+        mark if part["type"] == "image" else part["text"].replace(mark, mark[:1] + " " + mark[1:])
+        for part in message["content"]
+    ]
+    return "".join(texts)
+
+
 def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 

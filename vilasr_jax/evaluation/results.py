@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.drawing import drawing_metrics
+from vilasr_jax.drawing import drawing_metrics, joined
 from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation.scorers import score_answer
 from vilasr_jax.files import write_json
 from vilasr_jax.processing import Tokenizer
-from vilasr_jax.rollout import Trajectory, joined, messages_of
+from vilasr_jax.rollout import Trajectory, messages_of
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # how published results mark an image
 

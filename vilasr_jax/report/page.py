@@ -10,35 +10,44 @@ from typing import Any
 
 from vilasr_jax.report import sections
 from vilasr_jax.report.images import ImageShelf
+from vilasr_jax.report.settings import settings_section
 from vilasr_jax.report.workdir import Run, mapping, read_run, stage_label, stage_order
 
 MAX_CONVERSATIONS = 4000
 MAX_TEXT = 20_000  # characters of one turn that are shown
 
 
-def render_report(workdir: str | Path) -> Path:
+def render_report(workdir: str | Path, other: str | Path | None = None) -> Path:
     """Writes `report.html` into a workdir from what is in it, and returns its path.
 
-    Stages that have not run are left out. DataError when the folder does not exist.
+    Stages that have not run are left out. The curves of the workdir `other` are drawn below this run's.
+
+    Raises:
+      DataError: a folder does not exist.
     """
     run = read_run(workdir)
+    compared = None if other is None else read_run(other)
     shelf = ImageShelf()
     conversations = pack_conversations(run, shelf)
-    data = {
+    data: dict[str, Any] = {
         "stages": {name: stage_label(name) for name in _stages(run)},
         "curves": run.curves,
         "conversations": conversations,
     }
+    if compared:
+        data["other"] = {"name": _name(compared), "curves": compared.curves}
+        data["stages"] |= {name: stage_label(name) for name in compared.curves}
     html = _fill(
         _asset("page.html"),
         {
-            "TITLE": escape(str(run.config.get("name") or run.path.resolve().name)),
+            "TITLE": escape(_name(run)),
             "STYLE": _asset("style.css"),
             "HEADLINE": sections.headline(run),
-            "SCORES": sections.score_table(run),
+            "SCORES": sections.score_table(run, compared),
             "BENCHMARKS": sections.benchmark_tables(run),
             "FUNNEL": sections.funnel(run),
             "NOTES": sections.notes(run),
+            "SETTINGS": settings_section(run),
             "DATA": safe_json(data),
             "IMAGES": safe_json(shelf.uris),
             "SCRIPT": "\n".join(_asset(name) for name in ("dom.js", "base.js", "charts.js", "gallery.js")),
@@ -52,18 +61,33 @@ def render_report(workdir: str | Path) -> Path:
 
 
 def pack_conversations(run: Run, shelf: ImageShelf) -> list[dict[str, Any]]:
-    """Conversations as the page reads them; those with images first in each stage."""
-    packed = []
-    for row in run.conversations:
-        item = _pack(row, shelf)
-        if item:
-            packed.append(item)
+    """Conversations as the page reads them; those with images first in each stage.
+
+    Where not all pictures have room, wrong and corrected conversations have theirs before the others.
+    """
+    found = {}
+    places = range(len(run.conversations))
+    for place in sorted(places, key=lambda place: _is_plain(run.conversations[place])):
+        if item := _pack(run.conversations[place], shelf):
+            found[place] = item
+    packed = [found[place] for place in sorted(found)]
     packed.sort(key=lambda item: (stage_order(item["stage"]), not item["images"]))
     if len(packed) > MAX_CONVERSATIONS:
         run.notes.append(f"{len(packed) - MAX_CONVERSATIONS} conversations beyond {MAX_CONVERSATIONS}")
     if shelf.left_out:
         run.notes.append(f"{shelf.left_out} pictures, to limit the size of the page")
     return packed[:MAX_CONVERSATIONS]
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    """Whether a conversation is right and nothing was corrected in it."""
+    return bool(row.get("correct")) and not _count(row.get("corrected"))
+
+
+def _name(run: Run) -> str:
+    """The run's folder, with the config's name where that differs."""
+    folder, name = run.path.resolve().name, str(run.config.get("name") or "")
+    return folder if name in ("", folder) else f"{name} ({folder})"
 
 
 def safe_json(value: Any) -> str:

@@ -76,14 +76,21 @@ def interval(row: Mapping[str, Any]) -> tuple[Any, Any]:
     return None, None
 
 
-def score_table(run: Run) -> str:
-    """Accuracy of each stage and control, with its interval as text and as a mark on a scale."""
+def score_table(run: Run, other: Run | None = None) -> str:
+    """Accuracy of each stage and control, with its interval as text and as a mark on a scale.
+
+    The scores of the `other` run are below this one's.
+    """
     chance, rows = run.summary.get("chance"), []
     for name, row in run.scores.items():
         kind = "control" if _is_control(name) else "stage"
         rows.append(_score_row(stage_label(name, row), row, kind, chance))
         for part in ("families", "parts"):
             rows += [_score_row(k, own, "part", own.get("chance", chance)) for k, own in _rows(row.get(part))]
+    if other:
+        for name, row in other.scores.items():
+            words = f"{other.path.resolve().name}: {stage_label(name, row)}"
+            rows.append(_score_row(words, row, "control", other.summary.get("chance")))
     if not rows:
         return '<p class="empty">No stage has been scored yet.</p>'
     note = f" The thin line marks chance, {percent(chance)}." if _is_number(chance) else ""

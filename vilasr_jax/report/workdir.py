@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from vilasr_jax.environment import STARTS
 from vilasr_jax.errors import DataError
 
 # In the order of the run, with the words that people read.
@@ -44,6 +45,7 @@ class Run:
     funnel: dict[str, Any] = field(default_factory=dict)
     conversations: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)  # see `environment`
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
@@ -77,6 +79,8 @@ def read_run(workdir: str | Path) -> Run:
     run = Run(path)
     run.config = _read_object(path / "config.json", run.notes)
     run.summary = _read_object(path / "summary.json", run.notes)
+    if (path / STARTS).is_file():
+        run.starts = list(_read_lines(path / STARTS, run.notes))
     run.funnel = _read_object(path / "reflect" / "funnel.json", run.notes)
     for file in [*path.glob("*/metrics.jsonl"), *path.glob("*/perception/metrics.jsonl")]:
         curves = read_curves(file, run.notes)
@@ -87,6 +91,10 @@ def read_run(workdir: str | Path) -> Run:
             run.conversations.append(
                 {**row, "stage": row.get("stage") or file.parent.name, "folder": file.parent}
             )
+    for file in sorted(path.glob("eval/*/*/results.jsonl")):  # of a benchmark, or of a user's own questions
+        stage, name = file.parts[-3:-1]
+        for row in _read_lines(file, run.notes):
+            run.conversations.append({**row, "stage": stage, "family": name, "folder": file.parent})
     return run
 
 

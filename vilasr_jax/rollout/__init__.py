@@ -9,5 +9,4 @@ from vilasr_jax.rollout.redrawn import without_images as without_images
 from vilasr_jax.rollout.sampling import allowed_logits as allowed_logits
 from vilasr_jax.rollout.sampling import suppressed_tokens as suppressed_tokens
 from vilasr_jax.rollout.trajectory import Trajectory as Trajectory
-from vilasr_jax.rollout.transcript import joined as joined
 from vilasr_jax.rollout.transcript import messages_of as messages_of

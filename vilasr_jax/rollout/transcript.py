@@ -27,15 +27,6 @@ def messages_of(trajectory: Trajectory, tokenizer: Tokenizer) -> list[dict[str, 
     return messages
 
 
-def joined(message: dict[str, Any], mark: str) -> str:
-    """A message's text with `mark` in place of an image; words that look like the mark are split."""
-    texts = [
-        mark if part["type"] == "image" else part["text"].replace(mark, mark[:1] + " " + mark[1:])
-        for part in message["content"]
-    ]
-    return "".join(texts)
-
-
 def _parts(piece: np.ndarray, tokenizer: Tokenizer) -> list[Part]:
     """Texts and images in turn, a text first."""
     special = tokenizer.special

@@ -14,14 +14,15 @@ from absl import logging
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from vilasr_jax.serve.limits import ApiError, Limits
 from vilasr_jax.serve.middleware import Gate
-from vilasr_jax.serve.replies import BETWEEN, Replies, picture, turn_record
-from vilasr_jax.serve.requests import ANSWER_ONLY, read_chat_request
+from vilasr_jax.serve.replies import BETWEEN, Replies, picture, turn_markdown, turn_record
+from vilasr_jax.serve.requests import ANSWER_ONLY, MARKDOWN, read_chat_request
 from vilasr_jax.serve.worker import Event, Stream, Worker
 
 PAGE = {
@@ -49,26 +50,29 @@ def make_app(
     token: str = "",
     hosts: Sequence[str] = ("*",),
     samples: Sequence[dict[str, Any]] = (),
+    cors: Sequence[str] = (),
 ) -> Starlette:
     """The application around a started worker.
 
     Args:
       worker: answers the requests.
-      name: the model's name; `NAME:answer` gives the bare answer as content.
+      name: the model's name; `NAME:answer` gives the bare answer as content, `NAME:markdown` Markdown with
+        the drawn pictures.
       limits: of a request.
       token: what clients must send as `Authorization: Bearer TOKEN`; "" for none.
       hosts: host names under which it may be reached ("*": any).
       samples: questions the page offers, each {"question", "options", "image": a data URL}.
+      cors: origins whose pages may call the API, such as "https://chat.example" ("*": any).
     """
-    return _Server(worker, name, limits or Limits(), token, samples).app(hosts)
+    return _Server(worker, name, limits or Limits(), token, samples).app(hosts, cors)
 
 
 class _Server:
     def __init__(self, worker: Worker, name: str, limits: Limits, token: str, samples: Sequence[dict]):
         self.worker, self.limits, self.token, self.samples = worker, limits, token, list(samples)
-        self.models = (name, name + ANSWER_ONLY)
+        self.models = (name, name + ANSWER_ONLY, name + MARKDOWN)
 
-    def app(self, hosts: Sequence[str]) -> Starlette:
+    def app(self, hosts: Sequence[str], cors: Sequence[str]) -> Starlette:
         routes = [Route(path, self.page) for path in PAGE]
         routes += [
             Route("/v1/models", self.list_models),
@@ -84,8 +88,13 @@ class _Server:
             ClientDisconnect: _gone,
             Exception: _fault,
         }
-        gate = Middleware(Gate, hosts=hosts)
-        return Starlette(routes=routes, middleware=[gate], exception_handlers=handlers)
+        middleware = [Middleware(Gate, hosts=hosts)]
+        if cors:
+            headers, methods = ("Authorization", "Content-Type"), ("GET", "POST")
+            middleware.append(
+                Middleware(CORSMiddleware, allow_origins=cors, allow_methods=methods, allow_headers=headers)
+            )
+        return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
     async def page(self, request: Request) -> Response:
         package, name, kind = PAGE[request.url.path]
@@ -123,10 +132,10 @@ class _Server:
         chat = stream.chat  # without its images
         events = stream.events(self.limits.seconds)
         if chat.stream:
-            lines = server_sent(Replies(chat), events)
+            lines = server_sent(Replies(chat, self.worker.cut), events)
             return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE)
         ended = await self.all_ended(request, stream, events)
-        return _json(await asyncio.to_thread(Replies(chat).reply, ended))
+        return _json(await asyncio.to_thread(Replies(chat, self.worker.cut).reply, ended))
 
     async def all_ended(self, request: Request, stream: Stream, events: AsyncGenerator[Event]) -> list[Any]:
         """The trajectories in the order of their samples; stops early when the client has gone."""
@@ -176,7 +185,7 @@ async def server_sent(replies: Replies, events: AsyncGenerator[Event]) -> AsyncI
             for sample in range(chat.samples):
                 yield _line(replies.chunk(sample, {"role": "assistant", "content": ""}))
             async for kind, sample, value in events:
-                if kind == "tokens" and not chat.answer_only:
+                if kind == "tokens" and not (chat.answer_only or chat.markdown):
                     text = (BETWEEN if new[sample] and turns[sample] else "") + value
                     new[sample] = False
                     yield _line(replies.chunk(sample, {"content": text}))
@@ -186,7 +195,10 @@ async def server_sent(replies: Replies, events: AsyncGenerator[Event]) -> AsyncI
                     new[sample] = True
                     pairs = list(zip(turn["drawn"], drawn, strict=True))
                     images = await asyncio.to_thread(_pictures, pairs)
-                    delta = {"turn": turn_record(turns[sample], turn), "images": images}
+                    delta: dict[str, Any] = {"turn": turn_record(turns[sample], turn), "images": images}
+                    if chat.markdown:
+                        text = turn_markdown(turn, images)
+                        delta = {"content": text if turns[sample] == 1 else BETWEEN + text}
                     yield _line(replies.chunk(sample, delta))
                 elif kind == "end":
                     ended.append(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on one request and on all requests at once."""
+    """Bounds on one request and on all requests at once, and what is done with earlier turns."""
 
     slots: int = 8  # conversations answered at once
     max_tokens: int = 0  # of a conversation, its prompt included; 0: as the model's settings say
@@ -15,7 +15,8 @@ class Limits:
     seconds: float = 300.0  # for a request, waiting included
     body_bytes: int = 24 << 20
     body_seconds: float = 30.0  # until a body has arrived
-    images: int = 4  # a request
+    images: int = 4  # a request, such as the frames of a video
+    history: str = "refuse"  # earlier turns of a chat, see `history.one_question`
     image_pixels: int = 40_000_000  # of one image as sent; it is shrunk for the model
     text: int = 4_000  # characters of the question
     options: int = 26

@@ -1,18 +1,21 @@
 """Replies in the shape of OpenAI's chat completions.
 
-`content` is what the model writes, turn after turn (of `NAME:answer`, the bare answer). Fields
-that OpenAI does not have: `images`, the drawn images as `{"type": "image_url", "image_url": {"url": ...},
-"index": k}`, and `turns`, each `{"number", "text", "calls", "error", "images": [k, ...]}`. In a stream the
-deltas carry them at the end of each turn (`turn` and `images`), and the last one carries `answer`.
+`content` is what the model writes, turn after turn; of `NAME:answer` the bare answer, of `NAME:markdown`
+thoughts, drawn pictures and the answer as Markdown. Fields that OpenAI does not have: `images`, the drawn
+images as `{"type": "image_url", "image_url": {"url": ...}, "index": k}`, and `turns`, each
+`{"number", "text", "calls", "error", "images": [k, ...]}`. In a stream the deltas carry them at the end of
+each turn (`turn` and `images`; not of Markdown, which has the pictures in it), and the last one carries
+`answer`.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
@@ -23,6 +26,7 @@ from vilasr_jax.serve.requests import ChatRequest
 # The model ended by itself; everything else is a limit.
 ENDED = ("answer", "no_action")
 BETWEEN = "\n\n"  # between the turns of a conversation
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 def data_url(image: Image.Image) -> str:
@@ -48,11 +52,25 @@ def turn_record(number: int, turn: dict) -> dict[str, Any]:
     }
 
 
-class Replies:
-    """Builds the replies to one request, all with one id and time."""
+def turn_markdown(turn: dict, pictures: Sequence[dict[str, Any]]) -> str:
+    """A turn as Markdown: the thought, the drawn pictures as data URLs, and the error."""
+    thought = _THOUGHT.search(turn["text"])
+    parts = [thought[1].strip() if thought else turn["text"].strip()]
+    parts += [f"![picture {one['index']}]({one['image_url']['url']})" for one in pictures]
+    parts += [f"*{turn['error']}*"] if turn["error"] else []
+    return BETWEEN.join(filter(None, parts))
 
-    def __init__(self, chat: ChatRequest):
-        self.chat = chat
+
+class Replies:
+    """Builds the replies to one request, all with one id and time.
+
+    Args:
+      chat: the request.
+      cut: shortens a text to a number of tokens.
+    """
+
+    def __init__(self, chat: ChatRequest, cut: Callable[[str, int], str]):
+        self.chat, self.cut = chat, cut
         self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": chat.model}
 
     def chunk(self, sample: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
@@ -64,8 +82,10 @@ class Replies:
         """The end of one sample in a stream."""
         delta = {"answer": trajectory.answer, "stop_reason": trajectory.stop_reason}
         if self.chat.answer_only:
-            delta["content"] = trajectory.answer or ""
-        return self.chunk(sample, delta, finish_reason(trajectory))
+            delta["content"] = self._answer(trajectory)
+        elif self.chat.markdown:
+            delta["content"] = BETWEEN + self._bold_answer(trajectory)
+        return self.chunk(sample, delta, self._finish_reason(trajectory))
 
     def usage_chunk(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         """The token counts at the end of a stream, for requests with `include_usage`."""
@@ -76,11 +96,34 @@ class Replies:
         choices = [self._choice(n, trajectory) for n, trajectory in enumerate(trajectories)]
         return {**self.head, "object": "chat.completion", "choices": choices, "usage": usage(trajectories)}
 
+    def _answer(self, trajectory: Trajectory) -> str:
+        """The bare answer, of at most `max_tokens` tokens."""
+        answer = trajectory.answer or ""
+        return self.cut(answer, self.chat.max_tokens) if self.chat.max_tokens else answer
+
+    def _bold_answer(self, trajectory: Trajectory) -> str:
+        return f"**{trajectory.answer}**" if trajectory.answer else f"*no answer ({trajectory.stop_reason})*"
+
+    def _finish_reason(self, trajectory: Trajectory) -> str:
+        if self.chat.answer_only and self._answer(trajectory) != (trajectory.answer or ""):
+            return "length"
+        return finish_reason(trajectory)
+
+    def _content(self, trajectory: Trajectory) -> str:
+        if self.chat.answer_only:
+            return self._answer(trajectory)
+        if not self.chat.markdown:
+            return BETWEEN.join(trajectory.texts)
+        turns = [
+            turn_markdown(turn, [picture(k, trajectory.images[k - 1]) for k in turn["drawn"]])
+            for turn in trajectory.turns
+        ]
+        return BETWEEN.join([*turns, self._bold_answer(trajectory)])
+
     def _choice(self, sample: int, trajectory: Trajectory) -> dict[str, Any]:
-        text = BETWEEN.join(trajectory.texts)
         message = {
             "role": "assistant",
-            "content": (trajectory.answer or "") if self.chat.answer_only else text,
+            "content": self._content(trajectory),
             "refusal": None,
             "answer": trajectory.answer,
             "stop_reason": trajectory.stop_reason,
@@ -89,7 +132,7 @@ class Replies:
                 picture(k, trajectory.images[k - 1]) for turn in trajectory.turns for k in turn["drawn"]
             ],
         }
-        finish = finish_reason(trajectory)
+        finish = self._finish_reason(trajectory)
         return {"index": sample, "message": message, "finish_reason": finish, "logprobs": None}
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from PIL import Image
 
+from vilasr_jax.serve.history import one_question
 from vilasr_jax.serve.limits import ApiError, Limits
 from vilasr_jax.serve.parameters import check_keys, check_parameters, number, seed, typed
 from vilasr_jax.serve.pictures import read_picture
 
 ANSWER_ONLY = ":answer"  # after a model's name: `content` is the bare answer
+MARKDOWN = ":markdown"  # after a model's name: `content` is Markdown with the drawn pictures in it
 TEXT_PARTS = ("text", "input_text")
 IMAGE_PARTS = (None, "image_url", "input_image", "image")  # None: some clients write no type
 # Fields that are read, or that change no answer; any other one with a value is refused.
@@ -59,7 +61,8 @@ class ChatRequest:
       captions: the text before each image, where there is more than the question; empty: none.
       samples: conversations wanted (`n`).
       temperature, top_p: None where the server's own are to be used.
-      max_tokens: sampled tokens of a conversation; None: the server's limit.
+      max_tokens: sampled tokens of a conversation, or, of `NAME:answer`, tokens of the answer; None: the
+        server's limit.
       seed: of the first sample.
       stream, include_usage: how to answer.
     """
@@ -83,6 +86,11 @@ class ChatRequest:
         return self.model.endswith(ANSWER_ONLY)
 
     @property
+    def markdown(self) -> bool:
+        """Whether `content` is to be Markdown with pictures."""
+        return self.model.endswith(MARKDOWN)
+
+    @property
     def images(self) -> tuple[Image.Image, ...]:
         """The images in RGB, as sent; decoded at each use, with the errors of `Picture.read`."""
         return tuple(picture.read() for picture in self.pictures)
@@ -102,7 +110,7 @@ def read_chat_request(body: bytes, models: Sequence[str], limits: Limits) -> Cha
         message = f"no model {model[:80]!r} here; there are: {', '.join(models)}"
         raise ApiError(404, message, param="model", code="model_not_found")
     check_parameters(value)
-    pictures, captions, question = _messages(value.get("messages"), limits)
+    pictures, captions, question = _messages(one_question(value.get("messages"), limits), limits)
     options = typed(value, "options", list, [])
     if not all(isinstance(o, str) and o.strip() for o in options):
         raise ApiError(400, "options must be a list of strings, the choices", param="options")
@@ -158,7 +166,10 @@ def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple
         if role == "assistant" and at == len(messages) - 1 and not message.get("content"):
             continue  # the beginning of an answer, with nothing in it
         if role not in ("system", "developer", "user"):
-            reason = "the model answers one question at a time, so earlier turns can't be given"
+            reason = (
+                "the model answers one question at a time, so earlier turns can't be given; a server with "
+                "--history=fold or --history=ignore accepts them"
+            )
             hint = reason if role in ("assistant", "tool", "function") else "role must be system or user"
             raise ApiError(400, f"{where}: {hint}", param=where)
         parts = _parts(message.get("content"), where, limits)
@@ -180,8 +191,6 @@ def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple
     pictures = tuple(part for part in sent if not isinstance(part, str))
     captions, question = _in_order(sent)
     question = "\n".join(text for text in (*system, question) if text)
-    if not pictures:
-        raise ApiError(400, "the user message holds no image; add an image_url part", param="messages")
     if not question and captions:
         reason = (
             "there is no text after the last image, and several come before images: which is the question?"

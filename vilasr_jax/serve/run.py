@@ -35,6 +35,7 @@ def serve(
     token: str,
     limits: Limits,
     allow_hosts: Sequence[str] = (),
+    cors: Sequence[str] = (),
     weights: str = "",
 ) -> None:
     """Serves a checkpoint of any kind (see `open_checkpoint`) until it is interrupted.
@@ -61,9 +62,8 @@ def serve(
     model, name = trained_model(opened, weights), opened.address.name
     worker = make_worker(model, limits)
     hosts = host_names(host, allow_hosts)
-    app = make_app(
-        worker, name, limits=limits, token=token, hosts=hosts, samples=list(samples(opened.folder, model))
-    )
+    questions = list(samples(opened.folder, model))
+    app = make_app(worker, name, limits=limits, token=token, hosts=hosts, samples=questions, cors=cors)
     status = StatusLine()
     worker.engine.steps.announce = status.compiling
     print("Warming up (compiling the model's steps)", flush=True)
@@ -111,6 +111,11 @@ def host_names(host: str, allow_hosts: Sequence[str] = ()) -> tuple[str, ...]:
 
 def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     """An engine for any questions and images within `limits`, not yet started."""
+    if limits.images >= model.settings.max_images:
+        raise ConfigError(
+            f"--images={limits.images}: conversations of this model hold at most "
+            f"{model.settings.max_images} images, drawn ones included"
+        )
     image = model.job.image
     # few steps a call: how often a client gets text
     engine = open_engine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import queue
@@ -17,7 +18,7 @@ from PIL import Image
 
 from vilasr_jax.config import SamplingSection
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
-from vilasr_jax.errors import UserError
+from vilasr_jax.errors import DataError, UserError
 from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing import resize_image
 from vilasr_jax.rollout import Engine, Request
@@ -29,6 +30,7 @@ _LINE = (
     "<think> a line </think> Action: Path Tracer\n```json\n"
     '[{"index": 1, "start_point_2d": [1, 1], "end_point_2d": [20, 20], "label": "a"}]\n```'
 )
+BLANK = (112, 112)  # of the white picture that a question without one is answered on
 RESTART_SECONDS = 0.5  # between a failure of the engine and its next start
 
 
@@ -123,18 +125,35 @@ class Worker:
         self._thread.start()
 
     def warm_up(self) -> None:
-        """Samples a drawn conversation, then two at once, so that no client waits for compilation."""
-        side = math.isqrt(self.pixels[1])
-        image = resize_image(Image.new("RGB", (side, side), "white"), *self.pixels)
+        """Samples drawn conversations of all shapes, so that no client waits for compilation.
+
+        These are a large, a middle and a small picture (as `sampler.open_engine` has buckets of patches), as
+        many of them as its buckets hold, and two conversations at once.
+        """
         most = self.engine.sampling.max_turn_tokens + 1
-        request = Request(
-            {"id": "warm-up"},
-            lambda: _WarmUp([image], "?", question_type="free-form", settings=self.settings),
-            0,
-            max_new_tokens=most,
-        )
-        for requests in ([request], [request] * min(2, self.limits.slots)):
-            self.engine.generate(self.params, requests, jax.random.key(0))
+
+        def request(side: int, count: int) -> Request:
+            image = resize_image(Image.new("RGB", (side, side), "white"), *self.pixels)
+            given = [image] * count
+            return Request(
+                {"id": "warm-up"},
+                lambda: _WarmUp(given, "?", question_type="free-form", settings=self.settings),
+                0,
+                max_new_tokens=most,
+            )
+
+        side = math.isqrt(self.pixels[1])
+        counts = self.engine.engine.prompt_images
+        one_each = [request(side // part, count) for count in counts for part in (1, 2, 4)]
+        for requests in ([one_each[0]] * min(2, self.limits.slots), *([one] for one in one_each)):
+            with contextlib.suppress(DataError):  # larger than the buckets: no client can send it, either
+                self.engine.check(requests[0])
+                self.engine.generate(self.params, requests, jax.random.key(0))
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The beginning of a text, at most `tokens` tokens of it."""
+        ids = self.engine.tokenizer.encode(text)
+        return text if len(ids) <= tokens else self.engine.tokenizer.decode(ids[:tokens])
 
     def stop(self) -> None:
         """Cancels the running conversations and waits for the engine's thread."""
@@ -179,7 +198,8 @@ class Worker:
             self.busy -= samples
 
     def _request(self, chat: ChatRequest, stream: Stream) -> Request:
-        images = [resize_image(picture.read(), *self.pixels) for picture in chat.pictures]
+        sent = [picture.read() for picture in chat.pictures] or [Image.new("RGB", BLANK, "white")]
+        images = [resize_image(picture, *self.pixels) for picture in sent]
         row = question_row(images, chat.question, chat.options, "vqa", id="request")
 
         def session() -> DrawingSession:
@@ -207,7 +227,7 @@ class Worker:
             chat.samples,
             temperature=self.sampling.temperature if chat.temperature is None else chat.temperature,
             top_p=self.sampling.top_p if chat.top_p is None else chat.top_p,
-            max_new_tokens=chat.max_tokens,
+            max_new_tokens=None if chat.answer_only else chat.max_tokens,
             on_tokens=lambda sample, text: stream.send("tokens", sample, text),
             on_turn=lambda sample, turn, drawn: stream.send("turn", sample, (turn, drawn)),
             on_end=end,

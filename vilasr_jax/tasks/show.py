@@ -103,13 +103,24 @@ def _readable(rows: Iterable[StoredRow], min_pixels: int, max_pixels: int) -> It
             logging.warning("not shown: %s", error)
 
 
-def show_rows(parts: Sequence[tuple[str, Iterable[Trace]]], settings: DrawingSettings, path: Path) -> int:
-    """Writes the page of (title, traces) parts; returns how many rows it shows."""
+def show_rows(
+    parts: Sequence[tuple[str, Iterable[Trace]]],
+    settings: DrawingSettings,
+    path: Path,
+    refused: Sequence[str] = (),
+) -> int:
+    """Writes the page of (title, traces) parts, and lines about rows that are refused.
+
+    Returns how many rows it shows.
+    """
     sections, count = [], 0
     for title, traces in parts:
         cards = [_card(trace, settings) for trace in traces]
         count += len(cards)
         sections.append(f"<h2>{html.escape(title)}</h2>\n" + "\n".join(cards))
+    if refused:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in refused)
+        sections.insert(0, f'<h2>{len(refused):,} rows are refused</h2>\n<ul class="refused">{lines}</ul>')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

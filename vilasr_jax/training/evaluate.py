@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -179,6 +180,11 @@ def _answer(
     samples = section.samples
     results = ResultsFile(folder, section.shard * samples)
     done = min(from_writer(results.begin) // samples, len(rows))
+    shown = 0  # wrong or corrected conversations with pictures, beyond the first ones
+    if done and is_writer():
+        shown = sum(bool(line["images"]) for line in results.read()[section.gallery :])
+    if 0 < done < len(rows) and is_writer():
+        print(f"eval: {name}: resuming after {done} answered questions of {len(rows)}", file=sys.stderr)
     for first in range(done, len(rows), section.shard):
         numbers = range(first, min(first + section.shard, len(rows)))
         some = usable_everywhere(
@@ -211,18 +217,27 @@ def _answer(
         ]
         score_all(trajectories, run.reward)
         if is_writer():
-            results.append(
-                result_line(
+            lines = []
+            for number, trajectory in enumerate(trajectories, first * samples):
+                pictured = number < section.gallery
+                if not pictured and shown < section.gallery and is_instructive(trajectory):
+                    pictured, shown = True, shown + 1
+                line = result_line(
                     trajectory,
                     run.model.tokenizer,
                     stage=name,
                     model_id=f"{run.job.name}/{name}",
-                    image_folder=folder / IMAGES if first * samples + number < section.gallery else None,
+                    image_folder=folder / IMAGES if pictured else None,
                 )
-                for number, trajectory in enumerate(trajectories)
-            )
+                lines.append(line)
+            results.append(lines)
         barrier("results")
     return results.read()
+
+
+def is_instructive(trajectory: Trajectory) -> bool:
+    """Whether a scored conversation is wrong, or corrected a drawing: one that a reader looks for."""
+    return trajectory.reward["accuracy"] < 1 or trajectory.corrected > 0
 
 
 def _report(progress: Callable[[int], None], before: int, n: int) -> None:

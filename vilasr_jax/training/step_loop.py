@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn, Self
 
@@ -10,6 +11,8 @@ from rich.progress import Progress
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import Stopped, TrainingError, UserError
+from vilasr_jax.parallel import is_writer
+from vilasr_jax.progress import COMPILING
 from vilasr_jax.training.stage import SCORE, Stage
 from vilasr_jax.training.state import Guard
 
@@ -49,7 +52,10 @@ class StepLoop:
         self.stage, self.steps, self.optimizer, self.schedule = stage, stage.steps, optimizer, schedule
         self.save, self.progress, self.bar_metric, self.steps_done = save, progress, bar_metric, steps_done
         self.updates, self.log_every = updates, log_every
-        self.bar = progress.add_task(stage.title, total=stage.steps, completed=steps_done, note="")
+        if steps_done and is_writer():
+            print(f"{stage.title}: resuming from step {steps_done} of {stage.steps}", file=sys.stderr)
+        self.note = COMPILING
+        self.bar = progress.add_task(stage.title, total=stage.steps, completed=steps_done, note=self.note)
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +87,14 @@ class StepLoop:
             learning_rate = float(self.schedule(step * self.updates - 1))
             values = self.stage.log(step, learning_rate=learning_rate, **scores)
             check_guard(guard, self.optimizer)
-            self.progress.update(self.bar, note=f"{self.bar_metric} {values[self.bar_metric]:.3f}")
+            self.note = f"{self.bar_metric} {values[self.bar_metric]:.3f}"
+        elif self.note == COMPILING:
+            self.note = ""
         if due:
             self.save(step, score=scores.get(SCORE), wait=stop)
         elif stop:  # without its score: no run that isn't stopped here has this step to choose as its best
             self.save(step, wait=True)
-        self.progress.update(self.bar, completed=step)
+        self.progress.update(self.bar, completed=step, note=self.note)
         if stop:
             self._stop(step)
 

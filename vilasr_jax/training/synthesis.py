@@ -14,12 +14,13 @@ from typing import Any
 from PIL import Image
 from rich.progress import Progress
 
+from vilasr_jax.drawing import joined
 from vilasr_jax.drawing.prompts import FILE
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.parallel import barrier, from_writer, is_writer
-from vilasr_jax.rollout import Trajectory, joined, messages_of
+from vilasr_jax.rollout import Trajectory, messages_of
 from vilasr_jax.tasks.stored import IMAGE_MARK, INDEX, StoredRow
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.trajectory_dataset import sample_shards, write_funnel

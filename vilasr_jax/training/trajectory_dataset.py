@@ -7,6 +7,7 @@ a run that was never stopped.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.parallel import from_writer, gather_results, is_writer
 from vilasr_jax.processing import Encoded, size_grid
+from vilasr_jax.progress import COMPILING
 from vilasr_jax.rollout import RedrawnImages, Request, Trajectory
 from vilasr_jax.tasks.stored import shard_note, write_shard
 from vilasr_jax.training.rejection_sampling import RULES, filter_trajectories
@@ -84,9 +86,13 @@ def sample_shards(
         return {"shard": number, "note": note, "cpu_seconds": round(time.process_time() - began, 2)}
 
     run.questions.source(stage)  # finds the usable ones, with the other hosts
-    bar = progress.add_task(f"{stage}: sampling", total=section.questions, note="")
     notes: list[Any] = from_writer(lambda: [shard_note(path(number, count)) for number in range(count)])
     missing = [number for number, note in enumerate(notes) if note is None]
+    sampled = (count - len(missing)) * section.shard
+    if sampled and missing and is_writer():
+        print(f"{stage}: resuming after {sampled} sampled questions of {section.questions}", file=sys.stderr)
+    note = COMPILING if missing else ""
+    bar = progress.add_task(f"{stage}: sampling", total=section.questions, note=note)
     for first in range(0, len(missing), hosts):
         numbers = missing[first : first + hosts]
         mine = numbers[host] if host < len(numbers) else None

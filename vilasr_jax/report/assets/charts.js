@@ -1,4 +1,5 @@
-/* Curves: a small figure for each metric of a stage; a training and a validation series are in one. */
+/* Curves: a small figure for each metric of a stage; a training and a validation series are in one, and those of
+   another run where the page was written with one. */
 const charts = (() => {
   const WIDTH = 330, HEIGHT = 150, LEFT = 42, BOTTOM = 20, TOP = 8;
   const FIRST = ["loss", "reward", "accuracy", "format", "drew", "drawing", "corrected", "turns", "length", "tokens"];
@@ -14,27 +15,44 @@ const charts = (() => {
     return words.charAt(0).toUpperCase() + words.slice(1);
   }
 
-  function panels(curves) {
+  function panels(curves, others) {
     const grouped = new Map();
-    for (const [name, points] of Object.entries(curves)) {
-      const second = SECOND.test(name);
-      const key = name.replace(SECOND, "").replace(/^train[/_.]/, "");
-      if (!grouped.has(key)) grouped.set(key, []);
-      grouped.get(key).push({ name, points, second });
+    for (const [other, named] of [[false, curves], [true, others]]) {
+      for (const [name, points] of Object.entries(named)) {
+        const second = SECOND.test(name);
+        const key = name.replace(SECOND, "").replace(/^train[/_.]/, "");
+        if (!grouped.has(key)) grouped.set(key, []);
+        grouped.get(key).push({ name, points, second, other });
+      }
     }
-    const out = [...grouped].map(([key, series]) => ({ key, series: series.sort((a, b) => a.second - b.second) }));
+    const out = [...grouped].map(([key, series]) => ({ key, series: series.sort((a, b) => a.other - b.other || a.second - b.second) }));
     return out.sort((a, b) => rank(a.key) - rank(b.key) || a.key.localeCompare(b.key));
   }
 
-  function draw({ key, series }) {
+  const look = { log: false, smoothing: 0 };
+
+  /* Exponential moving average, its start not biased towards 0. */
+  function smooth(points) {
+    let sum = 0, weight = 0;
+    return points.map(([step, value]) => {
+      sum = look.smoothing * sum + (1 - look.smoothing) * value;
+      weight = look.smoothing * weight + (1 - look.smoothing);
+      return [step, sum / weight];
+    });
+  }
+
+  function draw({ key, series: recorded }) {
+    const series = recorded.map((one) => ({ ...one, points: smooth(one.points) }));
     const all = series.flatMap((one) => one.points);
     const steps = all.map((p) => p[0]), values = all.map((p) => p[1]);
     const x0 = Math.min(...steps), x1 = Math.max(...steps);
+    const log = look.log && values.every((value) => value > 0);
     let y0 = Math.min(...values), y1 = Math.max(...values);
-    if (y0 > 0 && y0 < y1 * 0.6) y0 = 0;
-    if (y0 === y1) [y0, y1] = [Math.min(0, y0), Math.max(0, y1) || 1];
+    if (!log && y0 > 0 && y0 < y1 * 0.6) y0 = 0;
+    if (y0 === y1) [y0, y1] = log ? [y0 / 2, y1 * 2] : [Math.min(0, y0), Math.max(0, y1) || 1];
+    const scale = log ? Math.log : (value) => value;
     const x = (step) => LEFT + ((step - x0) / (x1 - x0 || 1)) * (WIDTH - LEFT - 6);
-    const y = (value) => TOP + (1 - (value - y0) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
+    const y = (value) => TOP + (1 - (scale(value) - scale(y0)) / (scale(y1) - scale(y0))) * (HEIGHT - TOP - BOTTOM);
     const output = el("output", {}, last(series));
     const heading = series.every((one) => one.second) ? `${title(key)}, validation` : title(key);
     const cursor = el("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
@@ -48,7 +66,7 @@ const charts = (() => {
       el("text", { x: WIDTH - 6, y: HEIGHT - 4, "text-anchor": "end" }, `step ${number(x1)}`),
       cursor);
     for (const one of series) {
-      const extra = series.indexOf(one) > 0 ? " second" : "";
+      const extra = (one.second ? " second" : "") + (one.other ? " other" : "");
       const d = one.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("");
       svg.append(el("path", { class: `raw${extra}`, d }));
       if (one.points.length < 30)
@@ -86,13 +104,17 @@ const charts = (() => {
       event.stopPropagation();
       show(at < 0 ? (move > 0 ? 0 : marks.length - 1) : at + move);
     });
-    const legend = series.length > 1
-      ? el("p", { class: "legend" }, "Solid: " + title(series[0].name).toLowerCase() + ". Dashed: "
-        + series.slice(1).map((one) => title(one.name).toLowerCase()).join(", ") + ".") : null;
+    const own = series.filter((one) => !one.other);
+    const words = own.length > 1 ? ["Solid: " + title(own[0].name).toLowerCase() + ". Dashed: "
+      + own.slice(1).map((one) => title(one.name).toLowerCase()).join(", ") + "."] : [];
+    if (own.length < series.length) words.push(`Grey: ${DATA.other.name}.`);
+    if (look.log && !log) words.push("Not all values are above 0: linear scale.");
+    const legend = words.length ? el("p", { class: "legend" }, words.join(" ")) : null;
     return el("figure", { class: "chart" }, el("figcaption", {}, el("span", {}, heading), output), svg, legend);
   }
 
   function word(series, one) {
+    if (one.other) return `${DATA.other.name}${one.second ? " validation" : ""} `;
     return series.length > 1 ? `${one.second ? "validation" : "training"} ` : "";
   }
 
@@ -101,16 +123,31 @@ const charts = (() => {
   }
 
   const root = document.getElementById("curves");
-  const stages = Object.keys(DATA.stages).filter((stage) => DATA.curves[stage]);
-  if (stages.length) root.replaceChildren(...stages.map((stage) => {
-    const all = panels(DATA.curves[stage]);
+  const opened = new Set();  // stages whose other curves are shown
+  const others = DATA.other ? DATA.other.curves : {};
+  const stages = Object.keys(DATA.stages).filter((stage) => DATA.curves[stage] || others[stage]);
+
+  function stageView(stage) {
+    const all = panels(DATA.curves[stage] || {}, others[stage] || {});
     const main = all.filter((panel) => rank(panel.key) < FIRST.length).slice(0, 9);
     const rest = all.filter((panel) => !main.includes(panel));
     const more = el("details", { class: "more" }, el("summary", {}, plural(rest.length, "more curve")));
     more.addEventListener("toggle", () => {
+      opened[more.open ? "add" : "delete"](stage);
       if (more.open && more.children.length === 1) more.append(el("div", { class: "grid" }, ...rest.map(draw)));
     });
+    more.open = opened.has(stage);
     return el("div", { class: "stagecurves" }, el("h3", {}, stageLabel(stage)),
       el("div", { class: "grid" }, ...main.map(draw)), rest.length ? more : null);
-  }));
+  }
+
+  const drawn = el("div");
+  function show() { drawn.replaceChildren(...stages.map(stageView)); }
+  const log = el("input", { type: "checkbox", onchange: () => { look.log = log.checked; show(); } });
+  const slider = el("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: 0,
+    oninput: () => { look.smoothing = Number(slider.value); show(); } });
+  if (stages.length) {
+    root.replaceChildren(el("div", { class: "look" }, el("label", {}, log, "Log scale"), el("label", {}, "Smoothing", slider)), drawn);
+    show();
+  }
 })();

@@ -144,6 +144,7 @@ const gallery = (() => {
   const count = el("span", { "aria-live": "polite" });
   const back = el("button", { type: "button", onclick: () => go(state.at - 1) }, "← Previous");
   const next = el("button", { type: "button", onclick: () => go(state.at + 1) }, "Next →");
+  const download = el("button", { type: "button", onclick: () => save() }, "Export list");
   const compare = el("button", { type: "button", "aria-pressed": "false", onclick: () => {
     state.compare = !state.compare;
     compare.setAttribute("aria-pressed", String(state.compare));
@@ -151,10 +152,24 @@ const gallery = (() => {
     showConversation();
   } }, "Compare stages");
 
-  function choice(label, options, test, first = "") {
+  function choice(key, label, options, test, first = "") {
     const select = el("select", { onchange: filter }, ...options.map(([value, words]) => el("option", { value, selected: value === first }, words)));
-    return { node: el("label", {}, label, select), passes: (conv) => select.value === "" || test(conv, select.value) };
+    return { key, first, select, node: el("label", {}, label, select),
+      passes: (conv) => select.value === "" || test(conv, select.value) };
   }
+
+  /* The same question in the nearest trained stage before, if it was put there. */
+  const TRAINED = ["untrained", "cold_start", "reflect", "rl"];
+  function before(conv) {
+    const at = TRAINED.indexOf(conv.stage);
+    const earlier = byQuestion.get(conv.id).filter((c) => TRAINED.includes(c.stage) && TRAINED.indexOf(c.stage) < at);
+    return earlier.reduce((a, b) => (a && TRAINED.indexOf(a.stage) > TRAINED.indexOf(b.stage) ? a : b), null);
+  }
+  function changed(conv, now) {
+    const old = before(conv);
+    return old !== null && conv.correct === now && old.correct !== now;
+  }
+  const OUTCOMES = { right: (c) => c.correct, wrong: (c) => !c.correct, lost: (c) => changed(c, false), gained: (c) => changed(c, true) };
 
   const present = (get) => [...new Set(all.map(get))];
   const families = present((c) => c.family).filter(Boolean).sort();
@@ -162,14 +177,60 @@ const gallery = (() => {
   const search = el("input", { type: "search", placeholder: "in questions and turns", oninput: filter });
   const MAIN = ["rl", "reflect", "cold_start"];
   const filters = [
-    choice("Stage", [["", "All stages"], ...Object.entries(DATA.stages).filter(([s]) => all.some((c) => c.stage === s))],
+    choice("stage", "Stage", [["", "All stages"], ...Object.entries(DATA.stages).filter(([s]) => all.some((c) => c.stage === s))],
       (c, value) => c.stage === value, MAIN.find((stage) => all.some((c) => c.stage === stage))),
-    choice("Outcome", [["", "Right and wrong"], ["right", "Right"], ["wrong", "Wrong"]], (c, v) => c.correct === (v === "right")),
-    choice("Corrections", [["", "Any"], ["yes", "With a correction"], ["no", "Without"]], (c, v) => (c.corrected > 0) === (v === "yes")),
-    choice("Turns", [["", "Any number"], ...turnCounts.map((n) => [String(n), plural(n, "turn")])], (c, v) => c.turns.length === +v),
-    choice("Errors", [["", "Any"], ["yes", "With an error"], ["no", "Without"]], (c, v) => c.turns.some((t) => t.error) === (v === "yes")),
-    ...(families.length > 1 ? [choice("Family", [["", "All"], ...families.map((f) => [f, f])], (c, v) => c.family === v)] : []),
+    choice("outcome", "Outcome", [["", "Right and wrong"], ["right", "Right"], ["wrong", "Wrong"],
+      ["lost", "Right before, wrong now"], ["gained", "Wrong before, right now"]], (c, v) => OUTCOMES[v](c)),
+    choice("corrections", "Corrections", [["", "Any"], ["yes", "With a correction"], ["no", "Without"]], (c, v) => (c.corrected > 0) === (v === "yes")),
+    choice("turns", "Turns", [["", "Any number"], ...turnCounts.map((n) => [String(n), plural(n, "turn")])], (c, v) => c.turns.length === +v),
+    choice("errors", "Errors", [["", "Any"], ["yes", "With an error"], ["no", "Without"]], (c, v) => c.turns.some((t) => t.error) === (v === "yes")),
+    ...(families.length > 1 ? [choice("family", "Family", [["", "All"], ...families.map((f) => [f, f])], (c, v) => c.family === v)] : []),
   ];
+
+  /* The address of what is shown: "#stage=rl&outcome=wrong&conversation=ID"; only what differs from the page as it opens. */
+  let restoring = true;  // until the address that the page was opened with is read
+  function writeAddress() {
+    if (restoring) return;
+    const words = new URLSearchParams();
+    for (const one of filters) if (one.select.value !== (one.first || "")) words.set(one.key, one.select.value);
+    if (search.value.trim()) words.set("find", search.value.trim());
+    const conv = state.shown[state.at];
+    if (conv && state.at > 0) { words.set("conversation", conv.id); words.set("of", conv.stage); }
+    if (state.compare) words.set("compare", "yes");
+    const address = words.toString();
+    history.replaceState(null, "", address ? `#${address}` : location.pathname + location.search);
+  }
+
+  function readAddress() {
+    const words = new URLSearchParams(location.hash.slice(1));
+    restoring = true;
+    if ([...words.values()].some((value) => value)) restore(words);  // else it is a link to a part of the page
+    restoring = false;
+  }
+
+  function restore(words) {
+    for (const one of filters) {
+      const value = words.get(one.key) ?? one.first ?? "";
+      one.select.value = [...one.select.options].some((option) => option.value === value) ? value : one.first || "";
+    }
+    search.value = words.get("find") || "";
+    if (state.compare !== (words.get("compare") === "yes")) compare.click();
+    filter();
+    const id = words.get("conversation");
+    const at = state.shown.findIndex((c) => c.id === id && (!words.has("of") || c.stage === words.get("of")));
+    go(at);
+    document.getElementById("conversations").scrollIntoView();
+  }
+
+  /* The filtered list as a file: one JSON object a line, without pictures. */
+  function save() {
+    const lines = state.shown.map((c) => JSON.stringify({ id: c.id, stage: c.stage, question: c.question, answer: c.answer,
+      prediction: c.prediction, correct: c.correct, corrected: c.corrected, reward: c.reward, stop_reason: c.stop,
+      turns: c.turns.map((turn) => ({ text: turn.text, calls: turn.calls, error: turn.error })) }));
+    const url = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "application/jsonl" }));
+    el("a", { href: url, download: "conversations.jsonl" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  }
 
   function filter() {
     const current = state.shown[state.at], words = search.value.trim().toLowerCase();
@@ -213,6 +274,8 @@ const gallery = (() => {
     compare.textContent = others < 2 ? "Compare stages" : `Compare ${others} stages`;
     const shown = conv ? [state.compare && others > 1 ? compareView(conv) : oneView(conv)] : [];
     view.replaceChildren(...shown);
+    download.disabled = !conv;
+    writeAddress();
   }
 
   function go(at) {
@@ -240,9 +303,11 @@ const gallery = (() => {
   if (all.length) {
     document.getElementById("gallery").replaceChildren(
       el("div", { class: "filters" }, ...filters.map((one) => one.node), el("label", {}, "Find", search)),
-      el("div", { class: "status" }, count, compare, back, next, el("span", { class: "keys" }, "or the arrow keys ← →")),
+      el("div", { class: "status" }, count, compare, download, back, next, el("span", { class: "keys" }, "or the arrow keys ← →")),
       browse);
     strip();
     filter();
+    readAddress();
+    addEventListener("hashchange", readAddress);
   }
 })();

@@ -1,5 +1,8 @@
-"""Importers of published data to the program's own rows."""
+"""Importers of published data and of a user's own pictures to the program's own rows."""
 
+from vilasr_jax.tasks.importers.marks import Canvas as Canvas
 from vilasr_jax.tasks.importers.run import BROKEN as BROKEN
 from vilasr_jax.tasks.importers.run import FORMATS as FORMATS
+from vilasr_jax.tasks.importers.run import PICTURES as PICTURES
 from vilasr_jax.tasks.importers.run import import_data as import_data
+from vilasr_jax.tasks.importers.run import read_pictures as read_pictures

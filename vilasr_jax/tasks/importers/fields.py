@@ -15,7 +15,11 @@ _TAGS = re.compile(r"</?answer>")
 
 @dataclass(frozen=True)
 class Draft:
-    """A row whose images are still paths. `messages` holds a recorded conversation, else nothing."""
+    """A row whose images are still paths.
+
+    `messages` holds a recorded conversation, else nothing; `marks` (see `Marks`) become one when they are
+    stored.
+    """
 
     question: str
     answer: str
@@ -25,6 +29,7 @@ class Draft:
     data_type: str
     meta: dict[str, Any] = field(default_factory=dict)
     messages: tuple[dict[str, str], ...] = ()
+    marks: Any = None
 
 
 def text_of(item: Mapping[str, Any], key: str) -> str:

@@ -1,4 +1,4 @@
-"""Imports published data: every row that can be used is written, every other is named with file and line.
+"""Imports data: every row that can be used is written, every other is named with file and line.
 
 Rows are written shard by shard, so a stopped import resumes with the first missing shard and ends with the
 same files.
@@ -18,13 +18,15 @@ from typing import Any
 
 from etils import epath
 
-from vilasr_jax.drawing.prompts import FILE
-from vilasr_jax.errors import ConfigError, DataError
+from vilasr_jax.drawing.prompts import FILE, get_prompts
+from vilasr_jax.errors import ConfigError, DataError, did_you_mean
 from vilasr_jax.files import literal_path, write_json
 from vilasr_jax.processing import load_image, resize_image
 from vilasr_jax.tasks.importers.benchmarks import benchmark_reader
 from vilasr_jax.tasks.importers.fields import Draft
 from vilasr_jax.tasks.importers.items import Item, read_items
+from vilasr_jax.tasks.importers.marks import Canvas
+from vilasr_jax.tasks.importers.own_pictures import read_own_items, read_own_picture
 from vilasr_jax.tasks.importers.pictures import Pictures
 from vilasr_jax.tasks.importers.questions import read_question
 from vilasr_jax.tasks.importers.sharegpt import read_sharegpt
@@ -38,11 +40,12 @@ BROKEN = "broken.txt"
 
 @dataclass(frozen=True)
 class Format:
-    """A published layout: where its files are below the given folder, and how an item becomes a row."""
+    """A layout: where its files are below the given folder, and how an item becomes a row."""
 
     folders: tuple[str, ...]
     names: tuple[str, ...]
     read: Callable[[Mapping[str, Any], str], Draft]
+    items: Callable[[epath.Path], Iterator[Item]] = read_items
 
 
 def _benchmark(name: str, data_type: str = "") -> Format:
@@ -59,6 +62,10 @@ FORMATS: dict[str, Format] = {
     "spar_bench": _benchmark("spar_bench"),
     "mmsi_bench": _benchmark("mmsi_bench"),
 }
+PICTURES = "pictures"
+OWN = Format(
+    (".",), tuple(f"train.{end}" for end in ("jsonl", "json", "csv", "tsv")), read_own_picture, read_own_items
+)
 _NO_ROWS = ("dataset_info.json",)
 
 
@@ -67,17 +74,19 @@ def import_data(
     source: str | os.PathLike,
     destination: str | os.PathLike,
     images: str | os.PathLike | None = None,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    canvas: Canvas | None = None,
     coordinates: int | None = None,
 ) -> dict[str, Any]:
     """Imports one format; returns the index that is also written to `destination/index.json`.
 
     Args:
-      name: one of `FORMATS`.
+      name: one of `FORMATS`, or `PICTURES`.
       source: a published folder, local or `gs://`, or one file of it.
       destination: a local folder, new or that of the same import.
       images: where relative image paths start, if not at `source` or in the file's folder.
-      progress: called with the fraction that is done and a line of figures.
+      progress: called with percent that are done, 100, and a line of figures.
+      canvas: how boxes and lines of `PICTURES` are drawn.
       coordinates: where the texts count places in images from 0 to this (1000); None: they count pixels.
 
     Returns:
@@ -89,18 +98,24 @@ def import_data(
       ConfigError: an unknown format, or a destination that holds something else.
       DataError: no file of the format, or none of its rows can be used.
     """
-    if name not in FORMATS:
-        raise ConfigError(f"no format {name!r}; there are: {', '.join(FORMATS)}")
+    form = get_format(name)
+    if (name == PICTURES) != (canvas is not None):
+        raise ConfigError(
+            f"--config says how {PICTURES} are drawn; it is needed for that format and no other"
+        )
+    if name == PICTURES and coordinates is not None:
+        raise ConfigError(f"--coordinates: places of {PICTURES} are pixels; leave it out")
     if str(destination).startswith("gs://"):
         raise ConfigError(f"{destination}: rows are written to a local (or mounted) folder")
     source, folder = _absolute(source), Path(destination)
     images = None if images is None else _absolute(images)
-    form, files = FORMATS[name], _find_files(name, source)
+    files = _find_files(name, source)
     plan = {
         "format": name,
         "source": str(source),
         "images_from": str(images) if images else None,
         "files": {str(f): f.stat().length for f in files},
+        **({"drawn": canvas.to_dict()} if canvas else {}),
         **({} if coordinates is None else {"coordinates": coordinates}),
     }
     _open_folder(folder, plan)
@@ -109,7 +124,7 @@ def import_data(
     pictures = _pictures(source, files, images)
     rows, pixels, broken, shards = 0, 0, 0, []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        items = _numbered(files)
+        items = _numbered(form, files)
         for number in itertools.count():
             some = list(itertools.islice(items, SHARD))
             if not some:
@@ -117,7 +132,7 @@ def import_data(
             path = folder / f"rows-{number:05d}.array_record"
             note = shard_note(path)
             if note is None:
-                results = list(pool.map(lambda it: _make_row(form, pictures, coordinates, *it), some))
+                results = list(pool.map(lambda it: _make_row(form, pictures, canvas, coordinates, *it), some))
                 good = [row for row in results if isinstance(row, StoredRow)]
                 note = {
                     "rows": len(good),
@@ -129,9 +144,9 @@ def import_data(
             broken += len(note["broken"])
             shards += [path.name] if note["rows"] else []
             if progress:
-                progress(some[-1][3], f"{rows:,} rows, {broken:,} broken")
+                progress(int(100 * some[-1][3]), 100, f"{rows:,} rows, {broken:,} broken")
     if progress:
-        progress(1.0, f"{rows:,} rows, {broken:,} broken")
+        progress(100, 100, f"{rows:,} rows, {broken:,} broken")
     _list_broken(folder, number)
     index = {**plan, "rows": rows, "images": pixels, "broken": broken, "shards": shards}
     if not rows:
@@ -139,8 +154,33 @@ def import_data(
         raise DataError(f"none of {broken} rows of {source} can be used; the first: {first}")
     if form.read is read_sharegpt:
         index["prompt"] = _save_prompt(folder, index)
+    if canvas:
+        write_json(folder / FILE, dataclasses.asdict(get_prompts(canvas.settings.prompt)))
     write_json(folder / INDEX, index)
     return index
+
+
+def get_format(name: str) -> Format:
+    """The format of this name; raises ConfigError where there is none."""
+    known = {**FORMATS, PICTURES: OWN}
+    if name not in known:
+        raise ConfigError(f"no format {name!r}{did_you_mean(name, known)}")
+    return known[name]
+
+
+def read_pictures(
+    source: str | os.PathLike, canvas: Canvas, images: str | os.PathLike | None = None
+) -> Iterator[StoredRow | str]:
+    """The rows that an import of `PICTURES` would write, in order; a text says what is wrong with one.
+
+    Raises:
+      DataError: there is no file of the format.
+    """
+    source = _absolute(source)
+    files = _find_files(PICTURES, source)
+    pictures = _pictures(source, files, None if images is None else _absolute(images))
+    for item in _numbered(OWN, files):
+        yield _make_row(OWN, pictures, canvas, *item)
 
 
 def _save_prompt(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
@@ -164,12 +204,12 @@ def _find_files(name: str, source: epath.Path) -> list[epath.Path]:
         raise DataError(f"{source}: no such file or folder")
     if not source.is_dir():
         return [source]
-    for folder in FORMATS[name].folders:
-        found = [p for pattern in FORMATS[name].names for p in (source / folder).glob(pattern)]
+    form = get_format(name)
+    for folder in form.folders:
+        found = [p for pattern in form.names for p in (source / folder).glob(pattern)]
         if found := sorted(p for p in found if p.name not in _NO_ROWS):
             _check_names(found)
             return found
-    form = FORMATS[name]
     wanted = ", ".join(f"{f}/{n}".removeprefix("./") for f in form.folders for n in form.names)
     raise DataError(f"{source}: holds no file of format {name} (looked for {wanted})")
 
@@ -203,18 +243,19 @@ def _pictures(source: epath.Path, files: list[epath.Path], images: epath.Path | 
     return Pictures([*given, base, *folders], archives=[*given, base])
 
 
-def _numbered(files: list[epath.Path]) -> Iterator[tuple[epath.Path, int, Item, float]]:
+def _numbered(form: Format, files: list[epath.Path]) -> Iterator[tuple[epath.Path, int, Item, float]]:
     """Every item with its file, its number there (from 0), and the fraction of all files up to its end."""
     sizes = [file.stat().length or 1 for file in files]
     for at, file in enumerate(files):
         before = sum(sizes[:at])
-        for number, item in enumerate(read_items(file)):
+        for number, item in enumerate(form.items(file)):
             yield file, number, item, (before + item.at * sizes[at]) / sum(sizes)
 
 
 def _make_row(
     form: Format,
     pictures: Pictures,
+    canvas: Canvas | None,
     coordinates: int | None,
     file: epath.Path,
     number: int,
@@ -228,12 +269,13 @@ def _make_row(
     try:
         draft = form.read(item.value, file.stem)
         images = tuple(_checked(path, pictures.read(path)) for path in draft.image_paths)
+        plain = {key: value for key, value in vars(draft).items() if key not in ("image_paths", "marks")}
+        meta = {**draft.meta, "image_path": list(draft.image_paths)}
+        own = {"id": f"{file.stem}-{number}", "images": images, "meta": meta, "coordinates": coordinates}
+        row = StoredRow(**{**plain, **own})
+        return draft.marks.record(row, canvas) if draft.marks else row
     except DataError as error:
         return f"{where}: {error}"
-    plain = {key: value for key, value in vars(draft).items() if key != "image_paths"}
-    meta = {**draft.meta, "image_path": list(draft.image_paths)}
-    own = {"id": f"{file.stem}-{number}", "images": images, "meta": meta, "coordinates": coordinates}
-    return StoredRow(**{**plain, **own})
 
 
 def _checked(path: str, data: bytes) -> bytes:

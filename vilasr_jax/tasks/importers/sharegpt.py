@@ -34,10 +34,7 @@ def read_sharegpt(item: Mapping[str, Any], source: str) -> Draft:
 
     `source` is the file's name, which says where the questions come from (vqa, maze, ...).
     """
-    key = "messages" if "conversations" not in item and "messages" in item else "conversations"
-    messages = tuple(_message(f"message {n} of {key}", m) for n, m in enumerate(_list(item, key), 1))
-    if isinstance(item.get("system"), str) and item["system"] and messages[0]["role"] != "system":
-        messages = ({"role": "system", "content": item["system"]}, *messages)
+    key, messages = _key(item), read_messages(item)
     roles = [message["role"] for message in messages]
     if "user" not in roles or roles[-1] != "assistant":
         raise DataError(f"{key} must hold a user message and end with the assistant's")
@@ -60,6 +57,19 @@ def read_sharegpt(item: Mapping[str, Any], source: str) -> Draft:
         data_type=source,
         messages=messages,
     )
+
+
+def read_messages(item: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
+    """The messages of a conversation, each {"role", "content"}, a system text first."""
+    key = _key(item)
+    messages = tuple(_message(f"message {n} of {key}", m) for n, m in enumerate(_list(item, key), 1))
+    if isinstance(item.get("system"), str) and item["system"] and messages[0]["role"] != "system":
+        messages = ({"role": "system", "content": item["system"]}, *messages)
+    return messages
+
+
+def _key(item: Mapping[str, Any]) -> str:
+    return "messages" if "conversations" not in item and "messages" in item else "conversations"
 
 
 def _list(item: Mapping[str, Any], key: str) -> list:

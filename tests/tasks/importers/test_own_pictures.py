@@ -1,0 +1,165 @@
+"""A user's own pictures in every form: rows, drawings, refused rows, the check and its page."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vilasr_jax import cli
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.tasks.importers import Canvas, import_data, read_pictures
+from vilasr_jax.tasks.show import stored_trace
+from vilasr_jax.tasks.stored import StoredRows
+
+LIMITS = (28 * 28, 112 * 112)
+CANVAS = Canvas(DrawingSettings(image_unit=28), *LIMITS)
+HALL = {
+    "image": "images/hall.png",
+    "question": "What is left of the door?",
+    "answer": "a lamp",
+    "options": ["a chair", "a lamp"],
+    "boxes": [{"box": [224, 112, 336, 224], "label": "door"}, {"box": [0, 0, 112, 112], "label": "door"}],
+    "lines": [{"line": [224, 168, 56, 56], "label": "1"}],
+}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with one picture, of 448 x 224 pixels, which the model sees at a quarter of its sides."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (448, 224), "white").save(tmp_path / "images" / "hall.png")
+    return tmp_path
+
+
+def rows_of(folder, *items, name="train.jsonl"):
+    (folder / name).write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    return list(read_pictures(folder / name, CANVAS))
+
+
+def calls_of(row):
+    """The JSON items of a stored conversation's turns."""
+    said = "".join(m["content"] for m in row.messages if m["role"] == "assistant")
+    return [
+        item for block in re.findall(r"```json\n(.*?)\n```", said, re.DOTALL) for item in json.loads(block)
+    ]
+
+
+def test_boxes_and_lines_are_drawn_where_they_are(photos):
+    (row,) = rows_of(photos, HALL)
+    assert (row.answer, row.options, row.question_type) == (
+        "B",
+        ("A. a chair", "B. a lamp"),
+        "multiple choice",
+    )
+    first, second, line = calls_of(row)
+    trace = stored_trace(row, *LIMITS)
+    width, height = trace.row.images[0].size
+    scale = np.array([width / 448, height / 224] * 2)
+    assert first["bbox_2d"] == np.rint(scale * [224, 112, 336, 224]).tolist() and second["label"] == "door 2"
+    assert line["start_point_2d"] + line["end_point_2d"] == np.rint(scale * [224, 168, 56, 56]).tolist()
+    assert len(row.images) == 3 and len(trace.turns) == 3
+    session = trace.row.session(CANVAS.settings)
+    for text in trace.turns:
+        session.step(text)
+    assert session.answer == "B"
+    drawn = [part["image"] for m in row.conversation(*LIMITS) for part in m["content"] if "image" in part]
+    assert [image.tobytes() for image in drawn] == [image.tobytes() for image in session.images]
+    changed = np.argwhere((np.asarray(drawn[1]) != 255).any(-1))
+    assert len(changed) and changed[:, 1].max() <= first["bbox_2d"][2] + 4
+
+
+def test_a_row_without_marks_is_a_question(photos):
+    (row,) = rows_of(photos, {"image": "images/hall.png", "question": "How many doors?", "answer": 2})
+    assert (row.answer, row.question_type, row.messages) == ("2", "numerical", ())
+
+
+def test_llava_gives_a_row_a_question(photos):
+    turns = [("human", "<image>\nIs there a door?"), ("gpt", "yes"), ("human", "A lamp?"), ("gpt", "no")]
+    item = {"id": 1, "image": "images/hall.png", "conversations": [{"from": a, "value": b} for a, b in turns]}
+    first, second = rows_of(photos, item, name="llava.json")
+    assert [(row.question, row.answer) for row in (first, second)] == [
+        ("Is there a door?", "yes"),
+        ("A lamp?", "no"),
+    ]
+    assert first.id != second.id and len(second.images) == 1
+
+
+@pytest.mark.parametrize("kind, box", [("real", [224, 112, 336, 224]), ("norm1", [0.5, 0.5, 0.75, 1.0])])
+def test_swift_objects_are_boxes(photos, kind, box):
+    messages = [
+        {"role": "user", "content": "<image>Where is the <ref-object>?"},
+        {"role": "assistant", "content": "on the right"},
+    ]
+    objects = {"ref": ["door"], "bbox": [box], "bbox_type": kind}
+    item = {"messages": messages, "images": ["images/hall.png"], "objects": objects}
+    (row,) = rows_of(photos, item, name="swift.jsonl")
+    assert row.question == "Where is the door?" and row.answer == "on the right"
+    (call,) = calls_of(row)
+    (own,) = rows_of(photos, {**HALL, "options": [], "lines": [], "boxes": HALL["boxes"][:1]})
+    assert call["label"] == "door" and call["bbox_2d"] == calls_of(own)[0]["bbox_2d"]
+
+
+def test_a_csv_row_has_a_box(photos):
+    with (photos / "train.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "question", "answer", "options", "x1", "y1", "x2", "y2", "label"])
+        table.writerow(["images/hall.png", "Which, if any?", "door", "lamp|door", 224, 112, 336, 224, "door"])
+        table.writerow(["images/hall.png", "[1] Which?", "door", "lamp|door", "left", 112, 336, 224, "door"])
+    row, refused = read_pictures(photos, CANVAS)
+    assert (row.answer, row.options, len(calls_of(row))) == ("B", ("A. lamp", "B. door"), 1)
+    assert "train.csv:3: x1, y1, x2, y2 are ['left'" in refused
+
+
+REFUSED = {
+    "box 1 [224.0, 112.0, 500.0, 224.0] reaches out of the picture, which is 448 x 224": {
+        "boxes": [[224, 112, 500, 224]]
+    },
+    "box 1 [336.0, 112.0, 224.0, 224.0]: x1, y1 must be the top left corner": {
+        "boxes": [[336, 112, 224, 224]]
+    },
+    "box 1 is [1, 2]; four numbers x1, y1, x2, y2 are needed": {"boxes": [[1, 2]]},
+    "line 1 is on image 2; the row has 1": {"lines": [{"line": [0, 0, 9, 9], "image": 2}]},
+    "image images/none.png is missing": {"image": "images/none.png"},
+    "answer 'a cat' is none of the options": {"answer": "a cat"},
+    "question is missing": {"question": None},
+    "unknown key 'box'; did you mean boxes?": {"box": []},
+    "thoughts has 1 texts; this row has 3 turns": {"thoughts": ["so"]},
+    "'</think>' can't be part of a thought": {"thoughts": ["a </think>", "b", "c"]},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_bad_row_is_named_with_its_reason(photos, reason):
+    good, bad = rows_of(photos, HALL, {**HALL, **REFUSED[reason]})
+    assert not isinstance(good, str) and bad.startswith(f"{photos}/train.jsonl:2: ") and reason in bad
+
+
+def test_an_import_is_read_as_traces(photos, tmp_path):
+    rows_of(photos, HALL, {**HALL, "answer": "a cat"})
+    index = import_data("pictures", photos, tmp_path / "out", canvas=CANVAS)
+    assert (index["rows"], index["broken"]) == (1, 1) and (tmp_path / "out" / "prompt.json").exists()
+    assert StoredRows([tmp_path / "out"])[0].messages
+
+
+def test_check_counts_and_shows_what_is_drawn(photos, capsys, tmp_path):
+    rows_of(photos, HALL, {**HALL, "answer": "a <cat>"})
+    page = tmp_path / "check.html"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["vilasr", "data", "check", str(photos), "--config=pictures_tiny", f"--out={page}"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "1 rows: 1 with drawings (2 boxes, 1 lines), 0 questions without" in out
+    assert "1 rows are refused:" in out and "train.jsonl:2: answer" in out
+    text = page.read_text()
+    assert text.count("<figure>") == 3 and "a &lt;cat&gt;" in text and "What is left of the door?" in text
+
+
+def test_pictures_need_a_config_and_others_refuse_it(photos, capsys, tmp_path):
+    rows_of(photos, HALL)
+    for name, more in (("pictures", []), ("rl", ["--config=pictures_tiny"])):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["vilasr", "data", "import", name, str(photos), str(tmp_path / "out"), *more])
+        assert stop.value.code == 2 and "--config says how pictures are drawn" in capsys.readouterr().err

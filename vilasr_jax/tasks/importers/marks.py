@@ -1,0 +1,146 @@
+"""Boxes and lines of a user's picture as a recorded conversation: drawn as the model will see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from vilasr_jax.drawing import DrawingSettings, joined
+from vilasr_jax.drawing.prompts import get_prompts
+from vilasr_jax.errors import DataError
+from vilasr_jax.processing import image_size
+from vilasr_jax.tasks.replay import replay
+from vilasr_jax.tasks.rows import Row, Trace
+from vilasr_jax.tasks.stored import IMAGE_MARK, StoredRow
+from vilasr_jax.tasks.trace_text import Corners, answer_turn, box_turn, line_turn
+
+_SYNTAX = ("<think>", "</think>", "<answer>", "</answer>", "```", "Action:")
+BY_DEFAULT = "The drawing shows the answer"  # the thought before an answer
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How pictures are resized and drawn on: as in conversations of a model.
+
+    Attributes:
+      settings: of its conversations.
+      min_pixels, max_pixels: the area of an image.
+    """
+
+    settings: DrawingSettings
+    min_pixels: int
+    max_pixels: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its values, for a note of what was drawn how."""
+        settings = self.settings
+        return {
+            "prompt": get_prompts(settings.prompt).sha256,
+            "style": str(settings.style),
+            "tools": list(settings.tools),
+            "coordinates": settings.coordinates,
+            "min_pixels": self.min_pixels,
+            "max_pixels": self.max_pixels,
+        }
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A box or line, in pixels of its picture, or with `relative` in fractions of its sides.
+
+    Attributes:
+      where: what messages call it, such as "box 2".
+      image: number of the picture, from 1.
+      place: x1, y1, x2, y2.
+      label: the text that is drawn at it.
+    """
+
+    where: str
+    image: int
+    place: tuple[float, ...]
+    label: str
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The boxes and lines of a question, and a thought before each of the turns that they become."""
+
+    boxes: tuple[Marked, ...]
+    lines: tuple[Marked, ...]
+    thoughts: tuple[str, ...] = ()
+
+    def record(self, row: StoredRow, canvas: Canvas) -> StoredRow:
+        """The row with a conversation: boxes in one turn, lines in the next, then the answer.
+
+        Raises:
+          DataError: a place outside of its picture, a text that a turn can't hold, or coordinates in the
+            question that can't be converted.
+        """
+        stored = [image_size(image) for image in row.images]
+        plain = row.row(canvas.min_pixels, canvas.max_pixels)
+        turns = self._turns(plain, stored)
+        messages = replay(Trace(plain, turns), canvas.settings)
+        images = [part["image"] for m in messages for part in m["content"] if part["type"] == "image"]
+        texts = tuple({"role": m["role"], "content": joined(m, IMAGE_MARK)} for m in messages)
+        fields = {name: getattr(plain, name) for name in ("question", "options", "answer")}
+        return dataclasses.replace(row, images=tuple(map(_png, images)), messages=texts, **fields)
+
+    def _turns(self, row: Row, stored: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+        kinds = [(box_turn, self.boxes, "I mark"), (line_turn, self.lines, "I draw")]
+        kinds = [kind for kind in kinds if kind[1]]
+        if self.thoughts and len(self.thoughts) != len(kinds) + 1:
+            raise DataError(f"thoughts has {len(self.thoughts)} texts; this row has {len(kinds) + 1} turns")
+        if bad := [word for text in (*self.thoughts, row.answer) for word in _SYNTAX if word in text]:
+            raise DataError(f"{bad[0]!r} can't be part of a thought or an answer")
+        turns = []
+        for number, (write, marks, verb) in enumerate(kinds):
+            labels = _unique([mark.label for mark in marks])
+            thought = self.thoughts[number] if self.thoughts else f"{verb} {', '.join(labels)}."
+            places = [_place(mark, stored[mark.image - 1], row.images[mark.image - 1].size) for mark in marks]
+            texts = [json.dumps(label, ensure_ascii=False)[1:-1] for label in labels]
+            numbers = [mark.image for mark in marks]
+            turns.append(write(thought, list(zip(numbers, places, texts, strict=True))))
+        last = self.thoughts[-1].rstrip(".") if self.thoughts else BY_DEFAULT
+        return (*turns, answer_turn(last, row.answer))
+
+
+def _unique(labels: Sequence[str]) -> list[str]:
+    """Labels of which none is there twice, as a second one would replace the first drawing."""
+    seen: Counter[str] = Counter()
+    found = []
+    for label in labels:
+        seen[label] += 1
+        found.append(label if seen[label] == 1 else f"{label} {seen[label]}")
+    return found
+
+
+def _place(mark: Marked, old: tuple[int, int], new: tuple[int, int]) -> Corners:
+    """Corners or ends in pixels of the resized picture."""
+    x1, y1, x2, y2 = (
+        value * old[axis % 2] if mark.relative else value for axis, value in enumerate(mark.place)
+    )
+    inside = all(0 <= x <= old[0] for x in (x1, x2)) and all(0 <= y <= old[1] for y in (y1, y2))
+    said = f"{mark.where} {[*mark.place]}"
+    if not inside:
+        raise DataError(f"{said} reaches out of the picture, which is {old[0]} x {old[1]}")
+    if mark.where.startswith("box") and not (x1 < x2 and y1 < y2):
+        raise DataError(f"{said}: x1, y1 must be the top left corner, x2, y2 the bottom right one")
+    if (x1, y1) == (x2, y2):
+        raise DataError(f"{said} begins where it ends")
+    values = (x1 * new[0] / old[0], y1 * new[1] / old[1], x2 * new[0] / old[0], y2 * new[1] / old[1])
+    left, top, right, bottom = (round(value) for value in values)
+    return left, top, right, bottom
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "png")
+    return out.getvalue()
