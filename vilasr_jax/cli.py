@@ -263,8 +263,15 @@ def run_solve(words: list[str], flags: Any) -> None:
 
     check_devices()
     out = folder_path("--out", flags.out)
-    more = {"weights": flags.weights or "", "max_tokens": _max_tokens(flags)}
-    solve(words, flags.question, flags.checkpoint, out, flags.options, **more)
+    solve(
+        words,
+        flags.question,
+        flags.checkpoint,
+        out,
+        flags.options,
+        weights=flags.weights or "",
+        max_tokens=_max_tokens(flags),
+    )
 
 
 @command(
@@ -420,8 +427,9 @@ def _canvas(flags: Any, folder: Path) -> Any:
     from vilasr_jax.training.wording import job_prompts
 
     job = read_job(flags)
-    settings = drawing_settings(job, "vqa", job_prompts(job, folder), run_family(job, folder))
-    return Canvas(settings, job.image.min_pixels, job.data.traces_pixels or job.image.max_pixels)
+    family = run_family(job, folder)
+    settings = drawing_settings(job, "vqa", job_prompts(job, folder), family)
+    return Canvas(settings, job.image.min_pixels, job.data.traces_pixels or job.image.max_pixels, family)
 
 
 @command(
@@ -745,6 +753,54 @@ def run_bench_convert(words: list[str], flags: Any) -> None:
     _save(
         flags, bench_convert(flags.size, folder_path("--workdir", flags.workdir) if flags.workdir else None)
     )
+
+
+@command(
+    "bench real",
+    "",
+    Flag("size", "3b", "a model preset", required=True),
+    Flag("weights", "bf16,int8", "forms of our weights", ["bf16", "int8"]),
+    Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
+    Flag("tokens", "N", "tokens that are decoded", 32),
+    Flag("workdir", "DIR", "a folder for the weights, which are written once", "runs/real", writes="folder"),
+    JSON,
+)
+def run_bench_real(words: list[str], flags: Any) -> None:
+    """A published size on this machine: ours, transformers and vLLM.
+
+    Writes a folder with the size's shapes and random weights once. Each program then runs by itself, on the
+    same image and tokens: time to load and to the first token, tokens a second and their fraction of what the
+    bandwidth of memory allows, seconds of a drawing turn, peak memory.
+
+    Example
+      vilasr bench real --size=3b --layers=4
+    """
+    from vilasr_jax.bench.real import bench_real
+
+    for form in flags.weights:
+        with_weights(JobConfig(), form)  # which refuses other words
+    if flags.tokens < 2 or flags.layers < 0:
+        raise ConfigError(f"--tokens={flags.tokens}, --layers={flags.layers}: at least 2 tokens and 0 layers")
+    home = folder_path("--workdir", flags.workdir)
+    _save(flags, bench_real(flags.size, home, flags.weights, flags.layers, flags.tokens))
+
+
+@command(
+    "bench weights",
+    "",
+    Flag("checkpoint", "WHERE", "any checkpoint (`vilasr solve --help` lists them)", required=True),
+    Flag("rows", "8", "questions of its task", 8),
+    _MAX_TOKENS,
+    JSON,
+)
+def run_bench_weights(words: list[str], flags: Any) -> None:
+    """A model's logits in bf16 and int8 against float32."""
+    from vilasr_jax.bench.weights import bench_weights
+    from vilasr_jax.parallel import check_devices
+
+    _at_least_1(flags, "rows")
+    check_devices()
+    _save(flags, bench_weights(flags.checkpoint, flags.rows, _max_tokens(flags)))
 
 
 if __name__ == "__main__":

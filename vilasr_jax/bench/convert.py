@@ -27,8 +27,10 @@ from vilasr_jax.checkpoint.safetensors_files import write_safetensors
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.models import ModelConfig, preset
+from vilasr_jax.models.params import is_norm
 
 _BLOCK = 1 << 24  # values written in one go
+_STD = 0.02  # of random weights
 _CHILD = """
 import json, resource, sys, time
 from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf
@@ -51,7 +53,7 @@ def bench_convert(size: str, workdir: Path | None = None) -> dict[str, Any]:
       DataError: the disk has too little free space.
     """
     config = preset(size, param_dtype="bfloat16")
-    total = 2 * sum(math.prod(tensor.shape) for tensor in hf_tensors(config))
+    total = weight_bytes(config)
     if workdir:
         workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir) as name:
@@ -84,13 +86,22 @@ def bench_convert(size: str, workdir: Path | None = None) -> dict[str, Any]:
     return result
 
 
+def weight_bytes(config: ModelConfig) -> int:
+    """Bytes of a model's weights in bfloat16."""
+    return 2 * sum(math.prod(tensor.shape) for tensor in hf_tensors(config))
+
+
 def write_random(config: ModelConfig, folder: Path) -> None:
-    """Writes a Hugging Face folder with random bfloat16 weights of the config's shapes."""
+    """Writes a Hugging Face folder with random bfloat16 weights of the config's shapes; norms scale by 1."""
     rng = np.random.default_rng(0)
-    noise = rng.standard_normal(_BLOCK, np.float32).astype(ml_dtypes.bfloat16)
+    noise = (_STD * rng.standard_normal(_BLOCK, np.float32)).astype(ml_dtypes.bfloat16)
     tensors = {tensor.key: tensor.shape for tensor in hf_tensors(config)}
+    norms = {tensor.key for tensor in hf_tensors(config) if is_norm(tensor.path.split("/"))}
 
     def values(name: str) -> Iterator[np.ndarray]:
+        if name in norms:
+            yield np.ones(tensors[name], noise.dtype)
+            return
         rows, *rest = tensors[name]
         each = math.prod(rest)
         at_once = max(1, _BLOCK // each)
@@ -98,7 +109,7 @@ def write_random(config: ModelConfig, folder: Path) -> None:
             count = min(at_once, rows - start)
             yield noise[: count * each].reshape(count, *rest)
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config_to_hf(config))
     specs = [(name, noise.dtype, shape) for name, shape in tensors.items()]
     write_safetensors(epath.Path(folder), specs, values)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from PIL import Image
 
 from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
@@ -176,8 +177,18 @@ def ruled_out(subject: Subject) -> np.ndarray:
     return mask
 
 
-def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
-    """An engine whose buckets fit the load tightly."""
+def make_engine(
+    kind: type[Engine], load: Load, subject: Subject, mesh: Mesh | None = None, **changes: Any
+) -> Engine:
+    """An engine whose buckets fit the load tightly.
+
+    Args:
+      kind: its class.
+      load: the conversations.
+      subject: the model.
+      mesh: by default over all devices.
+      changes: other fields of its `EngineSection`.
+    """
     session = ScriptedSession(load, 0, 0)
     prompt = len(make_prompt(subject.tokenizer, session).encoded.ids)
     message = session.step("").message
@@ -194,6 +205,7 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
         insert_tokens=(_round(insert),),
         prompt_images=tuple(range(1, load.turns + 1)) if kind is RereadingEngine else (1,),
     )
+    section = dataclasses.replace(section, **changes)
     sampling = SamplingSection(
         temperature=0.0, max_turn_tokens=load.longest, max_tokens=_round(prompt + turn * load.turns)
     )
@@ -205,7 +217,7 @@ def make_engine(kind: type[Engine], load: Load, subject: Subject) -> Engine:
         engine=section,
         sampling=sampling,
         patches=((load.side // family_of(subject.config).images.patch_size) ** 2,),
-        mesh=make_mesh(MeshSection()),
+        mesh=make_mesh(MeshSection()) if mesh is None else mesh,
     )
 
 

@@ -30,7 +30,8 @@ def use_compile_cache(environ: Mapping[str, str] = os.environ) -> Path | None:
     Returns:
       The folder; None where nothing was set up, or where it can't be written.
     """
-    chosen = jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache
+    values = jax.config.values
+    chosen = values["jax_compilation_cache_dir"] or not values["jax_enable_compilation_cache"]
     if chosen or jax.distributed.is_initialized():
         return None
     try:

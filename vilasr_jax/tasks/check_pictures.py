@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from vilasr_jax.errors import DataError
-from vilasr_jax.models import default_family
 from vilasr_jax.processing import image_size, smart_resize
 from vilasr_jax.tasks.importers import Canvas, read_pictures
 from vilasr_jax.tasks.show import show_rows, stored_trace
@@ -54,7 +53,7 @@ def check_pictures(
         for image in row.base_images:
             width, height = image_size(image)
             height, width = smart_resize(
-                height, width, min_pixels=canvas.min_pixels, max_pixels=canvas.max_pixels
+                height, width, canvas.family.images.factor, canvas.min_pixels, canvas.max_pixels
             )
             sizes[width, height] += 1
         said = "".join(message["content"] for message in row.messages if message["role"] == "assistant")
@@ -71,7 +70,7 @@ def check_pictures(
     settings = dataclasses.replace(canvas.settings, max_turns=99)
     show_rows([(f"{source}: the first {len(shown)} of {rows:,} rows", traces)], settings, page, refused)
     ordered = sorted(sizes, key=lambda size: size[0] * size[1])
-    unit = default_family().images.factor
+    unit = canvas.family.images.factor
     return {
         "rows": rows,
         "drawn": drawn,

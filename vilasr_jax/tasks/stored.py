@@ -108,8 +108,9 @@ class StoredRow:
         with self._named():
             texts = (self.question, *self.options, self.answer)
             stored = [*map(image_size, images)]
-            how = {"units": self.coordinates, "family": family}
-            texts, sizes = fit_question(texts, stored, min_pixels, max_pixels, **how)
+            texts, sizes = fit_question(
+                texts, stored, min_pixels, max_pixels, units=self.coordinates, family=family
+            )
             plain["images"] = tuple(map(_decode, images, sizes))
         plain |= {"question": texts[0], "options": texts[1:-1], "answer": texts[-1]}
         return Row(**plain)
@@ -132,8 +133,9 @@ class StoredRow:
         decode = decode or _decode
         with self._named():
             stored = [*map(image_size, self.images)]
-            how = {"units": self.coordinates, "family": family}
-            fitted, sizes = fit_conversation(self.messages, stored, min_pixels, max_pixels, **how)
+            fitted, sizes = fit_conversation(
+                self.messages, stored, min_pixels, max_pixels, units=self.coordinates, family=family
+            )
             images = iter([*map(decode, self.images, sizes)])
         messages = []
         for message in fitted:

@@ -15,10 +15,11 @@ from PIL import Image
 from vilasr_jax.drawing import DrawingSettings, joined
 from vilasr_jax.drawing.prompts import get_prompts
 from vilasr_jax.errors import DataError
+from vilasr_jax.models import ModelFamily
 from vilasr_jax.processing import image_size
 from vilasr_jax.tasks.replay import replay
 from vilasr_jax.tasks.rows import Row, Trace
-from vilasr_jax.tasks.stored import IMAGE_MARK, StoredRow
+from vilasr_jax.tasks.stored import DEFAULT_FAMILY, IMAGE_MARK, StoredRow
 from vilasr_jax.tasks.trace_text import Corners, answer_turn, box_turn, line_turn
 
 _SYNTAX = ("<think>", "</think>", "<answer>", "</answer>", "```", "Action:")
@@ -32,11 +33,13 @@ class Canvas:
     Attributes:
       settings: of its conversations.
       min_pixels, max_pixels: the area of an image.
+      family: of the model.
     """
 
     settings: DrawingSettings
     min_pixels: int
     max_pixels: int
+    family: ModelFamily = DEFAULT_FAMILY
 
     def to_dict(self) -> dict[str, Any]:
         """Its values, for a note of what was drawn how."""
@@ -85,12 +88,13 @@ class Marks:
             question that can't be converted.
         """
         stored = [image_size(image) for image in row.images]
-        plain = row.row(canvas.min_pixels, canvas.max_pixels)
+        plain = row.row(canvas.min_pixels, canvas.max_pixels, family=canvas.family)
         turns = self._turns(plain, stored)
         messages = replay(Trace(plain, turns), canvas.settings)
         images = [part["image"] for m in messages for part in m["content"] if part["type"] == "image"]
         texts = tuple({"role": m["role"], "content": joined(m, IMAGE_MARK)} for m in messages)
         fields = {name: getattr(plain, name) for name in ("question", "options", "answer")}
+        fields |= {"coordinates": canvas.family.coordinates, "actions": canvas.settings.actions}
         return dataclasses.replace(row, images=tuple(map(_png, images)), messages=texts, **fields)
 
     def _turns(self, row: Row, stored: Sequence[tuple[int, int]]) -> tuple[str, ...]:

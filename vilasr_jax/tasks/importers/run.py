@@ -180,7 +180,7 @@ def read_pictures(
     files = _find_files(PICTURES, source)
     pictures = _pictures(source, files, None if images is None else _absolute(images))
     for item in _numbered(OWN, files):
-        yield _make_row(OWN, pictures, canvas, *item)
+        yield _make_row(OWN, pictures, canvas, None, *item)
 
 
 def _save_prompt(folder: Path, index: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,227 @@
+"""The programs of `vilasr bench real`, each run as `python -m vilasr_jax.bench.real_programs KIND ...`.
+
+Each prints its figures as JSON. Ours writes the conversation that it had into a file, whose tokens and images
+the others read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROUNDS = 3  # of each figure; the least counts
+STREAM_BYTES = 1 << 30
+
+
+def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
+    """This package, with a form of the weights."""
+    import jax
+
+    from vilasr_jax.bench.real import SIDE
+    from vilasr_jax.bench.rollout_load import Load, ScriptedEngine, ScriptedSession, Subject, make_engine
+    from vilasr_jax.models.params import output_head
+    from vilasr_jax.parallel import check_devices, sampling_mesh
+    from vilasr_jax.rollout import Request, Trajectory
+    from vilasr_jax.trained_model import open_model
+
+    check_devices()
+    model = open_model(folder, weights)
+    load = Load(questions=1, group=1, turns=2, side=SIDE, shortest=tokens, longest=tokens, slots=1)
+    subject = Subject(model.config, model.graphdef, None, model.tokenizer)
+    form = model.job.engine.weights
+    mesh = sampling_mesh(model.config, slots=1)
+    engine = make_engine(ScriptedEngine, load, subject, mesh, lanes=1, decode_steps=8, weights=form)
+    began = time.monotonic()
+    params = engine.load(model.weights)
+    load_seconds = time.monotonic() - began
+
+    def hold(*limits: int) -> Trajectory:
+        """A conversation whose turns have these numbers of tokens; the last answers."""
+
+        def session() -> ScriptedSession:
+            found = ScriptedSession(load, 0, 0)
+            found.limits = list(limits)
+            return found
+
+        return engine.generate(params, [Request({"id": "real"}, session, 0)], jax.random.key(0))[0]
+
+    hold(1)
+    first_answer = time.time() - started
+    drawn = hold(tokens, 1)  # compiles the other steps
+    sampled = np.flatnonzero(drawn.loss_mask)
+    written = drawn.tokens[sampled[0] : sampled[0] + tokens]
+    if not turns.exists():
+        images = [np.asarray(image) for image in drawn.images_in_tokens]
+        prompt, longer = drawn.tokens[: sampled[0]], drawn.tokens[: sampled[-1]]
+        np.savez(turns, written=written, images=np.stack(images), first=prompt, second=longer)
+    first, turn = least_seconds(lambda: hold(1)), least_seconds(lambda: hold(tokens))
+    second = least_seconds(lambda: hold(tokens, 1))
+    head = output_head(params.rest, model.config)
+    read = sum(x.nbytes for x in jax.tree.leaves((params.layers, head))) // mesh.shape["model"]
+    return {
+        "load_seconds": load_seconds,
+        "first_answer_seconds": first_answer,
+        "first_token_seconds": first,
+        "tokens_per_second": (tokens - 1) / (turn - first),
+        "drawing_turn_seconds": second - turn,
+        "bytes_per_token": read,  # on each device
+        "weights_per_token": weights_per_token(model.config),
+        "stream_bytes_per_second": stream_rate(),
+        "same_tokens": same_tokens(turns, written),
+    }
+
+
+def transformers(folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
+    """transformers with SDPA, in bfloat16, on a GPU where torch sees one."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from vilasr_jax.processing import patchify
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    began = time.monotonic()
+    loader = AutoModelForImageTextToText
+    model = loader.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval().to(device)
+    load_seconds = time.monotonic() - began
+    saved = np.load(turns)
+
+    def write(ids: np.ndarray, images: int, count: int) -> np.ndarray:
+        """`count` tokens after `ids`, which hold this many of the images."""
+        read = [patchify(Image.fromarray(pixels)) for pixels in saved["images"][:images]]
+        inputs = {
+            "input_ids": ids[None].astype(np.int64),
+            "attention_mask": np.ones((1, len(ids)), np.int64),
+            "mm_token_type_ids": (ids == model.config.image_token_id)[None].astype(np.int64),
+            "pixel_values": np.concatenate([patches for patches, _ in read]),
+            "image_grid_thw": np.array([grid for _, grid in read]),
+        }
+        with torch.no_grad():
+            out = model.generate(
+                **{name: torch.tensor(value).to(device) for name, value in inputs.items()},
+                do_sample=False,
+                min_new_tokens=count,
+                max_new_tokens=count,
+            )
+        return out[0, len(ids) :].cpu().numpy()
+
+    return {"load_seconds": load_seconds, **peer_figures(write, turns, tokens, started)}
+
+
+def vllm(folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
+    """vLLM in bfloat16; its caches of prompts are off, as a prompt is measured again and again."""
+    from vllm import LLM, SamplingParams
+
+    saved = np.load(turns)
+    began = time.monotonic()
+    model = LLM(
+        str(folder),
+        dtype="bfloat16",
+        max_model_len=len(saved["second"]) + tokens + 64,
+        max_num_seqs=1,
+        enable_prefix_caching=False,
+        limit_mm_per_prompt={"image": len(saved["images"])},
+    )
+    load_seconds = time.monotonic() - began
+    pad = json.loads((folder / "config.json").read_text())["image_token_id"]
+
+    def write(ids: np.ndarray, images: int, count: int) -> np.ndarray:
+        alone = ids[(ids != pad) | (np.roll(ids, 1) != pad)]  # it repeats the pad of an image by itself
+        pictures = [Image.fromarray(pixels) for pixels in saved["images"][:images]]
+        prompt = {"prompt_token_ids": alone.tolist(), "multi_modal_data": {"image": pictures}}
+        sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+        return np.array(model.generate([prompt], sampling)[0].outputs[0].token_ids)
+
+    return {"load_seconds": load_seconds, **peer_figures(write, turns, tokens, started)}
+
+
+def peer_figures(
+    write: Callable[..., np.ndarray], turns: Path, tokens: int, started: float
+) -> dict[str, Any]:
+    """The figures of a program that reads a conversation again at each turn.
+
+    Args:
+      write: `write(ids, images, count)` gives `count` tokens after `ids`.
+      turns: the file of the conversation.
+      tokens: of a turn.
+      started: when the process was, in seconds of `time.time`.
+    """
+    saved = np.load(turns)
+    write(saved["first"], 1, 1)
+    first_answer = time.time() - started
+    written = write(saved["first"], 1, tokens)
+    first = least_seconds(lambda: write(saved["first"], 1, 1))
+    turn = least_seconds(lambda: write(saved["first"], 1, tokens))
+    return {
+        "first_answer_seconds": first_answer,
+        "first_token_seconds": first,
+        "tokens_per_second": (tokens - 1) / (turn - first),
+        "drawing_turn_seconds": least_seconds(lambda: write(saved["second"], len(saved["images"]), 1)),
+        "same_tokens": same_tokens(turns, written),
+    }
+
+
+def same_tokens(turns: Path, written: np.ndarray) -> int:
+    """How many tokens at the start of the first turn are those of the saved conversation."""
+    equal = np.load(turns)["written"] == written
+    return len(equal) if equal.all() else int(equal.argmin())
+
+
+def least_seconds(call: Callable[[], Any]) -> float:
+    """Seconds of a call, the least of several: other work on the machine only adds to it."""
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.monotonic()
+        call()
+        seconds.append(time.monotonic() - began)
+    return min(seconds)
+
+
+def weights_per_token(config: Any) -> int:
+    """Weights of the decoder's layers and the output head, which each token is multiplied with."""
+    import jax
+
+    from vilasr_jax.models.params import abstract, decoder_layers, output_head
+
+    params = abstract(config)[1]
+    return sum(x.size for x in jax.tree.leaves((decoder_layers(params), output_head(params, config))))
+
+
+def stream_rate() -> float:
+    """Bytes per second that a sum over a large array reads, on the first device."""
+    import jax
+    import jax.numpy as jnp
+
+    if jax.devices()[0].platform == "cpu":
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        parts = np.array_split(np.ones(STREAM_BYTES // 8, np.int64), threads)
+        with ThreadPoolExecutor(threads) as pool:
+            return STREAM_BYTES / least_seconds(lambda: list(pool.map(np.add.reduce, parts)))
+    array = jnp.ones(STREAM_BYTES // 4, jnp.int32)
+    total = jax.jit(jnp.sum)
+    total(array).block_until_ready()
+    return STREAM_BYTES / least_seconds(lambda: total(array).block_until_ready())
+
+
+def main(kind: str, folder: str, turns: str, tokens: str, started: str) -> None:
+    """Measures one program and prints its figures."""
+    given = (Path(folder), Path(turns), int(tokens), float(started))
+    if kind.startswith("ours-"):
+        found = ours(kind.removeprefix("ours-"), *given)
+    else:
+        found = {"transformers": transformers, "vllm": vllm}[kind](*given)
+    found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
