@@ -81,7 +81,7 @@ def test_a_stopped_import_resumes(noisy, tmp_path, monkeypatch):
     assert read_index(tmp_path / "full")["shards"] == [f"rows-0000{n}.array_record" for n in range(3)]
     rng = random.Random(0)
 
-    def stop(fraction, note):
+    def stop(done, total, note):
         if rng.random() < 0.6:
             raise KeyboardInterrupt
 
