@@ -133,7 +133,7 @@ def convert_items(text: str, scales: Mapping[int, Scale], known: Known) -> str:
     changes: dict[Span, str] = {}
     for item in _items(text):
         index = _index(item[0])
-        if index not in scales:
+        if index is None or index not in scales:
             what = "names no image" if index is None else f"names image {index}, which is not there"
             raise DataError(f"an item with coordinates {what}: {short(item[0])}")
         scale, places = scales[index], []
