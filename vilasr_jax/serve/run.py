@@ -18,6 +18,7 @@ from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.parallel import make_mesh, replicated
 from vilasr_jax.processing import load_image
+from vilasr_jax.progress import show_progress
 from vilasr_jax.sampler import open_engine
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
@@ -66,7 +67,8 @@ def serve(
     questions = list(samples(opened.folder, model))
     app = make_app(worker, name, limits=limits, token=token, hosts=hosts, samples=questions, cors=cors)
     print("Warming up (compiling the model's steps)", flush=True)
-    worker.warm_up()
+    with show_progress("shapes") as show:
+        worker.warm_up(show)
     worker.start()
     shown = f"http://[{host}]" if ":" in host else f"http://{host}"
     where = f"{shown}:{listener.getsockname()[1]}"
