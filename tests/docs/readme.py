@@ -44,7 +44,7 @@ def shell_lines(*pages: str) -> list[str]:
         for kind, text in _BLOCK.findall(DOCUMENTS[page])
         if kind == "bash"
     ]
-    lines = "\n".join(found).replace("\\\n", " ").splitlines()
+    lines = "\n".join(found).replace("\\\n", "").splitlines()
     return [line for line in lines if line.strip()]
 
 

@@ -15,7 +15,7 @@ from etils import epath
 from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.processing import load_image
-from vilasr_jax.progress import StatusLine
+from vilasr_jax.progress import StatusLine, show_progress
 from vilasr_jax.sampler import open_engine
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
@@ -64,11 +64,9 @@ def serve(
     hosts = host_names(host, allow_hosts)
     questions = list(samples(opened.folder, model))
     app = make_app(worker, name, limits=limits, token=token, hosts=hosts, samples=questions, cors=cors)
-    status = StatusLine()
-    worker.engine.steps.announce = status.compiling
     print("Warming up (compiling the model's steps)", flush=True)
-    worker.warm_up()
-    status.clear()
+    with show_progress("shapes") as show:
+        worker.warm_up(show)
     worker.start()
     shown = f"http://[{host}]" if ":" in host else f"http://{host}"
     where = f"{shown}:{listener.getsockname()[1]}"

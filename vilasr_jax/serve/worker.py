@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -124,11 +124,12 @@ class Worker:
         """Starts the engine's thread."""
         self._thread.start()
 
-    def warm_up(self) -> None:
+    def warm_up(self, report: Callable[[int, int], None] | None = None) -> None:
         """Samples drawn conversations of all shapes, so that no client waits for compilation.
 
         These are a large, a middle and a small picture (as `sampler.open_engine` has buckets of patches), as
-        many of them as its buckets hold, and two conversations at once.
+        many of them as its buckets hold, and two conversations at once. `report` is called with how many of
+        them are compiled, and of how many.
         """
         most = self.engine.sampling.max_turn_tokens + 1
 
@@ -145,10 +146,15 @@ class Worker:
         side = math.isqrt(self.pixels[1])
         counts = self.engine.engine.prompt_images
         one_each = [request(side // part, count) for count in counts for part in (1, 2, 4)]
-        for requests in ([one_each[0]] * min(2, self.limits.slots), *([one] for one in one_each)):
+        batches = [[one_each[0]] * min(2, self.limits.slots), *([one] for one in one_each)]
+        for done, requests in enumerate(batches):
+            if report:
+                report(done, len(batches))
             with contextlib.suppress(DataError):  # larger than the buckets: no client can send it, either
                 self.engine.check(requests[0])
                 self.engine.generate(self.params, requests, jax.random.key(0))
+        if report:
+            report(len(batches), len(batches))
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of a text, at most `tokens` tokens of it."""
