@@ -260,8 +260,8 @@ def run_solve(words: list[str], flags: Any) -> None:
 
     check_devices()
     out = folder_path("--out", flags.out)
-    more = {"weights": flags.weights or "", "max_tokens": _max_tokens(flags)}
-    solve(words, flags.question, flags.checkpoint, out, flags.options, **more)
+    weights, most = flags.weights or "", _max_tokens(flags)
+    solve(words, flags.question, flags.checkpoint, out, flags.options, weights, most)
 
 
 @command(
