@@ -61,9 +61,9 @@ def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -
     sampled = np.flatnonzero(drawn.loss_mask)
     written = drawn.tokens[sampled[0] : sampled[0] + tokens]
     if not turns.exists():
-        images = [np.asarray(image) for image in drawn.images_in_tokens]
-        prompt, longer = drawn.tokens[: sampled[0]], drawn.tokens[: sampled[-1]]
-        np.savez(turns, written=written, images=np.stack(images), first=prompt, second=longer)
+        images = np.stack([np.asarray(image) for image in drawn.images_in_tokens])
+        first_prompt, second_prompt = drawn.tokens[: sampled[0]], drawn.tokens[: sampled[-1]]
+        np.savez(turns, written=written, images=images, first=first_prompt, second=second_prompt)
     first, turn = least_seconds(lambda: hold(1)), least_seconds(lambda: hold(tokens))
     second = least_seconds(lambda: hold(tokens, 1))
     head = output_head(params.rest, model.config)

@@ -30,8 +30,7 @@ def use_compile_cache(environ: Mapping[str, str] = os.environ) -> Path | None:
     Returns:
       The folder; None where nothing was set up, or where it can't be written.
     """
-    values = jax.config.values
-    chosen = values["jax_compilation_cache_dir"] or not values["jax_enable_compilation_cache"]
+    chosen = config.compilation_cache_dir.value or not config.enable_compilation_cache.value
     if chosen or jax.distributed.is_initialized():
         return None
     try:
