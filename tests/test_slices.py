@@ -7,6 +7,7 @@ import pytest
 
 from vilasr_jax.config import read_config
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models import preset
 from vilasr_jax.parallel.mesh import mesh_sizes
 from vilasr_jax.slices import SLICES, parse_topology
 
@@ -24,8 +25,8 @@ def test_every_layout_divides_on_its_slice(words):
         assert section.batch == section.accumulate * data * fsdp  # one row per shard
     assert job.rl.micro_batch % fsdp == 0 and job.engine.slots % (job.engine.lanes * fsdp) == 0
     assert (job.rl.group, job.rl.updates) == (8, 2)
-    heads = {"3b": (16, 2), "7b": (28, 4), "32b": (40, 8), "72b": (64, 8)}[job.model.preset]
-    assert all(count % model == 0 for count in heads)
+    config = preset(job.model.preset)
+    assert config.num_heads % model == 0 and config.num_kv_heads % model == 0
 
 
 @pytest.mark.parametrize("words", ["7b,v5e-65", "7b,v9-8", "7b,v5p", "7b", "8b,v5e-8", "7b,v5e-65,rl"])

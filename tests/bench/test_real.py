@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from vilasr_jax import cli
 from vilasr_jax.bench import real, real_programs
@@ -63,9 +64,9 @@ def test_the_bound_is_bandwidth_over_the_bytes_of_a_token(tmp_path, monkeypatch,
 
 
 def test_equal_tokens_are_counted_up_to_the_first_other(tmp_path):
-    np.savez(tmp_path / "turns.npz", written=np.array([3, 1, 4, 1]))
-    assert real_programs.same_tokens(tmp_path / "turns.npz", np.array([3, 1, 5, 1])) == 2
-    assert real_programs.same_tokens(tmp_path / "turns.npz", np.array([3, 1, 4, 1])) == 4
+    save_file({"written": np.array([3, 1, 4, 1])}, tmp_path / "turns.safetensors")
+    assert real_programs.same_tokens(tmp_path / "turns.safetensors", np.array([3, 1, 5, 1])) == 2
+    assert real_programs.same_tokens(tmp_path / "turns.safetensors", np.array([3, 1, 4, 1])) == 4
 
 
 @pytest.mark.slow  # three processes

@@ -33,6 +33,7 @@ with jaxtyping.install_import_hook(CHECKED, "tests.models.typechecker.check"):
     from vilasr_jax.config.training import POLICY_LOSSES, SFT_LOSSES
     from vilasr_jax.models.hf_tensors import HFTensor
     from vilasr_jax.models.params import build
+    from vilasr_jax.models.products import gather_rows, matrix_form, multiply, pack, unpacked
     from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, VisionInput, init_cache
     from vilasr_jax.models.transformer.positions import mrope_positions
     from vilasr_jax.processing import Batch
@@ -130,6 +131,20 @@ def call_sampling() -> None:
     sample(logits, keys, suppressed, SamplingSection(), own=(jnp.ones(5), jnp.ones(5)))
 
 
+def call_products() -> None:
+    """Products with a matrix and with a token table, as arrays and as a sampler holds them."""
+    x, matrix, ids = jnp.ones((2, 3, 37), jnp.bfloat16), jnp.ones((37, 29)), jnp.zeros((2, 3), int)
+    for weights, platform in (("", "tpu"), ("", "cpu"), ("int8", "tpu"), ("int8", "cpu")):
+        form = matrix_form(weights, "bfloat16", platform)
+        for per_row in (False, True):
+            packed = pack(matrix.T if per_row else matrix, form, per_row=per_row)
+            unpacked(packed, jnp.float32)
+            if per_row:
+                gather_rows(packed, ids, jnp.bfloat16)
+            if not per_row or not form.plain:
+                multiply(x, packed)
+
+
 def call_host_code() -> None:
     """Positions and published weights."""
     mrope_positions(np.arange(7, dtype=np.int32), [], tiny.tokenizer().special)
@@ -158,6 +173,7 @@ def main() -> None:
         call_model(QWEN3_SMALL, context_parallel=True)
     call_losses()
     call_sampling()
+    call_products()
     call_host_code()
     sys.setprofile(None)
     try:

@@ -181,6 +181,7 @@ def test_a_conversation_with_images_is_the_same_read_in_pieces(model, split):
     np.testing.assert_allclose(np.concatenate(pieces, 1), uncached(params), atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_remat_and_unrolling_change_no_gradient(split):
     config, tokens, positions, segments = nnx.merge(*split).config, *text_batch(2, 11)
     vision = VisionInput(*(np.concatenate([a, a]) for a in image_rows([(1, 2, 4)], 8, config=config)))

@@ -64,7 +64,7 @@ print("equal")
 """
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow)])
 def test_sharded_weights_and_tree_mode_give_the_same(name):
     environment = {
         **os.environ,

@@ -42,6 +42,7 @@ def params(config=CONFIG):
     return nnx.split(Qwen2_5_VL(config, rngs=nnx.Rngs(3)))[1]
 
 
+@pytest.mark.slow
 def test_tensor_parallel_equals_one_device():
     """Parameters laid out for training, over all three axes: the engine gathers and splits them itself."""
     mesh = make_mesh(MeshSection(data=2, fsdp=2, model=2), jax.devices()[:8])

@@ -87,6 +87,7 @@ def album_engine(insert_tokens: tuple[int, ...], insert_images: tuple[int, ...])
     )
 
 
+@pytest.mark.slow
 def test_pieces_give_the_same_conversations_as_one_insert():
     questions = tiny.requests(9, session=Album)
     large = tiny.generate(album_engine((96,), (3,)), questions)

@@ -54,6 +54,7 @@ def test_reading_gives_what_the_devices_would(family, weights, folder):
     assert seen[-1][0] == seen[-1][1] and seen == sorted(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SMALLS)
 def test_int8_changes_what_a_model_says_but_little(family):
     """Hidden states and logits of a picture and text, against float32."""
@@ -82,6 +83,7 @@ def test_int8_changes_what_a_model_says_but_little(family):
     assert 0 < error < 0.15
 
 
+@pytest.mark.slow
 def test_conversations_with_int8_weights_split_over_devices():
     mesh = make_mesh(MeshSection(data=2, model=2), jax.devices()[:4])
     one, split = engine(tiny.mesh(), weights="int8"), engine(mesh, weights="int8")
@@ -92,6 +94,7 @@ def test_conversations_with_int8_weights_split_over_devices():
         np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_bfloat16_conversations_are_those_of_plain_arrays():
     """The first log-probabilities: later ones differ where rounding chose another token."""
     config = CONFIG.replace(dtype="bfloat16")

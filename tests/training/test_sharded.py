@@ -193,13 +193,16 @@ def test_weights_move_to_the_rollout_layout_on_the_devices():
             jax.tree_util.tree_leaves_with_path(values), jax.tree.leaves(sources), strict=True
         ):
             if value.size:  # stacks of 0 layers
-                wanted = source if is_norm(path) else source.astype(value.dtype)
+                wanted = source if is_norm(path) else source.astype("bfloat16")
+                value = (
+                    value.view(jax.numpy.bfloat16) if value.dtype == "uint16" else value
+                )  # a matrix on a CPU
                 np.testing.assert_array_equal(value, wanted, err_msg=jax.tree_util.keystr(path))
     for path, leaf in jax.tree_util.tree_leaves_with_path(moved):
         name = jax.tree_util.keystr(path)
         assert "fsdp" not in str(leaf.sharding.spec), name
-        assert leaf.dtype == ("float32" if "scale" in name else "bfloat16"), name
-    kernel = moved.layers[0]["q_proj"]["kernel"][...]
+        assert leaf.dtype in (("float32",) if "scale" in name else ("bfloat16", "uint16")), name
+    kernel = moved.layers[0]["q_proj"]["kernel"].get_value().values
     assert kernel.sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, P(None, "model")), 2)
     again = SamplingLayout(config(), mesh)(split).rest["lm_head"]["kernel"][...]
     np.testing.assert_array_equal(again, params["lm_head"]["kernel"][...])

@@ -64,7 +64,7 @@ def bench_real(
     folder = model_folder(size, home, layers)
     records: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        turns = Path(name) / "turns.npz"
+        turns = Path(name) / "turns.safetensors"
         for form in weights:
             records.append(_measured(f"ours, {form}", f"ours-{form}", folder, turns, tokens))
             if "failed" in records[-1]:

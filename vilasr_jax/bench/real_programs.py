@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 ROUNDS = 3  # of each figure; the least counts
 STREAM_BYTES = 1 << 30
@@ -63,7 +64,8 @@ def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -
     if not turns.exists():
         images = np.stack([np.asarray(image) for image in drawn.images_in_tokens])
         first_prompt, second_prompt = drawn.tokens[: sampled[0]], drawn.tokens[: sampled[-1]]
-        np.savez(turns, written=written, images=images, first=first_prompt, second=second_prompt)
+        arrays = {"written": written, "images": images, "first": first_prompt, "second": second_prompt}
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, turns)
     first, turn = least_seconds(lambda: hold(1)), least_seconds(lambda: hold(tokens))
     second = least_seconds(lambda: hold(tokens, 1))
     head = output_head(params.rest, model.config)
@@ -93,7 +95,7 @@ def transformers(folder: Path, turns: Path, tokens: int, started: float) -> dict
     loader = AutoModelForImageTextToText
     model = loader.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval().to(device)
     load_seconds = time.monotonic() - began
-    saved = np.load(turns)
+    saved = load_file(turns)
 
     def write(ids: np.ndarray, images: int, count: int) -> np.ndarray:
         """`count` tokens after `ids`, which hold this many of the images."""
@@ -121,7 +123,7 @@ def vllm(folder: Path, turns: Path, tokens: int, started: float) -> dict[str, An
     """vLLM in bfloat16; its caches of prompts are off, as a prompt is measured again and again."""
     from vllm import LLM, SamplingParams
 
-    saved = np.load(turns)
+    saved = load_file(turns)
     began = time.monotonic()
     model = LLM(
         str(folder),
@@ -155,7 +157,7 @@ def peer_figures(
       tokens: of a turn.
       started: when the process was, in seconds of `time.time`.
     """
-    saved = np.load(turns)
+    saved = load_file(turns)
     write(saved["first"], 1, 1)
     first_answer = time.time() - started
     written = write(saved["first"], 1, tokens)
@@ -172,7 +174,7 @@ def peer_figures(
 
 def same_tokens(turns: Path, written: np.ndarray) -> int:
     """How many tokens at the start of the first turn are those of the saved conversation."""
-    equal = np.load(turns)["written"] == written
+    equal = load_file(turns)["written"] == written
     return len(equal) if equal.all() else int(equal.argmin())
 
 

@@ -109,7 +109,7 @@ def host_names(host: str, allow_hosts: Sequence[str] = ()) -> tuple[str, ...]:
 
 def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     """An engine for any questions and images within `limits`, not yet started."""
-    if limits.images >= model.settings.max_images:
+    if limits.images > model.settings.max_images:
         raise ConfigError(
             f"--images={limits.images}: conversations of this model hold at most "
             f"{model.settings.max_images} images, drawn ones included"
