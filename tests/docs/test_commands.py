@@ -21,7 +21,7 @@ from tests.docs.readme import ROOT, blocks, modules, shell_lines
 
 pytestmark = pytest.mark.slow
 QUICKSTART = os.environ.get("VILASR_QUICKSTART", "")
-ELSEWHERE = ("bash launch/", "vilasr serve", "vilasr push")  # in tests of their own
+ELSEWHERE = ("bash launch/", "vilasr serve", "vilasr push", "vilasr convert to-peft")  # in tests of their own
 MAZE = "runs/quickstart/eval/rl/images/maze-test-5x5-plain-0-0_1.png"
 ENV = {
     **os.environ,
