@@ -109,10 +109,18 @@ def test_bfloat16_conversations_are_those_of_plain_arrays():
 def test_decoding_needs_little_besides_the_weights(weights):
     """Published widths, few layers: with float32 copies the temporaries would be twice the weights."""
     config = CONFIG.replace(
-        dtype="bfloat16", hidden_size=1024, intermediate_size=2048, num_layers=3, num_heads=8, head_dim=128,
-        num_kv_heads=2, mrope_section=(16, 24, 24), vocab_size=40_000, init_std=0.02,
+        dtype="bfloat16",
+        hidden_size=1024,
+        intermediate_size=2048,
+        num_layers=3,
+        num_heads=8,
+        head_dim=128,
+        num_kv_heads=2,
+        mrope_section=(16, 24, 24),
+        vocab_size=40_000,
+        init_std=0.02,
         vision=dataclasses.replace(CONFIG.vision, out_hidden_size=1024),
-    )  # fmt: skip
+    )
     graphdef, shapes = abstract(config)
     never = np.zeros(config.vocab_size, bool)
     steps = CompiledSteps(
