@@ -17,6 +17,7 @@ from vilasr_jax.parallel import sampling_mesh
 from vilasr_jax.processing import load_image, resize_image
 from vilasr_jax.progress import StatusLine
 from vilasr_jax.rollout import Engine, Request, Trajectory
+from vilasr_jax.rollout.sampling_weights import SamplingWeights
 from vilasr_jax.solve import round_up
 from vilasr_jax.tasks import Row
 from vilasr_jax.tasks.rows import question_record, question_row
@@ -52,9 +53,7 @@ class Sampler:
     ):
         self.model = open_model(checkpoint, weights)
         self.engine = open_engine(self.model, slots=slots, images=images, max_tokens=max_tokens)
-        status = StatusLine()
-        self.params = self.engine.load(self.model.weights, status.loaded)
-        status.clear()
+        self.params = load_weights(self.engine, self.model)
 
     def sample(
         self,
@@ -113,6 +112,14 @@ class Sampler:
     def rows(self, split: str, count: int) -> list[Row]:
         """`count` questions of the job's first task; `split` is "train", "rl", "val" or "test"."""
         return self.model.rows(split, count)
+
+
+def load_weights(engine: Engine, model: TrainedModel) -> SamplingWeights:
+    """The model's weights as its engine samples with them; how much is read is shown on standard error."""
+    status = StatusLine()
+    weights = engine.load(model.weights, status.loaded)
+    status.clear()
+    return weights
 
 
 def open_engine(

@@ -15,8 +15,8 @@ from etils import epath
 from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.processing import load_image
-from vilasr_jax.progress import StatusLine, show_progress
-from vilasr_jax.sampler import open_engine
+from vilasr_jax.progress import show_progress
+from vilasr_jax.sampler import load_weights, open_engine
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
 from vilasr_jax.serve.replies import data_url
@@ -119,9 +119,7 @@ def make_worker(model: TrainedModel, limits: Limits) -> Worker:
     engine = open_engine(
         model, slots=limits.slots, images=limits.images, decode_steps=8, max_tokens=limits.max_tokens
     )
-    status = StatusLine()
-    params = engine.load(model.weights, status.loaded)
-    status.clear()
+    params = load_weights(engine, model)
     pixels = (image.min_pixels, image.max_pixels, model.images)
     return Worker(engine, params, model.settings, pixels, model.job.eval.sampling, limits)
 

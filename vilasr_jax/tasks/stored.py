@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -155,6 +156,13 @@ class StoredRow:
             yield
         except DataError as error:
             raise DataError(f"row {self.id}: {error}") from error
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """An image as a `StoredRow` holds it."""
+    out = io.BytesIO()
+    image.save(out, "png")
+    return out.getvalue()
 
 
 def _decode(image: bytes, size: Frame) -> Image.Image:

@@ -7,11 +7,9 @@ have the layout of imported conversations, so that `config.data.traces` of anoth
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.progress import Progress
 
 from vilasr_jax.drawing import joined
@@ -21,7 +19,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.parallel import barrier, from_writer, is_writer
 from vilasr_jax.rollout import Trajectory, messages_of
-from vilasr_jax.tasks.stored import IMAGE_MARK, INDEX, StoredRow
+from vilasr_jax.tasks.stored import IMAGE_MARK, INDEX, StoredRow, png_bytes
 from vilasr_jax.training.run import Run
 from vilasr_jax.training.trajectory_dataset import sample_shards, write_funnel
 
@@ -73,16 +71,10 @@ def stored_row(trajectory: Trajectory, model: ModelBundle) -> StoredRow:
         answer=row["answer"],
         question_type=row["question_type"],
         options=tuple(row["options"]),
-        images=tuple(map(_png, trajectory.images_in_tokens)),
+        images=tuple(map(png_bytes, trajectory.images_in_tokens)),
         data_type=row["data_type"],
         meta=row["meta"],
         messages=tuple(messages),
         coordinates=model.family.coordinates,
         actions=model.job.drawing.actions,
     )
-
-
-def _png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "png")
-    return out.getvalue()

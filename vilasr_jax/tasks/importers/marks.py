@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from PIL import Image
 
 from vilasr_jax.drawing import DrawingSettings, joined
 from vilasr_jax.drawing.prompts import get_prompts
@@ -19,7 +16,7 @@ from vilasr_jax.models import ModelFamily
 from vilasr_jax.processing import image_size
 from vilasr_jax.tasks.replay import replay
 from vilasr_jax.tasks.rows import Row, Trace
-from vilasr_jax.tasks.stored import DEFAULT_FAMILY, IMAGE_MARK, StoredRow
+from vilasr_jax.tasks.stored import DEFAULT_FAMILY, IMAGE_MARK, StoredRow, png_bytes
 from vilasr_jax.tasks.trace_text import Corners, answer_turn, box_turn, line_turn
 
 _SYNTAX = ("<think>", "</think>", "<answer>", "</answer>", "```", "Action:")
@@ -95,7 +92,7 @@ class Marks:
         texts = tuple({"role": m["role"], "content": joined(m, IMAGE_MARK)} for m in messages)
         fields = {name: getattr(plain, name) for name in ("question", "options", "answer")}
         fields |= {"coordinates": canvas.family.coordinates, "actions": canvas.settings.actions}
-        return dataclasses.replace(row, images=tuple(map(_png, images)), messages=texts, **fields)
+        return dataclasses.replace(row, images=tuple(map(png_bytes, images)), messages=texts, **fields)
 
     def _turns(self, row: Row, stored: Sequence[tuple[int, int]]) -> tuple[str, ...]:
         kinds = [(box_turn, self.boxes, "I mark"), (line_turn, self.lines, "I draw")]
@@ -142,9 +139,3 @@ def _place(mark: Marked, old: tuple[int, int], new: tuple[int, int]) -> Corners:
     values = (x1 * new[0] / old[0], y1 * new[1] / old[1], x2 * new[0] / old[0], y2 * new[1] / old[1])
     left, top, right, bottom = (round(value) for value in values)
     return left, top, right, bottom
-
-
-def _png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "png")
-    return out.getvalue()
