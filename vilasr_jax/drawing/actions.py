@@ -122,7 +122,7 @@ def find_items(rest: str, errors: list[str]) -> list[Any]:
         blocks = [rest[bare.start() :]] if bare else []
     items: list[Any] = []
     for block in blocks:
-        value, complete = read_value(block)
+        value, complete = read_value(block, MAX_ITEMS + 1)
         found = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
         if len(found) == 1 and isinstance(found[0], list):
             found = found[0]

@@ -7,11 +7,12 @@ says whether the value was complete.
 import json
 import math
 import re
+import sys
 from typing import Any
 
 _MAX_DEPTH = 16
 _MAX_NUMBER = 64  # characters; a longer number is read as infinite
-_SPACE = re.compile(r"[\s,]*")
+_SPACE = re.compile(r"[\s,]+")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"|' r"'((?:[^'\\]|\\.)*)'", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _WORD = re.compile(r"[-+]?[A-Za-z]{1,9}")
@@ -32,13 +33,16 @@ _CLOSERS = {"[": "]", "(": ")", "{": "}"}
 _CUT = object()
 
 
-def read_value(text: str) -> tuple[Any, bool]:
-    """The first value in `text` and whether it was complete; `(None, False)` where there is none."""
+def read_value(text: str, max_items: int = sys.maxsize) -> tuple[Any, bool]:
+    """The first value in `text` and whether it was complete; `(None, False)` where there is none.
+
+    A list is read to its end, or until it has `max_items` items at least, and then counts as complete.
+    """
     try:
         return json.loads(text, parse_int=_number), True
     except (ValueError, RecursionError):
         pass
-    reader = _Reader(text)
+    reader = _Reader(text, max_items)
     value = reader.value(0)
     return (None, False) if value is _CUT else (value, not reader.broken)
 
@@ -61,24 +65,31 @@ def _unescape(match: re.Match) -> str:
 class _Reader:
     """Recursive descent over `text`; `broken` is set at the first thing that can't be read."""
 
-    def __init__(self, text: str):
-        self.text, self.pos, self.broken = text, 0, False
+    def __init__(self, text: str, max_items: int):
+        self.text, self.max_items, self.pos, self.broken = text, max_items, 0, False
 
     def skip(self) -> str:
         """Skips space and commas; the next character, or '' at the end."""
-        space = _SPACE.match(self.text, self.pos)
-        assert space is not None, "it matches nothing, too"
-        self.pos = space.end()
-        return self.text[self.pos : self.pos + 1]
+        char = self.text[self.pos : self.pos + 1]
+        if char == "," or char.isspace():
+            space = _SPACE.match(self.text, self.pos)
+            assert space is not None, "one character at least"
+            self.pos = space.end()
+            char = self.text[self.pos : self.pos + 1]
+        return char
 
     def value(self, depth: int) -> Any:
         char = self.skip()
-        if char in ("[", "(", "{") and char:
+        if char in _CLOSERS:
             if depth >= _MAX_DEPTH:
                 return self.fail()
             self.pos += 1
             return self.mapping(depth + 1) if char == "{" else self.sequence(depth + 1, _CLOSERS[char])
-        for pattern, convert in ((_STRING, self.string), (_NUMBER, self.number), (_WORD, self.word)):
+        if char in ('"', "'"):
+            kinds: tuple = ((_STRING, self.string),)
+        else:
+            kinds = ((_NUMBER, self.number), (_WORD, self.word))
+        for pattern, convert in kinds:
             match = pattern.match(self.text, self.pos)
             if match:
                 self.pos = match.end()
@@ -95,6 +106,8 @@ class _Reader:
             item = self.value(depth)
             if item is not _CUT:
                 items.append(item)
+                if depth == 1 and len(items) >= self.max_items:
+                    return items
             if self.broken:
                 return items if depth == 1 else self.fail()
 

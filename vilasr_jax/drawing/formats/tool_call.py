@@ -137,7 +137,7 @@ def _calls(rest: str, errors: list[str]) -> list[Any]:
     """The calls of a turn as they were written."""
     calls: list[Any] = []
     for block in _blocks(rest):
-        value, complete = read_value(block)
+        value, complete = read_value(block, MAX_ITEMS + 1)
         found = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
         calls += found[: MAX_ITEMS + 1]
         if not complete:
