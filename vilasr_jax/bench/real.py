@@ -140,7 +140,8 @@ def _print(records: list[dict[str, Any]], bandwidth: float) -> None:
         print(f"{record['name']:20}{cells}{record['of_bound']:14.0%}")
     print(
         "start: from the start of the process to its first token; drawing turn: from the end of a turn to "
-        "the first token of the next, ours by inserting the drawn image, others by reading the conversation "
-        f"again; the bound: {bandwidth / 1e9:.1f} GB/s, measured, over the bytes of weights a token reads; "
+        "the first token of the next: ours inserts the drawn image, transformers reads the conversation "
+        "again, vLLM what its prefix cache lacks; "
+        f"the bound: {bandwidth / 1e9:.1f} GB/s, measured, over the bytes of weights a token reads; "
         "same tokens: at the start of the first turn, those of the first program"
     )
