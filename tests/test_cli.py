@@ -24,7 +24,7 @@ CONFIG = "--config=configs/maze_tiny.py"
 def run(monkeypatch, capsys):
     """Runs the command in this process; returns its exit code, and standard output and error."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(cli, "_use_devices", lambda job: None)  # they are chosen already
+    monkeypatch.setattr(cli.flags, "use_devices", lambda job: None)  # they are chosen already
 
     def call(*words):
         with pytest.raises(SystemExit) as stop:

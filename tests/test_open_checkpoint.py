@@ -350,7 +350,7 @@ def test_what_is_no_checkpoint_is_named(refused, places, tmp_path, monkeypatch, 
 
 
 def test_each_command_says_so(refused, places, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_use_devices", lambda job: None)
+    monkeypatch.setattr(cli.flags, "use_devices", lambda job: None)
     picture = tmp_path / "maze.png"
     tiny.picture(random.Random(1)).save(picture)
     name = places / "run"

@@ -1,0 +1,82 @@
+"""Flags that several commands have, and what is read from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from vilasr_jax.commands import Flag
+from vilasr_jax.config import WEIGHTS, JobConfig, from_config_dict
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.files import folder_path, write_json
+
+CONFIG = Flag(
+    "config", "FILE", "a config file, or one of `vilasr config --list`; --config.KEY=VALUE", required=True
+)
+WORKDIR = Flag(
+    "workdir", "DIR", "the folder of the run; everything is written there", required=True, writes="folder"
+)
+JSON = Flag("json", "FILE", "also writes what is printed to this file", writes="file")
+WEIGHTS_FORM = Flag(
+    "weights", "FORM", "of the weights while it samples: int8, bf16 or f32", choices=tuple(WEIGHTS)
+)
+MAX_TOKENS = Flag(
+    "max_tokens", "N", "of a conversation, its prompt included (default: the model's settings)", 0
+)
+
+
+def read_job(flags: Any) -> JobConfig:
+    """The job of `--config`.
+
+    Raises:
+      ConfigError: no config is given, or it can't be read.
+    """
+    if flags.config is None:
+        raise ConfigError("give --config=FILE, such as configs/maze_tiny.py")
+    try:
+        flags.config.keys()
+    except Exception as error:  # config_flags raises a file's own error when its values are first used
+        raise ConfigError(f"--config: {error}") from error
+    return from_config_dict(flags.config)
+
+
+def job_and_workdir(flags: Any, stages: tuple[str, ...] | None = None) -> tuple[JobConfig, Path]:
+    """The job and workdir of a training command."""
+    job = read_job(flags)
+    if not flags.workdir:
+        raise ConfigError("give a folder for the run: --workdir=runs/NAME")
+    if stages is not None:
+        job = dataclasses.replace(job, stages=stages)
+    workdir = folder_path("--workdir", flags.workdir)
+    use_devices(job)
+    return job, workdir
+
+
+def use_devices(job: JobConfig) -> None:
+    """Sets up the config's virtual CPU devices, and joins the other processes of a pod."""
+    import jax
+
+    from vilasr_jax.parallel import check_devices, join
+
+    if job.mesh.cpu_devices > 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", job.mesh.cpu_devices)
+    join()
+    check_devices()
+
+
+def save(flags: Any, value: object) -> None:
+    if flags.json:
+        write_json(flags.json, value)
+
+
+def check_at_least_1(flags: Any, name: str) -> None:
+    if flags[name].value < 1:
+        raise ConfigError(f"--{name}={flags[name].value} must be at least 1")
+
+
+def max_tokens(flags: Any) -> int:
+    if flags.max_tokens < 0:
+        raise ConfigError(f"--max_tokens={flags.max_tokens} must be at least 1")
+    return flags.max_tokens

@@ -1,0 +1,103 @@
+"""Commands that show what would run, or what has run: plan, config and report."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, read_job, save
+from vilasr_jax.commands import Flag, command
+from vilasr_jax.config import config_files, differences, key_comments
+from vilasr_jax.errors import ConfigError
+from vilasr_jax.files import folder_path
+
+
+@command(
+    "plan",
+    "",
+    CONFIG,
+    Flag("topology", "v5e:8x8", "the slice, such as v5e:8x8, v5e-64 or v5p:4x4x4", required=True),
+    Flag("steps", "A,B", "only these steps", []),
+    Flag("sweep", "", "tries meshes, remat policies and batch sizes, and recommends one", False),
+    Flag("max_minutes", "60", "of all compilations", 60.0),
+    Flag("chip_hour", "PRICE", "the price of a chip per hour, for the cost of 1,000 samples", 0.0),
+    Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
+    Flag("save_hlo", "DIR", "a folder for each step's optimised HLO text", ""),
+    JSON,
+)
+def run_plan(words: list[str], flags: Any) -> None:
+    """A config's steps compiled for a TPU slice, without one: memory, traffic, time.
+
+    Runs on any machine that has the package libtpu.
+    """
+    from vilasr_jax.plan import plan, print_plan, print_sweep, refuse, sweep
+
+    job, limits = read_job(flags), {"minutes": flags.max_minutes, "layers": flags.layers}
+    if flags.sweep:
+        result = sweep(job, flags.topology, **limits)
+        print_sweep(result)
+        save(flags, result)
+        return
+    folder = str(folder_path("--save_hlo", flags.save_hlo)) if flags.save_hlo else ""
+    result = plan(job, flags.topology, flags.steps, save=folder, **limits)
+    print_plan(result, flags.chip_hour)
+    save(flags, result)
+    refuse(result)
+
+
+def _all_keys() -> str:
+    lines = [f"  {key} = {value!r}{note and f'  # {note}'}" for key, value, note in key_comments()]
+    return "\n".join(["Keys, with their defaults, for --config.KEY=VALUE:", *lines])
+
+
+@command(
+    "config",
+    "",
+    dataclasses.replace(CONFIG, required=False),
+    Flag("list", "", "lists the configs that come with vilasr instead", False),
+    JSON,
+    appendix=_all_keys,
+)
+def run_config(words: list[str], flags: Any) -> None:
+    """Every value that would run, and the defaults that differ.
+
+    Prints one `KEY = VALUE` per line, with the default where it differs.
+
+    Example
+      vilasr config --config=configs/vilasr.py:7b,v5e-64
+    """
+    if flags.list:
+        for name, path in config_files().items():
+            summary = path.read_text().removeprefix('"""').splitlines()[0]
+            print(f"{name:16} {summary}")
+        return
+    found = differences(read_job(flags))
+    for key, (value, default) in found.items():
+        note = "" if value == default else f"  # default: {default!r}"
+        print(f"{key} = {value!r}{note}")
+    save(flags, {key: {"value": value, "default": default} for key, (value, default) in found.items()})
+
+
+@command(
+    "report",
+    "[WORKDIR]",
+    dataclasses.replace(WORKDIR, required=False),
+    Flag("compare", "DIR", "another run's workdir, whose curves and scores are shown, too", ""),
+)
+def run_report(words: list[str], flags: Any) -> None:
+    """The HTML page of a run.
+
+    It is WORKDIR/report.html, a file that loads nothing, of the stages that have run so far.
+
+    Example
+      vilasr report runs/second --compare=runs/first
+    """
+    from vilasr_jax.report import render_report
+
+    workdir = words[0] if words else flags.workdir
+    if not workdir or not folder_path("WORKDIR", workdir).is_dir():
+        raise ConfigError(f"vilasr report WORKDIR: {workdir!r} isn't a folder of a run")
+    if flags.compare and not folder_path("--compare", flags.compare).is_dir():
+        raise ConfigError(f"--compare={flags.compare} isn't a folder of a run")
+    print(f"Wrote {render_report(Path(workdir), flags.compare or None)}")
