@@ -576,6 +576,7 @@ def run_push(words: list[str], flags: Any) -> None:
     Flag("max_minutes", "60", "of all compilations", 60.0),
     Flag("chip_hour", "PRICE", "the price of a chip per hour, for the cost of 1,000 samples", 0.0),
     Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
+    Flag("sampling", "SLOTS", "instead: solve and serve on one host, with so many conversations at once", 0),
     Flag("save_hlo", "DIR", "a folder for each step's optimised HLO text", ""),
     JSON,
 )
@@ -593,7 +594,7 @@ def run_plan(words: list[str], flags: Any) -> None:
         _save(flags, result)
         return
     save = str(folder_path("--save_hlo", flags.save_hlo)) if flags.save_hlo else ""
-    result = plan(job, flags.topology, flags.steps, save=save, **limits)
+    result = plan(job, flags.topology, flags.steps, save=save, slots=flags.sampling, **limits)
     print_plan(result, flags.chip_hour)
     _save(flags, result)
     refuse(result)
@@ -783,6 +784,30 @@ def run_bench_real(words: list[str], flags: Any) -> None:
         raise ConfigError(f"--tokens={flags.tokens}, --layers={flags.layers}: at least 2 tokens and 0 layers")
     home = folder_path("--workdir", flags.workdir)
     _save(flags, bench_real(flags.size, home, flags.weights, flags.layers, flags.tokens))
+
+
+@command(
+    "bench steps",
+    "",
+    Flag("size", "3b", "a model preset", required=True),
+    Flag("tokens", "8192", "of the packed row", 8192),
+    Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
+    JSON,
+)
+def run_bench_steps(words: list[str], flags: Any) -> None:
+    """A published size's training steps on this machine, with random weights.
+
+    A supervised step of one packed row, and a step of RL: seconds, tokens a second, MFU, peak memory. Sizes
+    up to 4B are trained in full but for the vision tower, larger ones with LoRA.
+
+    Example
+      vilasr bench steps --size=3b
+    """
+    from vilasr_jax.bench.steps import bench_steps
+
+    if flags.tokens < 2048 or flags.layers < 0:
+        raise ConfigError(f"--tokens={flags.tokens}, --layers={flags.layers}: at least 2048 tokens, 0 layers")
+    _save(flags, bench_steps(flags.size, flags.tokens, flags.layers))
 
 
 @command(
