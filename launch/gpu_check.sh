@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a machine with one NVIDIA GPU of 80 GiB or more does with published sizes, in under ten minutes:
 #   bash launch/gpu_check.sh FOLDER [--size=3b,7b] [--tokens=8192]
-# Sampling in bfloat16 beside transformers with SDPA (where torch is installed), a supervised step of one packed
+# Sampling in bfloat16, and by transformers with SDPA (where torch is installed), a supervised step of one packed
 # row with its MFU, and a step of RL; all with random weights. Tables are printed, and written to FOLDER as JSON.
 # It makes .venv (see launch/venv.sh), unless VILASR names an installed command.
 set -euo pipefail

@@ -576,7 +576,7 @@ def run_push(words: list[str], flags: Any) -> None:
     Flag("max_minutes", "60", "of all compilations", 60.0),
     Flag("chip_hour", "PRICE", "the price of a chip per hour, for the cost of 1,000 samples", 0.0),
     Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
-    Flag("sampling", "SLOTS", "instead: solve and serve on one host, with so many conversations at once", 0),
+    Flag("sampling", "SLOTS", "instead: solve and serve on one host, with SLOTS conversations at once", 0),
     Flag("save_hlo", "DIR", "a folder for each step's optimised HLO text", ""),
     JSON,
 )

@@ -224,7 +224,7 @@ def stage_weights(
 ) -> tuple[ModelConfig, Callable[[ModelConfig], Weights]]:
     """The weights of a stage's saved step: (config with the stored dtype, weights for a config).
 
-    A step of LoRA beside an int8 base holds the factors alone; they are added to the float weights that the
+    A step of LoRA with an int8 base holds the factors alone; they are added to the float weights that the
     stage began with: those of the stage before it, or `job.model.init_from`.
 
     Args:

@@ -1,4 +1,4 @@
-"""LoRA beside int8 weights: its gradients, its checkpoints, and the model that comes of them."""
+"""LoRA with int8 weights: its gradients, its checkpoints, and the model that comes of them."""
 
 import dataclasses
 import shutil
@@ -15,6 +15,7 @@ from vilasr_jax.checkpoint import export_hf, import_hf
 from vilasr_jax.checkpoint.hf_layout import named_leaves
 from vilasr_jax.checkpoint.store import CheckpointStore
 from vilasr_jax.config import (
+    BucketSection,
     ColdStartSection,
     DrawingSection,
     EvalSection,
@@ -30,11 +31,13 @@ from vilasr_jax.config import (
     check_section,
 )
 from vilasr_jax.errors import ConfigError, MissingCheckpointError
-from vilasr_jax.job import begin, train
+from vilasr_jax.job import begin, export
 from vilasr_jax.models.products import InferenceMatrix, unpacked
 from vilasr_jax.open_checkpoint import convert_to_hf, open_checkpoint
 from vilasr_jax.parallel import make_mesh
+from vilasr_jax.progress import progress_bar
 from vilasr_jax.training import lora
+from vilasr_jax.training.cold_start import run_cold_start
 from vilasr_jax.training.losses import map_head, sft_loss, token_logprob
 from vilasr_jax.training.memory import StageMemory
 from vilasr_jax.training.optimizers import make_optimizer
@@ -112,9 +115,10 @@ def test_a_mesh_gives_the_loss_of_one_device():
 OPTIMIZER = dataclasses.replace(SECTION, lora_rank=2)
 SAMPLING = SamplingSection(max_turn_tokens=9, max_tokens=320)
 JOB = JobConfig(
-    name="beside int8",
+    name="int8 base",
     tasks=("maze",),
     image=ImageSection(max_pixels=84 * 84),
+    buckets=BucketSection(tokens=(1024,), images=(4,), patches=(36,)),
     drawing=DrawingSection(prompt="short", style="maze", max_turns=3, maze_turns=3, max_images=4),
     maze=MazeSection(grid=3, min_moves=2, max_moves=3, ood_grid=3),
     stages=("cold_start", "export"),
@@ -137,6 +141,14 @@ def first(tmp_path_factory):
 
 def starting_from(first, **changes):
     return dataclasses.replace(JOB, model=ModelSection(init_from=str(first)), **changes)
+
+
+def train(job, workdir):
+    run, todo = begin(job, workdir, tiny.mesh())
+    assert todo == ["cold_start", "export"]
+    with progress_bar(shown=False) as progress:
+        assert run_cold_start(run, run.stages.start_params("cold_start"), progress) is None
+    export(run)
 
 
 def test_a_run_stores_the_adapter_alone(first, tmp_path):

@@ -45,6 +45,7 @@ from vilasr_jax.processing import (
     pack,
     train_tiny_tokenizer,
 )
+from vilasr_jax.rollout import Trajectory
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
@@ -111,7 +112,8 @@ def _steps(job: JobConfig, layers: int) -> tuple[Steps, Tokenizer, Budget]:
 
 def conversations(tokenizer: Tokenizer, budget: Budget) -> list[Encoded]:
     """Conversations that fill a row: an image before each turn of the model."""
-    rng, found, used = np.random.default_rng(0), [], 0
+    rng, used = np.random.default_rng(0), 0
+    found: list[Encoded] = []
     unit, special = budget.spec.factor, tokenizer.special
     side = max(1, int((budget.patches // budget.spec.merge_unit) ** 0.5))
     while True:
@@ -162,7 +164,7 @@ def rl(size: str, tokens: int, layers: int) -> dict[str, Any]:
     load = Load(questions=1, group=4, turns=2, side=side, slots=4)
     subject = Subject(config, steps.graphdef, None, tokenizer)
     engine = make_engine(ScriptedEngine, load, subject, sampling_mesh(config, 4, jax.devices()[:1]))
-    found = []
+    found: list[Trajectory] = []
 
     def sample() -> None:
         found[:] = engine.generate(state.all_params, make_requests(load), jax.random.key(0))
@@ -180,7 +182,6 @@ def rl(size: str, tokens: int, layers: int) -> dict[str, Any]:
         for one in found
     ]
     fields = {"logprobs": np.dtype(np.float32), "advantages": np.dtype(np.float32)}
-    fields |= {"old_logprobs": np.dtype(np.float32)} if section.old_logprobs == "trained" else {}
     rows = pack(examples, budget)[:1]
     batch = put_batch(steps.mesh, collate_packed(rows, budget, rows=1, extras=fields))
     ruled_out = np.zeros(config.vocab_size, bool)
@@ -192,11 +193,11 @@ def rl(size: str, tokens: int, layers: int) -> dict[str, Any]:
         state, _ = jax.block_until_ready(apply(state, total))
 
     record = _record("rl, the update", steps, section.optimizer, _fastest(step), rows[0].examples)
-    return {**record, "sampling_seconds": sampling, "sampled_tokens": sum(map(_sampled, found))}
-
-
-def _sampled(trajectory: Any) -> int:
-    return int(trajectory.loss_mask.sum())
+    return {
+        **record,
+        "sampling_seconds": sampling,
+        "sampled_tokens": sum(int(one.loss_mask.sum()) for one in found),
+    }
 
 
 def _fastest(call: Callable[[], None]) -> float:

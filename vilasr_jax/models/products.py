@@ -11,7 +11,7 @@ XLA's CPU backend has no product of bfloat16 or int8. It would make a float32 co
 copies of all matrices, since a loop over tokens changes none of them. So there a product converts a block of
 rows, multiplies, and forgets it. Its values are bits, as XLA would also convert a matrix before it slices it.
 
-LoRA can train beside int8 matrices, too: an `AdaptedMatrix` is one with its factors. Gradients are those of
+LoRA can train with frozen int8 matrices: an `AdaptedMatrix` is one with its factors. Gradients are those of
 the factors and of the activations; packed values have none.
 """
 
@@ -91,7 +91,7 @@ class AdaptedMatrix:
 
 
 Matrix = Shaped[Array, "rows columns"] | InferenceMatrix | AdaptedMatrix
-TRAINING_INT8 = MatrixForm("float32", int8=True, by_blocks=False)  # of a base that LoRA trains beside
+TRAINING_INT8 = MatrixForm("float32", int8=True, by_blocks=False)  # of frozen weights under LoRA
 
 
 def matmul_precision(dtype: Any) -> jax.lax.Precision:

@@ -112,7 +112,7 @@ def plan(
 ) -> dict[str, Any]:
     """Compiles the job's steps; returns {"topology", "steps": [...], "memory": [...], "fits"}.
 
-    With `slots` these are the steps of `solve` and `serve` for so many conversations on one host, with the
+    With `slots` these are the steps of `solve` and `serve` with that many conversations on one host, with the
     published weights of the job's size.
 
     Raises:

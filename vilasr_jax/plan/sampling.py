@@ -86,7 +86,7 @@ class SamplingSteps:
 
     def _new_tokens(self, shape: Any) -> NewTokens:
         engine = self.engine
-        new = empty_tokens(shape, engine.shards, engine.prompt_buckets.spec)
+        new: Any = empty_tokens(shape, engine.shards, engine.prompt_buckets.spec)
         placed = jax.tree.map(lambda x: self._placed(x, 0), new._replace(positions=None))
         return placed._replace(positions=self._placed(new.positions, 1))
 

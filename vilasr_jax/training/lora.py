@@ -84,8 +84,8 @@ def load_int8_base(source: Weights, mesh: Mesh) -> Any:
             one = on_host(path, values)
             if stack is None:
                 stack = jax.tree.map(lambda x: np.empty((leaf.shape[0], *x.shape), x.dtype), one)
-            for whole, part in zip(*map(jax.tree.leaves, (stack, one)), strict=True):
-                whole[layer] = part
+            for layers, values_of_one in zip(*map(jax.tree.leaves, (stack, one)), strict=True):
+                layers[layer] = values_of_one
         return place(stack, target)
 
     return map_named(load, abstract)
@@ -116,7 +116,7 @@ def new_factors(params: Any, rank: int) -> Factors:
 
 
 def merged(base: Base, factors: Factors) -> Any:
-    """The model's parameters with the additions in them, or, where they are int8, beside them."""
+    """The model's parameters with the additions in them, or, where they are int8, next to them."""
 
     def add(path, leaf):
         pair = factors.get(_name(path))

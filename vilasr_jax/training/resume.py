@@ -68,7 +68,7 @@ def _free(params: Any) -> None:
 def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
     """The items of a checkpoint; the next stage reads only "params" (`params`, or the state's own).
 
-    Beside an int8 base there are no "params": a reader adds "lora" to the weights that the stage began with.
+    With an int8 base there are no "params": a reader adds "lora" to the weights that the stage began with.
     """
     count = {"step": state.step, "guard": list(state.guard)}
     items = {"opt_state": state.opt_state, "count": count}

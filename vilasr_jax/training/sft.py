@@ -60,7 +60,7 @@ def train_sft(
 ) -> Any:
     """Trains for `stage.steps` steps, from its newest checkpoint if there is one; returns the parameters.
 
-    Beside an int8 base it returns None: they are read from the checkpoint and the weights it began with.
+    With an int8 base it returns None: they are read from the checkpoint and the weights it began with.
 
     Args:
       run: the model, the mesh and the workdir.

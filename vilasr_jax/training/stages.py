@@ -65,7 +65,7 @@ class Stages(StageFolders):
     def start_params(self, name: str) -> Any:
         """What a stage starts from: the parameters of the stage before it, or the first weights.
 
-        Of LoRA beside an int8 base they are packed, as `lora.int8_base`.
+        Of LoRA with an int8 base they are packed, as `lora.int8_base`.
 
         A run starts from its first weights with the cold start, or, where `model.init_from` names them, with
         any stage (RL from a published cold start, for one). Where that stage resumes from a checkpoint they
