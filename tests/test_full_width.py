@@ -49,16 +49,16 @@ SIZES = {
     "narrow": ("tiny", {"num_layers": 2, "vocab_size": 640}),
     "3b": ("3b", {"num_layers": 4, "vision": {"depth": 2, "fullatt_block_indexes": (1,)}}),
 }
-SAMPLING = SamplingSection(0.0, max_turn_tokens=8, max_tokens=384)
+SAMPLING = SamplingSection(0.0, max_turn_tokens=8, max_tokens=768)
 JOB = JobConfig(
     name="full width",
     tasks=("maze",),
     model=ModelSection(param_dtype="bfloat16"),
     image=ImageSection(max_pixels=84 * 84),
-    buckets=BucketSection(tokens=(640,), images=(8,), patches=(36,)),
+    buckets=BucketSection(tokens=(1024,), images=(8,), patches=(36,)),
     drawing=DrawingSection(prompt="short", style="maze", max_turns=3, maze_turns=3, max_images=4),
     maze=MazeSection(grid=3, min_moves=2, max_moves=3, ood_grid=3),
-    engine=EngineSection(slots=2, lanes=1, prompt_tokens=(256,), insert_tokens=(128,)),
+    engine=EngineSection(slots=2, lanes=1, prompt_tokens=(512,), insert_tokens=(256,)),
     eval=EvalSection(sampling=SAMPLING),
 )
 
@@ -100,7 +100,6 @@ def test_greedy_tokens_are_the_same_from_each_way(home, picture, tmp_path, drawi
         found.append(sampler.sample(picture, "Where does it end?")[0])
     first = found[0]
     assert len(first.turns) == 3 and len(first.images) > 2  # it drew
-    assert len({tuple(text) for text in first.texts}) >= 1
     for other in found[1:]:
         assert [turn["text"] for turn in other.turns] == [turn["text"] for turn in first.turns]
         np.testing.assert_array_equal(other.tokens, first.tokens)
@@ -122,7 +121,7 @@ RL = RLSection(
     group=2,
     updates=1,
     micro_batch=2,
-    rewards={"every second": 1.0},
+    rewards={"accuracy": 0.0, "format": 0.0, "every second": 1.0},
     sampling=dataclasses.replace(SAMPLING, temperature=1.0),
     optimizer=LORA,
 )
@@ -135,7 +134,7 @@ def metrics(workdir, stage):
 
 def test_from_a_download_to_an_export(home, picture, tmp_path, drawing):
     """Convert, solve, supervised steps and one of RL with LoRA, export; transformers reads the export."""
-    solved = solve([str(picture)], "Where?", home / "orbax", tmp_path / "out", weights="f32", max_tokens=384)
+    solved = solve([str(picture)], "Where?", home / "orbax", tmp_path / "out", weights="f32", max_tokens=768)
     assert len(solved.turns) == 3 and (tmp_path / "out" / "image_2.png").exists()
     job = dataclasses.replace(
         JOB,
