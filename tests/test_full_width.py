@@ -38,7 +38,7 @@ from vilasr_jax.job import begin, train
 from vilasr_jax.models import preset
 from vilasr_jax.models.params import abstract
 from vilasr_jax.processing import patchify, train_tiny_tokenizer
-from vilasr_jax.rewards import register
+from vilasr_jax.rewards.registry import _REWARDS
 from vilasr_jax.sampler import Sampler
 from vilasr_jax.solve import solve
 from vilasr_jax.trained_model import open_model
@@ -105,15 +105,6 @@ def test_greedy_tokens_are_the_same_from_each_way(home, picture, tmp_path, drawi
         np.testing.assert_array_equal(other.tokens, first.tokens)
 
 
-FLIP = itertools.cycle((0.0, 1.0))
-
-
-@register("every second")
-def every_second(done):
-    """Half of the conversations are right: else a random model would have no gradient."""
-    return next(FLIP)
-
-
 LORA = OptimizerSection(learning_rate=1e-2, schedule="constant", warmup_fraction=0, lora_rank=4)
 RL = RLSection(
     steps=1,
@@ -121,7 +112,6 @@ RL = RLSection(
     group=2,
     updates=1,
     micro_batch=2,
-    rewards={"accuracy": 0.0, "format": 0.0, "every second": 1.0},
     sampling=dataclasses.replace(SAMPLING, temperature=1.0),
     optimizer=LORA,
 )
@@ -132,8 +122,10 @@ def metrics(workdir, stage):
     return [json.loads(line) for line in lines]
 
 
-def test_from_a_download_to_an_export(home, picture, tmp_path, drawing):
+def test_from_a_download_to_an_export(home, picture, tmp_path, drawing, monkeypatch):
     """Convert, solve, supervised steps and one of RL with LoRA, export; transformers reads the export."""
+    right = itertools.cycle((0.0, 1.0))  # every second one: the answers of a random model have no gradient
+    monkeypatch.setitem(_REWARDS, "accuracy", lambda done: next(right))
     solved = solve([str(picture)], "Where?", home / "orbax", tmp_path / "out", weights="f32", max_tokens=768)
     assert len(solved.turns) == 3 and (tmp_path / "out" / "image_2.png").exists()
     job = dataclasses.replace(
@@ -147,7 +139,7 @@ def test_from_a_download_to_an_export(home, picture, tmp_path, drawing):
     supervised = metrics(tmp_path / "run", "cold_start")
     assert supervised[-1]["loss"] < supervised[0]["loss"]
     (reinforced,) = metrics(tmp_path / "run", "rl")
-    assert reinforced["grad_norm"] > 0 and reinforced["reward"] == pytest.approx(0.5)
+    assert reinforced["grad_norm"] > 0 and reinforced["reward"] > 0
     check_logits(tmp_path / "run" / "hf")
 
 
