@@ -1,6 +1,7 @@
 """Every way to point at a checkpoint, good and bad, through the code of the commands."""
 
 import dataclasses
+import importlib.util
 import json
 import random
 import shutil
@@ -17,6 +18,7 @@ from vilasr_jax import open_checkpoint as module
 from vilasr_jax.checkpoint import export_hf, import_hf
 from vilasr_jax.checkpoint.hf_layout import named_leaves
 from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights
+from vilasr_jax.checkpoint.peft_export import export_peft
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor, stored_tensors
 from vilasr_jax.config import (
     DrawingSection,
@@ -277,6 +279,12 @@ BAD = {
     "org/model": "org/model: no such folder (the model of that name on the hub is hf://org/model); expected",
     "file.txt": f"file.txt: is a file{EXPECTED}",
     "empty": f"empty: holds no config.json{EXPECTED}",
+    "run/hf/model.safetensors": f"model.safetensors: is a file; give its folder, run/hf{EXPECTED}",
+    "orbax/config.json": f"orbax/config.json: is a file; give its folder, orbax{EXPECTED}",
+    "half": "half: is an Orbax folder whose checkpoint 0 was not finished; convert or copy it again",
+    "killed": "killed: is an Orbax folder whose checkpoint 0.orbax-checkpoint-tmp was not finished",
+    "run:rl@7": "run:rl@7: rl has no saved step 7; it holds run:cold_start (steps",
+    "exported": "exported: it holds an adapter (LoRA) only; merge it",
     "run/tokenizer": "run/tokenizer: holds no config.json; expected",
     "run/rl": "run/rl: is part of the run run; give run:rl; expected",
     "run/rl/checkpoints": "give run:rl; expected",
@@ -320,6 +328,14 @@ def places(home):
     for name in ("new", "begun"):
         shutil.copytree(home / "run", home / name, ignore=shutil.ignore_patterns("cold_start", "hf"))
     shutil.rmtree(home / "new" / "rl")
+    for name, step in (("half", "0"), ("killed", "0.orbax-checkpoint-tmp")):  # neither is complete
+        shutil.copytree(home / "orbax", home / name)
+        (home / name / "0").rename(home / name / step)
+        for note in (home / name / step).glob("_CHECKPOINT_METADATA"):
+            note.unlink()
+    (home / "run" / "rl" / "checkpoints" / "7.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
+    pair = {"a": np.ones((2, 42, 2), np.float32), "b": np.ones((2, 2, 42), np.float32)}
+    export_peft({"language_model/layers/q_proj/kernel": pair}, 2.0, tiny.config(), home / "exported")
     shutil.copytree(home / "orbax", home / "shape")
     values = json.loads((home / "shape" / "config.json").read_text())
     write_json(home / "shape" / "config.json", values | {"vocab_size": values["vocab_size"] + 8})
@@ -366,6 +382,13 @@ def test_each_command_says_so(refused, places, tmp_path, monkeypatch):
     for source, kind in ((places / "orbax", "Orbax folder"), (name, "workdir of a run")):
         err = refused("convert", "from-hf", source, tmp_path / "out")
         assert f"{source}: is the {kind} of qwen2_5_vl; expected a Hugging Face folder or hf://" in err
+
+
+def test_a_bucket_needs_its_package(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gcsfs" else find(name))
+    with pytest.raises(CheckpointError, match=r"gs://bucket/run:rl: gs:// needs the package gcsfs"):
+        open_checkpoint("gs://bucket/run:rl")
 
 
 def test_a_damaged_step_is_named(home, tmp_path):

@@ -26,6 +26,7 @@ def check(run: Run, stages: Sequence[str] | None = None) -> None:
     check_section(job)
     check_rewards(job.rl)
     check_weights(job, stages)
+    check_int8_base(run, stages)
     check_order(run, stages)
     check_model(run)
     DrawingSession([], "", settings=run.model.settings)
@@ -51,6 +52,35 @@ def check_weights(job: JobConfig, stages: Sequence[str]) -> None:
             f"config.engine.weights={job.engine.weights!r} is for evaluations; {wrong[0]} samples with the "
             "weights that are trained: leave it out"
         )
+
+
+def check_int8_base(run: Run, stages: Sequence[str]) -> None:
+    """An int8 base of LoRA is for stages that sample nothing, and its float weights stay where they are."""
+    job, hosts = run.job, len(mesh_hosts(run.mesh))
+    perception = job.cold_start.perception_optimizer.lora_base and job.cold_start.perception_steps
+    if perception and "cold_start" in stages:
+        raise ConfigError("config.cold_start.perception_optimizer.lora_base: the traces alone can have it")
+    for name in (name for name in TRAINED if name in stages):
+        if not getattr(job, name).optimizer.lora_base:
+            continue
+        where = f"config.{name}.optimizer.lora_base='int8'"
+        reasons = {
+            "cold_start": ("validates (validate_every)", job.cold_start.validate_every),
+            "reflect": ("samples its traces; name config.data.reflect_traces", not job.data.reflect_traces),
+            "rl": ("samples with the weights that are trained", True),
+        }
+        why, wrong = reasons[name]
+        if wrong:
+            raise ConfigError(f"{where}: {name} {why}, which needs the float weights; leave one of them out")
+        if not job.model.init_from:
+            raise ConfigError(
+                f"{where}: checkpoints hold the adapter alone, so the weights that it belongs to must be "
+                "stored: name them in config.model.init_from"
+            )
+        if hosts > 1:
+            raise ConfigError(f"{where} is for one host; leave it out on {hosts}")
+        if job.mesh.context_parallel:
+            raise ConfigError(f"{where} does without config.mesh.context_parallel; leave one of them out")
 
 
 def check_order(run: Run, stages: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from vilasr_jax.environment import note_start
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
 from vilasr_jax.model_card import CARD, model_card, read_scores
+from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
 from vilasr_jax.parallel.memory import Account, device_limit
 from vilasr_jax.progress import COMPILING, progress_bar
@@ -296,6 +297,12 @@ def export(run: Run) -> Path:
     if from_writer(lambda: note.exists() and json.loads(note.read_text()) == of):
         if is_writer():
             (folder / CARD).write_text(card)  # it may have been evaluated since
+        return folder
+    if last != "untrained" and getattr(run.job, last).optimizer.lora_base:
+        if is_writer():
+            opened = open_checkpoint(f"{run.workdir}:{last}@{of['step']}")
+            opened.write_hf(folder, run.job.model.param_dtype, overwrite=True)
+            write_json(folder / MODEL, of)
         return folder
     params = to_host(run.stages.load_params(last, run.job.eval.best))
     if is_writer():

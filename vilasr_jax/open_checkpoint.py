@@ -17,6 +17,7 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from vilasr_jax.checkpoint.adapted_weights import AdaptedWeights
 from vilasr_jax.checkpoint.address import EXPECTED, Address, parse_address
 from vilasr_jax.checkpoint.array_files import weight_folder
 from vilasr_jax.checkpoint.convert import copy_companions, write_hf
@@ -34,7 +35,7 @@ from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
 from vilasr_jax.checkpoint.peft_export import export_peft
 from vilasr_jax.checkpoint.sharded_import import load_sharded
 from vilasr_jax.checkpoint.store import CheckpointStore
-from vilasr_jax.config import TRAINED, JobConfig
+from vilasr_jax.config import TRAINED, JobConfig, OptimizerSection
 from vilasr_jax.conversation_settings import exported_settings, read_exported_settings
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
@@ -43,7 +44,7 @@ from vilasr_jax.model_card import CARD, model_card, read_scores
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, is_published_size, preset, published_sizes
 from vilasr_jax.models.params import abstract
 from vilasr_jax.processing import Tokenizer
-from vilasr_jax.training.lora import new_factors
+from vilasr_jax.training.lora import Factors, new_factors
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.stage_folders import StageFolders
 from vilasr_jax.training.wording import job_prompts
@@ -96,7 +97,12 @@ class Checkpoint:
         return load_sharded(self._weights(param_dtype), mesh)
 
     def write_hf(
-        self, dst: epath.PathLike, dtype: str | None = None, report: Callable[[int, int], None] | None = None
+        self,
+        dst: epath.PathLike,
+        dtype: str | None = None,
+        report: Callable[[int, int], None] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
         """Writes a Hugging Face folder, a tensor at a time.
 
@@ -104,13 +110,14 @@ class Checkpoint:
           dst: folder to make; appears when complete.
           dtype: of the weights; None: the stored one, and bfloat16 instead of float32 for published sizes.
           report: called with the number of weights (and parts of large ones) written, and of all.
+          overwrite: replace an existing folder.
 
         Raises:
           CheckpointError: as `load`, or the folder exists or can't be written.
         """
         if dtype is None and self.config.param_dtype == "float32" and is_published_size(self.config):
             dtype = "bfloat16"
-        write_hf(self._weights(dtype), dst, self.write_companions, report=report)
+        write_hf(self._weights(dtype), dst, self.write_companions, report=report, overwrite=overwrite)
 
     def write_companions(self, folder: epath.Path) -> None:
         """Writes the files of tokenizer, image processor and conversations into a Hugging Face folder."""
@@ -127,9 +134,11 @@ class RunCheckpoint(Checkpoint):
         self.address, self.job = address, job  # the tokenizer is read with them
         self.stage, self.step = stage, step
         self.of = {"stage": stage.directory.name, "step": step}
-        step_folder = weight_folder(stage.store.directory, step)
-        config = check_orbax(step_folder, run_config(job, self.folder, self.tokenizer))
-        super().__init__(address, RUN, config, lambda config: OrbaxWeights(config, step_folder))
+        name = stage.directory.name
+        config, weights = stage_weights(
+            job, self.folder, name, step, run_config(job, self.folder, self.tokenizer)
+        )
+        super().__init__(address, RUN, config, weights)
 
     @cached_property
     def conversation(self) -> tuple[JobConfig, PromptSet]:
@@ -153,8 +162,7 @@ class RunCheckpoint(Checkpoint):
                 f"{self.address.text}: was trained without LoRA, so it has no adapter; `vilasr convert "
                 "to-hf` writes the model"
             )
-        shapes = jax.eval_shape(partial(new_factors, rank=section.lora_rank), abstract(self.config)[1])
-        factors = self.stage.store.restore(self.step, {"lora": shapes})["lora"]
+        factors = _factors(self.stage, self.step, section, self.config)
         export_peft(factors, section.lora_alpha, self.config, dst, self.job.model.init_from)
 
     def write_companions(self, folder: epath.Path) -> None:
@@ -188,7 +196,14 @@ def open_checkpoint(source: epath.PathLike) -> Checkpoint:
         return _open_run(address)
     folder, where = address.folder, str(address.folder / "config.json")
     has_steps = bool(CheckpointStore(folder).steps())
-    orbax = has_steps and not any(path.name.endswith(".safetensors") for path in folder.iterdir())
+    names = [path.name for path in folder.iterdir()]
+    tensors = any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names)
+    orbax = has_steps and not tensors
+    if not has_steps and not tensors:
+        for name in names:
+            if name.partition(".")[0].isdigit():
+                what = f"is an {ORBAX} whose checkpoint {name} was not finished"
+                raise CheckpointError(f"{folder}: {what}; convert or copy it again")
     if address.stage is not None:
         what = f"{f'an {ORBAX}' if orbax else f'a {HF}'} of {hf_family(values, where=where).model_type}"
         raise CheckpointError(
@@ -202,6 +217,50 @@ def open_checkpoint(source: epath.PathLike) -> Checkpoint:
         return Checkpoint(address, ORBAX, config, lambda config: OrbaxWeights(config, arrays))
     config, _, stored = open_hf(folder)
     return Checkpoint(address, HF, config, lambda config: published_weights(config, stored))
+
+
+def stage_weights(
+    job: JobConfig, workdir: epath.PathLike, name: str, step: int, config: ModelConfig
+) -> tuple[ModelConfig, Callable[[ModelConfig], Weights]]:
+    """The weights of a stage's saved step: (config with the stored dtype, weights for a config).
+
+    A step of LoRA with an int8 base holds the factors alone; they are added to the float weights that the
+    stage began with: those of the stage before it, or `job.model.init_from`.
+
+    Args:
+      job: the configuration of the run.
+      workdir: its folder.
+      name: of the stage.
+      step: a saved one.
+      config: of the model.
+
+    Raises:
+      CheckpointError: the step or the weights it belongs to are damaged or missing.
+    """
+    stages = StageFolders(job, epath.Path(workdir))
+    stage, section = stages[name], getattr(job, name).optimizer
+    if not section.lora_base:
+        folder = weight_folder(stage.store.directory, step)
+        return check_orbax(folder, config), lambda config: OrbaxWeights(config, folder)
+    if name == stages.first():
+        try:
+            opened = open_checkpoint(job.model.init_from)
+        except CheckpointError as error:
+            what = f"{workdir}:{name}@{step} is an adapter of config.model.init_from"
+            raise type(error)(f"{what}: {error}") from error
+        stored, base = config.replace(param_dtype=opened.config.param_dtype), opened.weights
+    else:
+        before = TRAINED[TRAINED.index(name) - 1]
+        stored, base = stage_weights(job, workdir, before, stages[before].step() or 0, config)
+    factors = jax.device_get(_factors(stage, step, section, config))
+    scale = section.lora_alpha / section.lora_rank
+    return stored, lambda config: AdaptedWeights(base(config), factors, scale)
+
+
+def _factors(stage: Stage, step: int, section: OptimizerSection, config: ModelConfig) -> Factors:
+    """What LoRA has trained until a saved step."""
+    shapes = jax.eval_shape(partial(new_factors, rank=section.lora_rank), abstract(config)[1])
+    return stage.store.restore(step, {"lora": shapes})["lora"]
 
 
 def convert_to_hf(

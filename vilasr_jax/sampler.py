@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from PIL import Image
 
 from vilasr_jax.config import EngineSection
@@ -130,6 +131,7 @@ def open_engine(
     decode_steps: int = 32,
     lanes: int = 1,
     max_tokens: int = 0,
+    mesh: Mesh | None = None,
 ) -> Engine:
     """An engine on all devices of this machine, for any questions with a long text and `images` of any size.
 
@@ -140,6 +142,7 @@ def open_engine(
       decode_steps: tokens sampled between two updates of a stream.
       lanes: see `rollout.engine`.
       max_tokens: of a conversation; 0: those of the model's settings after the longest prompt.
+      mesh: None: `sampling_mesh` of this machine.
 
     Requests bring their own temperature and top-p.
     """
@@ -171,4 +174,4 @@ def open_engine(
     )
     unit = model.images.merge_unit
     buckets = tuple(sorted({unit * -(-patches // (unit * parts)) for parts in (16, 4, 1)}))
-    return make_engine(model, section, sampling, buckets, sampling_mesh(model.config, slots))
+    return make_engine(model, section, sampling, buckets, mesh or sampling_mesh(model.config, slots))

@@ -68,7 +68,7 @@ class Topology:
         that closes to a ring brings data from both ends. An upper bound: no other traffic, no latency.
         """
         sides = sorted((side for side in self.sides if side > 1), reverse=True)
-        used = sides if devices > max(sides) else sides[:1]
+        used = sides if devices > max(sides, default=0) else sides[:1]
         links = sum(2 if side >= self.chip.torus_side else 1 for side in used)
         return links * self.chip.link_bandwidth
 
@@ -118,7 +118,7 @@ CHIPS = {
         ),
     )
 }
-_SQUARE = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+_SQUARE = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _GRIDS = {
     "v5e": _SQUARE,
     "v6e": _SQUARE,
@@ -151,8 +151,10 @@ def parse_topology(name: str) -> Topology:
         )
     chip, sides = CHIPS[match[1]], tuple(int(side) for side in match[2].split("x"))
     rank = len(_GRIDS[chip.name][0])
-    if len(sides) != rank or math.prod(sides) < 2 or 0 in sides:
-        raise ConfigError(f"--topology={name}: a {chip.name} slice has {rank} sides and more than one chip")
+    single = math.prod(sides) == 1 and sides not in _GRIDS[chip.name]
+    if len(sides) != rank or single or 0 in sides:
+        many = "" if (1,) * rank in _GRIDS[chip.name] else " and more than one chip"
+        raise ConfigError(f"--topology={name}: a {chip.name} slice has {rank} sides{many}")
     return Topology(chip, sides)
 
 

@@ -25,7 +25,13 @@ from vilasr_jax.tasks.replay import replay
 from vilasr_jax.training.run import open_run
 
 # Configs that need weights, data or a TPU slice: their commands are parsed, and their keys read.
-NEED_PUBLISHED = ("configs/vilasr.py", "configs/eval_published.py", "pictures_tiny")
+NEED_PUBLISHED = (
+    "configs/vilasr.py",
+    "configs/eval_published.py",
+    "configs/lora_7b.py",
+    "configs/sft_3b_gpu.py",
+    "pictures_tiny",
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from tests.launch.fake_cloud import JOB, PLACE, ROOT, WATCH, write_program
 
 
-def script(name, *words, path=None, **env):
+def script(name, *words, path=None, timeout=60, **env):
     path = {"PATH": f"{path}:{os.environ['PATH']}"} if path else {}
     outside = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     return subprocess.run(
@@ -19,7 +19,7 @@ def script(name, *words, path=None, **env):
         env={**outside, **path, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
     )
 
 

@@ -15,7 +15,7 @@ def test_topologies():
     assert parse_topology("v6e:4x4").name == "v6e:4x4"
 
 
-@pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:2x2x2", "v5p:4x4", "v5e:0x4", "v5e:1x1", "8x8"])
+@pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:2x2x2", "v5p:4x4", "v5e:0x4", "v5p:1x1x1", "8x8"])
 def test_what_is_no_topology_is_refused(name):
     with pytest.raises(ConfigError, match="--topology"):
         parse_topology(name)

@@ -18,6 +18,7 @@ from vilasr_jax.processing import Buckets, encode_conversation
 from vilasr_jax.rollout import Request
 from vilasr_jax.rollout.batch import Incoming
 from vilasr_jax.rollout.conversation import Conversation
+from vilasr_jax.training.memory import StageMemory
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = (
@@ -43,6 +44,21 @@ def test_configs_parse_and_are_consistent(name):
     assert job.drawing.max_images <= job.buckets.images[-1]
     assert job.packing.tokens >= job.rl.sampling.max_tokens  # a row of its own for the longest conversation
     assert job.packing.vision_rows >= job.drawing.max_images
+
+
+@pytest.mark.parametrize(
+    "name, limit", [("lora_7b.py", 15.75), ("lora_7b.py:gpu", 24), ("sft_3b_gpu.py", 80)]
+)
+def test_a_single_device_holds_what_is_trained(name, limit):
+    """The account that the run prints, and the gradients, leave room for activations."""
+    job = read(name)
+    check_section(job)
+    steps = Steps(job, make_mesh(job.mesh, jax.devices()[:1]))
+    memory = StageMemory(job, steps.config, steps.params, steps.mesh, int(limit * 2**30))
+    (account,) = memory.accounts(("cold_start",))
+    gradients = 2 * account.parts["trained weights"]  # of a part of the batch, and their sum
+    assert account.total + gradients < (0.8 if "sft" in name else 0.6) * account.limit, str(account)
+    assert job.cold_start.batch == job.cold_start.accumulate  # a packed row at a time
 
 
 def test_the_published_values():

@@ -29,8 +29,8 @@ from vilasr_jax.checkpoint.folders import complete_folder
 from vilasr_jax.checkpoint.hf_config import preprocessor_config
 from vilasr_jax.errors import DataError
 from vilasr_jax.files import write_json
-from vilasr_jax.models import family_of, preset
-from vilasr_jax.processing import train_tiny_tokenizer
+from vilasr_jax.models import ModelConfig, family_of, preset
+from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
 
 PEERS = ("transformers", "vllm")  # measured where they are installed
 SIDE = 448  # pixels of the image; 256 tokens
@@ -108,13 +108,18 @@ def model_folder(size: str, home: Path, layers: int = 0) -> Path:
             f"{home}: {free / 2**30:.1f} GiB free, {total / 2**30:.1f} GiB needed; choose another --workdir"
         )
     print(f"writing {total / 2**30:.1f} GiB of random {size} weights to {folder}", flush=True)
+    write_folder(config, tokenizer, folder)
+    return folder
+
+
+def write_folder(config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes a Hugging Face folder with random bfloat16 weights, as people download it."""
+    spec = family_of(config).images
     with complete_folder(folder) as partial:
         write_random(config, Path(partial))
         tokenizer.save(partial)
-        spec = family.images
         pixels = spec.factor**2, spec.max_pixels
         write_json(partial / "preprocessor_config.json", preprocessor_config(config, *pixels))
-    return folder
 
 
 def _measured(name: str, kind: str, folder: Path, turns: Path, tokens: int) -> dict[str, Any]:

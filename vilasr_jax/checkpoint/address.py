@@ -57,7 +57,9 @@ def parse_address(source: epath.PathLike) -> Address:
         hint = f" (the model of that name on the hub is hf://{text})" if _could_be_on_the_hub(text) else ""
         raise MissingCheckpointError(f"{folder}: no such folder{hint}; {EXPECTED}")
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: is a file; {EXPECTED}")
+        inside = (folder.parent / "config.json").exists()
+        hint = f"; give its folder, {folder.parent}" if inside else ""
+        raise CheckpointError(f"{folder}: is a file{hint}; {EXPECTED}")
     if step is not None and not step.isdigit():
         raise CheckpointError(f"{text}: the step {step!r} is no number; {EXPECTED}")
     if step is not None and stage is None:

@@ -142,6 +142,30 @@ def run_bench_real(words: list[str], flags: Any) -> None:
 
 
 @command(
+    "bench steps",
+    "",
+    Flag("size", "3b", "a model preset", required=True),
+    Flag("tokens", "8192", "of the packed row", 8192),
+    Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
+    JSON,
+)
+def run_bench_steps(words: list[str], flags: Any) -> None:
+    """A published size's training steps on this machine, with random weights.
+
+    A supervised step of one packed row, and a step of RL: seconds, tokens a second, MFU, peak memory. Sizes
+    up to 4B are trained in full but for the vision tower, larger ones with LoRA.
+
+    Example
+      vilasr bench steps --size=3b
+    """
+    from vilasr_jax.bench.steps import bench_steps
+
+    if flags.tokens < 2048 or flags.layers < 0:
+        raise ConfigError(f"--tokens={flags.tokens}, --layers={flags.layers}: at least 2048 tokens, 0 layers")
+    save(flags, bench_steps(flags.size, flags.tokens, flags.layers))
+
+
+@command(
     "bench weights",
     "",
     Flag("checkpoint", "WHERE", "any checkpoint (`vilasr solve --help` lists them)", required=True),

@@ -23,6 +23,7 @@ from vilasr_jax.files import folder_path
     Flag("max_minutes", "60", "of all compilations", 60.0),
     Flag("chip_hour", "PRICE", "the price of a chip per hour, for the cost of 1,000 samples", 0.0),
     Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
+    Flag("sampling", "SLOTS", "instead: solve and serve on one host, with SLOTS conversations at once", 0),
     Flag("save_hlo", "DIR", "a folder for each step's optimised HLO text", ""),
     JSON,
 )
@@ -40,7 +41,7 @@ def run_plan(words: list[str], flags: Any) -> None:
         save(flags, result)
         return
     folder = str(folder_path("--save_hlo", flags.save_hlo)) if flags.save_hlo else ""
-    result = plan(job, flags.topology, flags.steps, save=folder, **limits)
+    result = plan(job, flags.topology, flags.steps, save=folder, slots=flags.sampling, **limits)
     print_plan(result, flags.chip_hour)
     save(flags, result)
     refuse(result)

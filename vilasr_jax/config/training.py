@@ -32,13 +32,18 @@ class OptimizerSection:
     merger_rate: float = 1.0  # multiplies the learning rate of the merger
     lora_rank: int = 0  # LoRA: trains factors of this rank instead of the decoder's matrices; 0: off
     lora_alpha: float = 16.0  # LoRA: the addition is multiplied by alpha / rank
+    lora_base: str = setting("", choices=("", "int8"))  # LoRA: how the frozen weights are held
     spike: float = 0.0  # skip an update whose gradient norm is this many times the running mean; 0: never
     max_skipped: int = 20  # consecutive skipped updates (not finite, or a spike) before the run stops
 
     def check(self, path: str) -> None:
-        """Raises ConfigError when nothing is left to train."""
+        """Raises ConfigError when nothing is left to train, or for LoRA's settings without LoRA."""
         if set(self.freeze) >= set(GROUPS):
             raise ConfigError(f"{path}.freeze holds every group: nothing is left to train")
+        if self.lora_base and not self.lora_rank:
+            raise ConfigError(
+                f"{path}.lora_base={self.lora_base!r} is for LoRA: set {path}.lora_rank, or leave it out"
+            )
 
 
 @dataclass(frozen=True)

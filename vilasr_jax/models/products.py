@@ -1,4 +1,4 @@
-"""Products with a model's matrices, and the forms in which a sampler holds them.
+"""Products with a model's matrices, and the forms in which they are held.
 
 A model that trains, or samples in float32, has plain arrays. For sampling there are two forms more, both an
 `InferenceMatrix`, chosen by `matrix_form` from what the devices can do:
@@ -10,6 +10,9 @@ A model that trains, or samples in float32, has plain arrays. For sampling there
 XLA's CPU backend has no product of bfloat16 or int8. It would make a float32 copy of a matrix, and hold the
 copies of all matrices, since a loop over tokens changes none of them. So there a product converts a block of
 rows, multiplies, and forgets it. Its values are bits, as XLA would also convert a matrix before it slices it.
+
+LoRA can train with frozen int8 matrices: an `AdaptedMatrix` is one with its factors. Gradients are those of
+the factors and of the activations; packed values have none.
 """
 
 from __future__ import annotations
@@ -66,7 +69,29 @@ class InferenceMatrix:
         return self.values.shape
 
 
-Matrix = Shaped[Array, "rows columns"] | InferenceMatrix
+@partial(jax.tree_util.register_dataclass, data_fields=("base", "a", "b"), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class AdaptedMatrix:
+    """A frozen matrix and its low-rank addition: x -> x base + (x a) b.
+
+    Attributes:
+      base: int8 [..., in, out], not by blocks.
+      a: [..., in, rank], times alpha / rank.
+      b: [..., rank, out].
+    """
+
+    base: InferenceMatrix
+    a: Float[Array, "*layers rows rank"]
+    b: Float[Array, "*layers rank columns"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the matrix."""
+        return self.base.shape
+
+
+Matrix = Shaped[Array, "rows columns"] | InferenceMatrix | AdaptedMatrix
+TRAINING_INT8 = MatrixForm("float32", int8=True, by_blocks=False)  # of frozen weights under LoRA
 
 
 def matmul_precision(dtype: Any) -> jax.lax.Precision:
@@ -109,6 +134,9 @@ def pack(matrix: Shaped[Array, "*layers rows columns"], form: MatrixForm, *, per
 
 def unpacked(matrix: Matrix, dtype: Any) -> Float[Array, "rows columns"]:
     """The values of a matrix as an array of `dtype`, all at once."""
+    if isinstance(matrix, AdaptedMatrix):
+        addition = jnp.matmul(matrix.a, matrix.b, precision=jax.lax.Precision.HIGHEST)
+        return (unpacked(matrix.base, jnp.float32) + addition).astype(dtype)
     if not isinstance(matrix, InferenceMatrix):
         return matrix.astype(dtype)
     values = _float32(matrix.values)
@@ -122,9 +150,13 @@ def multiply(
 
     Args:
       x: in the compute dtype, to which an array is cast.
-      matrix: an array [d_in, d_out], or an `InferenceMatrix`, for which sums are float32.
+      matrix: an array [d_in, d_out]; or an `InferenceMatrix`, for which sums are float32; or adapted.
       out_dtype: of the result; by default x's.
     """
+    if isinstance(matrix, AdaptedMatrix):
+        return multiply(x, matrix.base, out_dtype=out_dtype) + multiply(
+            multiply(x, matrix.a), matrix.b, out_dtype=out_dtype
+        )
     if not isinstance(matrix, InferenceMatrix):
         kernel, precision = matrix.astype(x.dtype), matmul_precision(x.dtype)
         return jnp.dot(x, kernel, precision=precision, preferred_element_type=out_dtype)
@@ -132,24 +164,53 @@ def multiply(
     if matrix.by_blocks:
         block = _outputs_by_blocks if matrix.per_row else _inputs_by_blocks
         y = block(rows.astype(jnp.float32), matrix.values)
+        y = y if matrix.scales is None else y * matrix.scales.reshape(1, -1)
     else:
-        axes = (((1,), (1 if matrix.per_row else 0,)), ((), ()))
-        y = jax.lax.dot_general(
-            rows,
-            matrix.values.astype(x.dtype),
-            axes,
-            precision=matmul_precision(x.dtype),
-            preferred_element_type=jnp.float32,
-        )
-    if matrix.scales is not None:
-        y = y * matrix.scales.reshape(1, -1)
+        y = _int8_product(rows, matrix)
     return y.astype(out_dtype or x.dtype).reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def _int8_product(x: Float[Array, "rows d_in"], matrix: InferenceMatrix) -> Float[Array, "rows d_out"]:
+    """x times an int8 matrix, in float32. Its gradient keeps nothing but the matrix, which has none."""
+    return _contract(x, matrix, 1 if matrix.per_row else 0) * _scales(matrix)
+
+
+def _int8_product_forward(x, matrix):
+    # An empty array says the dtype of the gradient.
+    return _int8_product(x, matrix), (matrix, jnp.zeros((0,), x.dtype))
+
+
+def _int8_product_backward(kept, gradient):
+    matrix, like = kept
+    gradient = (gradient * _scales(matrix)).astype(like.dtype)
+    return _contract(gradient, matrix, 0 if matrix.per_row else 1).astype(like.dtype), None
+
+
+_int8_product.defvjp(_int8_product_forward, _int8_product_backward)
+
+
+def _contract(x: Float[Array, "rows n"], matrix: InferenceMatrix, axis: int) -> Float[Array, "rows m"]:
+    """x times the values along their `axis`, summed in float32."""
+    return jax.lax.dot_general(
+        x,
+        matrix.values.astype(x.dtype),
+        (((1,), (axis,)), ((), ())),
+        precision=matmul_precision(x.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _scales(matrix: InferenceMatrix) -> Float[Array, "1 d_out"]:
+    assert matrix.scales is not None, "bits of bfloat16 are multiplied by blocks"
+    return matrix.scales.reshape(1, -1)
 
 
 def gather_rows(table: Matrix, ids: Int[Array, "b t"], dtype: Any) -> Float[Array, "b t d"]:
     """The rows `ids` [b, t] of a table [vocab, d]; ids past its ends give the first or the last."""
     rows_of = partial(jnp.take, indices=ids, axis=0, mode="clip")
     if not isinstance(table, InferenceMatrix):
+        assert not isinstance(table, AdaptedMatrix), "token tables are not adapted"
         return rows_of(table).astype(dtype)
     rows = _float32(rows_of(table.values))
     return (rows if table.scales is None else rows * rows_of(table.scales)).astype(dtype)

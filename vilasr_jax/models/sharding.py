@@ -122,9 +122,17 @@ def partition_specs(params: Any, sharding: Sharding | None = None) -> Any:
             kind = next((kinds[name] for name in reversed(names) if name in kinds), None)
         if kind is None:
             raise ValueError(f"no model family says how {'/'.join(names)} is sharded")
-        return getattr(sharding, kind)
+        return _of_factor(getattr(sharding, kind), names[-1])
 
     return jax.tree_util.tree_map_with_path(spec, params)
+
+
+def _of_factor(spec: P, name: str) -> P:
+    """The spec of a factor, "a" [.., in, rank] or "b" [.., rank, out], from that of its matrix."""
+    if name not in ("a", "b") or len(spec) < 2:
+        return spec
+    *layers, d_in, d_out = spec
+    return P(*layers, d_in, None) if name == "a" else P(*layers, None, d_out)
 
 
 def fitted(spec: P, shape: tuple[int, ...], mesh: Any) -> P:

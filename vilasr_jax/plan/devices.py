@@ -8,8 +8,12 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.slices import Topology
 
 
-def compile_devices(topology: Topology) -> list:
+def compile_devices(topology: Topology, *, one_host: bool = False) -> list:
     """The devices of a slice, to compile for: needs the package `libtpu`, but no TPU.
+
+    Args:
+      topology: the slice.
+      one_host: all chips are in one machine, as in one with 8 chips of v5e.
 
     Call it in a separate process: libtpu reads the environment that this sets once, when it is loaded.
 
@@ -25,8 +29,11 @@ def compile_devices(topology: Topology) -> list:
     )
     from jax.experimental import topologies
 
+    name = f"{topology.chip.name}:2x2" if topology.size == 1 else topology.name  # libtpu knows no single chip
     try:
-        return list(topologies.get_topology_desc(topology_name=topology.name, platform="tpu").devices)
+        hosts = {"chips_per_host_bounds": (*topology.sides, 1)[:3]} if one_host and topology.size > 4 else {}
+        described = topologies.get_topology_desc(topology_name=name, platform="tpu", **hosts)
+        return list(described.devices)[: topology.size]
     except Exception as error:  # libtpu raises several types
         first = str(error).split("\n")[0]
         raise ConfigError(

@@ -17,6 +17,7 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.memory import Account
 from vilasr_jax.slices import SLICES, Topology, parse_topology
 
+SAMPLING_STEPS = ("prefill", "insert", "decode")
 _MAIN = (
     "grpo_grad",
     "sft",
@@ -35,6 +36,7 @@ class Planner:
       report: called with a line at each start and end.
       layers: number of decoder layers to compile; 0: all.
       save: folder for the optimised HLO text of each step; empty: none.
+      slots: of a sampler, whose steps are compiled; 0: the steps of the job's stages.
     """
 
     topology: Topology
@@ -42,6 +44,7 @@ class Planner:
     report: Callable[[str], None] = print
     layers: int = 0
     save: str = ""
+    slots: int = 0
 
     def __post_init__(self):
         self.deadline = time.monotonic() + 60 * self.minutes
@@ -55,6 +58,7 @@ class Planner:
         if left < 1:
             return {"step": step, "error": "not compiled: --max-minutes were over"}
         request = {"job": to_dict(job), "topology": topology.name, "step": step, "layers": self.layers}
+        request["slots"] = self.slots
         if self.save:
             os.makedirs(self.save, exist_ok=True)
             request["save"] = os.path.join(self.save, f"{step}.hlo")
@@ -104,14 +108,18 @@ def plan(
     report: Callable[[str], None] = print,
     layers: int = 0,
     save: str = "",
+    slots: int = 0,
 ) -> dict[str, Any]:
     """Compiles the job's steps; returns {"topology", "steps": [...], "memory": [...], "fits"}.
+
+    With `slots` these are the steps of `solve` and `serve` with that many conversations on one host, with the
+    published weights of the job's size.
 
     Raises:
       ConfigError: an unknown step or topology, or libtpu is missing.
     """
-    planner = Planner(parse_topology(topology), minutes, report, layers, save)
-    known = step_names(job)
+    planner = Planner(parse_topology(topology), minutes, report, layers, save, slots)
+    known = list(SAMPLING_STEPS) if slots else step_names(job)
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"--steps={unknown[0]}: the job's stages have {', '.join(known)}")
     accounts, answers = planner.accounts(job), []
@@ -125,7 +133,7 @@ def plan(
     fits = [answer.get("fits") for answer in answers]
     held = [account.total <= account.limit for account in accounts]
     result["fits"] = False if False in (*fits, *held) else all(fits) or None
-    if False in fits:
+    if False in fits and not slots:
         result["nearest"] = nearest(planner, job, answers[fits.index(False)]["step"])
     return result
 

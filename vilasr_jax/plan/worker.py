@@ -1,7 +1,7 @@
 """Compiles one step of a job for a topology; prints the figures as JSON on the last line of its output.
 
 Each step has a separate process: libtpu reads its environment once, and memory is freed. Reads
-{"job", "topology", "step", "layers"} from its standard input.
+{"job", "topology", "step", "layers", "slots"} from its standard input; with slots it is a sampler's step.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from vilasr_jax.plan.devices import compile_devices
 from vilasr_jax.plan.hlo import parse
 from vilasr_jax.plan.memory import Tensor, largest, largest_lowered, merged, refusal
 from vilasr_jax.plan.predict import predict
+from vilasr_jax.plan.run import SAMPLING_STEPS
+from vilasr_jax.plan.sampling import SamplingSteps
 from vilasr_jax.plan.steps import Step, Steps
 from vilasr_jax.slices import parse_topology
 from vilasr_jax.training.memory import StageMemory
@@ -50,23 +52,32 @@ def main() -> None:
 
 def accounts(request: dict[str, Any]) -> dict[str, Any]:
     """The accounts of the job's stages, counted by the code that a run calls; nothing is compiled."""
-    topology = parse_topology(request["topology"])
-    job = from_config_dict(request["job"])
-    mesh = make_mesh(job.mesh, compile_devices(topology))
-    steps = Steps(job, mesh, request.get("layers", 0))
-    memory = StageMemory(job, steps.config, steps.params, mesh, topology.chip.hbm_bytes, process=0)
-    return {"accounts": [dataclasses.asdict(account) for account in memory.accounts(job.stages)]}
+    topology, job = parse_topology(request["topology"]), from_config_dict(request["job"])
+    steps, limit = _steps(request), topology.chip.hbm_bytes
+    if isinstance(steps, SamplingSteps):
+        found = [dataclasses.replace(steps.account(limit), steps=SAMPLING_STEPS)]
+    else:
+        memory = StageMemory(job, steps.config, steps.params, steps.mesh, limit, process=0)
+        found = memory.accounts(job.stages)
+    return {"accounts": [dataclasses.asdict(account) for account in found]}
+
+
+def _steps(request: dict[str, Any]) -> Steps | SamplingSteps:
+    topology, job = parse_topology(request["topology"]), from_config_dict(request["job"])
+    slots, layers = request.get("slots", 0), request.get("layers", 0)
+    devices = compile_devices(topology, one_host=bool(slots))
+    if slots:
+        return SamplingSteps(job, devices, slots, layers)
+    return Steps(job, make_mesh(job.mesh, devices), layers)
 
 
 def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     """The figures of one step; with "fits" false and the largest tensors where it needs too much memory."""
-    topology = parse_topology(request["topology"])
-    job = from_config_dict(request["job"])
-    mesh = make_mesh(job.mesh, compile_devices(topology))
-    step = Steps(job, mesh, request.get("layers", 0)).build(request["step"])
+    topology, steps = parse_topology(request["topology"]), _steps(request)
+    step = steps.build(request["step"])
     answer: dict[str, Any] = {
         "step": step.name,
-        "mesh": dict(mesh.shape),
+        "mesh": dict(steps.mesh.shape),
         "limit_bytes": topology.chip.hbm_bytes,
         "arguments": argument_bytes(step),
         "flops": step.flops,

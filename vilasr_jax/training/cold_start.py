@@ -25,7 +25,7 @@ def run_cold_start(run: Run, params: Any, progress: Progress) -> Any:
     job, section, batching = run.job, run.job.cold_start, run.batching
     stage = run.stages["cold_start"]
     if stage.done:
-        return stage.load_params(run.model.abstract_params)
+        return run.stages.load_params("cold_start")
 
     # ------------------------------------------------ perception: questions about marked images
     perception = run.stages.perception

@@ -57,7 +57,7 @@ def run_reflect(run: Run, params: Any, progress: Progress) -> Any:
     job, section, batching = run.job, run.job.reflect, run.batching
     stage = run.stages["reflect"]
     if stage.done:
-        return stage.load_params(run.model.abstract_params)
+        return run.stages.load_params("reflect")
 
     # ------------------------------------------------ corrected conversations
     data: dict[str, str] = {}

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from vilasr_jax.config import OptimizerSection
 from vilasr_jax.models.sharding import param_shardings
-from vilasr_jax.training.lora import Base
+from vilasr_jax.training.lora import Base, has_int8
 from vilasr_jax.training.stage import Stage
 from vilasr_jax.training.state import Guard, TrainState, abstract_state, init_state, split_frozen
 
@@ -66,8 +66,14 @@ def _free(params: Any) -> None:
 
 
 def state_items(state: TrainState, params: Any = None) -> dict[str, Any]:
-    """The items of a checkpoint; the next stage reads only "params" (`params`, or the state's own)."""
+    """The items of a checkpoint; the next stage reads only "params" (`params`, or the state's own).
+
+    With an int8 base there are no "params": a reader adds "lora" to the weights that the stage began with.
+    """
     count = {"step": state.step, "guard": list(state.guard)}
-    params = state.all_params if params is None else params
-    items = {"params": params, "opt_state": state.opt_state, "count": count}
-    return {**items, "lora": state.params} if isinstance(state.frozen, Base) else items
+    items = {"opt_state": state.opt_state, "count": count}
+    if isinstance(state.frozen, Base):
+        items["lora"] = state.params
+        if has_int8(state.frozen):
+            return items
+    return {**items, "params": state.all_params if params is None else params}

@@ -60,6 +60,8 @@ def train_sft(
 ) -> Any:
     """Trains for `stage.steps` steps, from its newest checkpoint if there is one; returns the parameters.
 
+    With an int8 base it returns None: they are read from the checkpoint and the weights it began with.
+
     Args:
       run: the model, the mesh and the workdir.
       stage: where checkpoints and metrics go.
@@ -126,4 +128,4 @@ def train_sft(
             scores = validation(step, state.all_params) if validation else {}
             stop = stop or scores is None or interrupt.stop_requested_alone()
             loop.finish(step, state.guard, scores or {}, stop=stop and step < steps)
-    return state.all_params
+    return None if optimizer.lora_base else state.all_params

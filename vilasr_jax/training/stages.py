@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.checkpoint.array_files import weight_folder
-from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
+from vilasr_jax.checkpoint.hf_layout import Weights
+from vilasr_jax.checkpoint.sharded_import import load_sharded
 from vilasr_jax.config import TRAINED, JobConfig
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.open_checkpoint import stage_weights
 from vilasr_jax.parallel import alone, is_writer
 from vilasr_jax.training.job_model import JobModel
+from vilasr_jax.training.lora import load_int8_base
 from vilasr_jax.training.stage_folders import StageFolders
 
 
@@ -38,7 +40,15 @@ class Stages(StageFolders):
         """
         if name == "untrained":
             return self.model.initial_params()
+        if getattr(self.job, name).optimizer.lora_base:
+            return load_sharded(self._stored(name, best), self.model.mesh)
         return self[name].load_params(self.model.abstract_params, best)
+
+    def _stored(self, name: str, best: bool = False) -> Weights:
+        """The stored weights of a finished stage, in the dtypes of the job's model."""
+        config, step = self.model.config, self[name].step(best)
+        assert step is not None, "the stage is finished"
+        return stage_weights(self.job, self.workdir, name, step, config)[1](config)
 
     def sampled_weights(self, name: str, best: bool = False) -> Any:
         """What `Engine.load` needs to sample with a stage: stored weights, which it reads a part at a time.
@@ -46,17 +56,16 @@ class Stages(StageFolders):
         On several hosts, which read each weight once, and of random weights it is the parameters. See
         `load_params` for the arguments.
         """
-        config = self.model.config
         if name != "untrained" and alone():
-            folder = weight_folder(self[name].store.directory, self[name].step(best))
-            check_orbax(folder, config)
-            return OrbaxWeights(config, folder)
+            return self._stored(name, best)
         if self.job.model.init_from and alone():
-            return self.model.source.weights(config)
+            return self.model.source.weights(self.model.config)
         return self.load_params(name, best)
 
     def start_params(self, name: str) -> Any:
         """What a stage starts from: the parameters of the stage before it, or the first weights.
+
+        Of LoRA with an int8 base they are packed, as `lora.int8_base`.
 
         A run starts from its first weights with the cold start, or, where `model.init_from` names them, with
         any stage (RL from a published cold start, for one). Where that stage resumes from a checkpoint they
@@ -71,11 +80,16 @@ class Stages(StageFolders):
                 return self.model.abstract_params
             if name != TRAINED[0] and is_writer():
                 print(f"{name} starts from config.model.init_from={source}", file=sys.stderr)
-            return self.model.initial_params()
-        before = TRAINED[TRAINED.index(name) - 1]
-        if not self[before].done:
-            raise self.missing(name)
-        return self.load_params(before)
+            before = "untrained"
+        else:
+            before = TRAINED[TRAINED.index(name) - 1]
+            if not self[before].done:
+                raise self.missing(name)
+        if not getattr(self.job, name).optimizer.lora_base:
+            return self.load_params(before)
+        config = self.model.config
+        stored = self.model.source.weights(config) if before == "untrained" else self._stored(before)
+        return load_int8_base(stored, self.model.mesh)
 
     @property
     def first_is_saved(self) -> bool:

@@ -29,7 +29,7 @@ class Guard(NamedTuple):
 class TrainState(NamedTuple):
     """Input and output of a training step. `params` are those that are trained, `frozen` all others.
 
-    Under LoRA `params` are the factors and `frozen` is a `lora.Base`.
+    Under LoRA `params` are the factors and `frozen` is a `lora.Base`, whose matrices may be int8.
     """
 
     params: Any
@@ -71,6 +71,8 @@ def check_groups(freeze: Sequence[str]) -> None:
 
 def new_state(params: Any, optimizer: optax.GradientTransformation, section: OptimizerSection) -> TrainState:
     """A fresh optimiser around `params`; works under `jax.eval_shape`."""
+    if section.lora_base:
+        params = lora.int8_base(params)
     if section.lora_rank:
         scale = jnp.asarray(section.lora_alpha / section.lora_rank, jnp.float32)
         trained, frozen = lora.new_factors(params, section.lora_rank), lora.Base(params, scale)
@@ -125,6 +127,8 @@ def init_state(
     `params` that already have the right sharding are not copied; the first step donates them.
     """
     places = jax.tree.map(lambda x: x.sharding, abstract_state(params, optimizer, mesh, section))
+    if section.lora_base:
+        params = lora.int8_base(params)
     params = jax.device_put(params, param_shardings(params, mesh))
 
     def without_params(state: TrainState) -> TrainState:

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from vilasr_jax.models.attention_backends import attention_backend
-from vilasr_jax.models.products import gather_rows, matmul_precision, multiply, unpacked
+from vilasr_jax.models.products import AdaptedMatrix, gather_rows, matmul_precision, multiply, unpacked
 from vilasr_jax.models.sharding import constrain, layout
 from vilasr_jax.models.transformer.config import TransformerConfig
 from vilasr_jax.models.transformer.remat import MLP
@@ -83,7 +83,7 @@ class Heads:
         self, x: Float[Array, "b t d"], linear: Linear, parts: int = 1
     ) -> list[Float[Array, "b t n padded"]]:
         """Projects x [b, t, d] to heads: `parts` arrays [b, t, n, h + padding]."""
-        if self.plain:
+        if self._by_matrix(linear):
             y = linear(x).reshape(*x.shape[:2], -1, self.head_dim)
             return jnp.split(y, parts, axis=2)
         x = x.astype(linear.dtype)
@@ -97,7 +97,7 @@ class Heads:
 
     def merge(self, x: Float[Array, "b t n padded"], linear: Linear) -> Float[Array, "b t d"]:
         """Projects heads [b, t, n, h + padding] back to [b, t, d]."""
-        if self.plain:
+        if self._by_matrix(linear):
             return linear(x.reshape(*x.shape[:2], -1))
         kernel = self._wide(unpacked(linear.kernel.get_value(), x.dtype), 0)
         y = jnp.einsum("bnth,nhd->btd", x.swapaxes(1, 2), kernel, precision=matmul_precision(x.dtype))
@@ -109,6 +109,10 @@ class Heads:
         """`rope.rotate` of x [b, t, n, h + padding]."""
         rope = [jnp.pad(a, ((0, 0), (0, 0), (0, self.padding // 2))) for a in rope]
         return rotate(x, rope, by_matrix=not self.plain)
+
+    def _by_matrix(self, linear: Linear) -> bool:
+        """Whether heads are cut from one product; of an adapted matrix, so that its factors stay apart."""
+        return self.plain or (not self.padding and isinstance(linear.kernel.get_value(), AdaptedMatrix))
 
     def _wide(self, weight: jax.Array, axis: int) -> jax.Array:
         """[.., n * h, ..] -> [.., n, h + padding, ..] along `axis`."""

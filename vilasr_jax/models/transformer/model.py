@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
@@ -76,7 +77,7 @@ class VisionLanguageModel(nnx.Module):
             weight, spec = self.language_model.embed_tokens.embedding, P("model")
         else:
             weight, spec = self.lm_head.kernel, P(None, "model")
-        weight[...] = constrain(weight[...], spec)
+        weight.set_value(jax.tree.map(lambda x: constrain(x, spec), weight.get_value()))
 
     def logits(self, hidden: Float[Array, "*rows d"]) -> Float[Array, "*rows v"]:
         """Hidden states [..., d] -> float32 logits [..., vocab]."""
