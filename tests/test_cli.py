@@ -64,6 +64,18 @@ def test_help(run):
     [
         (["trian"], ["'trian'", "did you mean train?"]),
         (["train", "--confg=x"], ["vilasr train has no flag --confg; did you mean --config?"]),
+        (
+            ["train", CONFIG, "--workdir=W", "--lr=1"],
+            ["no flag --lr", "keys of the config are --config.KEY=VALUE"],
+        ),
+        (
+            ["train", CONFIG, "--workdir=W", "--config.rl.steps=many"],
+            ["vilasr: --config.rl.steps=many must be an integer\n"],
+        ),
+        (
+            ["train", CONFIG, "--workdir=W", "--config.rl.recovery=half"],
+            ["vilasr: --config.rl.recovery=half must be a number\n"],
+        ),
         (["train", "--config=maze_tinny", "--workdir=W"], ["maze_tinny", "did you mean maze_tiny?"]),
         (["train", CONFIG, "--workdir=W", "--config.rl.stpes=1"], ["did you mean config.rl.steps?"]),
         (["train", CONFIG, "--workdir=W", "--config.rll.steps=1"], ["did you mean config.rl.steps?"]),

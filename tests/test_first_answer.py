@@ -10,8 +10,10 @@ import jax
 import pytest
 
 from tests.test_conversation_settings import workdir as workdir
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.compile_cache import use_compile_cache
 from vilasr_jax.progress import StatusLine
+from vilasr_jax.sampler import open_engine
 from vilasr_jax.trained_model import open_model
 
 COUNTED = """
@@ -120,3 +122,8 @@ def test_progress_on_a_terminal_is_one_line():
     status.compiling("decode")
     status.clear()
     assert "\n" not in terminal.getvalue() and terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_max_tokens_without_room_for_a_prompt_is_refused(workdir):
+    with pytest.raises(ConfigError, match=r"--max_tokens=20: a prompt alone may have \d+ tokens"):
+        open_engine(open_model(workdir), slots=2, images=1, max_tokens=20)

@@ -6,6 +6,7 @@ From them come parsing, `vilasr COMMAND --help`, the list of `vilasr help` and R
 from __future__ import annotations
 
 import inspect
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class Command:
         except absl_flags.UnrecognizedFlagError as error:
             raise ConfigError(self._unknown_flag(error.flagname)) from error
         except Exception as error:  # absl, config_flags and the config file itself raise many types
-            raise ConfigError(" ".join(str(error).split()) or type(error).__name__) from error
+            raise ConfigError(_reason(error)) from error
         self._check_words(words)
         for flag in self.flags:
             if flag.required and values[flag.name].value is None:
@@ -173,7 +174,19 @@ class Command:
         if owners:
             return f"--{name} isn't a flag of vilasr {self.name}, but of: {', '.join(owners)}"
         near = did_you_mean(f"--{base}", [f"--{flag.name}" for flag in self.flags])
-        return f"vilasr {self.name} has no flag --{name}{near}"
+        keys = "; keys of the config are --config.KEY=VALUE, see `vilasr config --help`"
+        has_config = any(flag.name == "config" for flag in self.flags)
+        return f"vilasr {self.name} has no flag --{name}{near}{keys if has_config else ''}"
+
+
+def _reason(error: Exception) -> str:
+    """What was wrong with a command line, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    kinds = {"an integer": r"invalid literal for int\(\)", "a number": "could not convert string to float"}
+    for kind, says in kinds.items():
+        if found := re.fullmatch(rf"flag (--.*?): {says}.*", text):
+            return f"{found[1]} must be {kind}"
+    return text
 
 
 def _check_key(key: str) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from vilasr_jax.config import EngineSection
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession, get_format, get_tools
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import sampling_mesh
 from vilasr_jax.processing import load_image, resize_image
@@ -145,6 +146,9 @@ def open_engine(
       mesh: None: `sampling_mesh` of this machine.
 
     Requests bring their own temperature and top-p.
+
+    Raises:
+      ConfigError: `max_tokens` has no room for a prompt.
     """
     patches = model.job.image.max_pixels // model.images.patch_size**2
     tokens = patches // model.images.merge_unit  # of an image
@@ -159,6 +163,11 @@ def open_engine(
     prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))
     sampling = model.job.eval.sampling
     limit = max_tokens or prompts[-1] + sampling.max_tokens
+    if limit <= prompts[-1]:
+        raise ConfigError(
+            f"--max_tokens={limit}: a prompt alone may have {prompts[-1]:,} tokens here; give more, or leave "
+            f"it out for {prompts[-1] + sampling.max_tokens:,}"
+        )
     sampling = dataclasses.replace(sampling, max_tokens=limit)
     counts = tuple(sorted({1, images}))
     section = EngineSection(

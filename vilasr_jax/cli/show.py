@@ -1,12 +1,13 @@
-"""Commands that show what would run, or what has run: plan, config and report."""
+"""Commands that show what would run, or what has run: plan, config, report and watch."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, read_job, save
+from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, check_at_least_1, read_job, save
 from vilasr_jax.commands import Flag, command
 from vilasr_jax.config import config_files, differences, key_comments
 from vilasr_jax.errors import ConfigError
@@ -102,3 +103,28 @@ def run_report(words: list[str], flags: Any) -> None:
     if flags.compare and not folder_path("--compare", flags.compare).is_dir():
         raise ConfigError(f"--compare={flags.compare} isn't a folder of a run")
     print(f"Wrote {render_report(Path(workdir), flags.compare or None)}")
+
+
+@command(
+    "watch",
+    "WORKDIR",
+    Flag("seconds", "30", "between two looks at the folder, and two loads of the page", 30),
+)
+def run_watch(words: list[str], flags: Any) -> None:
+    """The report of a job while it runs, with the newest conversations.
+
+    Writes WORKDIR/watch.html whenever something in the folder has changed; open it in a browser, which loads
+    it again by itself. Run it while `vilasr train` runs, on any machine that sees the folder. RL's
+    conversations are there with --config.rl.sample_every=10, every tenth step. Ctrl-C ends it, not the run.
+
+    Example
+      vilasr watch runs/quickstart
+    """
+    from vilasr_jax.report import watch
+
+    workdir = folder_path("WORKDIR", words[0])
+    if not workdir.is_dir():
+        raise ConfigError(f"vilasr watch WORKDIR: {words[0]!r} isn't a folder of a run")
+    check_at_least_1(flags, "seconds")
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(workdir, flags.seconds)

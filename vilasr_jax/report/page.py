@@ -14,13 +14,16 @@ from vilasr_jax.report.settings import settings_section
 from vilasr_jax.report.workdir import Run, mapping, read_run, stage_label, stage_order
 
 MAX_CONVERSATIONS = 4000
+SCRIPTS = ("theme.js", "dom.js", "base.js", "turns.js", "charts.js", "gallery.js", "live.js")
+LIVE_PAGE = "watch.html"
 MAX_TEXT = 20_000  # characters of one turn that are shown
 
 
-def render_report(workdir: str | Path, other: str | Path | None = None) -> Path:
+def render_report(workdir: str | Path, other: str | Path | None = None, live: int = 0) -> Path:
     """Writes `report.html` into a workdir from what is in it, and returns its path.
 
-    Stages that have not run are left out. The curves of the workdir `other` are drawn below this run's.
+    Stages that have not run are left out. The curves of the workdir `other` are drawn below this run's. With
+    `live` it is `watch.html`, which a browser loads again every `live` seconds.
 
     Raises:
       DataError: a folder does not exist.
@@ -34,6 +37,8 @@ def render_report(workdir: str | Path, other: str | Path | None = None) -> Path:
         "curves": run.curves,
         "conversations": conversations,
     }
+    if live:
+        data["live"] = live
     if compared:
         data["other"] = {"name": _name(compared), "curves": compared.curves}
         data["stages"] |= {name: stage_label(name) for name in compared.curves}
@@ -50,10 +55,10 @@ def render_report(workdir: str | Path, other: str | Path | None = None) -> Path:
             "SETTINGS": settings_section(run),
             "DATA": safe_json(data),
             "IMAGES": safe_json(shelf.uris),
-            "SCRIPT": "\n".join(_asset(name) for name in ("dom.js", "base.js", "charts.js", "gallery.js")),
+            "SCRIPT": "\n".join(map(_asset, SCRIPTS)),
         },
     )
-    out = run.path / "report.html"
+    out = run.path / (LIVE_PAGE if live else "report.html")
     part = out.with_suffix(".html.part")
     part.write_text(html, encoding="utf-8", errors="replace")
     os.replace(part, out)

@@ -22,6 +22,8 @@ STAGE_NAMES = {
     "blank_image": "Control: picture blanked",
     "ood": "Unfamiliar questions",
 }
+SAMPLES = "@"  # in the name of conversations that were saved while training: "rl@120", of its step 120
+NEWEST = 6  # steps whose saved conversations are shown
 INT8 = "_int8"  # what the name of a stage ends with that was evaluated with int8 weights
 FUNNEL_STEPS = {
     "sampled": "sampled",
@@ -58,11 +60,17 @@ class Run:
 def stage_order(name: str) -> tuple[int, str]:
     """Sort key: known stages in the order of a run, others after them by name."""
     known, base = list(STAGE_NAMES), name.removesuffix(INT8)
+    stage, samples, step = name.partition(SAMPLES)
+    if samples and step.isdecimal():  # before the evaluations, the newest first
+        return (-1, f"{10**9 - int(step):010}{stage}")
     return (known.index(base) if base in known else len(known), name)
 
 
 def stage_label(name: str, scores: dict[str, Any] | None = None) -> str:
     """The words for a stage; a control's `scores` add of which stage and step it is."""
+    trained, samples, step = name.partition(SAMPLES)
+    if samples:
+        return f"{stage_label(trained)}: training, step {step}"
     base = name.removesuffix(INT8)
     label = STAGE_NAMES.get(base) or base.replace("_", " ").capitalize()
     model = (scores or {}).get("model")
@@ -95,7 +103,20 @@ def read_run(workdir: str | Path) -> Run:
         stage, name = file.parts[-3:-1]
         for row in _read_lines(file, run.notes):
             run.conversations.append({**row, "stage": stage, "family": name, "folder": file.parent})
+    for stage, step, file in _newest_samples(path):
+        for row in _read_lines(file, run.notes):
+            run.conversations.append({**row, "stage": f"{stage}{SAMPLES}{step}", "folder": file.parent})
     return run
+
+
+def _newest_samples(path: Path) -> list[tuple[str, int, Path]]:
+    """(stage, step, results file) of the conversations that stages saved last (config.rl.sample_every)."""
+    found = []
+    for file in path.glob("*/samples/step_*/results.jsonl"):
+        step = file.parent.name.removeprefix("step_")
+        if step.isdecimal():
+            found.append((file.parents[2].name, int(step), file))
+    return sorted(found, key=lambda one: one[1])[-NEWEST:]
 
 
 def read_curves(file: Path, notes: list[str], points: int = 240) -> dict[str, list[list[float]]]:

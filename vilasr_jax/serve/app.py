@@ -29,7 +29,9 @@ PAGE = {
     "/": ("vilasr_jax.serve", "page.html", "text/html"),
     "/page.js": ("vilasr_jax.serve", "page.js", "text/javascript"),
     "/page.css": ("vilasr_jax.serve", "page.css", "text/css"),
+    "/theme.js": ("vilasr_jax.report", "theme.js", "text/javascript"),
     "/dom.js": ("vilasr_jax.report", "dom.js", "text/javascript"),
+    "/turns.js": ("vilasr_jax.report", "turns.js", "text/javascript"),
     "/style.css": ("vilasr_jax.report", "style.css", "text/css"),
 }
 GUARDS = {
@@ -107,7 +109,12 @@ class _Server:
 
     async def list_samples(self, request: Request) -> Response:
         self.check_token(request)
-        return _json({"samples": self.samples})
+        limits = {
+            "images": self.limits.images,
+            "pixels": self.limits.image_pixels,
+            "bytes": self.limits.body_bytes,
+        }
+        return _json({"samples": self.samples, "limits": limits})
 
     async def list_models(self, request: Request) -> Response:
         self.check_token(request)

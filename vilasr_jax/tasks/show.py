@@ -8,6 +8,7 @@ import html
 import io
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from absl import logging
@@ -23,23 +24,6 @@ from vilasr_jax.tasks.registry import get_family
 from vilasr_jax.tasks.rescale_recordings import DEFAULT_FAMILY
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.stored import INDEX, StoredRow, StoredRows
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 2rem; max-width: 1200px; color: #222;
-  background: #f4f5f7; }
-h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; font-size: 1.2rem; }
-article { background: #fff; border: 1px solid #dde; border-radius: 8px; padding: 1rem 1.25rem;
-  margin: 1rem 0; }
-.id { color: #778; font-size: .85rem; } .question { font-weight: 600; margin: .25rem 0; }
-.right { color: #0a7a3c; font-weight: 600; }
-.images { display: flex; flex-wrap: wrap; gap: 8px; margin: .5rem 0; }
-figure { margin: 0; } figcaption { color: #778; font-size: .75rem; }
-img { border: 1px solid #ccd; max-width: 100%; image-rendering: pixelated; }
-.turn { border-left: 3px solid #4a7fe0; padding-left: .75rem; margin: .75rem 0; }
-.turn.wrong { border-color: #d84b4b; } pre { white-space: pre-wrap; margin: .25rem 0; font-size: .82rem; }
-@media (prefers-color-scheme: dark) { body { background: #17181c; color: #dde; }
-  article { background: #22242a; border-color: #333; } }
-"""
 
 
 def show_data(
@@ -113,21 +97,35 @@ def show_rows(
 
     Returns how many rows it shows.
     """
-    sections, count = [], 0
-    for title, traces in parts:
-        cards = [_card(trace, settings) for trace in traces]
-        count += len(cards)
-        sections.append(f"<h2>{html.escape(title)}</h2>\n" + "\n".join(cards))
+    sections, links, count = [], [], 0
     if refused:
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in refused)
-        sections.insert(0, f'<h2>{len(refused):,} rows are refused</h2>\n<ul class="refused">{lines}</ul>')
+        title = f'<h2 id="refused">{len(refused):,} rows are refused</h2>'
+        sections.append(f'<section>{title}<ul class="refused">{lines}</ul></section>')
+        links.append('<a href="#refused">Refused</a>')
+    for number, (title, traces) in enumerate(parts, 1):
+        cards = [_card(trace, settings) for trace in traces]
+        count += len(cards)
+        head = f'<h2 id="part{number}">{html.escape(title)}</h2>'
+        sections.append(f"<section>{head}\n{''.join(cards)}</section>")
+        links.append(f'<a href="#part{number}">{html.escape(title.partition(",")[0])}</a>')
+    page = _asset("rows.html")
+    for name, text in {  # texts of rows last, and escaped: no mark in them is replaced
+        "<!--TITLE-->": f"{count} rows",
+        "/*STYLE*/": _asset("style.css"),
+        "/*SCRIPT*/": "\n".join(map(_asset, ("theme.js", "turns.js", "rows.js"))),
+        "<!--HEADLINE-->": f"{count} rows",
+        "<!--NAV-->": "".join(links) if len(links) > 1 else "",
+        "<!--PARTS-->": "\n".join(sections),
+    }.items():
+        page = page.replace(name, text)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Rows</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{count} rows</h1>\n{''.join(sections)}</body></html>\n"
-    )
+    path.write_text(page)
     return count
+
+
+def _asset(name: str) -> str:
+    return files("vilasr_jax.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _card(trace: Trace, settings: DrawingSettings) -> str:
@@ -138,19 +136,22 @@ def _card(trace: Trace, settings: DrawingSettings) -> str:
         session.step(text)
         event = session.events[-1]
         drawn = [(index, session.images[index - 1]) for index in event["drawn"]]
-        kind = "turn wrong" if number in trace.mistakes else "turn"
-        error = f"<p>{html.escape(event['error'])}</p>" if event["error"] else ""
-        turns.append(f'<div class="{kind}"><pre>{html.escape(text)}</pre>{error}{_images(drawn)}</div>')
+        kind, slip = ("turn wrong", " (with a slip)") if number in trace.mistakes else ("turn", "")
+        error = f'<p class="fault">{html.escape(event["error"])}</p>' if event["error"] else ""
+        words = f"<h3>Turn {number + 1}{slip}</h3><pre>{html.escape(text)}</pre>{error}"
+        turns.append(f'<li class="{kind}"><div>{words}</div>{_images(drawn)}</li>')
+    kind = str(row.meta.get("kind", ""))
     return (
-        f'<article><div class="id">{html.escape(row.id)} · {html.escape(str(row.meta.get("kind", "")))}</div>'
-        f'<p class="question">{html.escape(row.question)}</p>{_options(row)}'
-        f"{_images(enumerate(row.images, 1))}{''.join(turns)}</article>"
+        f'<article><p class="meta">{html.escape(" · ".join(filter(None, (row.id, kind))))}</p>'
+        f'<div class="turn"><div><p class="question">{html.escape(row.question)}</p>{_options(row)}</div>'
+        f'{_images(enumerate(row.images, 1))}</div><ol class="turns">{"".join(turns)}</ol></article>\n'
     )
 
 
 def _options(row: Row) -> str:
-    said = " &nbsp; ".join(html.escape(option) for option in row.options)
-    return f'<p>{said} <span class="right">→ {html.escape(row.answer)}</span></p>'
+    said = "".join(f"<li>{html.escape(option)}</li>" for option in row.options)
+    choices = f"<ul>{said}</ul>" if said else ""
+    return f'{choices}<p class="verdict right">→ {html.escape(row.answer)}</p>'
 
 
 def _images(images: Iterable[tuple[int, Image.Image]]) -> str:
@@ -163,4 +164,4 @@ def _images(images: Iterable[tuple[int, Image.Image]]) -> str:
             f'<figure><img alt="image {index}" width="{image.width}" height="{image.height}" '
             f'src="data:image/png;base64,{data}"><figcaption>image {index}</figcaption></figure>'
         )
-    return f'<div class="images">{"".join(figures)}</div>' if figures else ""
+    return f'<div class="pics">{"".join(figures)}</div>' if figures else ""

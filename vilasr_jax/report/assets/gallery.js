@@ -9,35 +9,7 @@ const gallery = (() => {
     byQuestion.get(conv.id).push(conv);
   });
 
-  /* A picture in a button that enlarges it; `set` are all pictures of the conversation, for going through them. */
-  function picture(key, words, set) {
-    const at = set.push({ key, words }) - 1;
-    return el("button", { type: "button", class: "pic", "aria-label": `Enlarge: ${words}`, onclick: () => zoom.open(set, at) },
-      el("img", { src: IMAGES[key], alt: words, loading: "lazy", decoding: "async" }), words);
-  }
-
-  const zoom = (() => {
-    const box = document.getElementById("zoom");
-    let set = [], at = 0;
-    function show(index) {
-      at = Math.max(0, Math.min(set.length - 1, index));
-      box.querySelector("img").src = IMAGES[set[at].key];
-      box.querySelector("img").alt = set[at].words;
-      box.querySelector("figcaption").textContent = `${set[at].words} (${at + 1} of ${set.length})`;
-      box.querySelector('[data-step="-1"]').disabled = at === 0;
-      box.querySelector('[data-step="1"]').disabled = at === set.length - 1;
-    }
-    box.addEventListener("click", (event) => {
-      if (event.target === box || event.target.closest("[data-close]")) box.close();
-      const step = event.target.closest("[data-step]");
-      if (step) show(at + Number(step.dataset.step));
-    });
-    box.addEventListener("keydown", (event) => {
-      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (move) { event.preventDefault(); show(at + move); }
-    });
-    return { open(pictures, index) { set = pictures; show(index); box.showModal(); } };
-  })();
+  const drawn = (key, words, set) => picture(IMAGES[key], words, set);
 
   function verdict(conv) {
     const said = conv.prediction === null ? "no answer" : `answered ${conv.prediction}`;
@@ -45,50 +17,13 @@ const gallery = (() => {
       conv.correct ? `✓ Right: ${said}` : `✗ Wrong: ${said}, right is ${conv.answer}`);
   }
 
-  function round(value) {
-    return typeof value === "number" ? String(Math.round(value)) : String(value);
-  }
-
-  function callWords(call) {
-    const label = call.label ? `“${call.label}” ` : "";
-    const on = call.index ? `on image ${call.index}` : "";
-    const has = (...names) => names.every((name) => name in call);
-    let points = null, kind = String(call.tool || "").toLowerCase();
-    if (has("x1", "y1", "x2", "y2")) points = [call.x1, call.y1, call.x2, call.y2];
-    else if (Array.isArray(call.bbox_2d)) { points = call.bbox_2d; kind = kind || "box"; }
-    else if (has("start_point_2d", "end_point_2d")) { points = [].concat(call.start_point_2d, call.end_point_2d); kind = kind || "line"; }
-    if (!points || points.length !== 4) return JSON.stringify(call);
-    const line = kind.includes("line") || kind.includes("path");
-    const [a, b, c, d] = points.map(round);
-    return `${line ? "Line" : "Box"} ${label}${on}: (${a}, ${b}) ${line ? "→" : "to"} (${c}, ${d})`;
-  }
-
-  function said(text) {
-    const end = text.indexOf("</think>");
-    const think = end < 0 ? "" : text.slice(0, end).replace("<think>", "").trim();
-    const rest = (end < 0 ? text : text.slice(end + "</think>".length)).trim();
-    const action = (rest.match(/Action:[ \t]*([A-Za-z ]+)/) || [])[1];
-    const answer = (rest.match(/<answer>([\s\S]*?)(?:<\/answer>|$)/) || [])[1];
-    return { think, rest, action: action && action.trim(), answer: answer === undefined ? null : answer.trim() };
-  }
-
   function turnView(turn, number, set, counter) {
-    const { think, rest, action, answer } = said(turn.text);
-    const known = action || answer !== null;
-    const body = el("div", {}, el("h3", {}, `Turn ${number}`),
-      think ? el("p", {}, think) : null,
-      action && answer === null ? el("p", { class: "action" }, action) : null,
-      answer !== null ? el("p", { class: "said" }, `Answer: ${answer}`) : null,
-      !known && rest ? el("p", {}, rest) : null,
-      turn.calls.length ? el("ul", {}, ...turn.calls.map((call) => el("li", {}, callWords(call)))) : null,
-      turn.error ? el("p", { class: "fault" }, `Error that the model read: ${turn.error}`) : null,
-      el("details", {}, el("summary", {}, "As written"), el("pre", {}, turn.text)));
-    const pics = turn.images.map((key) => picture(key, `Image ${++counter.value}, after turn ${number}`, set));
-    return el("li", { class: "turn" }, body, pics.length ? el("div", { class: "pics" }, ...pics) : null);
+    const pics = turn.images.map((key) => drawn(key, `Image ${++counter.value}, after turn ${number}`, set));
+    return el("li", { class: "turn" }, turnBody(turn, number), pics.length ? el("div", { class: "pics" }, ...pics) : null);
   }
 
   function questionView(conv, set) {
-    const given = conv.images.map((key, i) => picture(key, `Image ${i + 1}, given`, set));
+    const given = conv.images.map((key, i) => drawn(key, `Image ${i + 1}, given`, set));
     return el("div", { class: "turn" }, el("div", {}, el("h3", {}, "Question"), el("p", { class: "question" }, conv.question),
       given.length ? null : el("p", { class: "meta" }, "The pictures of this conversation were not saved.")),
       given.length ? el("div", { class: "pics" }, ...given) : null);
@@ -120,7 +55,7 @@ const gallery = (() => {
       el("div", { class: "compare", tabindex: 0, role: "region", "aria-label": "One column for each stage" },
         ...others.map((other) => el("section", {}, el("h3", { class: "stage" }, stageLabel(other.stage)),
           el("div", {}, verdict(other)), el("p", { class: "meta" }, metaWords(other).split(" · ").slice(1).join(" · ")),
-          turnsView(other, other.images.map((key, i) => ({ key, words: `Image ${i + 1}, given` })))))));
+          turnsView(other, other.images.map((key, i) => ({ url: IMAGES[key], words: `Image ${i + 1}, given` })))))));
   }
 
   /* The strip under the headline: a right, long and undisturbed conversation of the last stage, a corrected one if it can be. */
@@ -130,8 +65,8 @@ const gallery = (() => {
       + 2 * Math.min(c.turns.length, 6) - 2 * Math.max(0, c.turns.length - 6) - 10 * c.turns.filter((t) => t.error).length;
     const best = able.reduce((a, b) => (a && score(a) >= score(b) ? a : b), null);
     if (!best) return;
-    const set = [], steps = best.images.map((key) => picture(key, "Given", set));
-    best.turns.forEach((turn, i) => turn.images.forEach((key) => steps.push(picture(key, `Drawn in turn ${i + 1}`, set))));
+    const set = [], steps = best.images.map((key) => drawn(key, "Given", set));
+    best.turns.forEach((turn, i) => turn.images.forEach((key) => steps.push(drawn(key, `Drawn in turn ${i + 1}`, set))));
     document.getElementById("strip").append(el("figure", { class: "strip" },
       el("ol", {}, ...steps.map((step) => el("li", {}, step)),
         el("li", { class: "end" }, "Answer", el("strong", {}, String(best.prediction)), "which is right")),
@@ -176,9 +111,10 @@ const gallery = (() => {
   const turnCounts = present((c) => c.turns.length).sort((a, b) => a - b);
   const search = el("input", { type: "search", placeholder: "in questions and turns", oninput: filter });
   const MAIN = ["rl", "reflect", "cold_start"];
+  const newest = DATA.live && all.length && all[0].stage.includes("@") ? all[0].stage : "";  // saved while training
   const filters = [
     choice("stage", "Stage", [["", "All stages"], ...Object.entries(DATA.stages).filter(([s]) => all.some((c) => c.stage === s))],
-      (c, value) => c.stage === value, MAIN.find((stage) => all.some((c) => c.stage === stage))),
+      (c, value) => c.stage === value, newest || MAIN.find((stage) => all.some((c) => c.stage === stage))),
     choice("outcome", "Outcome", [["", "Right and wrong"], ["right", "Right"], ["wrong", "Wrong"],
       ["lost", "Right before, wrong now"], ["gained", "Wrong before, right now"]], (c, v) => OUTCOMES[v](c)),
     choice("corrections", "Corrections", [["", "Any"], ["yes", "With a correction"], ["no", "Without"]], (c, v) => (c.corrected > 0) === (v === "yes")),
@@ -219,7 +155,8 @@ const gallery = (() => {
     const id = words.get("conversation");
     const at = state.shown.findIndex((c) => c.id === id && (!words.has("of") || c.stage === words.get("of")));
     go(at);
-    document.getElementById("conversations").scrollIntoView();
+    const isReload = performance.getEntriesByType("navigation").some((one) => one.type === "reload");
+    if (!isReload) document.getElementById("conversations").scrollIntoView();  // else where the reader was
   }
 
   /* The filtered list as a file: one JSON object a line, without pictures. */

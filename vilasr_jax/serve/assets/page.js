@@ -1,12 +1,15 @@
 "use strict";
 /* Sends questions to the server's chat completions API, and shows the conversation as it streams. */
 const $ = (id) => document.getElementById(id);
-const MAX_BYTES = 16 * 1024 * 1024;
-const state = { image: null, known: null, model: "", running: null };
+const PIXELS = 4e6;  // of an image that is sent; a model sees fewer
+const narrow = matchMedia("(max-width: 760px)");  // where the conversation is below the form, as in page.css
+const state = { images: [], limits: { images: 1, pixels: PIXELS, bytes: 2 ** 24 }, known: null, model: "", running: null,
+  follow: false, reading: Promise.resolve() };
 
 function showFault(fault) {
   $("fault").textContent = fault || "";
   $("fault").hidden = !fault;
+  if (fault) $("fault").scrollIntoView({ block: "nearest", behavior: "instant" });
 }
 
 function headers() {
@@ -30,28 +33,75 @@ async function call(path, init) {
   throw new Error(words);
 }
 
-function showImage(url, words, known) {
-  state.image = url;
-  state.known = known || null;
-  $("preview").src = url;
-  $("preview").alt = words;
-  $("preview").hidden = false;
-  $("hint").textContent = words;
-  showFault();
+/* The images of the next question, each with a button that removes it. */
+function showImages(images, known) {
+  state.images = images;
+  state.known = known === undefined ? null : known;
+  $("chosen").replaceChildren(...images.map((image, i) => el("li", {}, el("img", { src: image.url, alt: image.name }),
+    el("button", { type: "button", "aria-label": `Remove ${image.name}`, onclick: () => showImages(images.filter((one) => one !== image)) }, "×"))));
+  const most = state.limits.images, more = most > 1 ? `, up to ${most}` : "";
+  $("hint").textContent = images.length ? (most > 1 ? `${plural(images.length, "image")}${more}: add another` : "Choose another image")
+    : `Choose ${most > 1 ? "images" : "an image"}${more}, drop or paste ${most > 1 ? "them" : "it"} here`;
 }
 
-function takeFile(file) {
-  if (!file) return;
-  if (!file.type.startsWith("image/")) return showFault(`${file.name || "That"} isn't an image.`);
-  if (file.size > MAX_BYTES) return showFault(`${file.name} is larger than 16 MiB; shrink it first.`);
-  const reader = new FileReader();
-  reader.addEventListener("load", () => showImage(reader.result, file.name || "Pasted image"));
-  reader.addEventListener("error", () => showFault(`${file.name} can't be read.`));
-  reader.readAsDataURL(file);
+function asDataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("error", () => reject(new Error(`${file.name} can't be read.`)));
+    reader.readAsDataURL(file);
+  });
+}
+
+/* The file as a data URL; a large photo is shrunk, to what the server accepts and a phone can send. */
+async function readImage(file) {
+  const bytes = 0.7 * state.limits.bytes / state.limits.images, most = Math.min(PIXELS, state.limits.pixels);
+  let bitmap = null;
+  try { bitmap = await createImageBitmap(file); } catch (error) { /* the server may know the format */ }
+  if (!bitmap) {
+    if (file.size > bytes) throw new Error(`${file.name} is no image that this browser can shrink, and too large to send.`);
+    return asDataUrl(file);
+  }
+  const { width, height } = bitmap, canvas = document.createElement("canvas");
+  let scale = Math.min(1, Math.sqrt(most / (width * height))), url = scale === 1 && file.size <= bytes ? await asDataUrl(file) : "";
+  for (; !url || url.length > 4 / 3 * bytes + 100; scale *= 0.7) {
+    canvas.width = Math.max(1, Math.floor(scale * width));
+    canvas.height = Math.max(1, Math.floor(scale * height));
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    url = canvas.toDataURL("image/jpeg", 0.92);
+  }
+  bitmap.close();
+  return url;
+}
+
+function takeFiles(files) {
+  state.reading = state.reading.then(() => addFiles(files));
+  return state.reading;
+}
+
+async function addFiles(files) {
+  const most = state.limits.images;
+  let images = most === 1 ? [] : state.images;
+  try {
+    for (const file of files) {
+      if (!file.type.startsWith("image/")) throw new Error(`${file.name || "That"} isn't an image.`);
+      if (images.length === most) throw new Error(`At most ${plural(most, "image")} ${most === 1 ? "is" : "are"} sent with a question; remove one first.`);
+      images = [...images, { url: await readImage(file), name: file.name || "Pasted image" }];
+    }
+    showFault();
+  } catch (error) {
+    showFault(error.message);
+  }
+  if (images !== state.images && images.length) showImages(images);
 }
 
 function takeSample(sample, number) {
-  showImage(sample.image, `Sample ${number}`, sample.answer);
+  showImages([{ url: sample.image, name: `Sample ${number}` }], sample.answer);
+  showFault();
   $("question").value = sample.question;
   $("options").value = (sample.options || []).join(", ");
 }
@@ -61,7 +111,9 @@ async function load() {
     const models = await (await call("/v1/models")).json();
     state.model = models.data[0].id;
     $("model").textContent = state.model;
-    const { samples } = await (await call("/samples")).json();
+    const { samples, limits } = await (await call("/samples")).json();
+    state.limits = limits;
+    showImages(state.images, state.known);
     $("samples").hidden = !samples.length;
     document.querySelector(".samples").replaceChildren(...samples.map((sample, i) =>
       el("button", { type: "button", title: sample.question, "aria-label": `Sample ${i + 1}: ${sample.question}`,
@@ -72,26 +124,27 @@ async function load() {
   }
 }
 
-/* One turn on the page: text as it streams, then what was drawn, and the error that the model read. */
-function turnNode(number) {
+/* One turn on the page: text as it streams; when it has ended, its words as in the report, and what was drawn. */
+function turnNode(number, set) {
   const text = el("pre", { class: "writing" });
-  const body = el("div", {}, el("h3", {}, `Turn ${number}`), text);
-  const node = el("li", { class: "turn" }, body);
+  const node = el("li", { class: "turn" }, el("div", {}, el("h3", {}, `Turn ${number}`), text));
   $("turns").append(node);
   return {
     write(piece) { text.append(piece); },
     end(turn, images) {
-      text.textContent = turn.text.trim();
-      text.classList.remove("writing");
-      if (turn.error) body.append(el("p", { class: "fault" }, `Error that the model read: ${turn.error}`));
-      if (images.length) node.append(el("div", { class: "pics" }, ...images.map((image) => figure(image.image_url.url,
-        `Image ${image.index}, drawn in turn ${number}`))));
+      const pics = images.map((image) => picture(image.image_url.url, `Image ${image.index}, drawn in turn ${number}`, set));
+      node.replaceChildren(turnBody(turn, number), ...(pics.length ? [el("div", { class: "pics" }, ...pics)] : []));
     },
   };
 }
 
-function figure(url, words) {
-  return el("div", { class: "pic" }, el("img", { src: url, alt: words }), words);
+/* Keeps the end of the conversation in view while it grows, unless the reader has scrolled away from it. */
+function follow() {
+  if (state.follow) $("turns").lastElementChild.scrollIntoView({ block: "end", behavior: "instant" });
+}
+
+function isAtEnd() {
+  return $("turns").getBoundingClientRect().bottom - innerHeight < 120;
 }
 
 function verdict(answer, reason) {
@@ -125,24 +178,30 @@ function request() {
     model: state.model, stream: true, options,
     temperature: Number($("temperature").value) || 0, seed: Math.floor(Number($("seed").value)) || 0,
     messages: [{ role: "user", content: [
-      { type: "image_url", image_url: { url: state.image } }, { type: "text", text: $("question").value },
+      ...state.images.map((image) => ({ type: "image_url", image_url: { url: image.url } })), { type: "text", text: $("question").value },
     ] }],
   };
 }
 
 async function send() {
   if (state.running) return;
-  if (!state.image) return showFault("Choose an image first.");
+  await state.reading;
+  if (!state.images.length) return showFault("Choose an image first.");
   if (!$("question").value.trim()) { $("question").focus(); return showFault("Write a question first."); }
   if (!state.model) await load();
   showFault();
   state.running = new AbortController();
   $("ask").disabled = true;
   $("stop").disabled = false;
+  const set = [], given = state.images.map((image, i) => picture(image.url, state.images.length > 1 ? `Image ${i + 1}` : "The image", set));
   $("turns").replaceChildren(el("li", { class: "turn" },
     el("div", {}, el("h3", {}, "Question"), el("p", { class: "question" }, $("question").value)),
-    el("div", { class: "pics" }, figure(state.image, "The image"))));
+    el("div", { class: "pics" }, ...given)));
   $("status").textContent = "Waiting for the model …";
+  $("again").hidden = true;
+  document.body.classList.add("running");
+  state.follow = true;
+  if (narrow.matches) $("conversation").scrollIntoView({ block: "start", behavior: "instant" });
   let turn = null, count = 0;
   try {
     const reply = await call("/v1/chat/completions", { method: "POST", body: JSON.stringify(request()), signal: state.running.signal });
@@ -150,23 +209,27 @@ async function send() {
       if (event.error) throw new Error(event.error.message);
       const delta = event.choices[0].delta;
       if (delta.content) {
-        if (!turn) { turn = turnNode(++count); $("status").textContent = `Turn ${count}: the model is writing …`; }
+        if (!turn) { turn = turnNode(++count, set); $("status").textContent = `Turn ${count}: the model is writing …`; }
         turn.write(delta.content);
       }
       if (delta.turn) {
-        (turn || turnNode(++count)).end(delta.turn, delta.images);
+        (turn || turnNode(++count, set)).end(delta.turn, delta.images);
         turn = null;
       }
       if (event.choices[0].finish_reason) {
         $("turns").append(verdict(delta.answer, delta.stop_reason));
         $("status").textContent = `Finished after ${count} turn${count === 1 ? "" : "s"}.`;
       }
+      if (count) follow();
     }
   } catch (error) {
     const stopped = error.name === "AbortError";
     $("status").textContent = stopped ? "Stopped." : "The conversation broke off.";
+    document.body.classList.remove("running");
     if (!stopped) showFault(error.message);
   } finally {
+    document.body.classList.remove("running");
+    $("again").hidden = false;
     document.querySelectorAll(".writing").forEach((node) => node.classList.remove("writing"));
     state.running = null;
     $("ask").disabled = false;
@@ -180,16 +243,20 @@ function stop() {
 
 $("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
 $("stop").addEventListener("click", stop);
-$("file").addEventListener("change", (event) => takeFile(event.target.files[0]));
+$("again").addEventListener("click", () => { $("question").scrollIntoView({ block: "center" }); $("question").focus({ preventScroll: true }); });
+$("file").addEventListener("change", async (event) => { await takeFiles([...event.target.files]); event.target.value = ""; });
+for (const kind of ["wheel", "touchmove", "keydown"]) {
+  document.addEventListener(kind, () => requestAnimationFrame(() => { state.follow = isAtEnd(); }), { passive: true });
+}
 $("token").addEventListener("change", load);
 $("drop").addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 $("drop").addEventListener("dragleave", () => $("drop").classList.remove("over"));
 $("drop").addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
-  takeFile(event.dataTransfer.files[0]);
+  takeFiles([...event.dataTransfer.files]);
 });
-document.addEventListener("paste", (event) => takeFile([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))));
+document.addEventListener("paste", (event) => takeFiles([...event.clipboardData.files].filter((file) => file.type.startsWith("image/"))));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); }
