@@ -331,8 +331,9 @@ def places(home):
     for name, step in (("half", "0"), ("killed", "0.orbax-checkpoint-tmp")):  # neither is complete
         shutil.copytree(home / "orbax", home / name)
         (home / name / "0").rename(home / name / step)
-        for note in (home / name / step).glob("_CHECKPOINT_METADATA"):
-            note.unlink()
+        for file in (home / name / step).rglob("*"):
+            if file.is_file() and file.parent.name != "d":  # the arrays' data came first
+                file.unlink()
     (home / "run" / "rl" / "checkpoints" / "7.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
     pair = {"a": np.ones((2, 42, 2), np.float32), "b": np.ones((2, 2, 42), np.float32)}
     export_peft({"language_model/layers/q_proj/kernel": pair}, 2.0, tiny.config(), home / "exported")

@@ -41,6 +41,7 @@ from vilasr_jax.training.cold_start import run_cold_start
 from vilasr_jax.training.losses import map_head, sft_loss, token_logprob
 from vilasr_jax.training.memory import StageMemory
 from vilasr_jax.training.optimizers import make_optimizer
+from vilasr_jax.training.run import open_run
 from vilasr_jax.training.state import init_state, join
 from vilasr_jax.training.steps import make_sft_step
 
@@ -184,11 +185,7 @@ def test_a_run_stores_the_adapter_alone(first, tmp_path):
     exported = named_leaves(import_hf(tmp_path / "run" / "hf")[1])
     convert_to_hf(tmp_path / "run", tmp_path / "out", "float32")
     converted = named_leaves(import_hf(tmp_path / "out")[1])
-    later, _ = begin(
-        dataclasses.replace(job, stages=("rl",), rl=RLSection(sampling=SAMPLING)),
-        tmp_path / "run",
-        tiny.mesh(),
-    )
+    later = open_run(job, tmp_path / "run", tiny.mesh())
     started = named_leaves(later.stages.load_params("cold_start"))
     for name, leaf in named_leaves(model).items():
         for other in (exported, converted, started):
