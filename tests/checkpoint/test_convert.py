@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from tests.checkpoint.test_hf_folders import DTYPES, assert_same_tensors, write_folder
-from tests.models.small import SMALL
+from tests.models.small import SMALL, SMALLS
 from vilasr_jax.checkpoint import (
     CheckpointStore,
     convert,
@@ -28,10 +28,21 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr("vilasr_jax.checkpoint.array_files.CHUNK_BYTES", 7_000)
 
 
-@pytest.mark.parametrize("layout", ["flat", "nested"])
-@pytest.mark.parametrize("tied, dtype", [(False, "bfloat16"), (True, "float32"), (False, "float16")])
-def test_there_and_back_is_bit_exact(tmp_path, layout, tied, dtype):
-    config = SMALL.replace(tie_word_embeddings=tied)
+@pytest.mark.parametrize(
+    "layout, family, tied, dtype",
+    [
+        ("flat", "qwen2_5_vl", False, "bfloat16"),
+        ("nested", "qwen2_5_vl", True, "float32"),
+        ("nested", "qwen3_vl", True, "bfloat16"),
+        pytest.param("nested", "qwen2_5_vl", False, "bfloat16", marks=pytest.mark.slow),
+        pytest.param("flat", "qwen2_5_vl", True, "float32", marks=pytest.mark.slow),
+        pytest.param("flat", "qwen2_5_vl", False, "float16", marks=pytest.mark.slow),
+        pytest.param("nested", "qwen2_5_vl", False, "float16", marks=pytest.mark.slow),
+        pytest.param("flat", "qwen3_vl", False, "float32", marks=pytest.mark.slow),
+    ],
+)
+def test_there_and_back_is_bit_exact(tmp_path, layout, family, tied, dtype):
+    config = SMALLS[family].replace(tie_word_embeddings=tied)
     tensors = write_folder(tmp_path / "a", config, dtype=dtype, layout=layout, max_shard_bytes=200_000)
     (tmp_path / "a" / "tokenizer.json").write_text("{}")
     convert_from_hf(tmp_path / "a", tmp_path / "b")

@@ -1,5 +1,6 @@
 """Hugging Face folders: round trips, both layouts, and what is refused by name."""
 
+import itertools
 import json
 import re
 import struct
@@ -15,6 +16,7 @@ from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
 from vilasr_jax.checkpoint.hf_layout import abstract_params, hf_tensors, named_leaves, params_from_hf
 from vilasr_jax.checkpoint.safetensors_files import stored_tensors, write_safetensors
 from vilasr_jax.errors import CheckpointError
+from vilasr_jax.models import family_of
 from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.models.qwen2_5_vl.hf_names import nested_name, published_name
 
@@ -23,9 +25,9 @@ DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bf
 
 def write_folder(folder, config=SMALL, *, dtype="float32", layout="flat", change=None, **kwargs):
     """Writes a folder as others do, of random tensors that `change` may edit, and returns them by name."""
-    rng = np.random.default_rng(0)
+    rng, nested = np.random.default_rng(0), family_of(config).nested_name
     tensors = {
-        (t.key if layout == "flat" else nested_name(t.key)): rng.normal(size=t.shape).astype(DTYPES[dtype])
+        (t.key if layout == "flat" else nested(t.key)): rng.normal(size=t.shape).astype(DTYPES[dtype])
         for t in hf_tensors(config)
     }
     if change:
@@ -45,9 +47,14 @@ def assert_same_tensors(folder, tensors):
         assert read.dtype == value.dtype and read.tobytes() == value.tobytes(), name
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", ["flat", "nested"])
-@pytest.mark.parametrize("tied", [False, True])
+QUICK = {("float32", "flat", False), ("float16", "nested", False), ("bfloat16", "nested", True)}
+TRIPS = [
+    pytest.param(*trip, marks=() if trip in QUICK else pytest.mark.slow)
+    for trip in itertools.product(DTYPES, ("flat", "nested"), (False, True))
+]
+
+
+@pytest.mark.parametrize("dtype, layout, tied", TRIPS)
 def test_round_trip_is_bit_exact(tmp_path, dtype, layout, tied):
     config = SMALL.replace(tie_word_embeddings=tied)
     tensors = write_folder(tmp_path / "a", config, dtype=dtype, layout=layout, max_shard_bytes=200_000)

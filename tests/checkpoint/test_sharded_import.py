@@ -1,5 +1,6 @@
 """Weights go from the file to the devices that hold them: the same bits, each row read by one host."""
 
+import functools
 import itertools
 
 import jax
@@ -58,8 +59,15 @@ def check_layout(params, mesh):
         assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
 
 
-@pytest.mark.parametrize("name", MESHES)
-@pytest.mark.parametrize("stored, wanted", [("bfloat16", "float32"), ("float16", "float16")])
+def on_meshes(names, usual, *others):
+    """Parametrises: the usual value on every mesh; others on the first, and slowly on all."""
+    slow = [pytest.param(name, *other, marks=pytest.mark.slow) for other in others for name in [*MESHES][1:]]
+    first = next(iter(MESHES))
+    fast = [(name, *usual) for name in MESHES] + [(first, *other) for other in others]
+    return pytest.mark.parametrize(f"name, {names}", [*fast, *slow])
+
+
+@on_meshes("stored, wanted", ("bfloat16", "float32"), ("float16", "float16"))
 def test_a_mesh_holds_the_bits_that_one_device_does(tmp_path, monkeypatch, name, stored, wanted):
     config = EVEN.replace(tie_word_embeddings=name == "model")
     write_folder(tmp_path / "a", config, dtype=stored, max_shard_bytes=200_000)
@@ -78,8 +86,7 @@ def test_a_mesh_holds_the_bits_that_one_device_does(tmp_path, monkeypatch, name,
     check_layout(params, mesh)
 
 
-@pytest.mark.parametrize("name", MESHES)
-@pytest.mark.parametrize("chunk", [7_000, 1 << 27])
+@on_meshes("chunk", (7_000,), (1 << 27,))
 def test_an_orbax_folder_is_read_part_by_part_too(tmp_path, monkeypatch, name, chunk):
     """Where a chunk is a layer, and where it is all of a weight."""
     monkeypatch.setattr("vilasr_jax.checkpoint.array_files.CHUNK_BYTES", chunk)
@@ -168,10 +175,15 @@ def test_any_block_is_that_of_the_full_weight(tmp_path):
         np.testing.assert_array_equal(weights.block(path, index, leaf.shape), leaf[index], err_msg=path)
 
 
-@pytest.mark.parametrize("name", MESHES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@functools.cache
+def on_one_device(config):
+    """Random weights as one device makes them."""
+    return nnx.split(build(config, 3))[1]
+
+
+@on_meshes("dtype", ("float32",), ("bfloat16",))
 def test_random_weights_have_the_same_bits_on_every_mesh(name, dtype):
     config, mesh = SMALL.replace(param_dtype=dtype, init_std=None), make_mesh(MESHES[name])
     params = random_params(config, 3, mesh)
-    check_equal(params, nnx.split(build(config, 3))[1])
+    check_equal(params, on_one_device(config))
     check_layout(params, mesh)

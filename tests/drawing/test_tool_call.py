@@ -13,6 +13,7 @@ from tests import tiny
 from vilasr_jax.config import DrawingSection, JobConfig, ModelSection, SoftDrawingSection, check_section
 from vilasr_jax.conversation_settings import drawing_settings
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, get_format, get_tools
+from vilasr_jax.drawing.actions import MAX_ITEMS
 from vilasr_jax.drawing.formats import FORMATS
 from vilasr_jax.drawing.prompts import PROMPTS
 from vilasr_jax.errors import ConfigError
@@ -24,6 +25,11 @@ from vilasr_jax.tasks import get_family, replay
 FORM = get_format("tool_call")
 ARGUMENTS = '{"bbox_2d": [250, 0, 750, 500], "label": "cup", "img_idx": 0}'
 ZOOM = f'{{"name": "image_zoom_in_tool", "arguments": {ARGUMENTS}}}'
+BOX = ZOOM.replace("image_zoom_in_tool", "object_mapper")
+LINE = (
+    '{"name": "path_tracer", "arguments": {"start_point_2d": [1100, 20], "end_point_2d": [1300, 20], '
+    '"label": "1", "img_idx": 0}}'
+)
 TOOLS = get_tools(("zoom", "object_mapper", "path_tracer"))
 SETTINGS = DrawingSettings(
     tools=("zoom", "object_mapper", "path_tracer"), coordinates=1000, actions="tool_call", image_unit=32
@@ -76,7 +82,7 @@ def test_a_zoom_gives_the_region_back_as_the_next_image():
 
 def test_a_call_names_images_from_0_and_several_are_carried_out():
     one = session(3)
-    box = ZOOM.replace("image_zoom_in_tool", "object_mapper").replace(": 0}}", ": %d}}")
+    box = BOX.replace(": 0}}", ": %d}}")
     reply = one.step(call(box % 2, box % 0))
     assert [event["index"] for event in one.events[0]["calls"]] == [3, 1] and reply.drawn == 2
     assert one.step(call(box % 7)).error == "item 1: there is no image 7, only 0 to 4"
@@ -96,6 +102,12 @@ def test_a_call_names_images_from_0_and_several_are_carried_out():
         (call(ZOOM.replace("0}}", "-1}}")), "item 1: img_idx must be the number of an image"),
         (call(ZOOM.replace('"label"', '"name"')), "item 1: label is missing"),
         (call(ZOOM.replace("750", "251")), "item 1: the region inside the image is less than"),
+        (call(ZOOM.replace("250, 0, 750, 500", "1100, 0, 1300, 500")), "item 1: the region inside the image"),
+        (
+            call(BOX.replace("250, 0, 750", "1100, 0, 1300")),
+            "item 1: the box is outside the image (0 to 1000)",
+        ),
+        (call(LINE), "item 1: the line is outside the image (0 to 1000)"),
     ],
 )
 def test_an_error_comes_back_as_what_the_tool_says(text, error):
@@ -105,6 +117,31 @@ def test_an_error_comes_back_as_what_the_tool_says(text, error):
     said = "".join(texts(reply.message))
     assert said.startswith("<tool_response>\nThe last action could not be carried out in full: " + error[:20])
     assert "\n</tool_response>" in said
+
+
+def test_good_calls_of_a_turn_with_bad_ones_are_carried_out():
+    one = session()
+    crop = '{"name": "crop", "arguments": {}}'
+    reply = one.step(call(ZOOM, crop, "{", BOX))
+    assert reply.drawn == 2 and [noted["tool"] for noted in one.events[0]["calls"]] == [
+        "zoom",
+        "object_mapper",
+    ]
+    assert reply.error == (
+        "the json can't be read; item 2: name must be that of a function: image_zoom_in_tool, object_mapper, "
+        "path_tracer"
+    )
+    said = texts(reply.message)
+    assert said.count("<image>") == 2 and "The last action could not be carried out in full" in said[-1]
+    assert one.step("<answer> B </answer>").done
+
+
+def test_more_calls_than_a_turn_may_have():
+    one = session()
+    marks = [BOX.replace('"cup"', f'"cup {number}"') for number in range(MAX_ITEMS + 9)]
+    reply = one.step(call(*marks))
+    assert len(one.events[0]["calls"]) == MAX_ITEMS and reply.drawn == 1
+    assert reply.error == f"only {MAX_ITEMS} calls a turn are carried out"
 
 
 @pytest.mark.parametrize(

@@ -120,4 +120,9 @@ def test_each_device_gets_a_part_of_both_ends(n, size):
     assert sorted(order) == list(range(2 * n * size))
     work = (order + 1).reshape(n, -1).sum(axis=1)  # of causal attention: a token sees all before it
     assert len(set(work)) == 1
-    np.testing.assert_array_equal(in_order(jnp.asarray(order)[None], n)[0], np.arange(2 * n * size))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_the_order_of_devices_and_back(n):
+    order = balanced(2 * n * 5, n)
+    np.testing.assert_array_equal(in_order(jnp.asarray(order)[None], n)[0], np.arange(2 * n * 5))

@@ -99,22 +99,23 @@ class Sample:
         )
 
 
-def our_inputs(samples, *, side="right", pack=True):
+def our_inputs(samples, *, side="right", pack=True, least=(0, 0)):
     """(tokens, positions, segment_ids, image_index, vision) of our model for the same batch.
 
     Args:
       samples: the batch.
       side: of the padding.
       pack: all images of a sample in one vision row, or a row each.
+      least: (tokens, patches) to which rows are padded at least.
     """
-    b, t = len(samples), max(len(s.ids) for s in samples)
+    b, t = len(samples), max(least[0], *(len(s.ids) for s in samples))
     tokens, segments = np.zeros((b, t), np.int32), np.zeros((b, t), np.int32)
     positions = np.zeros((3, b, t), np.int32)
     index = np.full((b, t), -1, np.int32)
     rows = [[list(range(len(s.grids)))] if pack else [[i] for i in range(len(s.grids))] for s in samples]
     n = max(len(r) for r in rows)
     lengths = [sum(len(s.patches[i]) for i in row) for s, r in zip(samples, rows, strict=True) for row in r]
-    p = max(lengths, default=0)
+    p = max([least[1], *lengths])
     vision = VisionInput(
         np.zeros((b, n, p, samples[0].family.images.patch_dim), np.float32),
         np.zeros((b, n, p, 2), np.int32),

@@ -79,9 +79,9 @@ def test_requests_as_they_come():
     """A server's thread: requests put in while others are being answered; the same tokens as in one batch."""
     runner, inbox, ended = tiny.engine(), queue.Queue(), queue.Queue()
     params = tiny.place(tiny.params(), runner.steps.mesh)
+    plain = {t.id: t for t in tiny.generate(runner, tiny.requests(9))}
     thread = threading.Thread(target=runner.serve, args=(params, inbox, jax.random.key(0)))
     thread.start()
-    plain = {t.id: t for t in tiny.generate(tiny.engine(2, 1), tiny.requests(9))}
     questions = [dataclasses.replace(r, on_end=lambda _, t: ended.put(t)) for r in tiny.requests(9)]
     for request in questions[:1]:
         inbox.put(request)

@@ -92,7 +92,7 @@ def test_muon_makes_each_layers_update_orthogonal():
     params = tiny.params()
     rng = np.random.default_rng(0)
     gradient = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
     update = np.asarray(updates["language_model"]["layers"]["q_proj"]["kernel"][...])
     assert update.shape == (2, 42, 42)
     for layer in update:

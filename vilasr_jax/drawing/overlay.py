@@ -46,8 +46,10 @@ class Overlay:
         max_images: int | None = None,
         image_unit: int = 1,
         first: int = 1,
+        coordinates: int | None = None,
     ):
         self.first = first  # the number of the first image in errors
+        self.coordinates = coordinates  # units per image side in errors; None: pixels
         self.style, self.max_images, self.image_unit = style, max_images, image_unit
         self.images: list[Image.Image] = list(images)
         self._base_of: list[int] = list(range(1, len(self.images) + 1))
@@ -76,6 +78,11 @@ class Overlay:
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of image `index`."""
         return self.images[self.base(index) - 1].size
+
+    def extent(self, index: int) -> str:
+        """The coordinates that image `index` has, as an error says it to the model."""
+        width, height = self.size(index)
+        return f"{width} x {height}" if self.coordinates is None else f"0 to {self.coordinates}"
 
     def annotations(self, index: int) -> list[Call]:
         """The annotations of an image's base, in order of first appearance."""

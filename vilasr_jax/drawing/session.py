@@ -98,7 +98,14 @@ class DrawingSession:
         self._full = False  # no more images are possible: the next turn has to answer
         self._form = get_format(settings.actions)
         style = get_style(settings.style)
-        self._overlay = Overlay(images, style, settings.max_images, settings.image_unit, self._form.first)
+        self._overlay = Overlay(
+            images,
+            style,
+            settings.max_images,
+            settings.image_unit,
+            first=self._form.first,
+            coordinates=settings.coordinates,
+        )
         self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools)  # a wrong setting fails here, not later
         self._form.check(get_prompts(settings.prompt), self.tools, settings.coordinates)

@@ -66,9 +66,10 @@ def check_pictures(
     if not rows:
         first = refused[0] if refused else "there is none"
         raise DataError(f"{source}: none of {len(refused)} rows can be used; the first: {first}")
-    traces = [stored_trace(row, canvas.min_pixels, canvas.max_pixels) for row in shown]
+    traces = [stored_trace(row, canvas.min_pixels, canvas.max_pixels, canvas.family) for row in shown]
     settings = dataclasses.replace(canvas.settings, max_turns=99)
-    show_rows([(f"{source}: the first {len(shown)} of {rows:,} rows", traces)], settings, page, refused)
+    title = f"{source}: the first {len(shown)} of {rows:,} rows"
+    show_rows([(title, traces)], settings, page, refused, recorded=True)
     ordered = sorted(sizes, key=lambda size: size[0] * size[1])
     unit = canvas.family.images.factor
     return {

@@ -21,30 +21,32 @@ from vilasr_jax.models import ModelFamily
 from vilasr_jax.tasks.dataset import DatasetRows
 from vilasr_jax.tasks.family import Family
 from vilasr_jax.tasks.registry import get_family
-from vilasr_jax.tasks.rescale_recordings import DEFAULT_FAMILY
 from vilasr_jax.tasks.rows import Row, Trace
 from vilasr_jax.tasks.stored import INDEX, StoredRow, StoredRows
 
 
-def show_data(
-    job: JobConfig, folder: Path | None, count: int, path: Path, model_family: ModelFamily = DEFAULT_FAMILY
-) -> int:
+def show_data(job: JobConfig, folder: Path | None, count: int, path: Path, model_family: ModelFamily) -> int:
     """Writes the page of the job's tasks, `count` rows each: new ones, or those in `folder`.
 
-    New ones have images as a model of `model_family` reads them.
-    A folder of imported rows or synthesized traces is shown as it is; recorded drawings are drawn again.
+    Images, coordinates and actions are those that a model of `model_family` reads and writes; actions in a
+    folder of imported rows or synthesized traces have the form in which they are recorded. Drawings are drawn
+    again.
     """
     settings = DrawingSettings(
         style=job.drawing.style,
         max_turns=99,
         max_images=job.drawing.max_images,
         image_unit=model_family.images.factor,
+        tools=job.drawing.tools,
+        coordinates=model_family.coordinates,
+        actions=job.drawing.actions,
     )
     if folder is not None and (folder / INDEX).exists():
         rows = StoredRows([folder])
-        some = (rows[number] for number in range(min(count, len(rows))))
-        traces = list(_readable(some, job.image.min_pixels, job.image.max_pixels))
-        return show_rows([(f"{folder}, {len(rows):,} rows", traces)], settings, path)
+        some = [rows[number] for number in range(min(count, len(rows)))]
+        traces = _readable(some, job.image.min_pixels, job.image.max_pixels, model_family)
+        settings = dataclasses.replace(settings, actions=some[0].actions)
+        return show_rows([(f"{folder}, {len(rows):,} rows", traces)], settings, path, recorded=True)
     parts = []
     for family in map(get_family, job.tasks):
         if folder is None:
@@ -67,22 +69,27 @@ def expert_traces(family: Family, spec: object, count: int, first: int = 0) -> I
         yield family.expert_trace(row, random.Random(f"trace {row.id}"), slip=number % 2 == 1)
 
 
-def stored_trace(stored: StoredRow, min_pixels: int, max_pixels: int) -> Trace:
-    """A stored row with what the assistant said in its recorded conversation, if it has one."""
-    row, said = stored.row(min_pixels, max_pixels), []
+def stored_trace(stored: StoredRow, min_pixels: int, max_pixels: int, family: ModelFamily) -> Trace:
+    """A stored row with what the assistant said in its recorded conversation, if it has one.
+
+    Images and coordinates are those that a model of the `family` reads.
+    """
+    row, said = stored.row(min_pixels, max_pixels, family=family), []
     if stored.messages:
-        messages = stored.conversation(min_pixels, max_pixels)
+        messages = stored.conversation(min_pixels, max_pixels, family=family)
         first = next(message for message in messages if message["role"] == "user")
         row = dataclasses.replace(row, images=tuple(p["image"] for p in first["content"] if "image" in p))
         said = [m["content"][0]["text"] for m in messages if m["role"] == "assistant" and m["content"]]
     return Trace(row, tuple(said))
 
 
-def _readable(rows: Iterable[StoredRow], min_pixels: int, max_pixels: int) -> Iterator[Trace]:
+def _readable(
+    rows: Iterable[StoredRow], min_pixels: int, max_pixels: int, family: ModelFamily
+) -> Iterator[Trace]:
     """Those of the rows that can be read, the others named in the log."""
     for row in rows:
         try:
-            yield stored_trace(row, min_pixels, max_pixels)
+            yield stored_trace(row, min_pixels, max_pixels, family)
         except DataError as error:
             logging.warning("not shown: %s", error)
 
@@ -92,10 +99,12 @@ def show_rows(
     settings: DrawingSettings,
     path: Path,
     refused: Sequence[str] = (),
+    recorded: bool = False,
 ) -> int:
     """Writes the page of (title, traces) parts, and lines about rows that are refused.
 
-    Returns how many rows it shows.
+    Turns are shown as a model writes them: those of `recorded` traces as they are, others in the form and the
+    coordinates of the settings. Returns how many rows it shows.
     """
     sections, links, count = [], [], 0
     if refused:
@@ -104,7 +113,7 @@ def show_rows(
         sections.append(f'<section>{title}<ul class="refused">{lines}</ul></section>')
         links.append('<a href="#refused">Refused</a>')
     for number, (title, traces) in enumerate(parts, 1):
-        cards = [_card(trace, settings) for trace in traces]
+        cards = [_card(trace, settings, recorded) for trace in traces]
         count += len(cards)
         head = f'<h2 id="part{number}">{html.escape(title)}</h2>'
         sections.append(f"<section>{head}\n{''.join(cards)}</section>")
@@ -128,11 +137,12 @@ def _asset(name: str) -> str:
     return files("vilasr_jax.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _card(trace: Trace, settings: DrawingSettings) -> str:
+def _card(trace: Trace, settings: DrawingSettings, recorded: bool) -> str:
     row = trace.row
     session = row.session(settings)
     turns = []
-    for number, text in enumerate(trace.turns):
+    for number, turn in enumerate(trace.turns):
+        text = turn if recorded else session.as_written(turn)
         session.step(text)
         event = session.events[-1]
         drawn = [(index, session.images[index - 1]) for index in event["drawn"]]

@@ -239,11 +239,12 @@ def test_pixels_and_frames_are_the_readers_choice(imported):
 
 def test_imported_rows_can_be_looked_at(tmp_path):
     from vilasr_jax.config import JobConfig
+    from vilasr_jax.models import default_family
     from vilasr_jax.tasks.show import show_data
 
     for name, pictures in (("rrs", 3), ("spar_bench", 5)):
         import_data(name, folder_of(name), tmp_path / name)
-        shown = show_data(JobConfig(), tmp_path / name, 10, tmp_path / "page.html")
+        shown = show_data(JobConfig(), tmp_path / name, 10, tmp_path / "page.html", default_family())
         page = (tmp_path / "page.html").read_text()
         assert shown == len(EXPECTED[name]) and page.count("<figure>") == pictures
         assert ("I look." in page) == (name == "rrs")  # what was recorded

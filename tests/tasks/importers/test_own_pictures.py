@@ -1,6 +1,9 @@
 """A user's own pictures in every form: rows, drawings, refused rows, the check and its page."""
 
+import base64
 import csv
+import html
+import io
 import json
 import re
 
@@ -55,7 +58,7 @@ def test_boxes_and_lines_are_drawn_where_they_are(photos):
         "multiple choice",
     )
     first, second, line = calls_of(row)
-    trace = stored_trace(row, *LIMITS)
+    trace = stored_trace(row, *LIMITS, CANVAS.family)
     width, height = trace.row.images[0].size
     scale = np.array([width / 448, height / 224] * 2)
     assert first["bbox_2d"] == np.rint(scale * [224, 112, 336, 224]).tolist() and second["label"] == "door 2"
@@ -155,6 +158,46 @@ def test_check_counts_and_shows_what_is_drawn(photos, capsys, tmp_path):
     assert "1 rows are refused:" in out and "train.jsonl:2: answer" in out
     text = page.read_text()
     assert text.count("<figure>") == 3 and "a &lt;cat&gt;" in text and "What is left of the door?" in text
+
+
+def shown_on(page) -> tuple[list[Image.Image], list[list[int]]]:
+    """The pictures of a page, and the places that its turns name."""
+    text = html.unescape(page.read_text())
+    images = re.findall(r"data:image/png;base64,([^\"]+)", text)
+    places = re.findall(r'_2d": \[([\d, ]+)\]', text)
+    return [Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB") for image in images], [
+        [*map(int, place.split(", "))] for place in places
+    ]
+
+
+@pytest.mark.parametrize("actions", ["published", "tool_call"])
+def test_the_page_shows_what_another_family_sees(photos, capsys, tmp_path, actions):
+    """Sides of 32 pixels and coordinates from 0 to 1000, in the check and in rows imported for a config."""
+    rows_of(photos, HALL)
+    how = ["--config.model.preset=qwen3vl_tiny", f"--config.drawing.actions={actions}"]
+    run = [
+        ["check", str(photos), f"--out={tmp_path / 'check.html'}", "--config=pictures_tiny", *how],
+        ["import", "pictures", str(photos), str(tmp_path / "rows"), "--config=pictures_tiny", *how],
+        ["show", str(tmp_path / "rows"), f"--out={tmp_path / 'rows.html'}", "--config=pictures_tiny", *how],
+    ]
+    for words in run:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["vilasr", "data", *words])
+        assert stop.value.code == 0, capsys.readouterr().err
+    for page in ("check.html", "rows.html"):
+        (given, boxes, lines), places = shown_on(tmp_path / page)
+        assert all(side % 32 == 0 for side in given.size)
+        assert places[:2] == [[500, 500, 750, 1000], [0, 0, 250, 500]] and places[2:] == [
+            [500, 750],
+            [125, 250],
+        ]
+        assert ("<tool_call>" in (tmp_path / page).read_text().replace("&lt;", "<").replace("&gt;", ">")) == (
+            actions == "tool_call"
+        )
+        new = (np.asarray(boxes) != np.asarray(given)).any(-1)
+        rows, columns = np.nonzero(new[:, given.width // 2 - 2 :])
+        assert len(rows) and columns.max() <= given.width // 4 + 6  # the right door ends at three quarters
+        assert (np.asarray(lines) != np.asarray(boxes)).any()
 
 
 def test_pictures_need_a_config_and_others_refuse_it(photos, capsys, tmp_path):

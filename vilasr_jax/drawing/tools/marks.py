@@ -35,7 +35,7 @@ class _Mark(Tool):
     def apply(self, call, overlay):
         width, height = overlay.size(call.index)
         if not (0 <= call.x < width and 0 <= call.y < height):
-            raise ItemError(f"the place is outside the image ({width} x {height})")
+            raise ItemError(f"the place is outside the image ({overlay.extent(call.index)})")
         overlay.put(call)
 
 

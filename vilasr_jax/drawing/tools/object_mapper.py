@@ -20,7 +20,7 @@ class ObjectMapper(Tool):
     def apply(self, call, overlay):
         width, height = overlay.size(call.index)
         if call.x1 >= width or call.y1 >= height or call.x2 < 0 or call.y2 < 0:
-            raise ItemError(f"the box is outside the image ({width} x {height})")
+            raise ItemError(f"the box is outside the image ({overlay.extent(call.index)})")
         if call.x1 == call.x2 or call.y1 == call.y2:
             raise ItemError("the box has no area")
         overlay.put(call)

@@ -20,7 +20,7 @@ class PathTracer(Tool):
     def apply(self, call, overlay):
         width, height = overlay.size(call.index)
         if clip_line(call.x1, call.y1, call.x2, call.y2, width, height) is None:
-            raise ItemError(f"the line is outside the image ({width} x {height})")
+            raise ItemError(f"the line is outside the image ({overlay.extent(call.index)})")
         if (call.x1, call.y1) == (call.x2, call.y2):
             raise ItemError("the line starts where it ends")
         overlay.put(call)
