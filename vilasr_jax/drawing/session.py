@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from vilasr_jax.drawing.calls import Call, scaled
+from vilasr_jax.drawing.calls import Call, in_pixels
 from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose, frame_of
 from vilasr_jax.drawing.formats import get_format
 from vilasr_jax.drawing.overlay import Applied, Overlay
@@ -192,8 +192,7 @@ class DrawingSession:
         units = self.settings.coordinates
         if units is None or not 1 <= call.index <= len(self.images):
             return call
-        width, height = self.images[call.index - 1].size
-        return scaled(call, width / units, height / units)
+        return in_pixels(call, self.images[call.index - 1].size, units)
 
     def _draw(self, turn, event: dict[str, Any], lost: str | None) -> Reply:
         applied = self._overlay.apply(turn.calls) if lost is None else Applied((), 0, 0, (lost,))
