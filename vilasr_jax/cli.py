@@ -241,6 +241,7 @@ def run_eval(words: list[str], flags: Any) -> None:
     Flag("checkpoint", "WHERE", "any checkpoint, see below", required=True),
     Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
+    Flag("video", "", "the images are frames of one video, in order", False),
     _WEIGHTS,
     _MAX_TOKENS,
 )
@@ -271,6 +272,7 @@ def run_solve(words: list[str], flags: Any) -> None:
         flags.options,
         weights=flags.weights or "",
         max_tokens=_max_tokens(flags),
+        video=flags.video,
     )
 
 
