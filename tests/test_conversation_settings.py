@@ -6,8 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import tiny
+from vilasr_jax import cli
 from vilasr_jax.checkpoint import convert_from_hf, convert_to_hf, export_hf
 from vilasr_jax.config import (
     DrawingSection,
@@ -22,6 +24,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.drawing.prompts import PROMPTS
 from vilasr_jax.errors import CheckpointError, ConfigError
 from vilasr_jax.job import export, open_workdir
+from vilasr_jax.rollout import Engine
 from vilasr_jax.sampler import Sampler
 from vilasr_jax.serve import Limits
 from vilasr_jax.serve.run import make_worker, samples
@@ -100,6 +103,39 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert theirs.pixels[:2] == (784, 84 * 84) and theirs.settings.max_turns == 5
     assert theirs.engine.sampling == ours.engine.sampling
+
+
+class _Asked(BaseException):
+    pass
+
+
+def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
+    asked = []
+
+    def generate(self, params, requests, key):
+        asked.extend(requests)
+        raise _Asked
+
+    monkeypatch.setattr(Engine, "generate", generate)
+    monkeypatch.setattr(Engine, "load", lambda *_: None)
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    for path in paths:
+        Image.new("RGB", (84, 84), "white").save(path)
+    words = ["--question=What moves?", f"--checkpoint={workdir}", f"--out={tmp_path / 'out'}"]
+    for video, frames in ((True, "2 frames"), (False, "2 images")):
+        flags = ["--video"] if video else []
+        for ask in (
+            lambda video=video: Sampler(workdir, slots=1, images=2).sample(paths, "What moves?", video=video),
+            lambda flags=flags: cli.main(["vilasr", "solve", *paths, *words, *flags]),
+        ):
+            with pytest.raises(_Asked):
+                ask()
+            request = asked.pop()
+            session = request.session()
+            assert frames in session.messages[0]["content"][0]["text"]
+            assert (request.row["data_type"], session.settings.max_turns) == (
+                ("video", 3) if video else ("maze", 5)
+            )
 
 
 def test_evaluation_and_questions_have_one_setting(workdir):

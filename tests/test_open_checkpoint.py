@@ -91,6 +91,33 @@ def call(*words):
     return stop.value.code
 
 
+def test_a_card_names_the_stages_that_its_weights_went_through(home, tmp_path):
+    """The config has all three stages, reflection never ran, and RL is not finished."""
+    for name, words in {"run": "- Cold start: ", "run:rl@3": "- Cold start: |- RL: "}.items():
+        assert call("convert", "to-hf", home / name, tmp_path / name) == 0
+        lines = [line[2:] for line in (tmp_path / name / "README.md").read_text().splitlines()]
+        found = [line for line in lines if line.startswith(("Cold start", "Reflection", "RL"))]
+        assert len(found) == len(words.split("|")), found
+        assert all(one.startswith(word[2:]) for one, word in zip(found, words.split("|"), strict=True))
+    assert "- Reflection" not in (home / "run" / "hf" / "README.md").read_text()
+
+
+def test_push_refuses_an_export_from_before_the_last_stage(home, tmp_path, monkeypatch, capsys):
+    sent = []
+    monkeypatch.setattr("vilasr_jax.checkpoint.hub.upload", lambda folder, *_, **__: sent.append(folder))
+    assert call("push", home / "run", "org/hall") == 0
+    assert f"{home / 'run' / 'hf'}: the stage cold_start, step {LAST}" in capsys.readouterr().out
+    folder = tmp_path / "run"
+    shutil.copytree(home / "run", folder)
+    steps = {**json.loads((folder / "config.json").read_text())}
+    steps["rl"] |= {"steps": 5, "epochs": 0}
+    (folder / "config.json").write_text(json.dumps(steps))
+    assert call("push", folder, "org/hall") == 2 and len(sent) == 1
+    error = capsys.readouterr().err
+    assert "the stage cold_start" in error and "last finished stage" in error and "is rl" in error
+    assert call("push", folder / "hf", "org/hall") == 0 and len(sent) == 2
+
+
 def bits(params):
     return {name: np.asarray(leaf).tobytes() for name, leaf in named_leaves(params).items()}
 

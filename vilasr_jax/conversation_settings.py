@@ -38,8 +38,13 @@ _KEYS = (
 _PUBLISHED = DrawingSection(style="published")
 
 
-def question_data_type(job: JobConfig) -> str:
-    """The data type that a user's question has: "maze" where the job's tasks are mazes alone, else "vqa"."""
+def question_data_type(job: JobConfig, video: bool = False) -> str:
+    """The data type that a user's question has, "vqa", or "maze" where the job's tasks are mazes alone.
+
+    With `video` its images are a video's frames.
+    """
+    if video:
+        return "video"
     return "maze" if job.tasks == ("maze",) else "vqa"
 
 

@@ -23,7 +23,7 @@ from vilasr_jax.conversation_settings import exported_settings
 from vilasr_jax.environment import note_start
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.files import write_json
-from vilasr_jax.model_card import CARD, model_card, read_scores
+from vilasr_jax.model_card import CARD, NOTE, model_card, read_scores
 from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
 from vilasr_jax.parallel.memory import Account, device_limit
@@ -291,9 +291,10 @@ def export(run: Run) -> Path:
     """
     folder, last = run.workdir / "hf", run.stages.last()
     of = model_of(run, last)
-    note = folder / MODEL
+    note = folder / NOTE
     scores = read_scores(run.workdir)
-    card = model_card(run.job, run.model.config, of, run.model.parameter_count, scores)
+    trained = run.stages.through(last)
+    card = model_card(run.job, run.model.config, of, run.model.parameter_count, scores, trained)
     if from_writer(lambda: note.exists() and json.loads(note.read_text()) == of):
         if is_writer():
             (folder / CARD).write_text(card)  # it may have been evaluated since
@@ -302,7 +303,7 @@ def export(run: Run) -> Path:
         if is_writer():
             opened = open_checkpoint(f"{run.workdir}:{last}@{of['step']}")
             opened.write_hf(folder, run.job.model.param_dtype, overwrite=True)
-            write_json(folder / MODEL, of)
+            write_json(folder / NOTE, of)
         return folder
     params = to_host(run.stages.load_params(last, run.job.eval.best))
     if is_writer():
@@ -315,7 +316,7 @@ def export(run: Run) -> Path:
             min_pixels=image.min_pixels,
             max_pixels=image.max_pixels,
             overwrite=True,
-            extra_files={**exported_settings(run.job, run.model.prompts), MODEL: of, CARD: card},
+            extra_files={**exported_settings(run.job, run.model.prompts), NOTE: of, CARD: card},
         )
     return folder
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from vilasr_jax.config import TRAINED, JobConfig
+from vilasr_jax.config import JobConfig
 from vilasr_jax.models import ModelConfig
 
 CARD = "README.md"
+NOTE = "model.json"  # of an exported folder: its stage and step
 _STAGES = {
     "untrained": "before training",
     "cold_start": "after the cold start",
@@ -73,7 +74,12 @@ known. It sees images of at most {pixels} pixels, and its coordinates and answer
 
 
 def model_card(
-    job: JobConfig, config: ModelConfig, of: Mapping[str, Any], parameters: int, scores: Mapping[str, Any]
+    job: JobConfig,
+    config: ModelConfig,
+    of: Mapping[str, Any],
+    parameters: int,
+    scores: Mapping[str, Any],
+    trained: Sequence[str],
 ) -> str:
     """The text of README.md for a run's exported model.
 
@@ -82,7 +88,9 @@ def model_card(
       config: of the model.
       of: its {"stage", "step"}.
       parameters: their number.
-      scores: of evaluations by name, see `read_scores`; those of the model's stage and controls are listed.
+      scores: of evaluations by name, see `read_scores`. Those of this very model are listed, and of the
+        stages before it those without controls and benchmarks.
+      trained: the stages that its weights have been through, see `StageFolders.through`.
     """
     source = job.model.init_from
     public = source.removeprefix("hf://").partition("@")[0] if source.startswith("hf://") else ""
@@ -92,8 +100,8 @@ def model_card(
         family=config.model_type,
         size=f"{parameters:,} parameters",
         model=f"the stage {of['stage']}, step {of['step']}",
-        training="\n".join(_training(job)),
-        scores="\n".join(_scores(scores, of)),
+        training="\n".join(_training(job, trained)),
+        scores="\n".join(_scores(scores, of, trained)),
         pixels=f"{job.image.max_pixels:,}",
         license=" The license of the base model applies." if source else "",
     )
@@ -110,8 +118,8 @@ def read_scores(workdir: epath.PathLike) -> dict[str, Any]:
     return found
 
 
-def _training(job: JobConfig) -> list[str]:
-    """A line for what the model began with, and for each stage."""
+def _training(job: JobConfig, trained: Sequence[str]) -> list[str]:
+    """A line for what the model began with, and for each stage that it has been through."""
     source = job.model.init_from
     start = source if source.startswith("hf://") else epath.Path(source).name if source else "random weights"
     lines = [f"- Start: {start}"]
@@ -122,23 +130,25 @@ def _training(job: JobConfig) -> list[str]:
         "reflect": "Reflection: supervised fine-tuning on conversations that corrected themselves",
         "rl": f"RL: {job.rl.advantage.upper()}, groups of {job.rl.group}",
     }
-    for stage in TRAINED:
-        if stage in job.stages:
-            folders = ", ".join(epath.Path(folder).name for folder in data[stage])
-            rate = getattr(job, stage).optimizer.learning_rate
-            lines.append(f"- {words[stage]}; data: {folders or tasks}; learning rate {rate:g}")
+    for stage in trained:
+        folders = ", ".join(epath.Path(folder).name for folder in data[stage])
+        rate = getattr(job, stage).optimizer.learning_rate
+        lines.append(f"- {words[stage]}; data: {folders or tasks}; learning rate {rate:g}")
     return [*lines, f"- Seed {job.seed}"]
 
 
-def _scores(scores: Mapping[str, Any], of: Mapping[str, Any]) -> list[str]:
+def _scores(scores: Mapping[str, Any], of: Mapping[str, Any], trained: Sequence[str]) -> list[str]:
     """A table, or a sentence where nothing was evaluated."""
-    rows = []
+    rows, before = [], {"untrained", *trained} - {of["stage"]}
     for name, found in scores.items():
         stage, _, benchmark = name.partition("/")
-        if benchmark and stage == of["stage"] and isinstance(found.get("overall"), dict):
+        # Earlier versions did not note the model; only a folder named like the stage is certainly its own.
+        model = found.get("model") or (of if stage == of["stage"] else {})
+        own = all(model.get(key) == of[key] for key in ("stage", "step"))
+        if benchmark and own and stage == of["stage"] and isinstance(found.get("overall"), dict):
             mean = found["overall"]
             rows.append((f"benchmark {benchmark}", mean.get("mean"), mean.get("ci95"), mean.get("n")))
-        elif not benchmark and stage in (*_STAGES, of["stage"]):
+        elif not benchmark and (stage in before or (own and stage in (*_STAGES, of["stage"]))):
             words = _STAGES.get(stage, stage)
             rows.append((words, found.get("accuracy"), found.get("ci95"), found.get("n")))
     rows = [row for row in rows if isinstance(row[1], (int, float))]

@@ -40,7 +40,7 @@ from vilasr_jax.conversation_settings import exported_settings, read_exported_se
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
 from vilasr_jax.files import write_json
-from vilasr_jax.model_card import CARD, model_card, read_scores
+from vilasr_jax.model_card import CARD, NOTE, model_card, read_scores
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, is_published_size, preset, published_sizes
 from vilasr_jax.models.params import abstract
 from vilasr_jax.processing import Tokenizer
@@ -172,10 +172,9 @@ class RunCheckpoint(Checkpoint):
         for name, values in {**exported_settings(job, prompts), "preprocessor_config.json": image}.items():
             write_json(folder / name, values)
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(self.config)))
-        scores = {
-            name: found for name, found in read_scores(self.folder).items() if found.get("model") == self.of
-        }
-        (folder / CARD).write_text(model_card(job, self.config, self.of, parameters, scores))
+        trained = StageFolders(job, self.folder).through(self.stage.directory.name)
+        card = model_card(job, self.config, self.of, parameters, read_scores(self.folder), trained)
+        (folder / CARD).write_text(card)
 
 
 def open_checkpoint(source: epath.PathLike) -> Checkpoint:
@@ -286,6 +285,26 @@ def convert_to_peft(source: epath.PathLike, dst: epath.PathLike) -> None:
         kind = opened.kind
         raise CheckpointError(f"{source}: is a {kind}; expected a stage of a run that was trained with LoRA")
     opened.write_peft(dst)
+
+
+def exported_folder(source: epath.PathLike) -> tuple[epath.Path, str]:
+    """The Hugging Face folder to upload, and words for its model: that of a workdir, or `source` itself.
+
+    Raises:
+      CheckpointError: the workdir has finished a stage since its export.
+    """
+    root = epath.Path(source)
+    folder = root / "hf" if (root / "hf" / "config.json").exists() else root
+    of = read_json(folder / NOTE) if (folder / NOTE).exists() else {}
+    words = f"the stage {of['stage']}, step {of['step']}" if of.keys() >= {"stage", "step"} else "a model"
+    if folder != root and (root / "config.json").exists():
+        last = StageFolders(read_job(root), root).last()
+        if of.get("stage") != last:
+            raise CheckpointError(
+                f"{folder} holds {words}, and the last finished stage of {root} is {last}; to upload that: "
+                f"vilasr convert to-hf {root} DST, then push DST; to upload the other: push {folder}"
+            )
+    return folder, words
 
 
 def hf_folder(source: epath.PathLike) -> epath.Path:

@@ -63,6 +63,7 @@ class Sampler:
         question: str,
         options: Sequence[str] = (),
         *,
+        video: bool = False,
         samples: int = 1,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -71,9 +72,10 @@ class Sampler:
         """Samples conversations about one question.
 
         Args:
-          images: PIL images, paths, URLs or bytes.
+          images: PIL images, paths, or bytes of image files.
           question: text for the model.
           options: of a multiple-choice question.
+          video: the images are frames of one video, in order.
           samples: number of conversations.
           temperature, top_p: of sampling; greedy at temperature 0.
           seed: of the first conversation; the next have the next seeds.
@@ -86,7 +88,7 @@ class Sampler:
         limits = self.model.job.image
         sizes = (limits.min_pixels, limits.max_pixels, self.model.images)
         pixels = [resize_image(load_image(image), *sizes) for image in images]
-        row = question_row(pixels, question, options, question_data_type(self.model.job))
+        row = question_row(pixels, question, options, question_data_type(self.model.job, video))
         return self.sample_rows([row], samples=samples, temperature=temperature, top_p=top_p, seed=seed)
 
     def sample_rows(
@@ -153,12 +155,12 @@ def open_engine(
     patches = model.job.image.max_pixels // model.images.patch_size**2
     tokens = patches // model.images.merge_unit  # of an image
     words = model.prompts
-    settings, system = model.settings, words.system
+    settings, system = model.settings, max(words.system, words.system_video, key=len)
     if settings.actions != "published":
         system = get_format(settings.actions).system(
             words, get_tools(settings.tools), [(0, 0)], False, settings.coordinates
         )
-    short = words.name == "short" and system == words.system
+    short = words.name == "short" and settings.actions == "published"
     text = 256 if short else max(1024, 512 + len(model.tokenizer.encode(system)))
     prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))
     sampling = model.job.eval.sampling

@@ -54,17 +54,19 @@ def solve(
     options: Sequence[str] = (),
     weights: str = "",
     max_tokens: int = 0,
+    video: bool = False,
 ) -> Trajectory:
     """Samples one conversation greedily, printing its turns.
 
     Args:
-      images: paths or URLs of the images.
+      images: paths of the images.
       question: text for the model.
       checkpoint: of any kind, see `open_checkpoint`.
       out: the folder for drawn images.
       options: of a multiple-choice question.
       weights: as in `open_model`.
       max_tokens: of the conversation, its prompt included; 0: as the model's settings say.
+      video: the images are frames of one video, in order.
 
     Raises:
       ImageError: an image can't be read.
@@ -77,10 +79,10 @@ def solve(
     pixels = [resize_image(image, size.min_pixels, size.max_pixels, spec) for image in pixels]
     out.mkdir(parents=True, exist_ok=True)
 
-    row = question_row(pixels, question, options, question_data_type(model.job))
+    row = question_row(pixels, question, options, question_data_type(model.job, video))
 
     def session() -> DrawingSession:
-        return row.session(model.settings)
+        return row.session(model.settings_for(row.data_type))
 
     prompt = make_prompt(model.tokenizer, session())
     sampling = _sampling(model.job.eval.sampling, len(prompt.encoded.ids), max_tokens)

@@ -56,6 +56,10 @@ class _Handler(BaseHTTPRequestHandler):
         name, rest = "/".join(parts[2:4] if api else parts[:2]), parts[4 if api else 2 :]
         if name in self.owner.gated:
             return self._send(403, b"{}", {"X-Error-Code": "GatedRepo"}, body)
+        if api and rest[:1] == ["tree"] and name in self.owner.uploaded:
+            files = self.owner.uploaded[name]
+            found = [{"type": "file", "path": path, "size": len(files[path]), "oid": SHA} for path in files]
+            return self._send(200, json.dumps(found).encode(), {}, body)
         if name not in self.owner.models:
             return self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
         if rest[1:2] and rest[1] not in ("main", SHA):
@@ -87,15 +91,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"warnings": [], "errors": []})
         if parts[1:] == ["repos", "create"]:
             self.owner.created.append(json.loads(sent))
+            created = self.owner.created[-1]
+            self.owner.uploaded.setdefault(f"{created['organization']}/{created['name']}", {})
             return self._json({"url": f"{self.owner.url}/x/y"})
         if parts[4] == "preupload":
             files = json.loads(sent)["files"]
             one = {"uploadMode": "regular", "shouldIgnore": False}
             return self._json({"files": [{"path": file["path"], **one} for file in files]})
         for line in map(json.loads, sent.splitlines()):
+            if line["key"] == "deletedFile":
+                del self.owner.uploaded[name][line["value"]["path"]]
             if line["key"] == "file":
                 data = base64.b64decode(line["value"]["content"])
-                self.owner.uploaded.setdefault(name, {})[line["value"]["path"]] = data
+                self.owner.uploaded[name][line["value"]["path"]] = data
         url = f"{self.owner.url}/{name}/commit/{SHA}"
         return self._json({"success": True, "commitUrl": url, "commitOid": SHA, "hookOutput": ""})
 

@@ -28,9 +28,12 @@ def vilasr(*words):
 
 
 def test_a_card_says_what_how_and_how_good():
+    """RL from published weights: the config's other stages are not what was done."""
     model = ModelSection(init_from="hf://Qwen/Qwen2.5-VL-7B-Instruct@main")
-    job = JobConfig(name="hall", tasks=(), model=model, data=DataSection(root="/home/me", traces=("photos",)))
-    text = model_card(job, tiny.config(), OF, 1234567, SCORES)
+    job = JobConfig(
+        name="hall", tasks=(), model=model, data=DataSection(root="/home/me", questions=("photos",))
+    )
+    text = model_card(job, tiny.config(), OF, 1234567, SCORES, ["rl"])
     assert "\nbase_model: Qwen/Qwen2.5-VL-7B-Instruct\n" in text and "1,234,567 parameters" in text
     assert "| after RL | 93.4 % | 90.9 to 95.2 % | 512 |" in text
     assert "| benchmark photos | 50.0 % |  | 4 |" in text and "12.5 %" not in text
@@ -41,8 +44,35 @@ def test_a_card_says_what_how_and_how_good():
 
 
 def test_a_card_of_what_was_not_evaluated_says_so():
-    text = model_card(JobConfig(model=ModelSection(init_from="/secret/place/7b")), tiny.config(), OF, 1, {})
+    text = model_card(
+        JobConfig(model=ModelSection(init_from="/secret/place/7b")), tiny.config(), OF, 1, {}, ["rl"]
+    )
     assert "It was not evaluated" in text and "Start: 7b" in text and "secret" not in text
+
+
+def test_a_card_has_the_scores_of_this_model_alone():
+    """Controls and benchmarks of an earlier stage, or of another step, are those of another model."""
+    scores = {
+        "cold_start": {"accuracy": 0.5, "n": 9, "model": {"stage": "cold_start", "step": 8}},
+        "rl": {"accuracy": 0.75, "n": 9, "model": OF},
+        "ood": {"accuracy": 0.125, "n": 9, "model": {"stage": "cold_start", "step": 8}},
+        "blank_image": {"accuracy": 0.625, "n": 9, "model": OF},
+        "rl/photos": {"overall": {"mean": 0.875, "n": 4}, "model": {**OF, "benchmark": "photos"}},
+    }
+
+    def card(of, trained):
+        lines = model_card(JobConfig(), tiny.config(), of, 1, scores, trained).splitlines()
+        return [line.split("|")[1:3] for line in lines if line[:1] == "|"][2:]
+
+    assert card(OF, ["cold_start", "rl"]) == [
+        [" after the cold start ", " 50.0 % "],
+        [" after RL ", " 75.0 % "],
+        [" control: white picture instead ", " 62.5 % "],
+        [" benchmark photos ", " 87.5 % "],
+    ]
+    assert card({"stage": "rl", "step": 9}, ["rl"]) == []
+    first = card({"stage": "cold_start", "step": 8}, ["cold_start"])
+    assert first == [[" after the cold start ", " 50.0 % "], [" unfamiliar questions ", " 12.5 % "]]
 
 
 def test_scores_are_read_by_name(tmp_path):
@@ -74,6 +104,19 @@ def test_an_export_is_uploaded_with_its_card(hub, tmp_path, capsys):
         assert sent[path.name] == path.read_bytes(), path.name
     assert sent["README.md"].endswith(b"# A card\n") and "private" in hub.created[0].values()
     assert "hf://org/hall" in capsys.readouterr().out
+
+
+def test_files_of_an_earlier_upload_do_not_stay(hub, tmp_path):
+    hub.uploaded["org/hall"] = {
+        "model-00001-of-00002.safetensors": b"old",
+        "model.safetensors.index.json": b"old",
+        "prompt.json": b"old",
+        "notes.txt": b"mine",
+        "photos/index.json": b"mine",
+    }
+    assert vilasr("push", tmp_path / "run", "org/hall") == 0
+    ours = {path.name for path in (tmp_path / "run" / "hf").iterdir()}
+    assert hub.uploaded["org/hall"].keys() == ours | {"notes.txt", "photos/index.json"}
 
 
 @pytest.mark.parametrize(

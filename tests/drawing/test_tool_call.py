@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from vilasr_jax.conversation_settings import drawing_settings
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, get_format, get_tools
 from vilasr_jax.drawing.actions import MAX_ITEMS
 from vilasr_jax.drawing.formats import FORMATS
-from vilasr_jax.drawing.prompts import PROMPTS
+from vilasr_jax.drawing.prompts import PROMPTS, PromptSet
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import by_model_type
 from vilasr_jax.processing import encode_turn
@@ -86,6 +87,79 @@ def test_a_call_names_images_from_0_and_several_are_carried_out():
     reply = one.step(call(box % 2, box % 0))
     assert [event["index"] for event in one.events[0]["calls"]] == [3, 1] and reply.drawn == 2
     assert one.step(call(box % 7)).error == "item 1: there is no image 7, only 0 to 4"
+
+
+def test_a_call_about_several_images_has_to_name_one():
+    """By default it was drawn on the first, also where the model wrote "index" for another."""
+    nameless = ZOOM.replace(', "img_idx": 0', "")
+    other = ZOOM.replace('"img_idx": 0', '"index": 2')
+    for text in (nameless, other, ZOOM.replace(": 0}}", ": null}}")):
+        one = session(2)
+        reply = one.step(call(text))
+        assert reply.error == "item 1: img_idx is missing" and not reply.drawn and not reply.done
+        assert "img_idx is missing" in "".join(texts(reply.message))
+    assert session().step(call(nameless)).drawn == 1  # there is one image
+    assert session().step(call(other)).error == "item 1: img_idx is missing"
+
+
+def test_words_number_images_as_the_lines_after_them():
+    given = [Image.new("RGB", (256, 128), color) for color in ("red", "blue")]
+    words = {
+        "question": "What moved from image 1 to image 2? Not Frames 1 and 2, not in the image 2 chairs.",
+        "options": ["A. all of image 1", "B. image 3", "C. pictures 1-2", "D. 2"],
+        "captions": ["Image 1:", "<image 2>"],
+    }
+    prompts = PromptSet(
+        **{**dataclasses.asdict(PROMPTS["vilasr_jax"]), "before": "Numbered from 1 to {count}."}
+    )
+    seen = {}
+    for actions in ("tool_call", "published"):
+        how = DrawingSettings(actions=actions, prompt=prompts)
+        one = DrawingSession(given, settings=how, **words)
+        seen[actions] = "".join(texts(one.messages[1]))
+        thought = "<think> In image 2, not image 1. </think> Action: Answer\n<answer> image 2 </answer>"
+        said = one.as_written(thought)
+        assert said.count("image 2 </answer>") == 1 and ("In image 1, not image 0." in said) == (
+            actions == "tool_call"
+        )
+    for words in ("image 1 to image 2", "Frames 1 and 2", "all of image 1", "pictures 1-2", "from 1 to 2"):
+        assert words in seen["published"]
+        assert (
+            words not in seen["tool_call"] and words.replace("1", "0").replace("2", "1") in seen["tool_call"]
+        )
+    assert "Image 0:\n" in seen["tool_call"] and "<image 1>" in seen["tool_call"]
+    for words in ("in the image 2 chairs", "B. image 3", "D. 2"):
+        assert words in seen["tool_call"] and words in seen["published"]
+
+
+def test_questions_that_count_from_0_stay():
+    one = DrawingSession(session(2).images, "Compare image 0 and image 1.", settings=SETTINGS)
+    assert "Compare image 0 and image 1." in texts(one.messages[1])[-1]
+
+
+@pytest.mark.parametrize("name", ["static", "video", "multiview"])
+def test_requests_of_perception_name_the_image_drawn_on(name):
+    family = get_family(name)
+    how = DrawingSettings(prompt="short", max_turns=40, max_images=64, actions="tool_call")
+    checked = 0
+    for seed in range(4):
+        messages = family.perception(family.spec(None, "train"), seed, how)
+        for request, answer in zip(messages[1::2], messages[2::2], strict=True):
+            (number,) = re.findall(r" in image (\d+)\.", texts(request)[-1])
+            drawn = {int(at) for at in re.findall(r'"img_idx": (\d+)', texts(answer)[0])}
+            assert drawn <= {int(number)}
+            checked += len(drawn)
+    assert checked > 3
+
+
+@pytest.mark.parametrize("actions", ["tool_call", "published"])
+def test_a_counting_question_names_the_frame_of_its_line(actions):
+    family, how = get_family("video"), DrawingSettings(prompt="short", actions=actions)
+    rows = (family.row(family.spec(None, "train"), seed) for seed in range(60))
+    row = next(row for row in rows if row.meta["kind"] == "count")
+    messages = replay(family.expert_trace(row, random.Random(0)), how)
+    (frame,) = re.findall(r"How many are in frame (\d+)\?", "".join(texts(messages[1])))
+    assert {int(frame)} == {int(n) for n in re.findall(r'"(?:img_idx|index)": (\d+)', texts(messages[2])[0])}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -188,6 +189,27 @@ def test_the_engine_fails_and_goes_on(served):
     reply = post(served, body(messages=messages("crash")))
     assert reply.status_code == 503 and "try again" in reply.json()["error"]["message"]
     assert post(served, body()).status_code == 200 and served.worker.busy == 0
+
+
+def test_a_failure_keeps_the_places_of_requests_that_are_still_read(served, monkeypatch):
+    """They were released twice: `busy` went below zero, and more were admitted than the limit says."""
+    read, reading, go_on = type(served.worker)._request, threading.Event(), threading.Event()
+
+    def slow(worker, chat, stream):
+        if "later" in chat.question:
+            reading.set()
+            go_on.wait(10)
+        return read(worker, chat, stream)
+
+    monkeypatch.setattr(type(served.worker), "_request", slow)
+    with ThreadPoolExecutor() as pool:
+        later = pool.submit(post, served, body(messages=messages("later")))
+        assert reading.wait(10)
+        assert post(served, body(messages=messages("crash"))).status_code == 503
+        assert served.worker.busy == 1
+        go_on.set()
+        assert later.result().status_code == 200
+    wait_until(lambda: served.worker.busy == 0)
 
 
 def test_token_and_host():

@@ -87,6 +87,31 @@ def test_earlier_turns_are_ignored_except_for_the_picture():
     assert [one.url for one in chat.pictures] == [picture(56, 56)] and "And here?" in chat.question
 
 
+@pytest.mark.parametrize("history", ["fold", "ignore"])
+def test_a_picture_in_a_message_of_its_own_is_no_chat(history):
+    image = [{"type": "image_url", "image_url": {"url": picture()}}]
+    parts = [{"role": "user", "content": "What is left of the door?"}, {"role": "user", "content": image}]
+    for sent in (parts, parts[::-1], [parts[0], CHAT[0], parts[1]]):
+        chat = read(sent, history)
+        assert chat.question.splitlines()[-1] == "What is left of the door?" and len(chat.pictures) == 1
+        assert (chat.question, chat.captions) == (read(sent).question, ())
+    later = read([*messages("A lamp?", picture(56, 56)), CHAT[2], *parts], history)
+    before = ["Earlier question: A lamp?", "Earlier answer: left"] if history == "fold" else []
+    assert later.question.splitlines() == [*before, "What is left of the door?"]
+    urls = [picture(56, 56), picture()] if history == "fold" else [picture()]
+    assert [one.url for one in later.pictures] == urls
+
+
+def test_an_answer_is_dropped_with_its_question():
+    long = [*messages("x" * 2500), {"role": "assistant", "content": "<answer> C </answer>"}]
+    assert read([*long, CHAT[3]], "fold").question == "And the lamp?"
+    assert read([*long, *CHAT[1:]], "fold").question.splitlines() == [
+        "Earlier question: Where is the door?",
+        "Earlier answer: left",
+        "And the lamp?",
+    ]
+
+
 def test_the_newest_pictures_stay_within_the_limit():
     turns = [turn for side in (28, 56, 84) for turn in (*messages("?", picture(side)), CHAT[2])]
     chat = read([*turns, *messages("Now?", picture(112))], "fold", images=3)
@@ -119,6 +144,23 @@ def test_sixteen_frames_are_read_where_the_flag_allows_them():
     assert len(read(sent, images=16).pictures) == 16
     with pytest.raises(ApiError, match="more than 4 images"):
         read(sent)
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_frames_are_put_in_the_words_of_a_video(served, video):
+    frames = [{"type": "image_url", "image_url": {"url": picture()}}] * 3
+    sent = [{"role": "user", "content": [*frames, {"type": "text", "text": "What moves?"}]}]
+    assert post(served, messages=sent, video=video)["message"]["answer"] == "B"
+    request = served.engine.requests[-1]
+    said = request.session().messages[0]["content"][0]["text"]
+    assert ("These are frames from a video, numbered from 1 to 3." in said) == video
+    assert request.row["data_type"] == ("video" if video else "vqa")
+
+
+def test_a_video_without_frames_is_refused(served):
+    text = [{"role": "user", "content": "What moves?"}]
+    assert "no image" in post(served, messages=text, video=True)["error"]["message"]
+    assert "must be a bool" in post(served, messages=messages(), video=[1])["error"]["message"]
 
 
 def test_pages_of_other_origins_need_the_flag():

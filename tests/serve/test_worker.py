@@ -9,11 +9,13 @@ from PIL import Image
 
 from tests import tiny
 from vilasr_jax.config import EngineSection
-from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.drawing.tools import PUBLISHED
 from vilasr_jax.rollout import Engine
 from vilasr_jax.serve import ApiError, Limits, Worker
 from vilasr_jax.serve.replies import data_url
 from vilasr_jax.serve.requests import ChatRequest, Picture
+from vilasr_jax.serve.worker import _WarmUp
 
 SETTINGS = DrawingSettings(prompt="short", max_turns=3)
 IMAGE = Picture(data_url(Image.new("RGB", (56, 28), (200, 30, 60))), "here", Limits())
@@ -69,6 +71,20 @@ def test_many_at_once(worker):
         alone, _ = asyncio.run(answer(worker, chat))
         assert alone == text  # whatever its neighbours were
     assert jax.device_get(worker.engine.steps.decode._cache_size()) == 1  # nothing was recompiled
+
+
+@pytest.mark.parametrize("actions", ["published", "tool_call"])
+@pytest.mark.parametrize("tools", [("zoom",), ("erase",), ("point", "text"), PUBLISHED])
+def test_any_tools_are_compiled_with_a_drawing(tools, actions):
+    """Without `path_tracer` nothing was drawn, so that the first client waited for the insert steps."""
+    image = Image.new("RGB", (56, 28), "white")
+    one = _WarmUp([image], "?", settings=dataclasses.replace(SETTINGS, tools=tools, actions=actions))
+    own = DrawingSession([image], "?", settings=one.settings)
+    assert one.messages == own.messages
+    reply = one.step("words")
+    assert (reply.drawn, reply.error, reply.done) == (1, None, False)
+    without = _WarmUp([image], "?", settings=dataclasses.replace(SETTINGS, draw=False))
+    assert without.step("words").done
 
 
 def test_a_question_without_room(worker):

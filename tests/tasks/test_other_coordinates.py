@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import random
 import re
 
 import numpy as np
@@ -14,7 +15,8 @@ from tests.tasks.stored_rows import recorded_conversation
 from tests.tasks.test_rescale_recordings import BOX, LARGE, LINE, PATH, SMALL, png, record, turn
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, parse_actions
 from vilasr_jax.drawing.prompts import PROMPTS, in_units, system_text
-from vilasr_jax.drawing.tools import PUBLISHED, get_tools
+from vilasr_jax.drawing.style import STYLES
+from vilasr_jax.drawing.tools import PUBLISHED, TOOLS, get_tools
 from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.models import by_model_type
 from vilasr_jax.tasks import get_family, replay
@@ -73,12 +75,12 @@ def test_boxes_survive_the_model_to_pixels_to_the_model(width, height, rng):
         assert abs(theirs - ours) <= (1000 / side if side < 1000 else 0)
 
 
-def recorded(family, texts, size=SIZE) -> StoredRow:
+def recorded(family, texts, size=SIZE, **how) -> StoredRow:
     """What a session of the family's model shows about some turns, as a stored conversation."""
     pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
     units = family.coordinates
     session = DrawingSession(
-        [Image.fromarray(pixels)], "Where is it?", settings=DrawingSettings(coordinates=units)
+        [Image.fromarray(pixels)], "Where is it?", settings=DrawingSettings(coordinates=units, **how)
     )
     messages = session.messages
     for text in texts:
@@ -102,13 +104,15 @@ TURNS = (
 )
 
 
+@pytest.mark.parametrize("style", sorted(STYLES))
 @pytest.mark.parametrize("old, new", [(PIXELS, RELATIVE), (RELATIVE, PIXELS)])
-def test_a_trace_of_the_other_convention_has_the_same_drawings(old, new):
-    row = recorded(old, TURNS)
+def test_a_trace_of_the_other_convention_has_the_same_drawings(old, new, style):
+    row = recorded(old, TURNS, style=style)
     assert row.coordinates == old.coordinates
     messages = row.conversation(784, LARGE, family=new)
     shown = [part["image"] for m in messages for part in m["content"] if part["type"] == "image"]
-    live = DrawingSession(shown[:1], "Where is it?", settings=DrawingSettings(coordinates=new.coordinates))
+    how = DrawingSettings(style=style, coordinates=new.coordinates)
+    live = DrawingSession(shown[:1], "Where is it?", settings=how)
     opening = live.messages
     assert messages[:2] == opening and (RUN in opening[0]["content"][0]["text"]) == (new is RELATIVE)
     for message in messages:
@@ -118,6 +122,55 @@ def test_a_trace_of_the_other_convention_has_the_same_drawings(old, new):
     for ours, theirs, bytes_ in zip(live.images, shown, row.images, strict=True):
         assert np.array_equal(ours, theirs) and np.array_equal(theirs, Image.open(io.BytesIO(bytes_)))
     assert (boxes_of(messages[2]["content"][0]["text"]) == [[301, 20, 441, 203]]) == (new is PIXELS)
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+def test_every_tool_paints_the_same_pixels_in_both_units(style):
+    rng, tools = random.Random(0), tuple(TOOLS)
+    for _ in range(40):
+        width, height = rng.randint(60, 990), rng.randint(60, 990)
+        x1, y1 = rng.randrange(width - 30), rng.randrange(height - 30)
+        x2, y2 = rng.randint(x1 + 20, width - 1), rng.randint(y1 + 20, height - 1)
+        drawn = []
+        for units in (None, 1000):
+            how = DrawingSettings(style=style, tools=tools, coordinates=units)
+            live = DrawingSession([Image.new("RGB", (width, height), "gray")], "?", settings=how)
+            for name, places in (
+                ("Object Mapper", f'"bbox_2d": [{x1}, {y1}, {x2}, {y2}]'),
+                ("Path Tracer", f'"start_point_2d": [{x2}, {y1}], "end_point_2d": [{x1}, {y2}]'),
+                ("Point", f'"point_2d": [{x2}, {y2}]'),
+                ("Text", f'"text_point_2d": [{x1}, {y2}]'),
+                ("Zoom", f'"bbox_2d": [{x1}, {y1}, {x2}, {y2}]'),
+            ):
+                item = f'{{"index": 1, {places}, "label": "cup"}}'
+                reply = live.step(live.as_written(turn(item, tool=name)))
+                assert reply.drawn == 1 and not reply.error
+            drawn.append([(image.size, image.tobytes()) for image in live.images])
+        assert drawn[0] == drawn[1], (width, height, x1, y1, x2, y2)
+
+
+@pytest.mark.parametrize(
+    "name, places",
+    [
+        ("Point", '"point_2d": [1000, 1000]'),
+        ("Text", '"text_point_2d": [999, 1000]'),
+        ("Path Tracer", '"start_point_2d": [500, 500], "end_point_2d": [1000, 500]'),
+        ("Object Mapper", '"bbox_2d": [900, 900, 1000, 1000]'),
+    ],
+)
+def test_the_far_end_of_a_side_is_inside_the_picture(name, places):
+    how = DrawingSettings(tools=tuple(TOOLS), coordinates=1000)
+    live = DrawingSession([Image.new("RGB", SIZE, "gray")], "?", settings=how)
+    reply = live.step(turn(f'{{"index": 1, {places}, "label": "cup"}}', tool=name))
+    assert reply.drawn == 1 and not reply.error
+    (call,) = live.events[0]["calls"]
+    far = [call.get(key, call.get(f"{key}2")) for key in "xy"]
+    assert far[0] == SIZE[0] - (name != "Object Mapper")
+    if name == "Path Tracer":  # its arrow head is there, as that of a line to the last pixel
+        pixels = DrawingSession([Image.new("RGB", SIZE, "gray")], "?", settings=DrawingSettings())
+        line = '"start_point_2d": [224, 112], "end_point_2d": [447, 112]'
+        pixels.step(turn(f'{{"index": 1, {line}, "label": "cup"}}', tool=name))
+        assert np.array_equal(live.images[1], pixels.images[1])
 
 
 def test_a_record_in_the_models_own_coordinates_stays():

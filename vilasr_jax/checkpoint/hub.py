@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from fnmatch import fnmatch
 
 from etils import epath
 
@@ -53,7 +54,8 @@ def upload(folder: epath.PathLike, name: str, *, private: bool = False, message:
     """Uploads a Hugging Face folder as the model ORG/NAME of the hub, which is created where it is missing.
 
     Args:
-      folder: a local folder with config.json and safetensors, or the workdir of a run that exported one.
+      folder: a local folder with config.json and safetensors. Files of the model that the hub holds and the
+        folder does not, such as shards of earlier weights, are deleted there.
       name: ORG/NAME.
       private: of a new model.
       message: of the commit.
@@ -69,8 +71,7 @@ def upload(folder: epath.PathLike, name: str, *, private: bool = False, message:
         raise CheckpointError(
             f"{name}: expected ORG/NAME, your name or organisation on the hub and the model's"
         )
-    root = epath.Path(folder)
-    exported = root / "hf" if (root / "hf" / "config.json").exists() else root
+    exported = epath.Path(folder)
     if not (exported / "config.json").exists() or not list(exported.glob("*.safetensors")):
         raise CheckpointError(
             f"{folder}: holds no model in Hugging Face files; write one: vilasr convert to-hf {folder} DST"
@@ -82,8 +83,12 @@ def upload(folder: epath.PathLike, name: str, *, private: bool = False, message:
     try:
         api = HfApi()
         api.create_repo(name, private=private, exist_ok=True)
+        there = [path for path in api.list_repo_files(name) if "/" not in path]
         api.upload_folder(
-            repo_id=name, folder_path=str(exported), commit_message=message or "Upload the model"
+            repo_id=name,
+            folder_path=str(exported),
+            commit_message=message or "Upload the model",
+            delete_patterns=[path for path in there if any(fnmatch(path, one) for one in _FILES)] or None,
         )
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0

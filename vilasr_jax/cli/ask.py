@@ -17,6 +17,7 @@ from vilasr_jax.files import folder_path
     Flag("checkpoint", "WHERE", "any checkpoint, see below", required=True),
     Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
+    Flag("video", "", "the images are frames of one video, in order", False),
     WEIGHTS_FORM,
     MAX_TOKENS,
 )
@@ -47,6 +48,7 @@ def run_solve(words: list[str], flags: Any) -> None:
         flags.options,
         weights=flags.weights or "",
         max_tokens=max_tokens(flags),
+        video=flags.video,
     )
 
 

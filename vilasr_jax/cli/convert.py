@@ -89,13 +89,17 @@ def run_convert_to_peft(words: list[str], flags: Any) -> None:
 def run_push(words: list[str], flags: Any) -> None:
     """An exported model to the Hugging Face hub.
 
-    DIR is a Hugging Face folder (`vilasr convert to-hf`), or a workdir whose export is uploaded. Its
-    README.md is the model card: read it first. Needs the extra [hub], and a login: `hf auth login`.
+    DIR is a Hugging Face folder (`vilasr convert to-hf`), or a workdir whose export is uploaded, unless a
+    stage has finished since. What an earlier upload left there is replaced. Its README.md is the model card:
+    read it first. Needs the extra [hub], and a login: `hf auth login`.
 
     Example
       vilasr push runs/quickstart me/maze-drawer --private
     """
     from vilasr_jax.checkpoint.hub import upload
+    from vilasr_jax.open_checkpoint import exported_folder
 
-    address = upload(words[0], words[1], private=flags.private, message=flags.message)
-    print(f"Uploaded; anywhere: vilasr solve picture.png --checkpoint {address} --question ...")
+    folder, model = exported_folder(words[0])
+    address = upload(folder, words[1], private=flags.private, message=flags.message)
+    print(f"Uploaded {folder}: {model}")
+    print(f"Anywhere: vilasr solve picture.png --checkpoint {address} --question ...")

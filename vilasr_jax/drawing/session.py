@@ -10,9 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from vilasr_jax.drawing.calls import Call, scaled
+from vilasr_jax.drawing.calls import Call, in_pixels
 from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose, frame_of
 from vilasr_jax.drawing.formats import get_format
+from vilasr_jax.drawing.numbering import renumbered
 from vilasr_jax.drawing.overlay import Applied, Overlay
 from vilasr_jax.drawing.prompts import PromptSet, before_text, get_prompts, index_text, question_text
 from vilasr_jax.drawing.style import Style, get_style
@@ -72,8 +73,9 @@ class Reply:
 class DrawingSession:
     """Runs one conversation. `images` are RGB images already resized for the model.
 
-    `captions` are texts before the given images ("" for none). `messages` is the opening (system
-    and user); `step` is called with each assistant text and never raises on it.
+    `captions` are texts before the given images ("" for none). Where question, options and captions number
+    images, they do so from 1; the model reads the numbers of its action form. `messages` is the opening
+    (system and user); `step` is called with each assistant text and never raises on it.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class DrawingSession:
         self.events: list[dict[str, Any]] = []
         self.answer: str | None = None
         self.stop_reason: str | None = None
-        self._given, self._captions = len(images), tuple(captions)
+        self._given = len(images)
         self._full = False  # no more images are possible: the next turn has to answer
         self._form = get_format(settings.actions)
         style = get_style(settings.style)
@@ -106,7 +108,9 @@ class DrawingSession:
             first=self._form.first,
             coordinates=settings.coordinates,
         )
-        self._question = (question, question_type, tuple(options), video)
+        self._captions = tuple(map(self.numbered, captions))
+        options = tuple(map(self.numbered, options))
+        self._question = (self.numbered(question), question_type, options, video)
         get_tools(settings.tools)  # a wrong setting fails here, not later
         self._form.check(get_prompts(settings.prompt), self.tools, settings.coordinates)
 
@@ -128,7 +132,7 @@ class DrawingSession:
         given = self.images[: self._given]
         sizes = [image.size for image in given]
         system = self._form.system(prompts, self.tools, sizes, video, self.settings.coordinates)
-        content = [_text(before_text(prompts, self._given, video))]
+        content = [_text(self.numbered(before_text(prompts, self._given, video)))]
         content += self._image_parts(range(1, self._given + 1))
         for number, caption in reversed(list(enumerate(self._captions))):
             if caption:  # before an image, which makes two parts with its own line
@@ -149,7 +153,7 @@ class DrawingSession:
         """
         if self.stop_reason:
             return Reply(None, True, self.stop_reason, 0, None)
-        turn = self._form.parse(text, self.tools)
+        turn = self._form.parse(text, self.tools, self._given)
         turn = replace(turn, calls=tuple(map(self._in_pixels, turn.calls)))
         event = {
             "text": text,
@@ -176,6 +180,10 @@ class DrawingSession:
             return self._stop("image_limit")
         return self._draw(turn, event, lost)
 
+    def numbered(self, text: str) -> str:
+        """Words that number the images from 1, with the numbers that the model reads after them."""
+        return renumbered(text, self._form.first, len(self.images))
+
     def as_written(self, text: str) -> str:
         """Converts a turn of the published form with coordinates in pixels to what the model writes.
 
@@ -185,22 +193,25 @@ class DrawingSession:
         Raises:
           DataError: it is unclear to which image a coordinate belongs.
         """
+        text = self._converted(text)
+        think, end, rest = text.partition("</think>")
+        return self._form.write(self.numbered(think) + end + rest if end else text, self.tools)
+
+    def _converted(self, text: str) -> str:
         units = self.settings.coordinates
         if units is None:
-            return self._form.write(text, self.tools)
+            return text
         scales = {i: Scale(image.size, frame_of(image.size, units)) for i, image in enumerate(self.images, 1)}
         known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
         one = scales[1] if not self.tools and len(set(scales.values())) == 1 else None
         converted = convert_items(text, scales, known)
-        converted = convert_prose(converted, known, lengths=True, other_unit=True, all_images=one)
-        return self._form.write(converted, self.tools)
+        return convert_prose(converted, known, lengths=True, other_unit=True, all_images=one)
 
     def _in_pixels(self, call: Call) -> Call:
         units = self.settings.coordinates
         if units is None or not 1 <= call.index <= len(self.images):
             return call
-        width, height = self.images[call.index - 1].size
-        return scaled(call, width / units, height / units)
+        return in_pixels(call, self.images[call.index - 1].size, units)
 
     def _draw(self, turn, event: dict[str, Any], lost: str | None) -> Reply:
         applied = self._overlay.apply(turn.calls) if lost is None else Applied((), 0, 0, (lost,))

@@ -10,8 +10,10 @@ from pathlib import Path
 from vilasr_jax.report.page import render_report
 from vilasr_jax.report.workdir import stage_label
 
-_READ = ("summary.json", "*/metrics.jsonl", "*/perception/metrics.jsonl", "*/funnel.json")
-_READ += ("eval/**/results.jsonl", "*/samples/step_*/results.jsonl")
+_READ = (
+    *("summary.json", "*/metrics.jsonl", "*/perception/metrics.jsonl", "*/funnel.json"),
+    *("eval/**/results.jsonl", "*/samples/step_*/results.jsonl"),
+)
 
 
 def watch(workdir: Path, seconds: int, wait: Callable[[float], None] = time.sleep) -> None:

@@ -18,6 +18,7 @@ READ = (
     "model",
     "messages",
     "options",
+    "video",
     "n",
     "temperature",
     "top_p",

@@ -58,6 +58,7 @@ class ChatRequest:
       model: the name the client used.
       pictures: in the order in which they were sent.
       question, options: text for the model.
+      video: whether the pictures are the frames of a video.
       captions: the text before each image, where there is more than the question; empty: none.
       samples: conversations wanted (`n`).
       temperature, top_p: None where the server's own are to be used.
@@ -72,6 +73,7 @@ class ChatRequest:
     question: str
     options: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    video: bool = False
     samples: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -116,6 +118,9 @@ def read_chat_request(body: bytes, models: Sequence[str], limits: Limits) -> Cha
         raise ApiError(400, "options must be a list of strings, the choices", param="options")
     if len(options) > limits.options or sum(map(len, options)) > limits.text:
         raise ApiError(400, f"more than {limits.options} options, or too long ones", param="options")
+    video = typed(value, "video", bool, False)
+    if video and not pictures:
+        raise ApiError(400, "video is true, and there is no image; send its frames as images", param="video")
     tokens = value.get("max_completion_tokens")
     name = "max_tokens" if tokens is None else "max_completion_tokens"
     stream = typed(value, "stream", bool, False)
@@ -128,6 +133,7 @@ def read_chat_request(body: bytes, models: Sequence[str], limits: Limits) -> Cha
         question=question,
         options=tuple(_clean(option) for option in options),
         captions=captions,
+        video=video,
         samples=number(value, "n", 1, limits.samples, integer=True) or 1,
         temperature=number(value, "temperature", 0, 2),
         top_p=number(value, "top_p", 1e-6, 1),

@@ -17,7 +17,8 @@ from absl import logging
 from PIL import Image
 
 from vilasr_jax.config import SamplingSection
-from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply, get_tools
+from vilasr_jax.drawing.tools import PUBLISHED
 from vilasr_jax.errors import DataError, UserError
 from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing import resize_image
@@ -85,10 +86,20 @@ class Stream:
 
 
 class _WarmUp(DrawingSession):
-    """Draws a line whatever the model writes."""
+    """Draws a line whatever the model writes, and whichever tools it has."""
+
+    _drawing = False
+
+    @property
+    def tools(self) -> tuple:
+        return get_tools(PUBLISHED) if self._drawing and self.settings.draw else super().tools
 
     def step(self, text: str, *, truncated: bool = False, **more: Any) -> Reply:
-        return super().step(self.as_written(_LINE), **more)
+        self._drawing = True  # the prompt describes the model's own tools
+        try:
+            return super().step(self.as_written(_LINE), **more)
+        finally:
+            self._drawing = False
 
 
 class Worker:
@@ -188,7 +199,7 @@ class Worker:
         stream.chat = dataclasses.replace(chat, pictures=())  # what was sent is large, and no longer needed
         with self._lock:
             self._streams.add(stream)
-        self._inbox.put(request)
+            self._inbox.put(request)
         return stream
 
     def _admit(self, samples: int) -> None:
@@ -206,7 +217,8 @@ class Worker:
     def _request(self, chat: ChatRequest, stream: Stream) -> Request:
         sent = [picture.read() for picture in chat.pictures] or [Image.new("RGB", BLANK, "white")]
         images = [resize_image(picture, *self.pixels) for picture in sent]
-        row = question_row(images, chat.question, chat.options, "vqa", id="request")
+        kind = "video" if chat.video else "vqa"
+        row = question_row(images, chat.question, chat.options, kind, id="request")
 
         def session() -> DrawingSession:
             return DrawingSession(
@@ -216,14 +228,16 @@ class Worker:
                 options=chat.options,
                 settings=self.settings,
                 captions=chat.captions,
+                video=chat.video,
             )
 
         def end(sample: int, trajectory: Any) -> None:
             with self._lock:
-                self.busy -= 1
-                stream.running -= 1
-                if not stream.running:
-                    self._streams.discard(stream)
+                if stream in self._streams:  # else the engine failed, and all its conversations are released
+                    self.busy -= 1
+                    stream.running -= 1
+                    if not stream.running:
+                        self._streams.discard(stream)
             stream.send("end", sample, trajectory)
 
         request = Request(
@@ -252,12 +266,13 @@ class Worker:
                 time.sleep(RESTART_SECONDS)
 
     def _fail(self) -> None:
-        with self._lock:
-            streams, self._streams, self.busy = list(self._streams), set(), 0
-        while not self._inbox.empty():
-            if self._inbox.get_nowait() is None:
-                self._inbox.put(None)
-                break
+        with self._lock:  # requests that are still read keep their places
+            streams, self._streams = list(self._streams), set()
+            self.busy -= sum(stream.running for stream in streams)
+            while not self._inbox.empty():
+                if self._inbox.get_nowait() is None:
+                    self._inbox.put(None)
+                    break
         for stream in streams:
             if not stream.gone:
                 stream.send("fault", 0, ApiError(503, "the model failed; try again", code="engine_failed"))

@@ -58,8 +58,8 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path, model
         else:
             dataset = DatasetRows(folder, family.name, "train")
             first = (dataset[number] for number in range(min(count, len(dataset))))
-            traces = [row.trace(("expert", "slip")[number % 2]) for number, row in enumerate(first)]
-            parts.append((f"{family.name}, {len(dataset):,} rows to train on", traces))
+            shown = [row.trace(("expert", "slip")[number % 2]) for number, row in enumerate(first)]
+            parts.append((f"{family.name}, {len(dataset):,} rows to train on", shown))
     return show_rows(parts, settings, path)
 
 

@@ -44,6 +44,12 @@ class StageFolders:
         """The last finished stage; "untrained" when there is none."""
         return ["untrained", *self.finished()][-1]
 
+    def through(self, name: str) -> list[str]:
+        """The stages that the weights of stage `name` have been through, in order, with itself."""
+        if name not in TRAINED:
+            return []
+        return [*(before for before in TRAINED[: TRAINED.index(name)] if self[before].done), name]
+
     def begun(self) -> list[str]:
         """The stages that have saved a step, in order."""
         seen = [TRAINED[0]] if self.perception.begun else []

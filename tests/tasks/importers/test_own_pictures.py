@@ -13,6 +13,7 @@ from PIL import Image
 
 from vilasr_jax import cli
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.models import by_model_type
 from vilasr_jax.tasks.importers import Canvas, import_data, read_pictures
 from vilasr_jax.tasks.show import stored_trace
 from vilasr_jax.tasks.stored import StoredRows
@@ -206,3 +207,49 @@ def test_pictures_need_a_config_and_others_refuse_it(photos, capsys, tmp_path):
         with pytest.raises(SystemExit) as stop:
             cli.main(["vilasr", "data", "import", name, str(photos), str(tmp_path / "out"), *more])
         assert stop.value.code == 2 and "--config says how pictures are drawn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, answer, letter, stored",
+    [
+        (["C. elegans", "D. melanogaster"], "C. elegans", "A", ["A. C. elegans", "B. D. melanogaster"]),
+        (["B. x", "A. y"], "x", None, None),
+        (["B. x", "A. y"], "B. x", "A", ["A. B. x", "B. A. y"]),
+        (["(A) a lamp", "(B) a door"], "a door", "B", ["(A) a lamp", "(B) a door"]),
+        (["A. lamp", "B. door"], "b", "B", ["A. lamp", "B. door"]),
+        (["B. x", "A. y"], "B", None, None),
+        (["C. elegans", "E. coli", "a yeast"], "C", None, None),
+    ],
+)
+def test_options_that_look_lettered_have_the_right_answer(photos, options, answer, letter, stored):
+    item = {"image": "images/hall.png", "question": "Which?", "options": options, "answer": answer}
+    (row,) = rows_of(photos, item)
+    if letter is None:
+        assert f"answer {answer!r} is" in row
+        return
+    assert (row.answer, [*row.options]) == (letter, stored)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_places_in_thoughts_are_those_of_the_drawing(photos, family):
+    family = by_model_type(family)
+    settings = DrawingSettings(image_unit=family.images.factor, coordinates=family.coordinates)
+    canvas = Canvas(settings, *LIMITS, family)
+    thoughts = ["The door is at [224, 112, 336, 224], from (224, 112) on.", "It is left."]
+    item = {**HALL, "lines": [], "boxes": HALL["boxes"][:1], "thoughts": thoughts}
+    (photos / "train.jsonl").write_text(json.dumps(item))
+    (row,) = read_pictures(photos / "train.jsonl", canvas)
+    (call,) = calls_of(row)
+    assert call["bbox_2d"] != [224, 112, 336, 224]
+    said = next(m["content"] for m in row.messages if m["role"] == "assistant")
+    x, y = call["bbox_2d"][:2]
+    assert f"The door is at {call['bbox_2d']}, from ({x}, {y}) on." in said
+
+
+@pytest.mark.parametrize(
+    "thought", ["The lamp is at [30, 40].", "It is 200 pixels wide.", "It ends at x=336."]
+)
+def test_other_places_in_thoughts_of_a_resized_picture_are_refused(photos, thought):
+    item = {**HALL, "lines": [], "boxes": HALL["boxes"][:1], "thoughts": [thought, "It is left."]}
+    (row,) = rows_of(photos, item)
+    assert "train.jsonl:1: thoughts: " in row

@@ -23,8 +23,11 @@ class ActionFormat:
         """The system prompt, for images of these sizes (width, height); `side` is that of `in_units`."""
         raise NotImplementedError
 
-    def parse(self, text: str, tools: Sequence[Tool]) -> ParsedTurn:
-        """Parses one assistant turn. Never raises; time and memory are linear in `MAX_TEXT` at most."""
+    def parse(self, text: str, tools: Sequence[Tool], given: int = 1) -> ParsedTurn:
+        """Parses one assistant turn about `given` images, which decides whether a call has to name one.
+
+        Never raises; time and memory are linear in `MAX_TEXT` at most.
+        """
         raise NotImplementedError
 
     def reply(self, result: Sequence[Any], words: Any) -> list[Any]:

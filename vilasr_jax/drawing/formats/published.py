@@ -15,5 +15,5 @@ class Published(ActionFormat):
     def system(self, prompts, tools, sizes, video, side):
         return system_text(prompts, tools, sizes, video, side)
 
-    def parse(self, text, tools):
+    def parse(self, text, tools, given=1):
         return parse_actions(text, tools)

@@ -53,7 +53,7 @@ class ToolCall(ActionFormat):
         listed = "\n".join(json.dumps(signature(tool)) for tool in tools)
         return f"{task}\n\n{TOOL_CALLS.system.replace('{tools}', listed)}" if tools else task
 
-    def parse(self, text, tools):
+    def parse(self, text, tools, given=1):
         errors: list[str] = []
         if len(text) > MAX_TEXT:
             errors.append("the turn is too long")
@@ -64,7 +64,7 @@ class ToolCall(ActionFormat):
         action = None if answer is None else "Answer"
         for number, call in enumerate(_calls(rest, errors) if tools else (), 1):
             try:
-                tool, item = _item(call, tools)
+                tool, item = _item(call, tools, given)
                 action = action or tool.name
                 calls.append(tool.read(item))
             except ItemError as error:
@@ -149,7 +149,7 @@ def _calls(rest: str, errors: list[str]) -> list[Any]:
     return calls[:MAX_ITEMS]
 
 
-def _item(call: Any, tools: Sequence[Tool]) -> tuple[Tool, dict[str, Any]]:
+def _item(call: Any, tools: Sequence[Tool], given: int) -> tuple[Tool, dict[str, Any]]:
     """The tool that a call names, and its arguments as an item of the published form."""
     named = {function_name(tool): tool for tool in tools}
     name = call.get("name") if isinstance(call, dict) else None
@@ -160,12 +160,16 @@ def _item(call: Any, tools: Sequence[Tool]) -> tuple[Tool, dict[str, Any]]:
         arguments, _ = read_value(arguments)
     if not isinstance(arguments, dict):
         raise ItemError("arguments must be a json object")
-    return named[name.strip()], {**arguments, "index": _index(arguments)}
+    return named[name.strip()], {**arguments, "index": _index(arguments, given)}
 
 
-def _index(arguments: dict[str, Any]) -> int:
-    """The number of the call's image from 1, by default that of the first."""
-    value = arguments.get(INDEX, 0)
+def _index(arguments: dict[str, Any], given: int) -> int:
+    """The number of the call's image from 1, by default that of the only given one."""
+    value = arguments.get(INDEX)
+    if value is None:
+        if given > 1 or "index" in arguments:
+            raise ItemError(f"{INDEX} is missing")
+        value = 0
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         value = int(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_COORDINATE:

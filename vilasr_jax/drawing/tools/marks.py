@@ -12,6 +12,7 @@ class Dot(Call):
     """A dot at `(x, y)`."""
 
     tool: ClassVar[str] = "point"
+    points: ClassVar[bool] = True
     x: float
     y: float
 
@@ -21,6 +22,7 @@ class Words(Call):
     """The label written at `(x, y)`."""
 
     tool: ClassVar[str] = "text"
+    points: ClassVar[bool] = True
     x: float
     y: float
 

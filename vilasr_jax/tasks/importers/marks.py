@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vilasr_jax.drawing import DrawingSettings, joined
+from vilasr_jax.drawing.coordinates import Known, convert_prose
 from vilasr_jax.drawing.prompts import get_prompts
+from vilasr_jax.drawing.sizes import Frame
 from vilasr_jax.errors import DataError
 from vilasr_jax.models import ModelFamily
 from vilasr_jax.processing import image_size
@@ -101,16 +103,41 @@ class Marks:
             raise DataError(f"thoughts has {len(self.thoughts)} texts; this row has {len(kinds) + 1} turns")
         if bad := [word for text in (*self.thoughts, row.answer) for word in _SYNTAX if word in text]:
             raise DataError(f"{bad[0]!r} can't be part of a thought or an answer")
+        thoughts = self._thoughts(row, stored)
         turns = []
         for number, (write, marks, verb) in enumerate(kinds):
             labels = _unique([mark.label for mark in marks])
-            thought = self.thoughts[number] if self.thoughts else f"{verb} {', '.join(labels)}."
+            thought = thoughts[number] if thoughts else f"{verb} {', '.join(labels)}."
             places = [_place(mark, stored[mark.image - 1], row.images[mark.image - 1].size) for mark in marks]
             texts = [json.dumps(label, ensure_ascii=False)[1:-1] for label in labels]
             numbers = [mark.image for mark in marks]
             turns.append(write(thought, list(zip(numbers, places, texts, strict=True))))
-        last = self.thoughts[-1].rstrip(".") if self.thoughts else BY_DEFAULT
+        last = thoughts[-1].rstrip(".") if thoughts else BY_DEFAULT
         return (*turns, answer_turn(last, row.answer))
+
+    def _thoughts(self, row: Row, stored: Sequence[Frame]) -> list[str]:
+        """The thoughts about the resized pictures: coordinates of a box or line are those of its drawing.
+
+        Raises:
+          DataError: one holds other coordinates or lengths, which belong to the picture as it was.
+        """
+        new = [image.size for image in row.images]
+        marks = (*self.boxes, *self.lines)
+        if new == [*stored] and not any(mark.relative for mark in marks):
+            return [*self.thoughts]
+        known: Known = {}
+        for mark in marks:
+            before, after = stored[mark.image - 1], new[mark.image - 1]
+            read = tuple(map(str, _place(mark, before, after)))
+            for values in (mark.place, _in_picture(mark, before)):
+                said = tuple(str(int(v)) if float(v).is_integer() else repr(v) for v in values)
+                for first, end in ((0, 4), (0, 2), (2, 4)):
+                    known.setdefault(said[first:end], set()).add(read[first:end])
+        sizes = dict(zip(stored, new, strict=True))
+        try:
+            return [convert_prose(text, known, sizes, row.answer) for text in self.thoughts]
+        except DataError as error:
+            raise DataError(f"thoughts: {error}; the picture is resized, so numbers would be wrong") from None
 
 
 def _unique(labels: Sequence[str]) -> list[str]:
@@ -123,11 +150,14 @@ def _unique(labels: Sequence[str]) -> list[str]:
     return found
 
 
+def _in_picture(mark: Marked, size: Frame) -> tuple[float, ...]:
+    """Corners or ends in pixels of the picture as stored."""
+    return tuple(value * size[i % 2] if mark.relative else value for i, value in enumerate(mark.place))
+
+
 def _place(mark: Marked, old: tuple[int, int], new: tuple[int, int]) -> Corners:
     """Corners or ends in pixels of the resized picture."""
-    x1, y1, x2, y2 = (
-        value * old[axis % 2] if mark.relative else value for axis, value in enumerate(mark.place)
-    )
+    x1, y1, x2, y2 = _in_picture(mark, old)
     inside = all(0 <= x <= old[0] for x in (x1, x2)) and all(0 <= y <= old[1] for y in (y1, y2))
     said = f"{mark.where} {[*mark.place]}"
     if not inside:

@@ -36,7 +36,7 @@ KEYS = (
     "data_type",
 )
 _CORNERS = ("x1", "y1", "x2", "y2")
-_LETTERED = re.compile(r"\(?[A-Z][.):]\s*\S")
+_LETTERED = re.compile(r"\(?([A-Z])[.):]\s*(?=\S)")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?\Z")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?\Z|[-+]?\.\d+\Z")
 _PLACEHOLDER = re.compile(r"<(ref-object|bbox)>")  # of ms-swift
@@ -86,7 +86,11 @@ def read_own_picture(item: Mapping[str, Any], source: str) -> Draft:
 
 
 def _options(value: Any) -> tuple[tuple[str, ...], str]:
-    """The choices with a letter before each, and their letters."""
+    """The choices with a letter before each, and their letters.
+
+    They are lettered as they are where the first begins with A, the second with B, and so on; a choice may
+    begin with some letter and a full stop ("C. elegans").
+    """
     if value is None or value == "" or value == []:
         return (), ""
     if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
@@ -94,18 +98,29 @@ def _options(value: Any) -> tuple[tuple[str, ...], str]:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(value)]
     if len(letters) < len(value):
         raise DataError(f"options has {len(value)} texts; at most 26 can be lettered")
-    if list(value) == list(letters) or all(_LETTERED.match(text) for text in value):
+    if list(value) == list(letters) or "".join(map(_own_letter, value)) == letters:
         return tuple(value), letters
     return tuple(f"{letter}. {text}" for letter, text in zip(letters, value, strict=True)), letters
 
 
+def _own_letter(text: str) -> str:
+    found = _LETTERED.match(text)
+    return found[1] if found else ""
+
+
 def _option_letter(answer: str, options: Sequence[str], letters: str) -> str:
-    for letter, option in zip(letters, options, strict=True):
-        if answer.casefold() in (option.casefold(), option[2:].strip().casefold()):
+    """The letter of the right choice: `answer` is its text, with or without its letter, or the letter."""
+    texts = [_LETTERED.sub("", option, count=1) for option in options]
+    for letter, option, text in zip(letters, options, texts, strict=True):
+        if answer.casefold() in (option.casefold(), text.casefold()):
             return letter
     found = _LETTER.match(answer)
     if not found or found[1].upper() not in letters:
         raise DataError(f"answer {answer!r} is none of the options: {', '.join(options)}")
+    if found[1].upper() in map(_own_letter, texts):
+        raise DataError(
+            f"answer {answer!r} is the letter of two options ({', '.join(options)}); give its text"
+        )
     return found[1].upper()
 
 
