@@ -110,10 +110,10 @@ class _Asked(BaseException):
 
 
 def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
-    asked = []
+    seen = []
 
     def generate(self, params, requests, key):
-        asked.extend(requests)
+        seen.extend(requests)
         raise _Asked
 
     monkeypatch.setattr(Engine, "generate", generate)
@@ -130,7 +130,7 @@ def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
         ):
             with pytest.raises(_Asked):
                 ask()
-            request = asked.pop()
+            request = seen.pop()
             session = request.session()
             assert frames in session.messages[0]["content"][0]["text"]
             assert (request.row["data_type"], session.settings.max_turns) == (
