@@ -308,7 +308,7 @@ BAD = {
     "empty": f"empty: holds no config.json{EXPECTED}",
     "run/hf/model.safetensors": f"model.safetensors: is a file; give its folder, run/hf{EXPECTED}",
     "orbax/config.json": f"orbax/config.json: is a file; give its folder, orbax{EXPECTED}",
-    "half": "half: is an Orbax folder whose checkpoint 0 was not finished; convert or copy it again",
+    "half": "half/0/params: the list of weights can't be read; the checkpoint is damaged",
     "killed": "killed: is an Orbax folder whose checkpoint 0.orbax-checkpoint-tmp was not finished",
     "run:rl@7": "run:rl@7: rl has no saved step 7; it holds run:cold_start (steps",
     "exported": "exported: it holds an adapter (LoRA) only; merge it",
