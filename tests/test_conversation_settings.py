@@ -105,7 +105,7 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
     assert theirs.engine.sampling == ours.engine.sampling
 
 
-class _Asked(BaseException):
+class _Seen(BaseException):
     pass
 
 
@@ -114,7 +114,7 @@ def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
 
     def generate(self, params, requests, key):
         seen.extend(requests)
-        raise _Asked
+        raise _Seen
 
     monkeypatch.setattr(Engine, "generate", generate)
     monkeypatch.setattr(Engine, "load", lambda *_: None)
@@ -128,7 +128,7 @@ def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
             lambda video=video: Sampler(workdir, slots=1, images=2).sample(paths, "What moves?", video=video),
             lambda flags=flags: cli.main(["vilasr", "solve", *paths, *words, *flags]),
         ):
-            with pytest.raises(_Asked):
+            with pytest.raises(_Seen):
                 ask()
             request = seen.pop()
             session = request.session()
