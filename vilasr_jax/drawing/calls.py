@@ -33,7 +33,7 @@ def in_pixels(call: Call, size: tuple[int, int], units: int) -> Call:
     Line(index=1, label='way', x1=0, y1=112, x2=299, y2=223)
     """
     sides = dict(zip("xy", size, strict=True))
-    changes = {}
+    changes: dict[str, Any] = {}
     for name in (field.name for field in fields(call) if field.name[0] in sides):
         written, side = getattr(call, name), sides[name[0]]
         pixel = round(written * side / units)
