@@ -105,16 +105,16 @@ def test_solve_and_serve_hold_both_alike(workdir, tmp_path, drawing):
     assert theirs.engine.sampling == ours.engine.sampling
 
 
-class _Seen(BaseException):
+class _Stopped(BaseException):
     pass
 
 
 def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
-    seen = []
+    sent = []
 
     def generate(self, params, requests, key):
-        seen.extend(requests)
-        raise _Seen
+        sent.extend(requests)
+        raise _Stopped
 
     monkeypatch.setattr(Engine, "generate", generate)
     monkeypatch.setattr(Engine, "load", lambda *_: None)
@@ -128,9 +128,9 @@ def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
             lambda video=video: Sampler(workdir, slots=1, images=2).sample(paths, "What moves?", video=video),
             lambda flags=flags: cli.main(["vilasr", "solve", *paths, *words, *flags]),
         ):
-            with pytest.raises(_Seen):
+            with pytest.raises(_Stopped):
                 ask()
-            request = seen.pop()
+            request = sent.pop()
             session = request.session()
             assert frames in session.messages[0]["content"][0]["text"]
             assert (request.row["data_type"], session.settings.max_turns) == (

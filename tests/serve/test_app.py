@@ -191,7 +191,7 @@ def test_the_engine_fails_and_goes_on(served):
     assert post(served, body()).status_code == 200 and served.worker.busy == 0
 
 
-def test_a_failure_keeps_the_places_of_requests_being_read(served, monkeypatch):
+def test_a_failure_counts_requests_that_are_still_read(served, monkeypatch):
     """They were released twice: `busy` went below zero, and more were admitted than the limit says."""
     read, reading, go_on = type(served.worker)._request, threading.Event(), threading.Event()
 

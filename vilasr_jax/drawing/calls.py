@@ -19,7 +19,7 @@ class Call:
 
 
 def in_pixels(call: Call, size: tuple[int, int], units: int) -> Call:
-    """The call with its coordinates (fields named x..., y...), from 0 to `units` a side, as integer pixels.
+    """The call with its coordinates (fields named x..., y...), from 0 to `units` a side, rounded to pixels.
 
     They are rounded here, so that no tool or style can round them in another way. The far end of a side is
     the edge of the image for an area's corner, and the last pixel for a point.

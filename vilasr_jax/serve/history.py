@@ -37,15 +37,15 @@ def one_question(messages: Any, limits: Limits) -> Any:
     earlier = [message for message in messages[:first] if message.get("role") in ("user", "assistant")]
     if not earlier:
         return messages
-    question_messages = [message for message in messages[first : last + 1] if message.get("role") == "user"]
-    own = [part for message in question_messages for part in _parts(message)]
+    turn = [message for message in messages[first : last + 1] if message.get("role") == "user"]
+    own = [part for message in turn for part in _parts(message)]
     given = [_pictures(message) for message in earlier if message["role"] == "user"]
-    room = limits.images - sum(len(_pictures(message)) for message in question_messages)
+    room = limits.images - sum(len(_pictures(message)) for message in turn)
     if limits.history == "fold":
         old = [part for parts in given for part in parts]
         text = _as_text(earlier, limits.text // 2)
     else:
-        newest = [] if any(map(_pictures, question_messages)) else [parts for parts in given if parts][-1:]
+        newest = [] if any(map(_pictures, turn)) else [parts for parts in given if parts][-1:]
         old, text = [part for parts in newest for part in parts], ""
     content = [*old[max(0, len(old) - room) :], *([{"type": "text", "text": text}] if text else []), *own]
     return [*system, {**messages[last], "content": content}, *messages[last + 1 :]]

@@ -266,7 +266,7 @@ class Worker:
                 time.sleep(RESTART_SECONDS)
 
     def _fail(self) -> None:
-        with self._lock:  # requests that are still read have their places
+        with self._lock:  # requests that are still read stay counted
             streams, self._streams = list(self._streams), set()
             self.busy -= sum(stream.running for stream in streams)
             while not self._inbox.empty():

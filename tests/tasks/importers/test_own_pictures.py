@@ -249,7 +249,7 @@ def test_places_in_thoughts_are_those_of_the_drawing(photos, family):
 @pytest.mark.parametrize(
     "thought", ["The lamp is at [30, 40].", "It is 200 pixels wide.", "It ends at x=336."]
 )
-def test_other_places_in_thoughts_of_a_resized_row_are_refused(photos, thought):
+def test_other_places_in_thoughts_of_a_resized_photo_are_refused(photos, thought):
     item = {**HALL, "lines": [], "boxes": HALL["boxes"][:1], "thoughts": [thought, "It is left."]}
     (row,) = rows_of(photos, item)
     assert "train.jsonl:1: thoughts: " in row
