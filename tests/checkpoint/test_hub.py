@@ -45,6 +45,7 @@ def test_a_model_is_downloaded_once(hub, tmp_path):
     assert opened.tokenizer.encode("look at 1") == tiny.tokenizer().encode("look at 1")
     assert "model.safetensors" in names(hub) and "pytorch_model.bin" not in names(hub)
     assert len(hub.fetched) == len(set(hub.fetched)) and not (opened.folder / "onnx").exists()
+    assert opened.fixed_address == open_checkpoint(f"{NAME}@main").fixed_address == f"{NAME}@{SHA}"
     hub.fetched.clear()
     assert open_checkpoint(f"{NAME}@{SHA}").folder == open_checkpoint(NAME).folder and not hub.fetched
     hub.close()  # without a network
