@@ -13,6 +13,7 @@ from PIL import Image
 from vilasr_jax.config import EngineSection
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession, get_format, get_tools
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import sampling_mesh
 from vilasr_jax.processing import load_image, resize_image
@@ -158,6 +159,11 @@ def open_engine(
     text = 256 if short else max(1024, 512 + len(model.tokenizer.encode(system)))
     prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))
     sampling = model.job.eval.sampling
+    if 0 < max_tokens < prompts[-1]:
+        raise ConfigError(
+            f"max_tokens={max_tokens}: a question with {images} images may have {prompts[-1]} tokens; give "
+            "more of them, or fewer images"
+        )
     limit = max_tokens or prompts[-1] + sampling.max_tokens
     sampling = dataclasses.replace(sampling, max_tokens=limit)
     counts = tuple(sorted({1, images}))
