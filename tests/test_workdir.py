@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vilasr_jax.config import ColdStartSection, DataSection, JobConfig, read_config
+from vilasr_jax.config import ColdStartSection, DataSection, EvalSection, JobConfig, read_config
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.workdir import open_workdir, read_job, resolve_job
 
@@ -68,3 +68,10 @@ def test_a_stage_uses_its_own_data_or_what_was_named_before(tmp_path):
     (tmp_path / "reflect").mkdir()
     with pytest.raises(ConfigError, match="reflect_questions"):
         resolve_job(with_data(reflect_questions=("q",)), tmp_path)
+
+
+def test_a_workdir_is_opened_at_the_step_that_was_exported(tmp_path):
+    """`eval.best` of the last command."""
+    for best in (False, True, False):
+        open_workdir(JobConfig(eval=EvalSection(best=best)), tmp_path)
+        assert read_job(tmp_path).eval.best == best

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checks import check
-from vilasr_jax.config import TRAINED, JobConfig, SamplingSection
+from vilasr_jax.config import TRAINED, JobConfig, SamplingSection, with_weights
 from vilasr_jax.conversation_settings import exported_settings
 from vilasr_jax.environment import note_start
 from vilasr_jax.errors import ConfigError, DataError
@@ -54,7 +54,13 @@ _TRAIN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 
 
 def begin(
-    job: JobConfig, workdir: Path, mesh: Mesh | None = None, *, profile: int = 0, limit: int = 0
+    job: JobConfig,
+    workdir: Path,
+    mesh: Mesh | None = None,
+    *,
+    profile: int = 0,
+    limit: int = 0,
+    weights: str = "",
 ) -> tuple[Run, list[str]]:
     """Opens a run and checks all that can be before its first step; returns it and the stages that are left.
 
@@ -64,12 +70,13 @@ def begin(
       mesh: by default over all devices, as `job.mesh` says.
       profile: see `train`.
       limit: bytes of a device; 0: what it has (see `parallel.memory.device_limit`).
+      weights: see `train`.
 
     Raises:
       UserError: the job can't run, or can't run in this workdir.
     """
     job = resolve_job(job, workdir)
-    run = open_run(job, workdir, mesh, profile=profile)
+    run = open_run(with_weights(job, weights), workdir, mesh, profile=profile)
 
     def find_todo() -> list[str]:
         names = unfinished(run)
@@ -102,13 +109,15 @@ def accounts(run: Run, stages: Sequence[str], limit: int = 0) -> list[Account]:
     return StageMemory(run.job, model.config, model.abstract_params, run.mesh, limit).accounts(stages)
 
 
-def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
+def train(job: JobConfig, workdir: Path, profile: int = 0, weights: str = "") -> dict[str, Any]:
     """Runs the job's stages in `workdir`; returns the summary that is also saved there.
 
     Args:
       job: the configuration.
       workdir: the run's folder; new, or that of the same run.
       profile: steps of each stage to trace into its folder `profile`.
+      weights: while this command samples, one of `config.WEIGHTS`; "": as the job says. The workdir's config
+        does not change.
 
     Raises:
       UserError: the job can't run, or can't run in this workdir.
@@ -117,7 +126,7 @@ def train(job: JobConfig, workdir: Path, profile: int = 0) -> dict[str, Any]:
     began = time.monotonic()
 
     # ------------------------------------------------ what is left to do, and whether it can run
-    run, todo = begin(job, workdir, profile=profile)
+    run, todo = begin(job, workdir, profile=profile, weights=weights)
     job = run.job
 
     # ------------------------------------------------ the stages
@@ -231,7 +240,8 @@ def evaluate_stages(run: Run, progress: Progress) -> None:
     for stage, some in itertools.groupby(todo, lambda one: one.of["stage"]):
         if stage == "untrained" and not run.model.has_initial_params:
             source = run.job.model.init_from
-            print(f"eval: no scores before training, as {source} is not there", file=sys.stderr)
+            why = f"the weights of {source} that the run began with are not there"
+            print(f"eval: no scores before training, as {why}", file=sys.stderr)
             continue
         # Loaded once for all evaluations of the stage, and freed before the next stage.
         params = _load(run, stage, run.job.eval.sampling, progress, run.job.eval.best)

@@ -7,6 +7,7 @@ onto one device or, part by part, onto the devices of a mesh.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,8 +20,9 @@ from jax.sharding import Mesh
 
 from vilasr_jax.checkpoint.adapted_weights import AdaptedWeights
 from vilasr_jax.checkpoint.address import EXPECTED, Address, parse_address
-from vilasr_jax.checkpoint.array_files import weight_folder
+from vilasr_jax.checkpoint.array_files import ITEM, weight_folder
 from vilasr_jax.checkpoint.convert import copy_companions, write_hf
+from vilasr_jax.checkpoint.first_weights import check_first_weights, noted_address
 from vilasr_jax.checkpoint.folders import check_free
 from vilasr_jax.checkpoint.hf_config import (
     check_preprocessor,
@@ -31,6 +33,7 @@ from vilasr_jax.checkpoint.hf_config import (
 )
 from vilasr_jax.checkpoint.hf_import import open_hf, published_weights
 from vilasr_jax.checkpoint.hf_layout import Weights, abstract_params
+from vilasr_jax.checkpoint.hub import SCHEME
 from vilasr_jax.checkpoint.orbax_weights import OrbaxWeights, check_orbax
 from vilasr_jax.checkpoint.peft_export import export_peft
 from vilasr_jax.checkpoint.sharded_import import load_sharded
@@ -73,6 +76,20 @@ class Checkpoint:
     def folder(self) -> epath.Path:
         """The model's folder, or the workdir."""
         return self.address.folder
+
+    @property
+    def fixed_address(self) -> str:
+        """The address with the commit, or with the stage and step: what is there does not change later."""
+        text, name = self.address.text, self.folder.name
+        hub = text.startswith(SCHEME) and re.fullmatch("[0-9a-f]{40}", name)
+        return f"{text.partition('@')[0]}@{name}" if hub else text
+
+    @property
+    def weight_files(self) -> list[epath.Path]:
+        """The files of the weights alone."""
+        if self.kind == HF:
+            return [path for path in self.folder.iterdir() if path.suffix == ".safetensors"]
+        return [path for path in weight_folder(self.folder).rglob("*") if path.is_file()]
 
     @cached_property
     def conversation(self) -> tuple[JobConfig, PromptSet]:
@@ -140,6 +157,15 @@ class RunCheckpoint(Checkpoint):
         )
         super().__init__(address, RUN, config, weights)
 
+    @property
+    def fixed_address(self) -> str:
+        return f"{self.folder}:{self.of['stage']}@{self.step}"
+
+    @property
+    def weight_files(self) -> list[epath.Path]:
+        step = self.stage.store.directory / str(self.step)
+        return [path for item in (ITEM, "lora") for path in (step / item).rglob("*") if path.is_file()]
+
     @cached_property
     def conversation(self) -> tuple[JobConfig, PromptSet]:
         return self.job, job_prompts(self.job, self.folder)
@@ -148,10 +174,19 @@ class RunCheckpoint(Checkpoint):
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_dir(self.folder / "tokenizer", run_family(self.job, self.folder))
 
+    @property
+    def base(self) -> str:
+        """The address of the weights that the stage began with; "" of random ones."""
+        name, stages = self.of["stage"], StageFolders(self.job, self.folder)
+        if name == stages.first():
+            return noted_address(self.folder, self.job.model.init_from)
+        before = TRAINED[TRAINED.index(name) - 1]
+        return f"{self.folder}:{before}@{stages[before].step()}"
+
     def write_peft(self, dst: epath.PathLike) -> None:
         """Writes what the stage's LoRA has trained as an adapter in PEFT's format.
 
-        It belongs to the weights that the stage began with.
+        It belongs to the weights that the stage began with (`base`), which its config names.
 
         Raises:
           CheckpointError: the stage was trained without LoRA, or the folder exists or can't be written.
@@ -163,7 +198,7 @@ class RunCheckpoint(Checkpoint):
                 "to-hf` writes the model"
             )
         factors = _factors(self.stage, self.step, section, self.config)
-        export_peft(factors, section.lora_alpha, self.config, dst, self.job.model.init_from)
+        export_peft(factors, section.lora_alpha, self.config, dst, self.base)
 
     def write_companions(self, folder: epath.Path) -> None:
         job, prompts = self.conversation
@@ -218,6 +253,18 @@ def open_checkpoint(source: epath.PathLike) -> Checkpoint:
     return Checkpoint(address, HF, config, lambda config: published_weights(config, stored))
 
 
+def open_first(job: JobConfig, workdir: epath.PathLike) -> Checkpoint:
+    """Opens `job.model.init_from` as it was when the run in `workdir` began.
+
+    Raises:
+      MissingCheckpointError: it is not there any more, or its weights are others now.
+      CheckpointError: it can't be opened.
+    """
+    opened = open_checkpoint(noted_address(workdir, job.model.init_from))
+    check_first_weights(workdir, opened.weight_files)
+    return opened
+
+
 def stage_weights(
     job: JobConfig, workdir: epath.PathLike, name: str, step: int, config: ModelConfig
 ) -> tuple[ModelConfig, Callable[[ModelConfig], Weights]]:
@@ -243,7 +290,7 @@ def stage_weights(
         return check_orbax(folder, config), lambda config: OrbaxWeights(config, folder)
     if name == stages.first():
         try:
-            opened = open_checkpoint(job.model.init_from)
+            opened = open_first(job, workdir)
         except CheckpointError as error:
             what = f"{workdir}:{name}@{step} is an adapter of config.model.init_from"
             raise type(error)(f"{what}: {error}") from error
@@ -273,8 +320,11 @@ def convert_to_hf(
     open_checkpoint(source).write_hf(dst, dtype, report)
 
 
-def convert_to_peft(source: epath.PathLike, dst: epath.PathLike) -> None:
+def convert_to_peft(source: epath.PathLike, dst: epath.PathLike) -> str:
     """Writes a stage that LoRA has trained as an adapter in PEFT's format; see `RunCheckpoint.write_peft`.
+
+    Returns:
+      The address of the weights that it belongs to.
 
     Raises:
       CheckpointError: `source` is no stage of a run, or one without LoRA.
@@ -285,6 +335,7 @@ def convert_to_peft(source: epath.PathLike, dst: epath.PathLike) -> None:
         kind = opened.kind
         raise CheckpointError(f"{source}: is a {kind}; expected a stage of a run that was trained with LoRA")
     opened.write_peft(dst)
+    return opened.base
 
 
 def exported_folder(source: epath.PathLike) -> tuple[epath.Path, str]:
@@ -326,7 +377,7 @@ def run_family(job: JobConfig, workdir: Path | epath.Path) -> ModelFamily:
     if path.exists():
         return hf_family(read_json(path), where=str(path))
     if job.model.init_from:  # a run of an earlier version
-        return family_of(open_checkpoint(job.model.init_from).config)
+        return family_of(open_first(job, workdir).config)
     return family_of(preset(job.model.preset))
 
 
@@ -341,7 +392,7 @@ def run_config(
     if path.exists():
         return config_from_hf(read_json(path), where=str(path), **fields)
     if job.model.init_from:
-        return open_checkpoint(job.model.init_from).config.replace(**fields)
+        return open_first(job, workdir).config.replace(**fields)
     if job.model.preset not in published_sizes():
         vocabulary = -(-tokenizer.vocab_size // 8) * 8
         fields |= dict(vocab_size=vocabulary, **tokenizer.special.config_fields())

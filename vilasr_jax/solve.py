@@ -13,6 +13,7 @@ from PIL import Image
 from vilasr_jax.config import EngineSection, SamplingSection
 from vilasr_jax.conversation_settings import question_data_type
 from vilasr_jax.drawing import DrawingSession
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.model_bundle import make_engine
 from vilasr_jax.parallel import sampling_mesh
 from vilasr_jax.processing import image_grid, load_image, resize_image
@@ -84,14 +85,16 @@ def solve(
     def session() -> DrawingSession:
         return row.session(model.settings_for(row.data_type))
 
-    prompt = make_prompt(model.tokenizer, session())
-    sampling = _sampling(model.job.eval.sampling, len(prompt.encoded.ids), max_tokens)
+    length = len(make_prompt(model.tokenizer, session()).encoded.ids)
+    if 0 < max_tokens <= length:
+        raise ConfigError(f"--max_tokens={max_tokens}: the prompt alone has {length} tokens")
+    sampling = _sampling(model.job.eval.sampling, length, max_tokens)
     patches = max(int(np.prod(image_grid(image, spec))) for image in pixels)
     engine = EngineSection(
         slots=1,
         lanes=1,
         decode_steps=8,  # tokens that are printed at once
-        prompt_tokens=(round_up(len(prompt.encoded.ids)),),
+        prompt_tokens=(min(round_up(length), sampling.max_tokens),),
         insert_tokens=(round_up(len(pixels) * patches // spec.merge_unit + 128),),
         prompt_images=(len(pixels),),
         insert_images=(len(pixels),),

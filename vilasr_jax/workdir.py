@@ -89,7 +89,10 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
 
 
 def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
-    """Like `resolve_job`; also writes the config of a new workdir, and data that was not named before."""
+    """Like `resolve_job`; also writes the config of a new workdir, and data that was not named before.
+
+    `eval.best` is always written: a workdir is opened at the step that its last command scores and exports.
+    """
     job, path = resolve_job(job, workdir), workdir / "config.json"
     if not is_writer():
         return job
@@ -100,8 +103,9 @@ def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
         return job
     saved = _read(path)
     data = saved.get("data", {}) | {key: ours["data"][key] for key in ours["data"] if f"data.{key}" in DATA}
-    if data != saved.get("data"):
-        write_json(path, {**saved, "data": data})
+    found = {**saved, "data": data, "eval": {**saved.get("eval", {}), "best": job.eval.best}}
+    if found != saved:
+        write_json(path, found)
     return job
 
 

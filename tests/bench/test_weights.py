@@ -9,9 +9,16 @@ from vilasr_jax.bench.weights import bench_weights, difference
 
 def test_errors_are_in_standard_deviations():
     exact = np.array([[0.0, 4.0], [4.0, 0.0], [0.0, 4.0]])
-    found = difference(exact + np.array([[0.0, 0.0], [0.0, 5.0], [0.0, 0.0]]), exact)
+    found = difference(exact + np.array([[0.0, 0.0], [0.0, 5.0], [0.0, 0.0]]), exact, np.zeros(2, bool))
     assert found.largest == 2.5 and found.tokens == 3
     assert found.rms == pytest.approx(2.5 / np.sqrt(6)) and found.same_token == pytest.approx(2 / 3)
+
+
+def test_what_is_never_sampled_is_no_greedy_token():
+    exact = np.array([[1.0, 2.0, 9.0]])
+    other = np.array([[2.0, 1.0, 9.0]])
+    assert difference(other, exact, np.zeros(3, bool)).same_token == 1
+    assert difference(other, exact, np.array([False, False, True])).same_token == 0
 
 
 @pytest.mark.slow  # an engine is compiled

@@ -43,12 +43,15 @@ def test_a_stage_becomes_an_adapter(tmp_path, capsys):
     run = open_run(job, tmp_path / "run", tiny.mesh())
     params = run.model.initial_params()
     factors = factors_of(params)
-    for name, more in {"cold_start": {}, "rl": {"lora": factors}}.items():
+    for name, more in {"cold_start": {}, "reflect": {}, "rl": {"lora": factors}}.items():
         with run.stages[name].store as store:
             store.save(3, {"params": params, **more}, wait=True)
     assert call("convert", "to-peft", f"{tmp_path / 'run'}:rl@3", tmp_path / "adapter") == 0
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (settings["peft_type"], settings["r"], settings["lora_alpha"]) == ("LORA", RANK, ALPHA)
+    base = f"{tmp_path / 'run'}:reflect@3"  # what RL began with
+    assert settings["base_model_name_or_path"] == base
+    assert f"convert to-hf {base}" in capsys.readouterr().out
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     name = "base_model.model.model.language_model.layers.1.mlp.down_proj.lora_{}.weight"
     (pair,) = (pair for path, pair in factors.items() if "mlp/down_proj" in path)
@@ -57,6 +60,18 @@ def test_a_stage_becomes_an_adapter(tmp_path, capsys):
     assert len(saved) == 2 * 7 * run.model.config.num_layers
     assert call("convert", "to-peft", f"{tmp_path / 'run'}:cold_start@3", tmp_path / "none") == 2
     assert "cold_start@3: was trained without LoRA" in capsys.readouterr().err
+
+
+def test_the_base_is_what_peft_loads(tmp_path):
+    """A model of the hub, with its commit, and the first weights of a run."""
+    config = SMALLS[next(iter(SMALLS))]
+    factors = factors_of(nnx.split(build(config))[1])
+    for number, (base, name, revision) in enumerate(
+        [("hf://org/a-model@0123abcd", "org/a-model", "0123abcd"), ("weights/a@b", "weights/a@b", None)]
+    ):
+        export_peft(factors, ALPHA, config, tmp_path / str(number), base)
+        settings = json.loads((tmp_path / str(number) / "adapter_config.json").read_text())
+        assert (settings["base_model_name_or_path"], settings["revision"]) == (name, revision)
 
 
 @pytest.mark.parametrize("family", SMALLS)

@@ -2,12 +2,13 @@
 
 import pytest
 
+from vilasr_jax.config import OptimizerSection
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import preset
 from vilasr_jax.models.qwen2_5_vl.flops import vision_forward
 from vilasr_jax.models.transformer.flops import decode_step, language_forward
-from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.slices import parse_topology
+from vilasr_jax.training.flops import flops_per_token, training_factor
 
 
 def test_topologies():
@@ -49,6 +50,11 @@ def test_training_factors():
     assert training_factor((), 0) == (3, 3)
     assert training_factor(("vision", "merger"), 0) == (3, 1)
     assert training_factor((), 8) == (2, 1)
+    assert flops_per_token(10, OptimizerSection(freeze=())) == 60
+    assert (
+        flops_per_token(10, OptimizerSection(freeze=(), lora_rank=8), 1) == 60
+    )  # no gradient of the matrices
+    assert flops_per_token(10, OptimizerSection(freeze=("language",))) == 40
 
 
 def test_decoding_reads_what_is_cached():

@@ -101,8 +101,8 @@ def test_eight_devices_sample_the_tokens_of_one(weights):
 @pytest.mark.parametrize(
     "gib, ways",
     [
-        (2.0, "max_tokens=16384 (1.94 GiB) or slots=4 (1.94 GiB) or weights=int8 (1.35 GiB)"),
-        (1.0, "weights=int8, max_tokens=8192 (0.97 GiB) or weights=int8, slots=2 (0.97 GiB)"),
+        (2.0, "max_tokens=8192 (2 GiB) or slots=2 (1.95 GiB) or weights=int8 (1.91 GiB)"),
+        (1.0, "weights=int8, slots=1 (0.915 GiB)"),
         (0.7, ""),
     ],
 )
@@ -116,4 +116,4 @@ def test_too_small_says_the_sum_and_what_fits(monkeypatch, gib, ways):
         runner.load(abstract(config)[1])
     advice = f"It fits with {ways}" if ways else "No smaller setting fits: it needs more or larger devices"
     assert str(error.value).startswith("it does not fit: rollout: 8 conversations of 32768 tokens")
-    assert str(error.value).endswith(f"in all 2.19 of {gib:.3g} GiB on each device. {advice}")
+    assert str(error.value).endswith(f"in all 2.75 of {gib:.3g} GiB on each device. {advice}")

@@ -1,8 +1,12 @@
-"""The first weights are read once: a run that has a checkpoint resumes without their folder."""
+"""The first weights are read once: a run that has a checkpoint resumes without their folder.
+
+With LoRA they are read at each start, and are always those that the run began with.
+"""
 
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from tests import tiny
@@ -12,15 +16,19 @@ from vilasr_jax.config import read_config
 from vilasr_jax.errors import UserError
 from vilasr_jax.job import begin
 from vilasr_jax.plan.run import with_keys
+from vilasr_jax.workdir import read_job
+
+
+def starting_from(source, **keys):
+    keys |= {"model.init_from": str(source), "mesh.cpu_devices": 1, "cold_start.perception_steps": 0}
+    job = read_config("configs/maze_tiny.py", keys)
+    return with_keys(job, {"packing.tokens": 4096, "packing.vision_rows": 32})
 
 
 def test_a_restart_needs_no_first_weights(tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     export_hf(tiny.params(), tiny.config(), folder, tokenizer=tiny.tokenizer())
-    job = read_config("configs/maze_tiny.py", {"model.init_from": str(folder), "mesh.cpu_devices": 1})
-    job = with_keys(
-        job, {"cold_start.perception_steps": 0, "packing.tokens": 4096, "packing.vision_rows": 32}
-    )
+    job = starting_from(folder)
     run, _ = begin(job, tmp_path / "W", tiny.mesh())
     stage = run.stages["cold_start"]
     stage.save(1, {"params": run.stages.start_params("cold_start")}, wait=True)
@@ -37,3 +45,65 @@ def test_a_restart_needs_no_first_weights(tmp_path, monkeypatch):
         assert (one == other).all()
     with pytest.raises(UserError, match="weights"):
         begin(job, tmp_path / "new", tiny.mesh())
+
+
+def save(run, stage, params):
+    """Finishes a stage with these weights."""
+    stage = run.stages[stage]
+    stage.save(stage.steps, {"params": params}, wait=True)
+    stage.close()
+
+
+def test_a_lora_run_keeps_the_weights_it_began_with(tmp_path, capsys):
+    """Its source is a run, which finishes its next stage while the LoRA run is stopped."""
+    export_hf(tiny.params(), tiny.config(), tmp_path / "weights", tokenizer=tiny.tokenizer())
+    job = starting_from(tmp_path / "weights", **{"cold_start.steps": 1, "reflect.steps": 1})
+    source, _ = begin(job, tmp_path / "A", tiny.mesh())
+    save(source, "cold_start", tiny.params(1))
+    lora = starting_from(tmp_path / "A", **{"rl.optimizer.lora_rank": 2, "stages": ("rl", "eval")})
+    begin(lora, tmp_path / "B", tiny.mesh())
+
+    def first_weights():
+        again, _ = begin(lora, tmp_path / "B", tiny.mesh())
+        capsys.readouterr()
+        params = again.stages.start_params("rl")
+        assert f"rl starts from {tmp_path / 'A'}:cold_start@1" in capsys.readouterr().err
+        return jax.tree.leaves(params)
+
+    save(source, "reflect", tiny.params(2))
+    for one, other in zip(first_weights(), jax.tree.leaves(tiny.params(1)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    # A workdir of an earlier version, which noted nothing, still opens.
+    note = tmp_path / "B" / "model" / "init_from.json"
+    kept = note.rename(note.with_name("kept"))
+    again, _ = begin(lora, tmp_path / "B", tiny.mesh())
+    assert again.model.source.fixed_address == f"{tmp_path / 'A'}:reflect@1"
+    kept.rename(note)
+
+    # Other weights at the same place are refused.
+    shutil.rmtree(tmp_path / "A" / "cold_start" / "checkpoints")
+    with pytest.raises(UserError, match=r"config.model.init_from: .*cold_start@1"):
+        begin(lora, tmp_path / "B", tiny.mesh())
+    save(source, "cold_start", tiny.params(3))
+    with pytest.raises(UserError, match=r"cold_start@1: its weights have changed since .*B began"):
+        begin(lora, tmp_path / "B", tiny.mesh())
+
+
+def test_a_replaced_folder_of_weights_is_refused(tmp_path):
+    folder = tmp_path / "weights"
+    export_hf(tiny.params(), tiny.config(), folder, tokenizer=tiny.tokenizer())
+    job = starting_from(folder, **{"cold_start.optimizer.lora_rank": 2})
+    begin(job, tmp_path / "W", tiny.mesh())
+    (folder / "README.md").write_text("a note")  # is no weight
+    begin(job, tmp_path / "W", tiny.mesh())
+    export_hf(tiny.params(4), tiny.config(), folder, tokenizer=tiny.tokenizer(), overwrite=True)
+    with pytest.raises(UserError, match="its weights have changed"):
+        begin(job, tmp_path / "W", tiny.mesh())
+
+
+def test_int8_for_one_evaluation_is_no_setting_of_the_run(tmp_path):
+    export_hf(tiny.params(), tiny.config(), tmp_path / "weights", tokenizer=tiny.tokenizer())
+    job = starting_from(tmp_path / "weights", stages=("eval",))
+    run, _ = begin(job, tmp_path / "W", tiny.mesh(), weights="int8")
+    assert run.job.engine.weights == "int8" and read_job(tmp_path / "W").engine.weights == ""

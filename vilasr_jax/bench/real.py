@@ -46,7 +46,12 @@ _COLUMNS = (
 
 
 def bench_real(
-    size: str, home: Path, weights: Sequence[str] = ("bf16", "int8"), layers: int = 0, tokens: int = 32
+    size: str,
+    home: Path,
+    weights: Sequence[str] = ("bf16", "int8"),
+    layers: int = 0,
+    tokens: int = 32,
+    peers: str = "bf16",
 ) -> dict[str, Any]:
     """Measures a preset with random weights in our forms of `weights` and in its peers; prints a table.
 
@@ -56,6 +61,7 @@ def bench_real(
       weights: forms of ours, see `config.WEIGHTS`.
       layers: of the decoder; 0: all.
       tokens: that are decoded.
+      peers: form of the weights in the peers, bf16 or f32.
 
     Raises:
       DataError: the disk has too little free space.
@@ -71,13 +77,14 @@ def bench_real(
                 raise RuntimeError(f"bench real: {records[-1]['name']} failed: {records[-1]['failed']}")
         for peer in PEERS:
             if importlib.util.find_spec("torch") and importlib.util.find_spec(peer):
-                records.append(_measured(f"{peer}, bf16", peer, folder, turns, tokens))
+                records.append(_measured(f"{peer}, {peers}", f"{peer}-{peers}", folder, turns, tokens))
             else:
                 print(f"{peer}: not installed, left out", flush=True)
     bandwidth = max(record["stream_bytes_per_second"] for record in records[: len(weights)])
+    width = 4 if peers == "f32" else 2
     for record in records:
         if "tokens_per_second" in record:
-            read = record.get("bytes_per_token", 2 * records[0]["weights_per_token"])
+            read = record.get("bytes_per_token", width * records[0]["weights_per_token"])
             record["of_bound"] = record["tokens_per_second"] * read / bandwidth
     _print(records, bandwidth)
     result = {"size": size, "layers": layers, "tokens": tokens, "cores": os.cpu_count()}
@@ -148,5 +155,6 @@ def _print(records: list[dict[str, Any]], bandwidth: float) -> None:
         "the first token of the next: ours inserts the drawn image, transformers reads the conversation "
         "again, vLLM what its prefix cache lacks; "
         f"the bound: {bandwidth / 1e9:.1f} GB/s, measured, over the bytes of weights a token reads; "
-        "same tokens: at the start of the first turn, those of the first program"
+        "same tokens: at the start of the first turn, those of the first program; all choose among the same; "
+        "peak: of the accelerator's memory, or of the host's on a CPU"
     )

@@ -21,8 +21,11 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from vilasr_jax.config import WEIGHTS
+
 ROUNDS = 3  # of each figure; the least counts
 STREAM_BYTES = 1 << 30
+PASSES = 64  # over the array, in one call: dispatching one pass takes an accelerator as long as half of it
 
 
 def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
@@ -30,7 +33,14 @@ def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -
     import jax
 
     from vilasr_jax.bench.real import SIDE
-    from vilasr_jax.bench.rollout_load import Load, ScriptedEngine, ScriptedSession, Subject, make_engine
+    from vilasr_jax.bench.rollout_load import (
+        Load,
+        ScriptedEngine,
+        ScriptedSession,
+        Subject,
+        make_engine,
+        ruled_out,
+    )
     from vilasr_jax.models.params import output_head
     from vilasr_jax.parallel import check_devices, sampling_mesh
     from vilasr_jax.rollout import Request, Trajectory
@@ -66,12 +76,16 @@ def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -
         images = np.stack([np.asarray(image) for image in drawn.images_in_tokens])
         first_prompt, second_prompt = drawn.tokens[: sampled[0]], drawn.tokens[: sampled[-1]]
         arrays = {"written": written, "images": images, "first": first_prompt, "second": second_prompt}
+        arrays["allowed"] = np.flatnonzero(~ruled_out(subject))  # what all programs may write
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, turns)
     first, turn = least_seconds(lambda: hold(1)), least_seconds(lambda: hold(tokens))
     second = least_seconds(lambda: hold(tokens, 1))
     head = output_head(params.rest, model.config)
     read = sum(x.nbytes for x in jax.tree.leaves((params.layers, head))) // mesh.shape["model"]
+    stats = mesh.local_devices[0].memory_stats() or {}
+    peak = stats["peak_bytes_in_use"] / 2**30 if "peak_bytes_in_use" in stats else host_peak_gib()
     return {
+        "peak_gib": peak,  # before the array of `stream_rate`
         "load_seconds": load_seconds,
         "first_answer_seconds": first_answer,
         "first_token_seconds": first,
@@ -84,19 +98,27 @@ def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -
     }
 
 
-def transformers(folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
-    """transformers with SDPA, in bfloat16, on a GPU where torch sees one."""
+def transformers(dtype: str, folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
+    """transformers with SDPA, on a GPU where torch sees one."""
     import torch
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText, LogitsProcessor
 
     from vilasr_jax.processing import patchify
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     began = time.monotonic()
     loader = AutoModelForImageTextToText
-    model = loader.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval().to(device)
+    model = loader.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    model = model.eval().to(device)
     load_seconds = time.monotonic() - began
     saved = load_file(turns)
+    others = torch.ones(model.config.get_text_config().vocab_size, dtype=torch.bool)
+    others[saved["allowed"]] = False
+    others = others.to(device)
+
+    class RuleOut(LogitsProcessor):
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            return scores.masked_fill(others, -torch.inf)
 
     def write(ids: np.ndarray, images: int, count: int, conversation: int) -> np.ndarray:
         """`count` tokens after `ids`, which hold this many of the images; nothing is kept between calls."""
@@ -114,27 +136,32 @@ def transformers(folder: Path, turns: Path, tokens: int, started: float) -> dict
                 do_sample=False,
                 min_new_tokens=count,
                 max_new_tokens=count,
+                logits_processor=[RuleOut()],
             )
         return out[0, len(ids) :].cpu().numpy()
 
-    return {"load_seconds": load_seconds, **peer_figures(write, turns, tokens, started)}
+    figures = peer_figures(write, turns, tokens, started)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else host_peak_gib()
+    return {"load_seconds": load_seconds, **figures, "peak_gib": peak}
 
 
-def vllm(folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
-    """vLLM in bfloat16 with its prefix cache; a salt makes each measured conversation new to it."""
+def vllm(dtype: str, folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
+    """vLLM with its prefix cache; a salt makes each measured conversation new to it."""
+    import torch
     from vllm import LLM, SamplingParams
 
     saved = load_file(turns)
     began = time.monotonic()
     model = LLM(
         str(folder),
-        dtype="bfloat16",
+        dtype=dtype,
         max_model_len=len(saved["second"]) + tokens + 64,
         max_num_seqs=1,
         enable_prefix_caching=True,
         limit_mm_per_prompt={"image": len(saved["images"])},
     )
     load_seconds = time.monotonic() - began
+    allowed = saved["allowed"].tolist()
     pad = json.loads((folder / "config.json").read_text())["image_token_id"]
 
     def write(ids: np.ndarray, images: int, count: int, conversation: int) -> np.ndarray:
@@ -145,10 +172,25 @@ def vllm(folder: Path, turns: Path, tokens: int, started: float) -> dict[str, An
             "multi_modal_data": {"image": pictures},
             "cache_salt": str(conversation),
         }
-        sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+        sampling = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True, allowed_token_ids=allowed)
         return np.array(model.generate([prompt], sampling)[0].outputs[0].token_ids)
 
-    return {"load_seconds": load_seconds, **peer_figures(write, turns, tokens, started)}
+    figures = peer_figures(write, turns, tokens, started)
+    if (
+        torch.cuda.is_available()
+    ):  # what its process has taken of the GPU, with a cache as large as it finds room
+        free, total = torch.cuda.mem_get_info()
+        peak = (total - free) / 2**30
+    else:
+        model.llm_engine.engine_core.shutdown()  # its process, whose peak is known when it has ended
+        peak = host_peak_gib()
+    return {"load_seconds": load_seconds, **figures, "peak_gib": peak}
+
+
+def host_peak_gib() -> float:
+    """The most memory of the host that this process, or one that it started and that has ended, has held."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20
 
 
 def peer_figures(
@@ -224,9 +266,13 @@ def stream_rate() -> float:
         with ThreadPoolExecutor(threads) as pool:
             return STREAM_BYTES / least_seconds(lambda: list(pool.map(np.add.reduce, parts)))
     array = jnp.ones(STREAM_BYTES // 4, jnp.int32)
-    total = jax.jit(jnp.sum)
+
+    def sums(array: jax.Array) -> jax.Array:  # each pass waits for the last, and is no other's constant
+        return jax.lax.fori_loop(0, PASSES, lambda _, last: jnp.sum(array ^ last), jnp.int32(0))
+
+    total = jax.jit(sums)
     total(array).block_until_ready()
-    return STREAM_BYTES / least_seconds(lambda: total(array).block_until_ready())
+    return PASSES * STREAM_BYTES / least_seconds(lambda: total(array).block_until_ready())
 
 
 def main(kind: str, folder: str, turns: str, tokens: str, started: str) -> None:
@@ -235,8 +281,8 @@ def main(kind: str, folder: str, turns: str, tokens: str, started: str) -> None:
     if kind.startswith("ours-"):
         found = ours(kind.removeprefix("ours-"), *given)
     else:
-        found = {"transformers": transformers, "vllm": vllm}[kind](*given)
-    found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        name, _, form = kind.partition("-")
+        found = {"transformers": transformers, "vllm": vllm}[name](WEIGHTS[form], *given)
     print(json.dumps(found))
 
 

@@ -34,7 +34,6 @@ from vilasr_jax.models import preset
 from vilasr_jax.models.params import abstract
 from vilasr_jax.models.sharding import random_params
 from vilasr_jax.parallel import check_devices, make_mesh, peak_flops, put_batch, sampling_mesh
-from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.plan.steps import Steps
 from vilasr_jax.processing import (
     Budget,
@@ -46,6 +45,7 @@ from vilasr_jax.processing import (
     train_tiny_tokenizer,
 )
 from vilasr_jax.rollout import Trajectory
+from vilasr_jax.training.flops import training_factor
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step

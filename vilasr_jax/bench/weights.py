@@ -52,25 +52,28 @@ def bench_weights(checkpoint: str, rows: int = 8, max_tokens: int = 0) -> dict[s
         noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
         conversations = sampler.sample(Image.fromarray(noise), "What is left of the door?")
     del sampler
-    exact = logits_of(open_model(checkpoint, "f32"), conversations)
+    model = open_model(checkpoint, "f32")
+    exact, suppressed = logits_of(model, conversations), model.suppressed
     found = {}
     print(f"{'weights':10}{'rms error':>12}{'largest':>10}{'same greedy token':>20}{'tokens':>8}")
     for form in FORMS:
-        found[form] = difference(logits_of(open_model(checkpoint, form), conversations), exact)
+        found[form] = difference(logits_of(open_model(checkpoint, form), conversations), exact, suppressed)
         rms, largest, same, tokens = found[form]
         print(f"{form:10}{rms:12.4f}{largest:10.4f}{same:20.2%}{tokens:8}")
     print("errors of logits are in standard deviations of the float32 logits")
     return {form: one._asdict() for form, one in found.items()}
 
 
-def difference(logits: np.ndarray, exact: np.ndarray) -> Difference:
-    """Compares logits [tokens, vocabulary].
+def difference(logits: np.ndarray, exact: np.ndarray, suppressed: np.ndarray) -> Difference:
+    """Compares logits [tokens, vocabulary]; no greedy token is one of the `suppressed` ([vocabulary] bool).
 
-    >>> difference(np.array([[0.0, 2.0], [1.0, 1.5]]), np.array([[0.0, 2.0], [2.0, 1.5]])).same_token
+    >>> one, other = np.array([[0.0, 2.0], [1.0, 1.5]]), np.array([[0.0, 2.0], [2.0, 1.5]])
+    >>> difference(one, other, np.zeros(2, bool)).same_token
     0.5
     """
     error, spread = logits - exact, float(exact.std())
-    same = logits.argmax(axis=-1) == exact.argmax(axis=-1)
+    best, wanted = (np.where(suppressed, -np.inf, values).argmax(axis=-1) for values in (logits, exact))
+    same = best == wanted
     rms, largest = float(np.sqrt(np.square(error).mean())), float(np.abs(error).max())
     return Difference(rms / spread, largest / spread, float(same.mean()), len(same))
 

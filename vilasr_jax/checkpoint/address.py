@@ -35,7 +35,7 @@ class Address:
     def name(self) -> str:
         """A short name of the model: that of its folder, or of the model on the hub."""
         if self.text.startswith(SCHEME):
-            return self.text.rpartition("/")[2].partition("@")[0]
+            return self.text.partition("@")[0].rpartition("/")[2]  # a revision may have slashes
         return (self.folder if "://" in self.text else epath.Path(os.path.abspath(self.folder))).name
 
 

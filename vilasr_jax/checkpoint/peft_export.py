@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from vilasr_jax.checkpoint.folders import complete_folder
 from vilasr_jax.checkpoint.hf_layout import hf_tensors
+from vilasr_jax.checkpoint.hub import SCHEME
 from vilasr_jax.files import write_json
 from vilasr_jax.models import ModelConfig, family_of
 
@@ -32,7 +33,8 @@ def export_peft(
       alpha: the addition is A B times alpha / rank.
       config: of the model that was adapted.
       dst: folder to make; appears when complete.
-      base: the model's name or folder, for people and for PEFT's `AutoPeftModel`.
+      base: the address of the adapted weights, for people and for PEFT's `AutoPeftModel`, which loads a
+        Hugging Face folder or a model of the hub.
 
     Raises:
       CheckpointError: the folder exists or can't be written.
@@ -50,10 +52,14 @@ def export_peft(
             factor = np.asarray(pairs[tensor.path][key][tensor.layer], np.float32)
             values[f"{_PREFIX}{module}.lora_{letter}.weight"] = np.ascontiguousarray(factor.T)
     rank = next(iter(pairs.values()))["a"].shape[-1]
+    name, _, revision = (
+        base.removeprefix(SCHEME).partition("@") if base.startswith(SCHEME) else (base, "", "")
+    )
     settings = {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": name,
+        "revision": revision or None,
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,

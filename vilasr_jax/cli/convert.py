@@ -67,17 +67,20 @@ def run_convert_to_peft(words: list[str], flags: Any) -> None:
     """A stage that LoRA trained to an adapter in PEFT's format.
 
     SRC is a workdir, a stage or a step of one. DST gets adapter_config.json and adapter_model.safetensors.
-    The adapter belongs to the weights that the stage began with.
+    The adapter belongs to the weights that the stage began with, which adapter_config.json names.
 
     Example
       vilasr convert to-peft runs/lora:cold_start adapter
     """
+    from vilasr_jax.checkpoint.hub import SCHEME
     from vilasr_jax.open_checkpoint import convert_to_peft
     from vilasr_jax.parallel import check_devices
 
     check_devices()
-    convert_to_peft(words[0], words[1])
-    print(f"Wrote {words[1]}")
+    base = convert_to_peft(words[0], words[1])
+    print(f"Wrote {words[1]}, an adapter of {base or 'random weights'}")
+    if base and not base.startswith(SCHEME):
+        print(f"The weights it belongs to, for PEFT: vilasr convert to-hf {base} DST")
 
 
 @command(

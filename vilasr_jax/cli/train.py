@@ -7,7 +7,6 @@ from typing import Any
 
 from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, job_and_workdir, save
 from vilasr_jax.commands import Flag, command
-from vilasr_jax.config import with_weights
 from vilasr_jax.errors import ConfigError
 
 STAGE = (CONFIG, WORKDIR, JSON, Flag("profile", "N", "traces N steps of each stage with the JAX profiler", 0))
@@ -20,9 +19,8 @@ def _train(flags: Any, stages: tuple[str, ...] | None = None, weights: str = "")
     from vilasr_jax.training import interrupt
 
     job, workdir = job_and_workdir(flags, stages)
-    job = with_weights(job, weights)
     interrupt.listen()
-    summary = train(job, workdir, flags.profile)
+    summary = train(job, workdir, flags.profile, weights)
     if summary["stages"]:
         print_summary(summary)
     for stage, benchmarks in summary["benchmarks"].items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +16,9 @@ from jax.sharding import Mesh
 from vilasr_jax.errors import ConfigError
 
 GIB = 2**30
+TEMPORARIES = (
+    "temporaries of the largest step"  # a part of an account: known ones, or all where it is compiled
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +41,9 @@ class Account:
 
     def with_temporaries(self, known: Mapping[str, int]) -> Account:
         """With the temporaries of the largest of its steps, where `known` (bytes by step) has any of them."""
-        largest = max((known[step] for step in self.steps if step in known), default=0)
-        return dataclasses.replace(self, parts={**self.parts, "temporaries of the largest step": largest})
+        found = [known[step] for step in self.steps if step in known]
+        largest = max(found, default=self.parts.get(TEMPORARIES, 0))
+        return dataclasses.replace(self, parts={**self.parts, TEMPORARIES: largest})
 
     @property
     def total(self) -> int:
@@ -85,4 +91,29 @@ def device_limit(mesh: Mesh, limit_gib: float = 0.0) -> int:
     stats = mesh.local_devices[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
+    return host_limit() // len(mesh.local_devices)
+
+
+def host_limit(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process may use: the machine's, or fewer that its control group has.
+
+    Args:
+      root: of the file system, where `proc` and `sys` are.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # no Linux
+        return limits[0]
+    for _, kinds, group in (line.split(":", 2) for line in groups if line.count(":") >= 2):
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        place, name = ("memory", "memory.limit_in_bytes") if kinds else ("", "memory.max")  # versions 1 and 2
+        top = root / "sys/fs/cgroup" / place
+        inner = top / group.lstrip("/")
+        for folder in (inner, *inner.parents):  # a limit holds for all groups below
+            if not folder.is_relative_to(top):
+                break
+            with contextlib.suppress(OSError, ValueError):  # the top has none, and "max" is no number
+                limits.append(int((folder / name).read_text()))
+    return min(limits)

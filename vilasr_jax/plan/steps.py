@@ -23,13 +23,13 @@ from vilasr_jax.models.params import abstract, output_head
 from vilasr_jax.models.sharding import param_shardings
 from vilasr_jax.parallel import batch_axis
 from vilasr_jax.parallel.memory import local_bytes, with_shardings
-from vilasr_jax.plan.flops import training_factor
 from vilasr_jax.processing import Batch
 from vilasr_jax.rollout.batch import NewTokens
 from vilasr_jax.rollout.compiled_steps import CompiledSteps, TurnStarts
 from vilasr_jax.rollout.memory import shard_slots
 from vilasr_jax.rollout.sampling_weights import SamplingLayout
 from vilasr_jax.training.batching import batch_shapes
+from vilasr_jax.training.flops import training_factor
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import new_state, state_shardings
 from vilasr_jax.training.steps import make_grpo_steps, make_logprobs, make_sft_step, needs_old_logprobs

@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from vilasr_jax.config import WEIGHTS, EngineSection
-from vilasr_jax.parallel.memory import GIB, Account, local_bytes
+from vilasr_jax.parallel.memory import GIB, TEMPORARIES, Account, local_bytes
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.sampling_weights import SamplingLayout
 
@@ -25,7 +25,7 @@ def shard_slots(engine: EngineSection, mesh: Mesh) -> int:
 def rollout_memory(
     steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection, params: Any
 ) -> dict[str, int]:
-    """Bytes on each device of all that conversations need, by name.
+    """Bytes on each device of all that conversations need, by name; temporaries are the known ones alone.
 
     Args:
       steps: create the state of each lane.
@@ -41,7 +41,20 @@ def rollout_memory(
         f"{engine.lanes * slots} conversations of {tokens} tokens x {each:,} bytes": cache,
         SAMPLING_WEIGHTS: local_bytes(layout.abstract(params)),
         "state of turns": engine.lanes * local_bytes(state) - cache,
+        "computed prompts": slots * _prompt_bytes(steps, engine),
+        TEMPORARIES: _inserting(slots, cache // (engine.lanes * slots)),
     }
+
+
+def _prompt_bytes(steps: CompiledSteps, engine: EngineSection) -> int:
+    """Bytes of a slot's computed prompts: one in each lane, and one whose samples have not all begun."""
+    prompt = local_bytes(steps.abstract_state(steps.shards, engine.prompt_tokens[-1]).cache)
+    return (engine.lanes + 1) * prompt
+
+
+def _inserting(slots: int, cache: int) -> int:
+    """Bytes that inserting into `slots` slots of `cache` bytes gathers; the only slot is written in place."""
+    return slots * cache if slots > 1 else 0
 
 
 def rollout_account(
@@ -69,12 +82,13 @@ def _smaller(
         if (size := local_bytes(other.abstract(params))) < weights[""]:
             weights[form] = size
     slots = _halves(shard_slots(engine, layout.mesh), 1)  # of a lane on a device
-    tokens = {
-        n: engine.lanes * local_bytes(steps.abstract_state(steps.shards, n)) for n in _halves(given, least)
-    }
+    tokens = {n: steps.abstract_state(steps.shards, n) for n in _halves(given, least)}
+    prompts = _prompt_bytes(steps, engine)
     found: dict[tuple[bool, ...], str] = {}  # by what is changed, the largest first
     for form, count, length in itertools.product(weights, slots, tokens):
-        size = weights[form] + count * tokens[length]
+        state = tokens[length]
+        held = engine.lanes * local_bytes(state) + prompts
+        size = weights[form] + count * held + _inserting(count, local_bytes(state.cache))
         if size <= limit:
             changes = {
                 f"weights={form}": form != "",

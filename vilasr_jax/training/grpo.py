@@ -21,6 +21,7 @@ from vilasr_jax.processing import Batch, Encoded
 from vilasr_jax.training.batching import Batching
 from vilasr_jax.training.duration import plan_steps
 from vilasr_jax.training.failed_prefixes import read_pool
+from vilasr_jax.training.flops import flops_per_token
 from vilasr_jax.training.groups import Samples, collect
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.resume import resume_state, state_items
@@ -87,8 +88,8 @@ def run_rl(run: Run, params: Any, progress: Progress) -> Any:
     logprobs = make_logprobs(model.graphdef, model.suppressed, section.sampling.temperature, run.mesh)
     update = Update(section, model, run.batching, steps, logprobs, reference, stage)
     # forward passes in addition to that of the gradient
-    forwards = 2.0 * (needs_old_logprobs(section) + bool(section.kl_weight))
-    stage.flops_per_token = (6.0 + forwards) * model.matmul_parameters
+    forwards = needs_old_logprobs(section) + bool(section.kl_weight)
+    stage.flops_per_token = flops_per_token(model.matmul_parameters, section.optimizer, forwards)
 
     validation = Validation(stage, section.validate_every, partial(validate, run), last=True)
 

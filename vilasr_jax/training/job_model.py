@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from vilasr_jax.checkpoint.first_weights import note_first_weights
 from vilasr_jax.checkpoint.hf_config import config_to_hf
 from vilasr_jax.config import JobConfig
 from vilasr_jax.drawing import DrawingSettings
@@ -19,7 +20,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.model_bundle import ModelBundle
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of
 from vilasr_jax.models.sharding import param_shardings, random_params
-from vilasr_jax.open_checkpoint import SAVED_CONFIG, Checkpoint, open_checkpoint, run_config, run_family
+from vilasr_jax.open_checkpoint import SAVED_CONFIG, Checkpoint, open_first, run_config, run_family
 from vilasr_jax.parallel import any_host, from_writer, is_writer
 from vilasr_jax.processing import Tokenizer, train_tiny_tokenizer
 from vilasr_jax.tasks.tokenizer_phrases import common_phrases, longest_first
@@ -80,13 +81,13 @@ class JobModel(ModelBundle):
 
     @cached_property
     def source(self) -> Checkpoint:
-        """The checkpoint `job.model.init_from`, opened.
+        """The checkpoint `job.model.init_from` as it was when the run began, opened.
 
         Raises:
           CheckpointError: there is none, or it can't be opened.
         """
         try:
-            return open_checkpoint(self.job.model.init_from)
+            return open_first(self.job, self.workdir)
         except CheckpointError as error:
             raise type(error)(f"config.model.init_from: {error}") from error
 
@@ -119,8 +120,13 @@ class JobModel(ModelBundle):
         return self.workdir / SAVED_CONFIG
 
     def save_config(self) -> None:
-        """Writes the config of `model.init_from` into the workdir, which then opens without it."""
+        """Writes the config of `model.init_from` into the workdir, which then opens without it.
+
+        A new workdir also gets a note on the weights, so that it never reads others later.
+        """
         if is_writer() and self._reads_source:
+            if not self.has_tokenizer:  # of a run of an earlier version nobody knows what it began with
+                note_first_weights(self.workdir, self.source.fixed_address, self.source.weight_files)
             write_json(self._saved_config, config_to_hf(self.source.config))
 
     @property

@@ -15,6 +15,7 @@ from vilasr_jax.processing import Batch, used_lengths
 from vilasr_jax.tasks.pipeline import Batches
 from vilasr_jax.training import interrupt
 from vilasr_jax.training.batching import Batching
+from vilasr_jax.training.flops import flops_per_token
 from vilasr_jax.training.optimizers import make_optimizer, make_schedule
 from vilasr_jax.training.resume import resume_state, state_items
 from vilasr_jax.training.row_filter import ReplacedExamples, read_notes
@@ -100,7 +101,7 @@ def train_sft(
     counts = {
         f"left_out_{use}": note["count"] for use, note in read_notes(run.workdir).items() if use != name
     }
-    stage.flops_per_token = 6.0 * run.model.matmul_parameters
+    stage.flops_per_token = flops_per_token(run.model.matmul_parameters, optimizer)
 
     def save(step: int, **options: Any) -> None:
         items = {**state_items(state), "data_iter": {"state": json.dumps(data.get_state())}}

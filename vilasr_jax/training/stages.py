@@ -79,7 +79,7 @@ class Stages(StageFolders):
             if self.first_is_saved:
                 return self.model.abstract_params
             if name != TRAINED[0] and is_writer():
-                print(f"{name} starts from config.model.init_from={source}", file=sys.stderr)
+                print(f"{name} starts from {self.model.source.fixed_address}", file=sys.stderr)
             before = "untrained"
         else:
             before = TRAINED[TRAINED.index(name) - 1]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vilasr_jax import cli
 from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import by_model_type
 from vilasr_jax.tasks.importers import Canvas, import_data, read_pictures
 from vilasr_jax.tasks.show import stored_trace
@@ -253,3 +254,68 @@ def test_other_places_in_thoughts_of_a_resized_photo_are_refused(photos, thought
     item = {**HALL, "lines": [], "boxes": HALL["boxes"][:1], "thoughts": [thought, "It is left."]}
     (row,) = rows_of(photos, item)
     assert "train.jsonl:1: thoughts: " in row
+
+
+def test_an_import_follows_every_change(photos, tmp_path):
+    """A correction that keeps the length, and another picture of the same name."""
+    rows_of(photos, HALL)
+    index = import_data("pictures", photos, tmp_path / "out", canvas=CANVAS)
+    assert import_data("pictures", photos, tmp_path / "out", canvas=CANVAS) == index
+    Image.new("RGB", (448, 224), "black").save(photos / "images" / "hall.png")
+    with pytest.raises(ConfigError, match=r"pictures of .* have changed since; give a new folder"):
+        import_data("pictures", photos, tmp_path / "out", canvas=CANVAS)
+    import_data("pictures", photos, tmp_path / "second", canvas=CANVAS)
+    rows_of(photos, {**HALL, "boxes": [{**HALL["boxes"][0], "box": [224, 112, 337, 224]}, HALL["boxes"][1]]})
+    with pytest.raises(ConfigError, match=r"a file of it .* has changed; give a new folder"):
+        import_data("pictures", photos, tmp_path / "second", canvas=CANVAS)
+
+
+def test_an_import_of_an_earlier_version_is_kept(photos, tmp_path):
+    """It has noted no digests, and a run that uses it has noted the digest of its index."""
+    rows_of(photos, HALL)
+    import_data("pictures", photos, tmp_path / "out", canvas=CANVAS)
+    for name, key in (("import", "digests"), ("index", "digests"), ("rows-00000", "pictures")):
+        path = tmp_path / "out" / f"{name}.json"
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    before = (tmp_path / "out" / "index.json").read_bytes()
+    assert import_data("pictures", photos, tmp_path / "out", canvas=CANVAS)["rows"] == 1
+    assert (tmp_path / "out" / "index.json").read_bytes() == before
+
+
+def test_pictures_are_those_of_the_folder(photos):
+    """One of the same path is in the folder above it, and one further up is named with dots."""
+    folder = photos / "first"
+    (folder / "images").mkdir(parents=True)
+    (missing,) = rows_of(folder, HALL)
+    assert "image images/hall.png is missing" in missing
+    Image.new("RGB", (448, 224), "white").save(folder / "images" / "hall.png")
+    (outside,) = rows_of(folder, {**HALL, "image": "../images/hall.png"})
+    assert "image ../images/hall.png is outside of the folder" in outside
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.json"])
+def test_texts_of_other_encodings_are_refused(photos, name):
+    """As Excel saves CSV by default."""
+    items = [{"image": "images/hall.png", "question": "What is it?", "answer": a} for a in ("café", "tea")]
+    text = {
+        "train.csv": "image,question,answer\n" + "".join(",".join(item.values()) + "\n" for item in items),
+        "train.jsonl": "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items),
+        "train.json": json.dumps(items, ensure_ascii=False),
+    }[name]
+    (photos / name).write_text(text, encoding="cp1252")
+    refused, good = read_pictures(photos / name, CANVAS)
+    assert "isn't UTF-8; save the file as UTF-8" in refused and good.answer == "tea"
+    (photos / name).write_text(text, encoding="utf-8")
+    assert [row.answer for row in read_pictures(photos / name, CANVAS)] == ["café", "tea"]
+
+
+def test_fractions_of_a_picture_are_in_no_text(photos):
+    """Drawings are in pixels: a text with fractions would teach a second unit."""
+    messages = [
+        {"role": "user", "content": "<image>Where is the <ref-object>?"},
+        {"role": "assistant", "content": "<bbox>"},
+    ]
+    objects = {"ref": ["door"], "bbox": [[0.5, 0.5, 0.75, 1.0]], "bbox_type": "norm1"}
+    item = {"messages": messages, "images": ["images/hall.png"], "objects": objects}
+    (refused,) = rows_of(photos, item, name="swift.jsonl")
+    assert "norm1 gives fractions; leave it out of the text" in refused

@@ -12,6 +12,8 @@ from etils import epath
 
 from vilasr_jax.errors import DataError
 
+NOT_UTF8 = "isn't UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)"
+OTHER_BYTES = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are not UTF-8
 _SPACE = re.compile(r"[\s,]*")
 _OBJECT = re.compile(r"(?:\}\s*,\s*)?(\{)")
 _FIRST_KEY = re.compile(r'\{\s*"([^"\\]+)"')
@@ -33,7 +35,7 @@ class Item:
 def read_items(path: epath.Path) -> Iterator[Item]:
     """Every item of a file, broken ones with an `error`; DataError when the file is neither kind."""
     try:
-        text = path.read_bytes().decode("utf-8-sig", "replace")
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error})") from None
     start = text[:4096].lstrip()
@@ -49,7 +51,8 @@ def _line_items(text: str) -> Iterator[Item]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield _item(number, json.loads(line), at / len(text))
+                value = json.loads(line)
+                yield _item(number, value, at / len(text), OTHER_BYTES.search(line) is not None)
             except (ValueError, RecursionError) as error:
                 yield Item(number, None, f"isn't valid JSON ({_reason(error)})", at / len(text))
         at += len(line) + 1
@@ -76,7 +79,7 @@ def _list_items(text: str) -> Iterator[Item]:
             keys.first.update(key.groups() if key else ())
             value, end = decoder.raw_decode(text, at)
             keys.all.update(value if isinstance(value, dict) else ())
-            yield _item(number, value, at / len(text))
+            yield _item(number, value, at / len(text), OTHER_BYTES.search(text, at, end) is not None)
             at = end
         except (ValueError, RecursionError) as error:
             found = keys.next_item(text, at + 1)
@@ -116,7 +119,9 @@ class _Keys:
         return not self.all.union(self.first).isdisjoint(value)
 
 
-def _item(line: int, value: Any, at: float) -> Item:
+def _item(line: int, value: Any, at: float, other_bytes: bool) -> Item:
+    if other_bytes:
+        return Item(line, None, NOT_UTF8, at)
     if isinstance(value, dict):
         return Item(line, value, None, at)
     return Item(line, None, f"is {type(value).__name__}, not an object", at)

@@ -9,7 +9,8 @@ A row of `train.jsonl`, next to a folder with the pictures (coordinates are pixe
 `image` may be a list, and a box or line then says which ("image": 2). Options, boxes, lines and thoughts
 (one before each drawing, one before the answer) are optional; a row without boxes and lines is a question
 without a trace. Read as well: LLaVA's JSON (`conversations`), ms-swift's (`messages`, `images` and `objects`
-with `ref` and `bbox`), and CSV with the keys above as columns, or x1, y1, x2, y2 and label for one box.
+with `ref` and `bbox`; `<bbox>` in a text only where the boxes are pixels), and CSV with the keys above as
+columns, or x1, y1, x2, y2 and label for one box.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from etils import epath
 
 from vilasr_jax.errors import DataError, did_you_mean
 from vilasr_jax.tasks.importers.fields import Draft, image_paths_of, question_type_of, text_of
-from vilasr_jax.tasks.importers.items import Item, read_items
+from vilasr_jax.tasks.importers.items import NOT_UTF8, OTHER_BYTES, Item, read_items
 from vilasr_jax.tasks.importers.marks import Marked, Marks
 from vilasr_jax.tasks.importers.sharegpt import read_messages
 from vilasr_jax.tasks.stored import IMAGE_MARK
@@ -153,7 +154,7 @@ def _is_number(value: Any) -> bool:
 def _csv_items(path: epath.Path) -> Iterator[Item]:
     """The rows of a CSV file with a header; a cell that begins with a bracket is JSON."""
     try:
-        text = path.read_bytes().decode("utf-8-sig", "replace")
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error})") from None
     table = csv.DictReader(
@@ -172,6 +173,8 @@ def _csv_items(path: epath.Path) -> Iterator[Item]:
 
 
 def _csv_value(row: dict[Any, Any]) -> dict[str, Any]:
+    if any(OTHER_BYTES.search(text) for pair in row.items() for text in pair if isinstance(text, str)):
+        raise DataError(NOT_UTF8)
     if None in row:
         raise DataError(f"has more cells than the header: {row[None]!r}")
     value: dict[str, Any] = {}
@@ -240,7 +243,7 @@ class _Objects:
         kind, images = value.get("bbox_type", "real"), list(value.get("image_id") or ())
         if kind not in ("real", "norm1"):
             raise DataError(f"objects.bbox_type is {kind!r}; there are: real, norm1")
-        self.all = []
+        self.kind, self.all = kind, []
         for number, place in enumerate(self.places):
             box: dict[str, Any] = {"box": place, "relative": kind == "norm1"}
             if number < len(self.refs):
@@ -261,6 +264,11 @@ class _Objects:
             if number >= len(values):
                 raise DataError(f"its texts have more <{kind}> than objects has")
             if kind == "bbox":
+                if self.kind == "norm1":
+                    raise DataError(
+                        "<bbox> in a text needs pixels, of which the drawing is, and bbox_type norm1 gives "
+                        "fractions; leave it out of the text, or give pixels (bbox_type real)"
+                    )
                 self.used.append(self.all[number])
                 return f"[{', '.join(map(str, values[number]))}]"
             return values[number]

@@ -15,12 +15,14 @@ from vilasr_jax.tasks.importers.archives import group_archives, open_archive
 class Pictures:
     """Reads images by the path a row gives.
 
-    A relative path is looked for under each root as it is, then under each without its first folder, whatever
-    was read before. A zip file anywhere below `archives` counts as unpacked in its folder.
+    A relative path is looked for under each root as it is, then, with `shorter`, under each without its first
+    folder, whatever was read before. A zip file anywhere below `archives` counts as unpacked in its folder.
     """
 
-    def __init__(self, roots: Sequence[epath.Path], archives: Sequence[epath.Path] = ()):
-        self.roots = list(dict.fromkeys(roots))
+    def __init__(
+        self, roots: Sequence[epath.Path], archives: Sequence[epath.Path] = (), shorter: bool = True
+    ):
+        self.roots, self.shorter = list(dict.fromkeys(roots)), shorter
         self._zipped: dict[str, tuple[zipfile.ZipFile, str, epath.Path]] = {}
         self._differing: dict[str, str] = {}  # by the path that two archives hold with other bytes
         for folder in dict.fromkeys(archives):
@@ -40,9 +42,12 @@ class Pictures:
 
     def read(self, path: str) -> bytes:
         """The image's bytes; DataError when it is nowhere."""
+        if not self.shorter and posixpath.normpath(path.replace("\\", "/")).startswith("../"):
+            raise DataError(f"image {path} is outside of the folder; give a path from it")
         full = _clean(path)
         _, _, shorter = full.partition("/")
-        for name in (full, shorter) if "/" in shorter else (full,):  # a bare file name could be anybody's
+        short = self.shorter and "/" in shorter  # a bare file name could be anybody's
+        for name in (full, shorter) if short else (full,):
             for root in self.roots:
                 data = self._read(root, name)
                 if data is not None:

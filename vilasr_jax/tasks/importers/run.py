@@ -7,9 +7,11 @@ same files.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -90,9 +92,9 @@ def import_data(
       coordinates: where the texts count places in images from 0 to this (1000); None: they count pixels.
 
     Returns:
-      {"format", "source", "images_from", "files", "rows", "images", "broken", "shards": [names]}; the broken
-      rows are listed in `broken.txt`, one per line. Of conversations also "prompt", see `extract_prompts`;
-      the prompt is saved in `prompt.json` when they are of one wording.
+      {"format", "source", "images_from", "files", "digests", "rows", "images", "broken", "shards": [names]};
+      the broken rows are listed in `broken.txt`, one per line. Of conversations also "prompt", see
+      `extract_prompts`; the prompt is saved in `prompt.json` when they are of one wording.
 
     Raises:
       ConfigError: an unknown format, or a destination that holds something else.
@@ -115,13 +117,15 @@ def import_data(
         "source": str(source),
         "images_from": str(images) if images else None,
         "files": {str(f): f.stat().length for f in files},
+        "digests": {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
         **({"drawn": canvas.to_dict()} if canvas else {}),
         **({} if coordinates is None else {"coordinates": coordinates}),
     }
     _open_folder(folder, plan)
-    if (folder / INDEX).exists():
+    finished = (folder / INDEX).exists()
+    if finished and not canvas:
         return json.loads((folder / INDEX).read_text())
-    pictures = _pictures(source, files, images)
+    pictures = _pictures(source, files, images, name == PICTURES)
     rows, pixels, broken, shards = 0, 0, 0, []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         items = _numbered(form, files)
@@ -131,6 +135,7 @@ def import_data(
                 break
             path = folder / f"rows-{number:05d}.array_record"
             note = shard_note(path)
+            seen = _digest(form, pictures, pool, some) if canvas else ""
             if note is None:
                 results = list(pool.map(lambda it: _make_row(form, pictures, canvas, coordinates, *it), some))
                 good = [row for row in results if isinstance(row, StoredRow)]
@@ -138,8 +143,11 @@ def import_data(
                     "rows": len(good),
                     "images": sum(len(row.images) for row in good),
                     "broken": [line for line in results if isinstance(line, str)],
+                    **({"pictures": seen} if canvas else {}),
                 }
                 write_shard(path, (row.to_bytes() for row in good), note)
+            elif note.get("pictures", seen) != seen:
+                raise ConfigError(f"{folder}: pictures of {source} have changed since; give a new folder")
             rows, pixels = rows + note["rows"], pixels + note["images"]
             broken += len(note["broken"])
             shards += [path.name] if note["rows"] else []
@@ -147,6 +155,8 @@ def import_data(
                 progress(int(100 * some[-1][3]), 100, f"{rows:,} rows, {broken:,} broken")
     if progress:
         progress(100, 100, f"{rows:,} rows, {broken:,} broken")
+    if finished:
+        return json.loads((folder / INDEX).read_text())
     _list_broken(folder, number)
     index = {**plan, "rows": rows, "images": pixels, "broken": broken, "shards": shards}
     if not rows:
@@ -178,7 +188,7 @@ def read_pictures(
     """
     source = _absolute(source)
     files = _find_files(PICTURES, source)
-    pictures = _pictures(source, files, None if images is None else _absolute(images))
+    pictures = _pictures(source, files, None if images is None else _absolute(images), own=True)
     for item in _numbered(OWN, files):
         yield _make_row(OWN, pictures, canvas, None, *item)
 
@@ -223,7 +233,10 @@ def _check_names(files: list[epath.Path]) -> None:
 
 
 def _open_folder(folder: Path, plan: dict[str, Any]) -> None:
-    """Notes in a new folder what is imported into it; refuses one that holds something else."""
+    """Notes in a new folder what is imported into it; refuses one that holds something else.
+
+    Imports of earlier versions have noted no digests.
+    """
     path = folder / "import.json"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give a folder to write to")
@@ -231,14 +244,16 @@ def _open_folder(folder: Path, plan: dict[str, Any]) -> None:
         if folder.exists() and any(p.suffix != ".draft" for p in folder.iterdir()):
             raise ConfigError(f"{folder} holds other files; give a new folder")
         write_json(path, plan)
-    elif {"images_from": None, **json.loads(path.read_text())} != plan:
-        reason = "holds another import, or its source or the folder of its images has changed"
+    elif {"images_from": None, "digests": plan["digests"], **json.loads(path.read_text())} != plan:
+        reason = "holds another import, or its source, a file of it or the folder of its images has changed"
         raise ConfigError(f"{folder} {reason}; give a new folder")
 
 
-def _pictures(source: epath.Path, files: list[epath.Path], images: epath.Path | None) -> Pictures:
+def _pictures(source: epath.Path, files: list[epath.Path], images: epath.Path | None, own: bool) -> Pictures:
     base = source if source.is_dir() else source.parent
     given = [images] if images else []
+    if own:  # a path from the folder, and no other that happens to be there
+        return Pictures(given or [base], archives=given or [base], shorter=False)
     folders = [parent for file in files for parent in (file.parent, file.parent.parent)]
     return Pictures([*given, base, *folders], archives=[*given, base])
 
@@ -250,6 +265,20 @@ def _numbered(form: Format, files: list[epath.Path]) -> Iterator[tuple[epath.Pat
         before = sum(sizes[:at])
         for number, item in enumerate(form.items(file)):
             yield file, number, item, (before + item.at * sizes[at]) / sum(sizes)
+
+
+def _digest(form: Format, pictures: Pictures, pool: ThreadPoolExecutor, items: list) -> str:
+    """A digest of the pictures that items name, which are read for it."""
+
+    def one(item: tuple[epath.Path, int, Item, float]) -> list[int] | None:
+        file, _, found, _ = item
+        try:
+            paths = form.read(found.value or {}, file.stem).image_paths
+            return [zlib.crc32(pictures.read(path)) for path in paths]
+        except DataError:
+            return None
+
+    return hashlib.sha256(json.dumps(list(pool.map(one, items))).encode()).hexdigest()
 
 
 def _make_row(
