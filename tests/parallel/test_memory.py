@@ -19,7 +19,7 @@ MIB = 1 << 20
         # A job below a limited group, and one that has less itself.
         ("0::/slurm/job", {"slurm/memory.max": 200 * MIB, "slurm/job/memory.max": "max"}, 200 * MIB),
         ("0::/slurm/job", {"slurm/memory.max": 200 * MIB, "slurm/job/memory.max": 100 * MIB}, 100 * MIB),
-        # Version 1, where a container may be told the group of its host, whose folder it does not see.
+        # Version 1, where a container may be given the group of its host, whose folder it does not see.
         ("5:cpu:/\n4:memory:/docker/ab12", {"memory/memory.limit_in_bytes": 50 * MIB}, 50 * MIB),
         ("4:memory:/", {"memory/memory.limit_in_bytes": 1 << 62}, PHYSICAL),
     ],

@@ -25,7 +25,7 @@ from vilasr_jax.config import WEIGHTS
 
 ROUNDS = 3  # of each figure; the least counts
 STREAM_BYTES = 1 << 30
-PASSES = 64  # over the array, in one call: dispatching one pass takes an accelerator as long as half of it
+PASSES = 64  # over the array, in one call: dispatching one pass costs an accelerator half as much time
 
 
 def ours(weights: str, folder: Path, turns: Path, tokens: int, started: float) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def vllm(dtype: str, folder: Path, turns: Path, tokens: int, started: float) -> 
     figures = peer_figures(write, turns, tokens, started)
     if (
         torch.cuda.is_available()
-    ):  # what its process has taken of the GPU, with a cache as large as it finds room
+    ):  # what its process has allocated of the GPU, with a cache as large as it finds room
         free, total = torch.cuda.mem_get_info()
         peak = (total - free) / 2**30
     else:

@@ -14,7 +14,7 @@ from vilasr_jax.errors import MissingCheckpointError
 from vilasr_jax.files import write_json
 
 NOTE = "model/init_from.json"  # in a workdir
-_PIECES, _PIECE = 16, 4096  # of each file, evenly spaced: the digest of a large model takes no minutes
+_PIECES, _PIECE = 16, 4096  # of each file, evenly spaced: the digest of a large model needs no minutes
 
 
 def note_first_weights(workdir: epath.PathLike, address: str, files: Sequence[epath.Path]) -> None:

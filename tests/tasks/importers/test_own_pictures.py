@@ -256,7 +256,7 @@ def test_other_places_in_thoughts_of_a_resized_photo_are_refused(photos, thought
     assert "train.jsonl:1: thoughts: " in row
 
 
-def test_an_import_follows_every_change(photos, tmp_path):
+def test_an_import_notices_every_change(photos, tmp_path):
     """A correction that keeps the length, and another picture of the same name."""
     rows_of(photos, HALL)
     index = import_data("pictures", photos, tmp_path / "out", canvas=CANVAS)
