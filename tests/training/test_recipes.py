@@ -12,7 +12,6 @@ from tests import tiny
 from vilasr_jax.config import check_section, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.parallel import make_mesh
-from vilasr_jax.parallel.memory import TEMPORARIES
 from vilasr_jax.plan.run import with_keys
 from vilasr_jax.plan.steps import Steps
 from vilasr_jax.processing import Buckets, encode_conversation
@@ -58,8 +57,7 @@ def test_a_single_device_holds_what_is_trained(name, limit):
     memory = StageMemory(job, steps.config, steps.params, steps.mesh, int(limit * 2**30))
     (account,) = memory.accounts(("cold_start",))
     gradients = 2 * account.parts["trained weights"]  # of a part of the batch, and their sum
-    assert account.parts[TEMPORARIES] == gradients
-    assert account.total < (0.8 if "sft" in name else 0.6) * account.limit, str(account)
+    assert account.total + gradients < (0.8 if "sft" in name else 0.6) * account.limit, str(account)
     assert job.cold_start.batch == job.cold_start.accumulate  # a packed row at a time
 
 

@@ -25,7 +25,7 @@ def shard_slots(engine: EngineSection, mesh: Mesh) -> int:
 def rollout_memory(
     steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection, params: Any
 ) -> dict[str, int]:
-    """Bytes on each device of all that conversations need, by name; temporaries are the known ones alone.
+    """Bytes on each device of all that conversations hold for good, by name.
 
     Args:
       steps: create the state of each lane.
@@ -41,9 +41,18 @@ def rollout_memory(
         f"{engine.lanes * slots} conversations of {tokens} tokens x {each:,} bytes": cache,
         SAMPLING_WEIGHTS: local_bytes(layout.abstract(params)),
         "state of turns": engine.lanes * local_bytes(state) - cache,
-        "computed prompts": slots * _prompt_bytes(steps, engine),
-        TEMPORARIES: _inserting(slots, cache // (engine.lanes * slots)),
     }
+
+
+def _most_for_calls(steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection) -> dict[str, int]:
+    """The most that calls hold besides, where every slot has a prompt of its own and all are written at once.
+
+    Compiled steps may need less, and samples of one question share its prompt: a stage of training, whose
+    steps `vilasr plan` compiles, is not refused for it.
+    """
+    slots = shard_slots(engine, layout.mesh)
+    cache = local_bytes(steps.abstract_state(steps.shards, steps.sampling.max_tokens).cache)
+    return {"computed prompts": slots * _prompt_bytes(steps, engine), TEMPORARIES: _inserting(slots, cache)}
 
 
 def _prompt_bytes(steps: CompiledSteps, engine: EngineSection) -> int:
@@ -60,8 +69,9 @@ def _inserting(slots: int, cache: int) -> int:
 def rollout_account(
     steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection, params: Any, limit: int
 ) -> Account:
-    """The account of a rollout alone (see `rollout_memory`); its advice names what would fit."""
-    account = Account("rollout", rollout_memory(steps, layout, engine, params), limit, ADVICE)
+    """The account of a rollout alone, with the most that its calls hold; its advice names what would fit."""
+    parts = {**rollout_memory(steps, layout, engine, params), **_most_for_calls(steps, layout, engine)}
+    account = Account("rollout", parts, limit, ADVICE)
     if account.total <= limit:
         return account
     ways = " or ".join(_smaller(steps, layout, engine, params, limit))

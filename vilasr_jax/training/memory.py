@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from vilasr_jax.config import ColdStartSection, JobConfig, OptimizerSection, ReflectSection, SamplingSection
+from vilasr_jax.config import JobConfig, OptimizerSection, SamplingSection
 from vilasr_jax.models import ModelConfig
 from vilasr_jax.models.params import abstract
 from vilasr_jax.parallel import mesh_hosts
-from vilasr_jax.parallel.memory import TEMPORARIES, Account, local_bytes
+from vilasr_jax.parallel.memory import Account, local_bytes
 from vilasr_jax.rollout.compiled_steps import CompiledSteps
 from vilasr_jax.rollout.memory import ADVICE, rollout_memory
 from vilasr_jax.rollout.sampling_weights import SamplingLayout
-from vilasr_jax.training.lora import Base, adapted
+from vilasr_jax.training.lora import Base
 from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import abstract_state
 
@@ -60,25 +60,19 @@ class StageMemory:
         loaded = weights if len(mesh_hosts(self.mesh)) > 1 else {}  # see `Stages.sampled_weights`
         if "cold_start" in stages:
             state = self.state(job.cold_start.optimizer)
-            found.append(self.updating("cold_start", {**state, **self.gradients(job.cold_start, state)}))
+            found.append(self.updating("cold_start", state))
             if job.cold_start.validate_every:
                 found.append(self.sampling("cold_start, validating", state, job.eval.sampling))
         if "reflect" in stages:
             if not job.data.reflect_traces:
                 found.append(self.sampling("reflect, sampling", weights, job.reflect.sampling))
-            state = self.state(job.reflect.optimizer)
-            found.append(self.updating("reflect", {**state, **self.gradients(job.reflect, state)}))
+            found.append(self.updating("reflect", self.state(job.reflect.optimizer)))
         if "rl" in stages:
             state = self.state(job.rl.optimizer)
             if job.rl.kl_weight:
                 state["reference weights"] = local_bytes(self.params)
             found.append(self.sampling("rl, sampling", state, job.rl.sampling))
-            held = {
-                **state,
-                "gradients": state["trained weights"],
-                TEMPORARIES: self.merged(job.rl.optimizer),
-            }
-            found.append(self.updating("rl", held))
+            found.append(self.updating("rl", {**state, "gradients": state["trained weights"]}))
         for stage in ("synthesize", "eval"):
             if stage in stages:
                 section = job.synthesis if stage == "synthesize" else job.eval
@@ -94,17 +88,6 @@ class StageMemory:
             "frozen weights": local_bytes(frozen),
             "optimiser": local_bytes(state.opt_state),
         }
-
-    def gradients(
-        self, section: ColdStartSection | ReflectSection, state: Mapping[str, int]
-    ) -> dict[str, int]:
-        """Known temporaries of a supervised step: the gradients, of parts of a batch their sum, too."""
-        copies = 2 if section.accumulate > 1 else 1
-        return {TEMPORARIES: copies * state["trained weights"] + self.merged(section.optimizer)}
-
-    def merged(self, section: OptimizerSection) -> int:
-        """Bytes of kernels with LoRA's additions in them, and of their gradients; int8 has neither."""
-        return 2 * local_bytes(adapted(self.params)) if section.lora_rank and not section.lora_base else 0
 
     def updating(self, stage: str, held: Mapping[str, int]) -> Account:
         """While a stage updates its weights."""
