@@ -135,7 +135,8 @@ def get_config(words: str = "7b,v5e-64"):
     stages = tuple(rest.split(",")) if rest else ("cold_start", "reflect", "rl")
     layout = LAYOUTS.get(words) or LAYOUTS.get(f"{name},{on}")
     if name not in SIZES:
-        raise ConfigError(f"vilasr:{words}: no size {name!r}; there are: {', '.join(SIZES)}")
+        sizes = f"{', '.join(SIZES)}, each with a slice, as in 7b,v5e-8,cold_start"
+        raise ConfigError(f"vilasr:{words}: no size {name!r}; there are: {sizes}")
     if layout is None:
         slices = "; ".join(f"vilasr:{key}" for key in LAYOUTS if key.startswith(f"{name},"))
         what = f"no layout of {name} for {on!r}" if on else f"which slice? {name} alone is no layout"
