@@ -134,9 +134,13 @@ def get_config(words: str = "7b,v5e-64"):
     on, _, rest = rest.partition(",")
     stages = tuple(rest.split(",")) if rest else ("cold_start", "reflect", "rl")
     layout = LAYOUTS.get(words) or LAYOUTS.get(f"{name},{on}")
+    if name not in SIZES:
+        sizes = f"{', '.join(SIZES)}, each with a slice, as in 7b,v5e-8,cold_start"
+        raise ConfigError(f"vilasr:{words}: no size {name!r}; there are: {sizes}")
     if layout is None:
-        known = ", ".join(key for key in LAYOUTS if key.startswith(f"{name},") or name not in SIZES)
-        raise ConfigError(f"configs/vilasr.py:{words}: no layout of {name!r} for {on!r}; there are: {known}")
+        slices = "; ".join(f"vilasr:{key}" for key in LAYOUTS if key.startswith(f"{name},"))
+        what = f"no layout of {name} for {on!r}" if on else f"which slice? {name} alone is no layout"
+        raise ConfigError(f"vilasr:{words}: {what}; there are: {slices}")
     size = SIZES[name]
     batch = max(size.rows, layout.fsdp)
     # The learning rates (here and in rl) are the published ones, the same for every size and slice.

@@ -12,7 +12,7 @@ import pytest
 from vilasr_jax import __version__, cli
 from vilasr_jax.checkpoint import CheckpointStore
 from vilasr_jax.commands import COMMANDS, find_command
-from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict
+from vilasr_jax.config import JobConfig, config_keys, flatten, from_config_dict, to_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.workdir import open_workdir
 
@@ -100,6 +100,10 @@ def test_help(run):
         (["solve", "a.png", "--config.rl.steps=1"], ["--config.rl.steps isn't a flag of vilasr solve"]),
         (["serve", "W", "--slots=0"], ["--slots=0"]),
         (["plan", CONFIG], ["--topology"]),
+        (["train", "--config=maze_tiny:7b", "--workdir=W"], ["maze_tiny.py:7b: this file takes no words"]),
+        (["train", "--config=vilasr:7b", "--workdir=W"], ["vilasr:7b: which slice?", "vilasr:7b,v5e-64;"]),
+        (["train", "--config=vilasr:7b,v5", "--workdir=W"], ["7b,v5: no layout", "vilasr:7b,v5e-64;"]),
+        (["train", "--config=vilasr:9b,v5e-64", "--workdir=W"], ["no size '9b'", "qwen3vl_8b"]),
         (
             ["train", CONFIG, "--workdir=W", "--config.cold_start.slip_share=0.1"],
             ["--config.cold_start.slip_share", "it is now --config.cold_start.slip_fraction"],
@@ -136,7 +140,7 @@ def test_help(run):
         (["rl", CONFIG, "--workdir=W"], ["reflect"]),
         (["reflect", CONFIG, "--workdir=W"], ["cold_start", "sft"]),
         (["report", "W"], ["W"]),
-        (["report"], ["WORKDIR"]),
+        (["report"], ["give the folder of a run: vilasr report WORKDIR"]),
         (["solve", "a.png"], ["usage"]),
         (["convert", "sideways", "a", "b"], ["usage"]),
         (["convert", "from-hf", "missing", "W"], ["missing"]),
@@ -206,8 +210,25 @@ def test_a_workdir_with_a_strange_config(run, tmp_path, text):
 def test_a_workdir_that_is_a_file(run, tmp_path):
     (tmp_path / "W").write_text("mine")
     refused(run("train", CONFIG, f"--workdir={tmp_path / 'W'}"), "is a file")
-    refused(run("report", tmp_path / "W"), "a folder of a run")
+    refused(run("report", tmp_path / "W"), "a folder of a run", "it is a file")
     assert (tmp_path / "W").read_text() == "mine"
+
+
+@pytest.mark.parametrize("words", [["report"], ["watch"], ["report", "run", "--compare"]], ids="-".join)
+def test_a_report_of_a_folder_that_is_no_run(run, tmp_path, words):
+    def refuse(folder, *parts):
+        *first, last = [tmp_path / "run" if word == "run" else word for word in words]
+        compared = last == "--compare"
+        refused(run(*first, f"--compare={folder}") if compared else run(*first, last, folder), *parts)
+        assert not list(tmp_path.rglob("*.html"))
+
+    (tmp_path / "run" / "hf").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(to_dict(JobConfig())))
+    (tmp_path / "run" / "hf" / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    refuse(tmp_path / "none", "none isn't a folder of a run: there is no such folder")
+    refuse(tmp_path / "photos", "photos isn't a folder of a run: no run has begun in it")
+    refuse(tmp_path / "run" / "hf", f"it is in one; give {tmp_path.resolve() / 'run'}")
 
 
 def test_a_checkpoint_of_another_shape(run, tmp_path):
@@ -233,6 +254,18 @@ def test_stages_may_differ(tmp_path):
     with pytest.raises(ConfigError, match="seed"):
         open_workdir(JobConfig(seed=1), tmp_path)
     assert from_config_dict(json.loads((tmp_path / "config.json").read_text())) == JobConfig()
+
+
+LISTS = [key for key, value in config_keys().items() if isinstance(value, tuple)]
+
+
+@pytest.mark.parametrize("key", LISTS)
+def test_a_list_given_as_words_is_refused_with_its_form(run, tmp_path, key):
+    words = ["train", CONFIG, f"--workdir={tmp_path / 'W'}"]
+    for text, right in (("rl", "('rl',)"), ("(rl, 'b c'", "('rl', 'b c')"), ("8, x", "(8, 'x')"), ("", "()")):
+        for flag in ([f"--config.{key}={text}"], [f"--config.{key}", text]):
+            refused(run(*words, *flag), f"--config.{key}={text}: a list", f'--config.{key}="{right}"')
+    assert not (tmp_path / "W").exists()
 
 
 def test_config_values_are_read_strictly():

@@ -5,6 +5,7 @@ From them come parsing, `vilasr COMMAND --help`, the list of `vilasr help` and R
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import tempfile
@@ -153,6 +154,8 @@ class Command:
             name = name.removeprefix("-").removeprefix("-")
             if name.startswith("config."):
                 _check_key(name.partition("[")[0])
+                if equals or at + 1 < len(words):
+                    _check_tuple(name, value if equals else words[at + 1])
             elif name == "config" and word.startswith("-") and (equals or at + 1 < len(words)):
                 file, options = split_config_path(value if equals else words[at + 1])
                 words[at if equals else at + 1] = ("--config=" if equals else "") + ":".join([file, *options])
@@ -181,6 +184,10 @@ class Command:
 
 def _reason(error: Exception) -> str:
     """What was wrong with a command line, in one line."""
+    if found := re.match(r"flag (--config=\S+): Error whilst parsing config file:", str(error)):
+        last = str(error).strip().splitlines()[-1]  # of a traceback
+        words = "get_config() takes 0 positional arguments" in last
+        return f"{found[1]}: {'this file takes no words after a colon' if words else last}"
     text = " ".join(str(error).split()) or type(error).__name__
     kinds = {"an integer": r"invalid literal for int\(\)", "a number": "could not convert string to float"}
     for kind, says in kinds.items():
@@ -200,6 +207,24 @@ def _check_key(key: str) -> None:
         raise ConfigError(f"--{key} is a section; `vilasr config --help` lists its keys")
     section = [name for name in values if name.rpartition(".")[0] == key.rpartition(".")[0]]
     raise ConfigError(f"--{key}: no such key{did_you_mean(key, section or values)}")
+
+
+def _check_tuple(key: str, text: str) -> None:
+    """Raises ConfigError, with the right form, where a key of several values is given as plain words."""
+    if not isinstance(config_keys().get(key.removeprefix("config.")), tuple):
+        return
+    if isinstance(_literal(text), str):
+        parts = [part.strip(" '\"()[]") for part in text.split(",")]
+        right = tuple(_literal(part) for part in parts if part)
+        raise ConfigError(f'--{key}={text}: a list of values is written --{key}="{right}"')
+
+
+def _literal(text: str) -> Any:
+    """The number, text, tuple or list that is written in Python's syntax; else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        return text
 
 
 COMMANDS: dict[str, Command] = {}

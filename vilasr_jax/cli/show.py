@@ -81,6 +81,24 @@ def run_config(words: list[str], flags: Any) -> None:
     save(flags, {key: {"value": value, "default": default} for key, (value, default) in found.items()})
 
 
+def _run_folder(name: str, path: str) -> Path:
+    """The folder of a run that has begun; ConfigError says what else the path is."""
+    from vilasr_jax.report.workdir import is_run
+
+    folder = folder_path(name, path)
+    if not folder.exists():
+        why = "there is no such folder"
+    elif not folder.is_dir():
+        why = "it is a file"
+    elif is_run(folder):
+        return folder
+    elif above := next(filter(is_run, folder.resolve().parents), None):
+        why = f"it is in one; give {above}"
+    else:
+        why = "no run has begun in it"
+    raise ConfigError(f"{name}={path} isn't a folder of a run: {why}")
+
+
 @command(
     "report",
     "[WORKDIR]",
@@ -97,12 +115,11 @@ def run_report(words: list[str], flags: Any) -> None:
     """
     from vilasr_jax.report import render_report
 
-    workdir = words[0] if words else flags.workdir
-    if not workdir or not folder_path("WORKDIR", workdir).is_dir():
-        raise ConfigError(f"vilasr report WORKDIR: {workdir!r} isn't a folder of a run")
-    if flags.compare and not folder_path("--compare", flags.compare).is_dir():
-        raise ConfigError(f"--compare={flags.compare} isn't a folder of a run")
-    print(f"Wrote {render_report(Path(workdir), flags.compare or None)}")
+    if not words and not flags.workdir:
+        raise ConfigError("give the folder of a run: vilasr report WORKDIR")
+    workdir = _run_folder("WORKDIR", words[0] if words else flags.workdir)
+    other = _run_folder("--compare", flags.compare) if flags.compare else None
+    print(f"Wrote {render_report(workdir, other)}")
 
 
 @command(
@@ -122,9 +139,7 @@ def run_watch(words: list[str], flags: Any) -> None:
     """
     from vilasr_jax.report import watch
 
-    workdir = folder_path("WORKDIR", words[0])
-    if not workdir.is_dir():
-        raise ConfigError(f"vilasr watch WORKDIR: {words[0]!r} isn't a folder of a run")
+    workdir = _run_folder("WORKDIR", words[0])
     check_at_least_1(flags, "seconds")
     with contextlib.suppress(KeyboardInterrupt):
         watch(workdir, flags.seconds)

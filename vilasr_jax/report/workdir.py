@@ -109,6 +109,11 @@ def read_run(workdir: str | Path) -> Run:
     return run
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run has begun in a folder, which then has the run's config."""
+    return "model" in _read_object(folder / "config.json", [])
+
+
 def _newest_samples(path: Path) -> list[tuple[str, int, Path]]:
     """(stage, step, results file) of the conversations that stages saved last (config.rl.sample_every)."""
     found = []

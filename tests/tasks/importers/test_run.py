@@ -17,7 +17,12 @@ from vilasr_jax.tasks.stored import StoredRows, read_index
 
 
 def test_nothing_to_import(torn, tmp_path):
-    for source, part in [(tmp_path / "none", "no such"), (torn, "holds no file of format rl")]:
+    (tmp_path / "empty.json").write_text("\n")
+    for source, part in [
+        (tmp_path / "none", "no such"),
+        (torn, r"holds no file of format rl .*rl/\*.json.*; give a file of another name itself"),
+        (tmp_path / "empty.json", "empty.json: is empty"),
+    ]:
         with pytest.raises(DataError, match=part):
             import_data("rl", source, tmp_path / "out")
     (torn / "a.json").write_text("plain words")

@@ -43,6 +43,8 @@ def read_items(path: epath.Path) -> Iterator[Item]:
         return _list_items(text)
     if start.startswith("{"):
         return _line_items(text)
+    if not text.strip():
+        raise DataError(f"{path}: is empty")
     raise DataError(f"{path}: holds neither a JSON list nor JSON lines")
 
 

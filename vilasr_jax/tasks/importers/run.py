@@ -221,7 +221,9 @@ def _find_files(name: str, source: epath.Path) -> list[epath.Path]:
             _check_names(found)
             return found
     wanted = ", ".join(f"{f}/{n}".removeprefix("./") for f in form.folders for n in form.names)
-    raise DataError(f"{source}: holds no file of format {name} (looked for {wanted})")
+    raise DataError(
+        f"{source}: holds no file of format {name} (looked for {wanted}); give a file of another name itself"
+    )
 
 
 def _check_names(files: list[epath.Path]) -> None:
