@@ -100,7 +100,7 @@ def test_help(run):
         (["solve", "a.png", "--config.rl.steps=1"], ["--config.rl.steps isn't a flag of vilasr solve"]),
         (["serve", "W", "--slots=0"], ["--slots=0"]),
         (["plan", CONFIG], ["--topology"]),
-        (["train", "--config=maze_tiny:7b", "--workdir=W"], ["maze_tiny.py:7b: this file takes no words"]),
+        (["train", "--config=maze_tiny:7b", "--workdir=W"], ["maze_tiny.py:7b: this file has no words"]),
         (["train", "--config=vilasr:7b", "--workdir=W"], ["vilasr:7b: which slice?", "vilasr:7b,v5e-64;"]),
         (["train", "--config=vilasr:7b,v5", "--workdir=W"], ["7b,v5: no layout", "vilasr:7b,v5e-64;"]),
         (["train", "--config=vilasr:9b,v5e-64", "--workdir=W"], ["no size '9b'", "qwen3vl_8b"]),

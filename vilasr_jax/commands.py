@@ -186,8 +186,8 @@ def _reason(error: Exception) -> str:
     """What was wrong with a command line, in one line."""
     if found := re.match(r"flag (--config=\S+): Error whilst parsing config file:", str(error)):
         last = str(error).strip().splitlines()[-1]  # of a traceback
-        words = "get_config() takes 0 positional arguments" in last
-        return f"{found[1]}: {'this file takes no words after a colon' if words else last}"
+        words = last.endswith("positional arguments but 1 was given")
+        return f"{found[1]}: {'this file has no words after a colon' if words else last}"
     text = " ".join(str(error).split()) or type(error).__name__
     kinds = {"an integer": r"invalid literal for int\(\)", "a number": "could not convert string to float"}
     for kind, says in kinds.items():

@@ -47,7 +47,7 @@ def rollout_memory(
 def _most_for_calls(steps: CompiledSteps, layout: SamplingLayout, engine: EngineSection) -> dict[str, int]:
     """The most that calls hold besides, where every slot has a prompt of its own and all are written at once.
 
-    Compiled steps may need less, and samples of one question share its prompt: a stage of training, whose
+    Compiled steps may need less, and samples of one question have one prompt: a stage of training, whose
     steps `vilasr plan` compiles, is not refused for it.
     """
     slots = shard_slots(engine, layout.mesh)

@@ -242,13 +242,13 @@ def _open_folder(folder: Path, plan: dict[str, Any]) -> None:
     path = folder / "import.json"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give a folder to write to")
-    if not path.exists():
-        if folder.exists() and any(p.suffix != ".draft" for p in folder.iterdir()):
-            raise ConfigError(f"{folder} holds other files; give a new folder")
-        write_json(path, plan)
-    elif {"images_from": None, "digests": plan["digests"], **json.loads(path.read_text())} != plan:
+    noted = json.loads(path.read_text()) if path.exists() else None
+    if noted is not None and {"images_from": None, "digests": plan["digests"], **noted} == plan:
+        return
+    if folder.exists() and any(p.suffix != ".draft" and p != path for p in folder.iterdir()):
         reason = "holds another import, or its source, a file of it or the folder of its images has changed"
-        raise ConfigError(f"{folder} {reason}; give a new folder")
+        raise ConfigError(f"{folder} {reason if noted else 'holds other files'}; give a new folder")
+    write_json(path, plan)  # in place of one that imported no row
 
 
 def _pictures(source: epath.Path, files: list[epath.Path], images: epath.Path | None, own: bool) -> Pictures:
