@@ -229,6 +229,24 @@ def test_a_system_message_of_another_unit_refuses_the_record(said, family, units
         fit_conversation(messages, [SIZE] * 2, 784, LARGE, units=units, family=family)
 
 
+@pytest.mark.parametrize(
+    "said, units",
+    [
+        ("Coordinates run from 0 to 1000 over the width and over the height of an image.", None),
+        ("Bounding boxes use relative coordinates in [0, 1000].", None),
+        ("Coordinates range from 0-999.", None),
+        ("Coordinates are absolute pixels.", 1000),
+    ],
+)
+@pytest.mark.parametrize("family", [PIXELS, RELATIVE])
+def test_a_system_message_says_the_unit_of_the_import(said, units, family):
+    """As with a forgotten --coordinates=1000: every box would be elsewhere."""
+    messages = record(turn(PATH.replace("322", "202") % 1), size=SIZE)
+    messages[0]["content"] += f" {said}"
+    with pytest.raises(DataError, match=r"the system prompt says .* imported as .*see --coordinates"):
+        fit_conversation(messages, [SIZE] * 2, 784, LARGE, units=units, family=family)
+
+
 def test_other_words_get_the_sentence_on_coordinates_last():
     messages, _ = fitted(turn(PATH.replace("322", "202") % 1))
     theirs = "The image is 448 pixels wide and 224 pixels high."

@@ -31,7 +31,7 @@ _LAST = re.compile(rf"\n{_RELATIVE.replace('{side}', '[0-9]+')}{re.escape(_AXES)
 _NAMES_PLACES = r"\b(?:coordinates?|bbox\w*|bounding|box(?:es)?|points?)\b"
 _SAYS_PIXELS = re.compile(rf"(?=.*{_NAMES_PLACES}).*?((?:\b[a-z]+ )?\b(?:pixel|px)s?\b)", re.IGNORECASE)
 _SAYS_RELATIVE = re.compile(
-    rf"(?=.*{_NAMES_PLACES}).*?(\bnormali[sz]ed\b|\b0(?:\.0)? ?(?:-|–|to|and) ?(?:1,?000|1(?:\.0)?)\b)",
+    rf"(?=.*{_NAMES_PLACES}).*?(\bnormali[sz]ed\b|\b0(?:\.0)? ?(?:-|–|to|and|,) ?(?:1,?000|999|1(?:\.0)?)\b)",
     re.IGNORECASE,
 )
 
@@ -268,6 +268,21 @@ def in_units(text: str, side: int | None) -> str:
                 f"{short(sentence)}"
             )
     return text if side is None else f"{text.rstrip()}\n{unit_text(side)}"
+
+
+def check_stated_unit(text: str, units: int | None) -> None:
+    """Raises DataError for a record's system prompt that says another unit than that of its coordinates.
+
+    `units` is what they are read as: numbers of a full side, or pixels (None).
+    """
+    for sentence in sentences(text):
+        words = blanked(sentence, [size.span for size in stated_sizes(sentence)])
+        if said := (_SAYS_RELATIVE if units is None else _SAYS_PIXELS).search(words):
+            unit = "pixels" if units is None else f"0 to {units}"
+            raise DataError(
+                f"the system prompt says {said[1]!r} of coordinates, which are imported as {unit} "
+                f"(see --coordinates): {short(sentence)}"
+            )
 
 
 def check_units(prompts: PromptSet, tools: Sequence[Tool], side: int | None) -> None:

@@ -23,7 +23,7 @@ from vilasr_jax.drawing.coordinates import (
     frame_of,
 )
 from vilasr_jax.drawing.numbers import sentence_at
-from vilasr_jax.drawing.prompts import in_units
+from vilasr_jax.drawing.prompts import check_stated_unit, in_units
 from vilasr_jax.drawing.questions import check_unscaled, convert_question
 from vilasr_jax.drawing.sizes import (
     PICTURE,
@@ -70,6 +70,8 @@ def fit_conversation(
     for message in messages:
         if message["role"] == "assistant":
             check_places(message["content"], frames, units)
+        elif message["role"] == "system":
+            check_stated_unit(message["content"], units)
     if new == frames and units == family.coordinates:
         return list(messages), new
     other_unit = units != family.coordinates
