@@ -164,11 +164,6 @@ def open_engine(
     text = 256 if short else max(1024, 512 + len(model.tokenizer.encode(system)))
     prompts = (round_up(text + tokens), round_up(2 * text + images * tokens))
     sampling = model.job.eval.sampling
-    if 0 < max_tokens < prompts[-1]:
-        raise ConfigError(
-            f"max_tokens={max_tokens}: a question with {images} images may have {prompts[-1]} tokens; give "
-            "more of them, or fewer images"
-        )
     limit = max_tokens or prompts[-1] + sampling.max_tokens
     if limit <= prompts[-1]:
         raise ConfigError(
