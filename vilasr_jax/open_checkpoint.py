@@ -177,10 +177,10 @@ class RunCheckpoint(Checkpoint):
     @property
     def base(self) -> str:
         """The address of the weights that the stage began with; "" of random ones."""
-        name, stages = self.of["stage"], StageFolders(self.job, self.folder)
+        name, stages = self.stage.directory.name, StageFolders(self.job, self.folder)
         if name == stages.first():
             return noted_address(self.folder, self.job.model.init_from)
-        before = TRAINED[TRAINED.index(name) - 1]
+        before = stages.before(name)
         return f"{self.folder}:{before}@{stages[before].step()}"
 
     def write_peft(self, dst: epath.PathLike) -> None:
@@ -296,7 +296,7 @@ def stage_weights(
             raise type(error)(f"{what}: {error}") from error
         stored, base = config.replace(param_dtype=opened.config.param_dtype), opened.weights
     else:
-        before = TRAINED[TRAINED.index(name) - 1]
+        before = stages.before(name)
         stored, base = stage_weights(job, workdir, before, stages[before].step() or 0, config)
     factors = jax.device_get(_factors(stage, step, section, config))
     scale = section.lora_alpha / section.lora_rank

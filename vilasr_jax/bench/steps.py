@@ -13,7 +13,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from vilasr_jax.bench.real_programs import least_seconds
 from vilasr_jax.bench.rollout_load import WORDS, Load, ScriptedEngine, Subject, make_engine, make_requests
 from vilasr_jax.config import (
     ColdStartSection,
@@ -50,7 +50,6 @@ from vilasr_jax.training.optimizers import make_optimizer
 from vilasr_jax.training.state import init_state
 from vilasr_jax.training.steps import make_grpo_steps, make_sft_step
 
-ROUNDS = 3  # timed steps, after one that compiles; the fastest counts
 FULL = 5e9  # parameters up to which all of the language model is trained
 KINDS = ("sft", "rl")
 
@@ -201,13 +200,8 @@ def rl(size: str, tokens: int, layers: int) -> dict[str, Any]:
 
 
 def _fastest(call: Callable[[], None]) -> float:
-    call()
-    seconds = []
-    for _ in range(ROUNDS):
-        began = time.monotonic()
-        call()
-        seconds.append(time.monotonic() - began)
-    return min(seconds)
+    call()  # compiles
+    return least_seconds(call)
 
 
 def _record(

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -259,30 +260,26 @@ def in_units(text: str, side: int | None) -> str:
         return _OURS.sub(right, text)
     if text.startswith(_WITHOUT_UNIT):
         return text
-    for sentence in sentences(text):
-        words = blanked(sentence, [size.span for size in stated_sizes(sentence)])
-        if said := (_SAYS_RELATIVE if side is None else _SAYS_PIXELS).search(words):
-            unit = "pixels" if side is None else f"0 to {side}"
-            raise DataError(
-                f"the system prompt says {said[1]!r} of coordinates, but the model's are {unit}: "
-                f"{short(sentence)}"
-            )
+    _refuse_other_unit(text, side, "but the model's are {unit}")
     return text if side is None else f"{text.rstrip()}\n{unit_text(side)}"
 
 
+@functools.lru_cache(maxsize=1024)  # called each time that a row is read
 def check_stated_unit(text: str, units: int | None) -> None:
     """Raises DataError for a record's system prompt that says another unit than that of its coordinates.
 
     `units` is what they are read as: numbers of a full side, or pixels (None).
     """
+    _refuse_other_unit(text, units, "which are imported as {unit} (see --coordinates)")
+
+
+def _refuse_other_unit(text: str, side: int | None, reason: str) -> None:
+    """Raises DataError, with the `reason` about the right {unit}, for the first words that say another."""
     for sentence in sentences(text):
         words = blanked(sentence, [size.span for size in stated_sizes(sentence)])
-        if said := (_SAYS_RELATIVE if units is None else _SAYS_PIXELS).search(words):
-            unit = "pixels" if units is None else f"0 to {units}"
-            raise DataError(
-                f"the system prompt says {said[1]!r} of coordinates, which are imported as {unit} "
-                f"(see --coordinates): {short(sentence)}"
-            )
+        if said := (_SAYS_RELATIVE if side is None else _SAYS_PIXELS).search(words):
+            why = reason.format(unit="pixels" if side is None else f"0 to {side}")
+            raise DataError(f"the system prompt says {said[1]!r} of coordinates, {why}: {short(sentence)}")
 
 
 def check_units(prompts: PromptSet, tools: Sequence[Tool], side: int | None) -> None:

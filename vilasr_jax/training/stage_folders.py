@@ -44,6 +44,11 @@ class StageFolders:
         """The last finished stage; "untrained" when there is none."""
         return ["untrained", *self.finished()][-1]
 
+    @staticmethod
+    def before(name: str) -> str:
+        """The stage whose weights a later stage than the first begins with."""
+        return TRAINED[TRAINED.index(name) - 1]
+
     def through(self, name: str) -> list[str]:
         """The stages that the weights of stage `name` have been through, in order, with itself."""
         if name not in TRAINED:

@@ -82,7 +82,7 @@ class Stages(StageFolders):
                 print(f"{name} starts from {self.model.source.fixed_address}", file=sys.stderr)
             before = "untrained"
         else:
-            before = TRAINED[TRAINED.index(name) - 1]
+            before = self.before(name)
             if not self[before].done:
                 raise self.missing(name)
         if not getattr(self.job, name).optimizer.lora_base:
@@ -101,7 +101,7 @@ class Stages(StageFolders):
 
     def missing(self, name: str) -> ConfigError:
         """The error of a stage whose predecessor is not finished."""
-        before = TRAINED[TRAINED.index(name) - 1]
+        before = self.before(name)
         return ConfigError(
             f"{name} starts from {before}, which {self.workdir} does not hold yet; "
             f"run `vilasr {before.replace('cold_start', 'sft')}` first, or `vilasr train` for all; or name "
