@@ -6,10 +6,10 @@ conversations to `prompt.json` in the imported folder.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
-import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
