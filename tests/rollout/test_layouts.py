@@ -17,7 +17,9 @@ from vilasr_jax.config import EngineSection, MeshSection
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models.qwen2_5_vl import Qwen2_5_VL, param_shardings
 from vilasr_jax.parallel import make_mesh
+from vilasr_jax.parallel.memory import GIB
 from vilasr_jax.rollout import Engine, Trajectory
+from vilasr_jax.rollout.memory import rollout_account
 
 CONFIG = tiny.config().replace(num_heads=4, num_kv_heads=2, intermediate_size=38)
 
@@ -77,7 +79,10 @@ def test_what_does_not_fit_is_refused(capsys):
     with pytest.raises(ConfigError, match=r"4 conversations of 150 tokens x 448 bytes = .* in all .* GiB"):
         runner.generate(params(), tiny.requests(1), jax.random.key(0))
     assert "rollout: 4 conversations of 150 tokens" in capsys.readouterr().err
-    runner = engine(tiny.mesh(), memory_gib=1e-3)
+    needed = rollout_account(runner.steps, runner.layout, runner.engine, params(), 0).total
+    with pytest.raises(ConfigError, match="does not fit"):
+        engine(tiny.mesh(), memory_gib=(needed - 1) / GIB).load(params())
+    runner = engine(tiny.mesh(), memory_gib=needed / GIB)
     assert len(runner.generate(params(), tiny.requests(1), jax.random.key(0))) == 1
 
 
