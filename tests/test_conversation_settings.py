@@ -63,6 +63,10 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture
 def drawing(monkeypatch):
+    draw_each_turn(monkeypatch)
+
+
+def draw_each_turn(monkeypatch):
     """Whatever the model writes, each turn draws one more line."""
     step = DrawingSession.step
 

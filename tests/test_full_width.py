@@ -14,9 +14,10 @@ import pytest
 from flax import nnx
 
 from tests import tiny
-from tests.test_conversation_settings import drawing as drawing
+from tests.test_conversation_settings import draw_each_turn
 from tests.test_open_checkpoint import call
 from vilasr_jax.bench.real import write_folder
+from vilasr_jax.checkpoint.hf_config import preprocessor_config
 from vilasr_jax.config import (
     BucketSection,
     ColdStartSection,
@@ -26,6 +27,7 @@ from vilasr_jax.config import (
     ImageSection,
     JobConfig,
     MazeSection,
+    MeshSection,
     ModelSection,
     OptimizerSection,
     RLSection,
@@ -37,7 +39,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.job import begin, train
 from vilasr_jax.models import preset
 from vilasr_jax.models.params import abstract
-from vilasr_jax.processing import patchify, train_tiny_tokenizer
+from vilasr_jax.processing import Buckets, Encoded, collate, patchify, train_tiny_tokenizer
 from vilasr_jax.rewards.registry import _REWARDS
 from vilasr_jax.sampler import Sampler
 from vilasr_jax.solve import solve
@@ -58,7 +60,8 @@ JOB = JobConfig(
     buckets=BucketSection(tokens=(1024,), images=(8,), patches=(36,)),
     drawing=DrawingSection(prompt="short", style="maze", max_turns=3, maze_turns=3, max_images=4),
     maze=MazeSection(grid=3, min_moves=2, max_moves=3, ood_grid=3),
-    engine=EngineSection(slots=2, lanes=1, prompt_tokens=(512,), insert_tokens=(256,)),
+    mesh=MeshSection(data=1, fsdp=4, model=2),
+    engine=EngineSection(slots=4, lanes=1, prompt_tokens=(512,), insert_tokens=(256,)),
     eval=EvalSection(sampling=SAMPLING),
 )
 
@@ -71,7 +74,9 @@ def home(request, tmp_path_factory):
     tokenizer = train_tiny_tokenizer(["Where is the end of the line in the image?"], [], 500)
     config = preset(name, param_dtype="bfloat16", **tokenizer.special.config_fields(), **fields)
     write_folder(config, tokenizer, home / "hf")
-    for file, values in exported_settings(JOB, PROMPTS["short"]).items():
+    settings = exported_settings(JOB, PROMPTS["short"])
+    pixels = preprocessor_config(config, JOB.image.min_pixels, JOB.image.max_pixels)
+    for file, values in {**settings, "preprocessor_config.json": pixels}.items():
         write_json(home / "hf" / file, values)
     assert call("convert", "from-hf", home / "hf", home / "orbax") == 0
     return home
@@ -84,8 +89,9 @@ def picture(tmp_path_factory):
     return path
 
 
-def test_greedy_tokens_are_the_same_from_each_way(home, picture, tmp_path, drawing):
+def test_greedy_tokens_are_the_same_from_each_way(home, picture, tmp_path, monkeypatch):
     """A downloaded folder, its Orbax folder, a run started from that, and the run's export; turn by turn."""
+    draw_each_turn(monkeypatch)
     model = dataclasses.replace(JOB.model, init_from=str(home / "orbax"))
     job = dataclasses.replace(JOB, stages=("rl",), model=model, rl=RLSection(steps=1, sampling=RL.sampling))
     run, _ = begin(job, tmp_path / "next", tiny.mesh())
@@ -109,9 +115,9 @@ LORA = OptimizerSection(learning_rate=1e-2, schedule="constant", warmup_fraction
 RL = RLSection(
     steps=1,
     prompts=1,
-    group=2,
+    group=4,
     updates=1,
-    micro_batch=2,
+    micro_batch=4,
     sampling=dataclasses.replace(SAMPLING, temperature=1.0),
     optimizer=LORA,
 )
@@ -122,22 +128,25 @@ def metrics(workdir, stage):
     return [json.loads(line) for line in lines]
 
 
-def test_from_a_download_to_an_export(home, picture, tmp_path, drawing, monkeypatch):
-    """Convert, solve, supervised steps and one of RL with LoRA, export; transformers reads the export."""
-    right = itertools.cycle((0.0, 1.0))  # every second one: the answers of a random model have no gradient
-    monkeypatch.setitem(_REWARDS, "accuracy", lambda done: next(right))
-    solved = solve([str(picture)], "Where?", home / "orbax", tmp_path / "out", weights="f32", max_tokens=768)
-    assert len(solved.turns) == 3 and (tmp_path / "out" / "image_2.png").exists()
+def test_from_a_download_to_an_export(home, picture, tmp_path, monkeypatch):
+    """Convert, supervised steps with LoRA, solve, a step of RL, export; transformers reads the export."""
     job = dataclasses.replace(
         JOB,
-        stages=("cold_start", "rl", "export"),
+        stages=("cold_start",),
         model=dataclasses.replace(JOB.model, init_from=str(home / "orbax"), remat="full"),
-        cold_start=ColdStartSection(traces=2, steps=4, batch=2, save_every=2, optimizer=LORA),
+        cold_start=ColdStartSection(traces=4, steps=4, batch=4, save_every=2, optimizer=LORA),
         rl=RL,
     )
     train(job, tmp_path / "run")
     supervised = metrics(tmp_path / "run", "cold_start")
     assert supervised[-1]["loss"] < supervised[0]["loss"]
+
+    draw_each_turn(monkeypatch)
+    solved = solve([str(picture)], "Where?", home / "orbax", tmp_path / "out", weights="f32", max_tokens=768)
+    assert len(solved.turns) == 3 and (tmp_path / "out" / "image_2.png").exists()
+    right = itertools.cycle((0.0, 1.0))  # every second one: the answers of a random model have no gradient
+    monkeypatch.setitem(_REWARDS, "accuracy", lambda done: next(right))
+    train(dataclasses.replace(job, stages=("cold_start", "rl", "export")), tmp_path / "run")
     (reinforced,) = metrics(tmp_path / "run", "rl")
     assert reinforced["grad_norm"] > 0 and reinforced["reward"] > 0
     check_logits(tmp_path / "run" / "hf")
@@ -168,10 +177,8 @@ def check_logits(folder):
             .numpy()
         )
     del theirs
-    from vilasr_jax.processing import Buckets, Encoded, collate
-
     encoded = Encoded(ids.astype(np.int32), np.zeros(len(ids), bool), [image], special)
-    batch = collate([encoded], Buckets((len(ids),), (1,), (len(patches),), spec))
+    batch = collate([encoded], buckets=Buckets((len(ids),), (1,), (len(patches),), spec))
     model = nnx.merge(abstract(opened.config)[0], opened.params)
     hidden = model(batch.tokens, batch.positions, batch.segment_ids, batch.image_index, batch.vision)
     ours = np.asarray(model.logits(hidden)[0, : len(ids)])

@@ -287,6 +287,22 @@ def test_later_stages_start_from_the_ones_before(home, tmp_path):
     assert unfinished(run) == ["rl"]
 
 
+def test_a_job_without_reflection_resumes(tmp_path):
+    """Its RL begins with the cold start, in the command that trained it and in the next."""
+    steps = dataclasses.replace(JOB.cold_start, steps=1, perception_steps=0)
+    job = dataclasses.replace(JOB, stages=("cold_start", "rl"), cold_start=steps)
+    run, _ = begin(job, tmp_path, tiny.mesh())
+    params = run.model.initial_params()
+    run.stages["cold_start"].save(1, {"params": params}, wait=True)
+    run.stages["cold_start"].close()
+    run, todo = begin(job, tmp_path, tiny.mesh())
+    assert todo == ["rl"] and bits(run.stages.start_params("rl")) == bits(params)
+    run.stages["rl"].save(1, {"params": params}, wait=True)
+    run.stages["rl"].close()
+    run = open_run(dataclasses.replace(job, stages=("rl",)), tmp_path, tiny.mesh())
+    assert run.stages.before("rl") == "cold_start"
+
+
 def test_lora_reads_the_first_weights_until_a_stage_ends(home, tmp_path):
     lora = dataclasses.replace(JOB.rl, optimizer=OptimizerSection(lora_rank=2))
     model = ModelSection(init_from=str(home / "orbax"))

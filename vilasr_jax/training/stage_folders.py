@@ -44,10 +44,15 @@ class StageFolders:
         """The last finished stage; "untrained" when there is none."""
         return ["untrained", *self.finished()][-1]
 
-    @staticmethod
-    def before(name: str) -> str:
-        """The stage whose weights a later stage than the first begins with."""
-        return TRAINED[TRAINED.index(name) - 1]
+    def before(self, name: str) -> str:
+        """The stage whose weights a later stage than the first begins with: the one before it in the job.
+
+        Of a stage that has begun it is the last finished one; where the job has none, that of the full order.
+        """
+        earlier = TRAINED[: TRAINED.index(name)]
+        begun = self[name].begun
+        known = [stage for stage in earlier if (self[stage].done if begun else stage in self.job.stages)]
+        return (known or earlier)[-1]
 
     def through(self, name: str) -> list[str]:
         """The stages that the weights of stage `name` have been through, in order, with itself."""
