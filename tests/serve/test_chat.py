@@ -178,3 +178,9 @@ def test_pages_of_other_origins_need_the_flag():
             assert (before.status_code == 200) == bool(allowed)
         finally:
             served.close()
+
+
+def test_options_get_letters(served):
+    post(served, messages=messages(), options=["left", "right"])
+    user = served.engine.requests[-1].session().messages[1]
+    assert "A. left" in str(user) and "B. right" in str(user)

@@ -15,7 +15,7 @@ from vilasr_jax.files import folder_path
     "IMAGE...",
     Flag("question", "TEXT", "the question", required=True, short="Q"),
     Flag("checkpoint", "WHERE", "any checkpoint, see below", required=True),
-    Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
+    Flag("options", "A,B,C,D", "the choices, with commas between them; they get letters", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
     Flag("video", "", "the images are frames of one video, in order", False),
     WEIGHTS_FORM,

@@ -225,7 +225,7 @@ class Worker:
                 images,
                 chat.question,
                 question_type=row.question_type,
-                options=chat.options,
+                options=row.options,
                 settings=self.settings,
                 captions=chat.captions,
                 video=chat.video,

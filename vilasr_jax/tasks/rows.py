@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from PIL import Image
 
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.tasks.options import lettered
 
 T_co = TypeVar("T_co", covariant=True)
 TEXT_FIELDS = ("id", "question", "answer", "question_type", "data_type")  # of a `Row`, in files
@@ -53,9 +54,13 @@ class Row:
 def question_row(
     images: Sequence[Image.Image], question: str, options: Sequence[str], data_type: str, id: str = "question"
 ) -> Row:
-    """A user's question as a row without an answer; with `options` it is multiple choice."""
+    """A user's question as a row without an answer; with `options`, which get letters, it is multiple choice.
+
+    Raises:
+      DataError: more than 26 options.
+    """
     kind = "multiple choice" if options else "free-form"
-    return Row(id, question, "", kind, tuple(options), tuple(images), data_type)
+    return Row(id, question, "", kind, lettered(options)[0], tuple(images), data_type)
 
 
 def question_record(row: Row, truth: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

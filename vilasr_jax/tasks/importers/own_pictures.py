@@ -30,6 +30,7 @@ from vilasr_jax.tasks.importers.fields import Draft, image_paths_of, question_ty
 from vilasr_jax.tasks.importers.items import NOT_UTF8, OTHER_BYTES, Item, read_items
 from vilasr_jax.tasks.importers.marks import Marked, Marks
 from vilasr_jax.tasks.importers.sharegpt import read_messages
+from vilasr_jax.tasks.options import lettered, own_letter, without_letter
 from vilasr_jax.tasks.stored import IMAGE_MARK
 
 KEYS = (
@@ -37,7 +38,6 @@ KEYS = (
     "data_type",
 )
 _CORNERS = ("x1", "y1", "x2", "y2")
-_LETTERED = re.compile(r"\(?([A-Z])[.):]\s*(?=\S)")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?\Z")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?\Z|[-+]?\.\d+\Z")
 _PLACEHOLDER = re.compile(r"<(ref-object|bbox)>")  # of ms-swift
@@ -87,38 +87,24 @@ def read_own_picture(item: Mapping[str, Any], source: str) -> Draft:
 
 
 def _options(value: Any) -> tuple[tuple[str, ...], str]:
-    """The choices with a letter before each, and their letters.
-
-    They are lettered as they are where the first begins with A, the second with B, and so on; a choice may
-    begin with some letter and a full stop ("C. elegans").
-    """
+    """As `lettered`."""
     if value is None or value == "" or value == []:
         return (), ""
     if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
         raise DataError(f"options is {value!r}; a list of texts is needed")
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(value)]
-    if len(letters) < len(value):
-        raise DataError(f"options has {len(value)} texts; at most 26 can be lettered")
-    if list(value) == list(letters) or "".join(map(_own_letter, value)) == letters:
-        return tuple(value), letters
-    return tuple(f"{letter}. {text}" for letter, text in zip(letters, value, strict=True)), letters
-
-
-def _own_letter(text: str) -> str:
-    found = _LETTERED.match(text)
-    return found[1] if found else ""
+    return lettered(value)
 
 
 def _option_letter(answer: str, options: Sequence[str], letters: str) -> str:
     """The letter of the right choice: `answer` is its text, with or without its letter, or the letter."""
-    texts = [_LETTERED.sub("", option, count=1) for option in options]
+    texts = list(map(without_letter, options))
     for letter, option, text in zip(letters, options, texts, strict=True):
         if answer.casefold() in (option.casefold(), text.casefold()):
             return letter
     found = _LETTER.match(answer)
     if not found or found[1].upper() not in letters:
         raise DataError(f"answer {answer!r} is none of the options: {', '.join(options)}")
-    if found[1].upper() in map(_own_letter, texts):
+    if found[1].upper() in map(own_letter, texts):
         raise DataError(
             f"answer {answer!r} is the letter of two options ({', '.join(options)}); give its text"
         )
