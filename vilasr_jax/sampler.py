@@ -132,6 +132,7 @@ def open_engine(
     slots: int,
     images: int,
     decode_steps: int = 32,
+    call_rows: int = 0,
     lanes: int = 1,
     max_tokens: int = 0,
     mesh: Mesh | None = None,
@@ -143,6 +144,7 @@ def open_engine(
       slots: the most conversations at once.
       images: the most images of a question.
       decode_steps: tokens sampled between two updates of a stream.
+      call_rows: see `EngineSection`.
       lanes: see `rollout.engine`.
       max_tokens: of a conversation; 0: those of the model's settings after the longest prompt.
       mesh: None: `sampling_mesh` of this machine.
@@ -171,18 +173,18 @@ def open_engine(
             f"it out for {prompts[-1] + sampling.max_tokens:,}"
         )
     sampling = dataclasses.replace(sampling, max_tokens=limit)
-    counts = tuple(sorted({1, images}))
     section = EngineSection(
         slots=slots,
         lanes=lanes,
         decode_steps=decode_steps,
+        call_rows=call_rows,
         prompt_tokens=prompts,
-        insert_tokens=tuple(sorted({round_up(96 + tokens), round_up(256 + images * tokens)})),
-        prompt_images=counts,
-        insert_images=counts,
+        insert_tokens=(round_up(96 + tokens),),  # of a drawn image; more come in pieces
+        prompt_images=tuple(sorted({1, images})),
+        insert_images=(1,),
         per_request_sampling=True,
         weights=model.job.engine.weights,
     )
     unit = model.images.merge_unit
-    buckets = tuple(sorted({unit * -(-patches // (unit * parts)) for parts in (16, 4, 1)}))
+    buckets = tuple(sorted({unit * -(-patches // (unit * parts)) for parts in (4, 1)}))
     return make_engine(model, section, sampling, buckets, mesh or sampling_mesh(model.config, slots))

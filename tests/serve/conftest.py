@@ -1,11 +1,13 @@
 """A server around a scripted model: real drawing, real HTTP, no network of neurons."""
 
 import base64
+import contextlib
 import io
 import json
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 import uvicorn
@@ -38,12 +40,13 @@ class Letters:
 class ScriptedEngine:
     """Answers as `Engine.serve` does: every question in the same three turns.
 
-    A question with "slow" or "pause" is answered slowly, one with "crash" stops the engine with an error, and
-    a long one is refused.
+    A question with "slow" or "pause" is answered slowly, one with "hold" when `go_on` is set, one with
+    "crash" stops the engine with an error, and a long one is refused.
     """
 
     def __init__(self):
         self.cancelled = 0
+        self.go_on = threading.Event()
         self.requests = []
         self.tokenizer = Letters()
 
@@ -54,6 +57,8 @@ class ScriptedEngine:
     def serve(self, params, inbox, key):
         while (request := inbox.get()) is not None:
             self.requests.append(request)
+            if "hold" in request.row["question"]:
+                self.go_on.wait(30)
             if "crash" in request.row["question"]:
                 raise RuntimeError("out of memory")
             for sample in range(request.samples):
@@ -110,6 +115,33 @@ def body(**fields):
     return json.dumps({"messages": messages(), **fields})
 
 
+@contextlib.contextmanager
+def compilations():
+    """A list that gets an entry with each compilation."""
+    compiled = []
+
+    def listen(event, duration, **_):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield compiled
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@contextlib.contextmanager
+def listening(app):
+    """The address of a running application."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
 class Served:
     """A running server: its URL, engine and worker."""
 
@@ -124,18 +156,11 @@ class Served:
             self.worker, "maze", limits=self.limits, token=token, hosts=hosts, samples=[sample], cors=cors
         )
         self.worker.start()
-        config = uvicorn.Config(self.app, port=0, log_level="error")
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.stack = contextlib.ExitStack()
+        self.url = self.stack.enter_context(listening(self.app))
 
     def close(self):
-        self.server.should_exit = True
-        self.thread.join()
+        self.stack.close()
         self.worker.stop()
 
 

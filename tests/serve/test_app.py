@@ -1,23 +1,33 @@
 """The OpenAI-compatible API: the official client, curl, streams, limits, and whatever is sent to it."""
 
+import _thread
+import asyncio
 import base64
 import io
 import json
 import shutil
+import signal
 import subprocess
+import sys
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx2 as httpx
 import openai
 import pytest
+from absl import logging
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests.serve.conftest import TURNS, Served, body, messages, picture
-from vilasr_jax.serve import Limits
+from vilasr_jax.config import SamplingSection
+from vilasr_jax.drawing import DrawingSettings
+from vilasr_jax.serve import Limits, Worker
+from vilasr_jax.serve.run import warm_up
 
 JSON = {"Content-Type": "application/json"}
 
@@ -83,6 +93,14 @@ def test_openai_client_streaming(served):
     assert usage.completion_tokens == 5
 
 
+def huge():
+    """A PNG whose header says 20000 x 20000 pixels, which Pillow refuses to open."""
+    data = base64.b64decode(picture().partition(",")[2])
+    head = b"IHDR" + (20000).to_bytes(4) * 2 + data[24:29]
+    changed = data[:12] + head + zlib.crc32(head).to_bytes(4) + data[33:]
+    return "data:image/png;base64," + base64.b64encode(changed).decode()
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 def test_curl(served, tmp_path):
     (tmp_path / "request.json").write_text(body(stream=True))
@@ -114,8 +132,8 @@ def test_curl(served, tmp_path):
         (body(model=3), 400, "model"),
         (body(temperature=9), 400, "temperature"),
         (body(temperature=float("nan")), 400, "temperature"),
-        (body(top_p=0), 400, "top_p"),
-        (body(max_tokens=0), 400, "max_tokens"),
+        (body(top_p=0), 400, "top_p must be a number from 0.000001 to 1"),
+        (body(max_tokens=0), 400, "max_tokens must be an integer from 1 to 1,073,741,824"),
         (body(n=100), 400, "n must be"),
         (body(stop=["x"]), 400, "stop"),
         (body(tools=[{"type": "function"}]), 400, "tools"),
@@ -126,13 +144,19 @@ def test_curl(served, tmp_path):
         (body(messages=[{"role": "user", "content": ""}]), 400, "no text"),
         (body(messages=messages() + messages()), 400, "2 user messages"),
         (body(messages=[*messages(), {"role": "assistant", "content": "A"}]), 400, "one question at a time"),
+        (body(messages=[{"role": "king", "content": "?"}]), 400, "role must be system, developer or user"),
         (body(messages=messages(url="http://example.org/a.png")), 400, "loads nothing"),
         (body(messages=messages(url="file:///etc/passwd")), 400, "loads nothing"),
         (body(messages=messages(url="data:image/png;base64,@@")), 400, "base64"),
         (body(messages=messages(url="data:image/png;base64,aGVsbG8=")), 400, "no image"),
         (body(messages=messages(url=picture()[:200])), 400, "messages[0].content[0]"),
         (body(messages=messages(url=picture(4000, 10))), 400, "narrow"),
-        (body(messages=messages(url=picture(2000, 2000))), 400, "pixels"),
+        (
+            body(messages=messages(url=picture(2000, 2000))),
+            400,
+            "2000 x 2000 px are more than 1,000,000 pixels",
+        ),
+        (body(messages=messages(url=huge())), 400, "it has more than 1,000,000 pixels; shrink it"),
         (body(messages=messages("w" * 3500)), 400, "buckets"),
         (body(messages=messages("w" * 5000)), 400, "4000 characters"),
         ("x" * (2 << 20), 413, "1 MiB"),
@@ -171,6 +195,100 @@ def test_the_client_leaves(served):
     next(iter(stream))
     stream.close()
     wait_until(lambda: served.engine.cancelled > before and served.worker.busy == 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_leaves_the_queue(served, http, stream, monkeypatch):
+    """What it asked is forgotten while the engine is busy with others, and never begins."""
+    logged = []
+    monkeypatch.setattr(logging, "warning", lambda line, *words: logged.append(line % words))
+    served.engine.go_on.clear()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(post, served, body(messages=messages("hold")))
+        wait_until(lambda: conversations(served) == 1)
+        content = body(messages=messages("queued"), n=3, stream=stream)
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(f"{served.url}/v1/chat/completions", content=content, headers=JSON, timeout=0.5)
+        wait_until(lambda: conversations(served) == 1)
+        assert not first.done()
+        served.engine.go_on.set()
+        assert first.result().status_code == 200
+    assert post(served, body()).status_code == 200
+    assert "queued" not in [request.row["question"] for request in served.engine.requests]
+    assert logged == ["a request of 3 conversations is stopped: its client left"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_leaves_before_the_reply_begins(served, stream):
+    sent = [{"type": "http.request", "body": body(messages=messages("hold"), stream=stream).encode()}]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b""}
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+
+    async def receive():
+        return sent.pop() if sent else {"type": "http.disconnect"}
+
+    async def send(_):
+        pass
+
+    served.engine.go_on.clear()
+    asyncio.run(served.app({**scope, "headers": headers, "asgi": {"spec_version": "2.3"}}, receive, send))
+    busy = served.worker.busy
+    served.engine.go_on.set()
+    assert busy == 0
+
+
+def conversations(served):
+    return httpx.get(f"{served.url}/health", trust_env=False, verify=False).json()["conversations"]
+
+
+STOPPED = """
+import socket
+from tests.serve.conftest import Served
+from vilasr_jax.serve.run import run_server
+served = Served()
+served.stack.close()
+close = served.worker.close
+served.worker.close = lambda: (close(), served.engine.go_on.set())
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+try:
+    run_server(served.worker, served.app, listener)
+finally:
+    print(len(served.engine.requests), served.engine.cancelled)
+"""
+
+
+def test_ctrl_c_stops_the_server():
+    """Clients get a 503; the running conversation is cancelled, and those behind it never begin."""
+    process = subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True)
+    url = f"http://127.0.0.1:{process.stdout.readline().strip()}/v1/chat/completions"
+    ask = partial(httpx.post, url, headers=JSON, trust_env=False, verify=False, timeout=60)
+    with ThreadPoolExecutor() as pool:
+        replies = [pool.submit(ask, content=body(messages=messages("hold"))) for _ in range(4)]
+        busy = partial(httpx.get, url.replace("v1/chat/completions", "health"), trust_env=False, verify=False)
+        wait_until(lambda: busy().json()["conversations"] == 4, 60)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "Stopping\n"
+        for reply in replies:
+            assert reply.result().status_code == 503 and "the server stops" in reply.result().text
+    assert process.stdout.read() == "1 1\n" and process.wait(60)
+
+
+def test_ctrl_c_while_shapes_are_compiled(capsys):
+    """It is said at once, in the main thread; the compilation of one shape can't be interrupted."""
+
+    class Compiling:
+        def warm_up(self, params, note):
+            note(0, 2)
+            _thread.interrupt_main()
+            wait_until(lambda: worker.closing)
+            note(1, 2)
+            raise AssertionError("compiles on")
+
+    worker = Worker(Compiling(), None, DrawingSettings(), (784, 10**6), SamplingSection(), Limits())
+    with pytest.raises(KeyboardInterrupt):
+        warm_up(worker)
+    assert "Stopping, once this shape is compiled" in capsys.readouterr().out
 
 
 def test_a_slow_answer_is_a_timeout():

@@ -30,6 +30,7 @@ class EngineSection:
     insert_tokens: tuple[int, ...] = (64,)  # buckets of a piece of a user turn that goes into the live cache
     prompt_images: tuple[int, ...] = (1,)
     insert_images: tuple[int, ...] = (1,)
+    call_rows: int = 0  # rows of a data shard that one call writes; 0: an eighth of its slots, or all of them
     draw_workers: int = setting(2, at_least=1)  # threads that draw
     per_request_sampling: bool = False  # each request has its temperature and top-p, as in a server
     draw_seconds: float = 30.0  # a slower drawing costs its turn an error text; 0: no limit

@@ -1,5 +1,6 @@
 """Multi-turn generation with drawing in the loop, over a live KV cache."""
 
+from vilasr_jax.rollout.conversation import Cancelled as Cancelled
 from vilasr_jax.rollout.conversation import Request as Request
 from vilasr_jax.rollout.conversation import make_prompt as make_prompt
 from vilasr_jax.rollout.engine import Engine as Engine

@@ -27,6 +27,7 @@ class CacheWriter:
       prompt_buckets, insert_buckets: allowed lengths of prompts, and of pieces of replies.
       turn_limit: tokens that the model may write in a conversation's next turn.
       counters: see `Engine.counters`.
+      call_rows: see `EngineSection`.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class CacheWriter:
         insert_buckets: Buckets,
         turn_limit: Callable[[Conversation], int],
         counters: Counters,
+        call_rows: int = 0,
     ):
         self.steps, self.shard_slots, self.shards = steps, shard_slots, steps.shards
         self.prompt_buckets, self.insert_buckets = prompt_buckets, insert_buckets
         self.turn_limit, self.counters = turn_limit, counters
-        self.row_buckets = tuple(sorted({max(1, shard_slots // 8), shard_slots}))  # rows of a shard in a call
+        both = {max(1, shard_slots // 8), shard_slots}
+        self.row_buckets = (min(call_rows, shard_slots),) if call_rows else tuple(sorted(both))
 
     def prefill(self, params: Any, admitted: dict[int, Prompt]) -> None:
         """Computes the prompts of `admitted` slots that their shard has not computed yet."""
@@ -60,17 +63,18 @@ class CacheWriter:
                     prompt.computed[number] = (prompts, row)
 
     def start(self, lane: Lane, params: Any, key: jax.Array, admitted: dict[int, Prompt]) -> None:
-        """Copies the computed prompts to the `admitted` slots, one call for each `ComputedPrompts`."""
-        shards = self.by_shard(admitted)
+        """Copies the computed prompts to the `admitted` slots; a call reads from one `ComputedPrompts`."""
+        shards, most = self.by_shard(admitted), self.row_buckets[-1]
         computed = {slot: admitted[slot].computed[n] for n, shard in enumerate(shards) for slot in shard}
         for prompts in {id(prompts): prompts for prompts, _ in computed.values()}.values():
             some = [[slot for slot in shard if computed[slot][0] is prompts] for shard in shards]
-            m = next(size for size in self.row_buckets if size >= max(map(len, some)))
-            starts = self.turn_starts(
-                lane, some, m, [[computed[slot][1] for slot in shard] for shard in some]
-            )
-            self.counters["calls"] += 1
-            lane.state = self.steps.start(params, lane.state, key, prompts, starts)
+            for first in range(0, max(map(len, some)), most):
+                own = [shard[first : first + most] for shard in some]
+                m = next(size for size in self.row_buckets if size >= max(map(len, own)))
+                source = [[computed[slot][1] for slot in shard] for shard in own]
+                starts = self.turn_starts(lane, own, m, source)
+                self.counters["calls"] += 1
+                lane.state = self.steps.start(params, lane.state, key, prompts, starts)
 
     def insert(self, lane: Lane, params: Any, key: jax.Array) -> None:
         """Writes pending replies into the cache: all first pieces, then all second pieces, and so on.

@@ -18,6 +18,10 @@ from vilasr_jax.rollout.batch import Incoming
 from vilasr_jax.rollout.trajectory import Trajectory
 
 
+class Cancelled(Exception):
+    """Raised by a hook whose conversation nobody waits for; unlike a fault of a hook it isn't logged."""
+
+
 @dataclass
 class Request:
     """One question to be answered `samples` times.
@@ -187,7 +191,9 @@ class Conversation:
         try:
             hook(self.key[1], *arguments)
         except Exception as error:
-            logging.warning("conversation about %s: cancelled: %s", self.request.row.get("id"), error)
+            if not isinstance(error, Cancelled):
+                row = self.request.row.get("id")
+                logging.warning("conversation about %s is cancelled, as its hook failed: %s", row, error)
             self.stop_reason = "cancelled"
 
     def _add(self, ids: np.ndarray, logprobs: np.ndarray | None) -> None:

@@ -124,6 +124,7 @@ class Engine:
             self.insert_buckets,
             self.turn_limit,
             self.counters,
+            engine.call_rows,
         )
         self.row_buckets = self.writer.row_buckets
         self.turns = TurnReader(tokenizer, self.insert_buckets, engine.draw_wait, self.counters)

@@ -52,7 +52,10 @@ def _most_for_calls(steps: CompiledSteps, layout: SamplingLayout, engine: Engine
     """
     slots = shard_slots(engine, layout.mesh)
     cache = local_bytes(steps.abstract_state(steps.shards, steps.sampling.max_tokens).cache)
-    return {"computed prompts": slots * _prompt_bytes(steps, engine), TEMPORARIES: _inserting(slots, cache)}
+    return {
+        "computed prompts": slots * _prompt_bytes(steps, engine),
+        TEMPORARIES: _inserting(engine, slots, cache),
+    }
 
 
 def _prompt_bytes(steps: CompiledSteps, engine: EngineSection) -> int:
@@ -61,9 +64,9 @@ def _prompt_bytes(steps: CompiledSteps, engine: EngineSection) -> int:
     return (engine.lanes + 1) * prompt
 
 
-def _inserting(slots: int, cache: int) -> int:
-    """Bytes that inserting into `slots` slots of `cache` bytes gathers; the only slot is written in place."""
-    return slots * cache if slots > 1 else 0
+def _inserting(engine: EngineSection, slots: int, cache: int) -> int:
+    """Bytes that inserting gathers, of `slots` slots of `cache` bytes; the only slot is written in place."""
+    return min(slots, engine.call_rows or slots) * cache if slots > 1 else 0
 
 
 def rollout_account(
@@ -98,7 +101,7 @@ def _smaller(
     for form, count, length in itertools.product(weights, slots, tokens):
         state = tokens[length]
         held = engine.lanes * local_bytes(state) + prompts
-        size = weights[form] + count * held + _inserting(count, local_bytes(state.cache))
+        size = weights[form] + count * held + _inserting(engine, count, local_bytes(state.cache))
         if size <= limit:
             changes = {
                 f"weights={form}": form != "",

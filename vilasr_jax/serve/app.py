@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -41,6 +42,7 @@ GUARDS = {
     "Cache-Control": "no-store",
 }
 
+T = TypeVar("T")
 LIVE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may hold a stream back
 
 
@@ -140,20 +142,10 @@ class _Server:
         events = stream.events(self.limits.seconds)
         if chat.stream:
             lines = server_sent(Replies(chat, self.worker.cut), events)
-            return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE)
-        ended = await self.all_ended(request, stream, events)
+            after = BackgroundTask(stream.close, "its client left")  # perhaps before the first line
+            return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE, background=after)
+        ended = await while_connected(request, all_ended(stream, events))
         return _json(await asyncio.to_thread(Replies(chat, self.worker.cut).reply, ended))
-
-    async def all_ended(self, request: Request, stream: Stream, events: AsyncGenerator[Event]) -> list[Any]:
-        """The trajectories in the order of their samples; stops early when the client has gone."""
-        ended: dict[int, Any] = {}
-        async with contextlib.aclosing(events):
-            async for event in events:
-                if event.kind == "end":
-                    ended[event.sample] = event.value
-                elif await request.is_disconnected():
-                    raise ClientDisconnect
-        return [ended[n] for n in range(stream.chat.samples)]
 
     async def read_body(self, request: Request) -> bytes:
         """The request's body, if it is small enough and comes soon enough."""
@@ -180,6 +172,39 @@ class _Server:
             raise ApiError(
                 401, "send the server's token: Authorization: Bearer TOKEN", code="invalid_api_key"
             )
+
+
+async def all_ended(stream: Stream, events: AsyncGenerator[Event]) -> list[Any]:
+    """The trajectories in the order of their samples."""
+    ended: dict[int, Any] = {}
+    async with contextlib.aclosing(events):
+        async for event in events:
+            if event.kind == "end":
+                ended[event.sample] = event.value
+    return [ended[n] for n in range(stream.chat.samples)]
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled at once when the client leaves.
+
+    Raises:
+      ClientDisconnect: it has left.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def server_sent(replies: Replies, events: AsyncGenerator[Event]) -> AsyncIterator[str]:

@@ -135,8 +135,13 @@ def number(value: dict, name: str, low: float, high: float, integer: bool = Fals
     kinds = int if integer else (int, float)
     if not isinstance(got, kinds) or isinstance(got, bool) or not low <= got <= high or math.isnan(got):
         kind = "an integer" if integer else "a number"
-        raise ApiError(400, f"{name} must be {kind} from {low:g} to {high:g}", param=name)
+        raise ApiError(400, f"{name} must be {kind} from {_plain(low)} to {_plain(high)}", param=name)
     return got
+
+
+def _plain(value: float) -> str:
+    """A number without an exponent: 1,073,741,824 or 0.000001."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,f}".rstrip("0").rstrip(".")
 
 
 def seed(value: dict) -> int:

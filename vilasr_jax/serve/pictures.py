@@ -51,12 +51,15 @@ def read_picture(url: str, here: str, limits: Limits) -> Image.Image:
         if " " in data.strip():
             cure = ' (it holds spaces: encode each "+" as %2B where a form or URL carries it)'
         raise bad(f"its base64 is broken{cure}") from None
+    most = f"more than {limits.image_pixels:,} pixels; shrink it"
     try:
         width, height = image_size(raw, FORMATS)
-    except ImageError:
+    except ImageError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise bad(f"it has {most}") from None
         raise bad(f"no image that can be read ({', '.join(FORMATS)})") from None
     if width * height > limits.image_pixels:
-        raise bad(f"{width} x {height} px are more than {limits.image_pixels:,} pixels; shrink it")
+        raise bad(f"{width} x {height} px are {most}")
     try:
         smart_resize(height, width)
         return load_image(raw, FORMATS)

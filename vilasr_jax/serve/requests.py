@@ -16,6 +16,7 @@ from vilasr_jax.serve.pictures import read_picture
 
 ANSWER_ONLY = ":answer"  # after a model's name: `content` is the bare answer
 MARKDOWN = ":markdown"  # after a model's name: `content` is Markdown with the drawn pictures in it
+ROLES = ("system", "developer", "user")  # of a question; earlier turns are "user" and "assistant"
 TEXT_PARTS = ("text", "input_text")
 IMAGE_PARTS = (None, "image_url", "input_image", "image")  # None: some clients write no type
 # Fields that are read, or that change no answer; any other one with a value is refused.
@@ -171,12 +172,14 @@ def _messages(messages: Any, limits: Limits) -> tuple[tuple[Picture, ...], tuple
         role = message.get("role")
         if role == "assistant" and at == len(messages) - 1 and not message.get("content"):
             continue  # the beginning of an answer, with nothing in it
-        if role not in ("system", "developer", "user"):
+        if role not in ROLES:
             reason = (
                 "the model answers one question at a time, so earlier turns can't be given; a server with "
                 "--history=fold or --history=ignore accepts them"
             )
-            hint = reason if role in ("assistant", "tool", "function") else "role must be system or user"
+            *known, last = ROLES if limits.history == "refuse" else (*ROLES, "assistant")
+            hint = f"role must be {', '.join(known)} or {last}"
+            hint = reason if role in ("assistant", "tool", "function") else hint
             raise ApiError(400, f"{where}: {hint}", param=where)
         parts = _parts(message.get("content"), where, limits)
         users += role == "user"

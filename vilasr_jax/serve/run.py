@@ -6,11 +6,13 @@ import ipaddress
 import json
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 from etils import epath
+from starlette.applications import Starlette
 
 from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.open_checkpoint import open_checkpoint
@@ -48,8 +50,6 @@ def serve(
       ConfigError: an address beyond this machine without a token.
       CheckpointError: `checkpoint` isn't a model.
     """
-    import uvicorn
-
     if not is_loopback(host) and not token:
         raise ConfigError(
             f"--host={host} can be reached from other machines; give --token=SECRET, which clients send as "
@@ -65,18 +65,41 @@ def serve(
     questions = list(samples(opened.folder, model))
     app = make_app(worker, name, limits=limits, token=token, hosts=hosts, samples=questions, cors=cors)
     print("Warming up (compiling the model's steps)", flush=True)
-    with show_progress("shapes") as show:
-        worker.warm_up(show)
+    warm_up(worker)
     worker.start()
     shown = f"http://[{host}]" if ":" in host else f"http://{host}"
     where = f"{shown}:{listener.getsockname()[1]}"
     print(f"Serving {name} at {where} (the page) and {where}/v1 (the API)")
     print(f"At most {limits.slots} conversations at once; Ctrl-C stops the server.", flush=True)
+    run_server(worker, app, listener)
+
+
+def run_server(worker: Worker, app: Starlette, listener: socket.socket) -> None:
+    """Serves until a signal comes; then open requests end with a 503, and running conversations at once."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            print("Stopping", flush=True)
+            worker.close()
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
     finally:
         worker.stop()
+
+
+def warm_up(worker: Worker) -> None:
+    """Compiles in another thread, as the main one would hear of Ctrl-C only when a call is compiled."""
+    with show_progress("shapes") as show, ThreadPoolExecutor(1, "warm-up") as pool:
+        try:
+            pool.submit(worker.warm_up, show).result()
+        except KeyboardInterrupt:
+            print("Stopping, once this shape is compiled", flush=True)
+            worker.close()
+            raise
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -115,9 +138,13 @@ def make_worker(model: TrainedModel, limits: Limits) -> Worker:
             f"{model.settings.max_images} images, drawn ones included"
         )
     image = model.job.image
-    # few steps a call: how often a client gets text
     engine = open_engine(
-        model, slots=limits.slots, images=limits.images, decode_steps=8, max_tokens=limits.max_tokens
+        model,
+        slots=limits.slots,
+        images=limits.images,
+        decode_steps=8,  # few: a client gets text after each call
+        call_rows=1,  # few shapes: all are compiled before the first client
+        max_tokens=limits.max_tokens,
     )
     params = load_weights(engine, model)
     pixels = (image.min_pixels, image.max_pixels, model.images)

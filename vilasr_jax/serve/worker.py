@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import math
 import queue
 import threading
 import time
@@ -17,20 +15,16 @@ from absl import logging
 from PIL import Image
 
 from vilasr_jax.config import SamplingSection
-from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply, get_tools
-from vilasr_jax.drawing.tools import PUBLISHED
-from vilasr_jax.errors import DataError, UserError
+from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.errors import UserError
 from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing import resize_image
-from vilasr_jax.rollout import Engine, Request
+from vilasr_jax.rollout import Cancelled, Engine, Request
 from vilasr_jax.serve.limits import ApiError, Limits
 from vilasr_jax.serve.requests import ChatRequest
 from vilasr_jax.tasks.rows import question_record, question_row
 
-_LINE = (
-    "<think> a line </think> Action: Path Tracer\n```json\n"
-    '[{"index": 1, "start_point_2d": [1, 1], "end_point_2d": [20, 20], "label": "a"}]\n```'
-)
+ID = "request"  # of the row of each
 BLANK = (112, 112)  # of the white picture that a question without one is answered on
 RESTART_SECONDS = 0.5  # between a failure of the engine and its next start
 
@@ -44,62 +38,74 @@ class Event(NamedTuple):
     value: Any
 
 
-class Cancelled(Exception):
-    """Raised in a hook when the client has disconnected."""
+class Inbox(queue.Queue[Request | None]):
+    """Requests that the engine has not fetched."""
+
+    def discard(self, request: Request | None) -> None:
+        """Removes a request; nothing happens where it is gone."""
+        with self.mutex:
+            kept = [other for other in self.queue if other is not request]
+            self.queue.clear()
+            self.queue.extend(kept)
+
+    def clear(self) -> None:
+        """Removes all requests, but not the None that ends the engine."""
+        with self.mutex:
+            kept = [other for other in self.queue if other is None]
+            self.queue.clear()
+            self.queue.extend(kept)
 
 
 class Stream:
-    """The events of one request; when its iterator is closed, the conversations stop."""
+    """The events of one request.
 
-    def __init__(self, chat: ChatRequest):
+    Args:
+      chat: the request.
+      leave: called with the stream and the reason, once, when nobody waits for its events any more.
+    """
+
+    def __init__(self, chat: ChatRequest, leave: Callable[[Stream, str], None]):
         self.chat, self.gone = chat, False
+        self.request: Request | None = None  # what the engine gets
         self.running = chat.samples  # conversations that the engine has not ended
+        self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def send(self, kind: str, sample: int, value: Any) -> None:
         """Called in the engine's thread."""
         if self.gone:
-            raise Cancelled("the client is gone")
+            raise Cancelled
         self._loop.call_soon_threadsafe(self._events.put_nowait, Event(kind, sample, value))
 
     async def events(self, seconds: float) -> AsyncGenerator[Event]:
-        """Yields what happens until every sample has ended.
+        """Yields what happens until every sample has ended; when it is closed before, they are cancelled.
 
         Raises:
-          ApiError: 504 when it needs longer than `seconds`; 503 when the engine fails.
+          ApiError: 504 when it needs longer than `seconds`; 503 when the engine fails or the server stops.
         """
-        left = self.chat.samples
+        left, reason = self.chat.samples, "its client left"
         try:
             async with asyncio.timeout(seconds):
                 while left:
                     event = await self._events.get()
                     if event.kind == "fault":
+                        reason = event.value.message
                         raise event.value
                     left -= event.kind == "end"
                     yield event
         except TimeoutError:
-            message = f"no answer within {seconds:g} seconds; request fewer tokens, or try again later"
+            reason = f"no answer within {seconds:g} seconds"
+            message = f"{reason}; request fewer tokens, or try again later"
             raise ApiError(504, message, code="timeout") from None
         finally:
+            self.close(reason)
+
+    def close(self, reason: str) -> None:
+        """Nobody waits any more: what has begun is cancelled, and what has not never begins."""
+        if not self.gone:
             self.gone = True
-
-
-class _WarmUp(DrawingSession):
-    """Draws a line whatever the model writes, and whichever tools it has."""
-
-    _drawing = False
-
-    @property
-    def tools(self) -> tuple:
-        return get_tools(PUBLISHED) if self._drawing and self.settings.draw else super().tools
-
-    def step(self, text: str, *, truncated: bool = False, **more: Any) -> Reply:
-        self._drawing = True  # the prompt describes the model's own tools
-        try:
-            return super().step(self.as_written(_LINE), **more)
-        finally:
-            self._drawing = False
+            self._leave(self, reason)
 
 
 class Worker:
@@ -125,8 +131,9 @@ class Worker:
     ):
         self.engine, self.params, self.settings = engine, params, settings
         self.pixels, self.sampling, self.limits = pixels, sampling, limits
-        self.busy = 0  # conversations running or waiting
-        self._inbox: queue.Queue[Request | None] = queue.Queue()
+        self.busy = 0  # conversations running or waiting, for clients that are there
+        self.closing = False
+        self._inbox = Inbox()
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -136,46 +143,39 @@ class Worker:
         self._thread.start()
 
     def warm_up(self, report: Callable[[int, int], None] | None = None) -> None:
-        """Samples drawn conversations of all shapes, so that no client waits for compilation.
+        """Compiles all that conversations can need, so that no client waits for compilation.
 
-        These are a large, a middle and a small picture (as `sampler.open_engine` has buckets of patches), as
-        many of them as its buckets hold, and two conversations at once. `report` is called with how many of
-        them are compiled, and of how many.
+        Args:
+          report: called with the calls that are compiled, and their number.
+
+        Raises:
+          Cancelled: `close` was called; the call that was being compiled is done.
         """
-        most = self.engine.sampling.max_turn_tokens + 1
 
-        def request(side: int, count: int) -> Request:
-            image = resize_image(Image.new("RGB", (side, side), "white"), *self.pixels)
-            given = [image] * count
-            return Request(
-                {"id": "warm-up"},
-                lambda: _WarmUp(given, "?", question_type="free-form", settings=self.settings),
-                0,
-                max_new_tokens=most,
-            )
-
-        side = math.isqrt(self.pixels[1])
-        counts = self.engine.engine.prompt_images
-        one_each = [request(side // part, count) for count in counts for part in (1, 2, 4)]
-        batches = [[one_each[0]] * min(2, self.limits.slots), *([one] for one in one_each)]
-        for done, requests in enumerate(batches):
+        def note(done: int, total: int) -> None:
+            if self.closing:
+                raise Cancelled
             if report:
-                report(done, len(batches))
-            with contextlib.suppress(DataError):  # larger than the buckets: no client can send it, either
-                self.engine.check(requests[0])
-                self.engine.generate(self.params, requests, jax.random.key(0))
-        if report:
-            report(len(batches), len(batches))
+                report(done, total)
+
+        self.engine.warm_up(self.params, note)
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of a text, at most `tokens` tokens of it."""
         ids = self.engine.tokenizer.encode(text)
         return text if len(ids) <= tokens else self.engine.tokenizer.decode(ids[:tokens])
 
-    def stop(self) -> None:
-        """Cancels the running conversations and waits for the engine's thread."""
+    def close(self) -> None:
+        """Ends all requests with a 503, in the event loop's thread; refuses more."""
+        self.closing = True
         for stream in list(self._streams):
-            stream.gone = True
+            stream.send("fault", 0, _stopping())
+
+    def stop(self) -> None:
+        """Cancels the running conversations and waits until the engine's thread has ended."""
+        self.closing = True
+        for stream in list(self._streams):
+            stream.close("the server stops")
         self._inbox.put(None)
         self._thread.join()
 
@@ -183,26 +183,32 @@ class Worker:
         """Hands a request to the engine.
 
         Raises:
-          ApiError: 429 when too many are waiting, before an image is decoded; 400 when one can't be read, or
-            the prompt is larger than the engine's buckets.
+          ApiError: 429 when too many are waiting, before an image is decoded; 503 when the server stops; 400
+            when an image can't be read, or the prompt is larger than the engine's buckets.
         """
-        stream = Stream(chat)
+        stream = Stream(chat, self._leave)
         self._admit(chat.samples)
         try:
             request = await asyncio.to_thread(self._request, chat, stream)
         except UserError as error:
             self._release(chat.samples)
-            raise ApiError(400, str(error), param="messages", code="too_long") from None
+            message = str(error).removeprefix(f"row {ID}: ")
+            raise ApiError(400, message, param="messages", code="too_long") from None
         except BaseException:
             self._release(chat.samples)
             raise
         stream.chat = dataclasses.replace(chat, pictures=())  # what was sent is large, and no longer needed
         with self._lock:
+            stream.request = request
             self._streams.add(stream)
             self._inbox.put(request)
+        if self.closing:  # since it was admitted
+            stream.send("fault", 0, _stopping())
         return stream
 
     def _admit(self, samples: int) -> None:
+        if self.closing:
+            raise _stopping()
         with self._lock:
             most = self.limits.slots + self.limits.waiting
             if self.busy + samples > most:
@@ -214,11 +220,21 @@ class Worker:
         with self._lock:
             self.busy -= samples
 
+    def _leave(self, stream: Stream, reason: str) -> None:
+        """Stops counting the conversations of a stream that nobody reads, and takes them out of the queue."""
+        with self._lock:
+            if stream not in self._streams:
+                return  # all have ended
+            self._streams.discard(stream)
+            self.busy -= stream.running
+        self._inbox.discard(stream.request)
+        logging.warning("a request of %d conversations is stopped: %s", stream.running, reason)
+
     def _request(self, chat: ChatRequest, stream: Stream) -> Request:
         sent = [picture.read() for picture in chat.pictures] or [Image.new("RGB", BLANK, "white")]
         images = [resize_image(picture, *self.pixels) for picture in sent]
         kind = "video" if chat.video else "vqa"
-        row = question_row(images, chat.question, chat.options, kind, id="request")
+        row = question_row(images, chat.question, chat.options, kind, id=ID)
 
         def session() -> DrawingSession:
             return DrawingSession(
@@ -233,7 +249,7 @@ class Worker:
 
         def end(sample: int, trajectory: Any) -> None:
             with self._lock:
-                if stream in self._streams:  # else the engine failed, and all its conversations are released
+                if stream in self._streams:  # else the client left or the engine failed: they are released
                     self.busy -= 1
                     stream.running -= 1
                     if not stream.running:
@@ -269,10 +285,11 @@ class Worker:
         with self._lock:  # requests that are still read stay counted
             streams, self._streams = list(self._streams), set()
             self.busy -= sum(stream.running for stream in streams)
-            while not self._inbox.empty():
-                if self._inbox.get_nowait() is None:
-                    self._inbox.put(None)
-                    break
+            self._inbox.clear()
         for stream in streams:
             if not stream.gone:
                 stream.send("fault", 0, ApiError(503, "the model failed; try again", code="engine_failed"))
+
+
+def _stopping() -> ApiError:
+    return ApiError(503, "the server stops", code="stopping")

@@ -217,6 +217,7 @@ async function send() {
         turn = null;
       }
       if (event.choices[0].finish_reason) {
+        if (delta.answer !== null) [...document.querySelectorAll("#turns .said")].pop()?.remove();  // the verdict says it
         $("turns").append(verdict(delta.answer, delta.stop_reason));
         $("status").textContent = `Finished after ${count} turn${count === 1 ? "" : "s"}.`;
       }
