@@ -164,7 +164,7 @@ def test_check_counts_and_shows_what_is_drawn(photos, capsys, tmp_path):
     assert text.count("<figure>") == 3 and "a &lt;cat&gt;" in text and "What is left of the door?" in text
 
 
-def test_check_reads_held_out_rows_and_says_answers_in_words(photos, capsys, tmp_path):
+def test_check_reads_test_rows_and_says_answers_in_words(photos, capsys, tmp_path):
     rows_of(photos, HALL, {**HALL, "options": ["a lamp", "a chair"]}, {"answer": "7", **QUESTION})
     rows_of(photos, HALL, {**HALL, "boxes": [[1, 2, 3]]}, {**QUESTION, "answer": "8"}, name="test.jsonl")
     found = tmp_path / "found.json"
