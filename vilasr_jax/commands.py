@@ -186,8 +186,9 @@ def _reason(error: Exception) -> str:
     """What was wrong with a command line, in one line."""
     if found := re.match(r"flag (--config=\S+): Error whilst parsing config file:", str(error)):
         last = str(error).strip().splitlines()[-1]  # of a traceback
-        words = last.endswith("positional arguments but 1 was given")
-        return f"{found[1]}: {'this file has no words after a colon' if words else last}"
+        if last.endswith("positional arguments but 1 was given"):
+            last = f"this file has no words after a colon; give {found[1].rpartition(':')[0]}"
+        return f"{found[1]}: {last}"
     text = " ".join(str(error).split()) or type(error).__name__
     kinds = {"an integer": r"invalid literal for int\(\)", "a number": "could not convert string to float"}
     for kind, says in kinds.items():
@@ -271,13 +272,22 @@ def find_command(argv: Sequence[str]) -> tuple[Command | None, list[str]]:
 
 
 def help_text(argv: Sequence[str]) -> str | None:
-    """The help for a command line with --help: of a command, or of all in a group such as "data"."""
-    if argv and argv[0] == "help":
+    """The help for a command line with --help: of a command, or of all in a group such as "data".
+
+    Raises:
+      ConfigError: there is no such command, or another word after `help COMMAND` or `COMMAND --help`.
+    """
+    first = bool(argv) and argv[0] == "help"
+    if first:
         argv = [*argv[1:], "--help"]
     if not any(word in _HELP_WORDS for word in argv[1:]):
         return None
     group = [one.help for one in COMMANDS.values() if one.name.startswith(f"{argv[0]} ")]
     if group and len(argv) == 2:
         return "\n\n\n".join(group)
-    found = find_command(argv)[0]
+    found, rest = find_command(argv)
+    if found is not None:
+        at = next(at for at, word in enumerate(rest) if word in _HELP_WORDS)
+        if extra := rest[:at] if first else rest[at + 1 :]:
+            raise ConfigError(f"unexpected word {extra[0]!r}; give `vilasr {found.name} --help` alone")
     return found.help if found else None

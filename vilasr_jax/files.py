@@ -1,7 +1,9 @@
 """Files that are written completely or not at all."""
 
+import difflib
 import glob
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +45,27 @@ def folder_path(name: str, path: str) -> Path:
             "the mount, as launch/host.sh does"
         )
     return Path(path)
+
+
+def near_path(path: epath.PathLike) -> str:
+    """The end of a message about a path that does not exist: the existing one of the most similar names.
+
+    Returns:
+      "; did you mean runs/quickstart?", or "" where there is none, for a path in a bucket, or one that is
+      there.
+    """
+    if "://" in str(path) or os.path.exists(path):
+        return ""
+    found = Path()
+    for part in Path(path).parts:
+        if not os.path.exists(found / part):
+            try:
+                names = sorted(os.listdir(found))
+            except OSError:  # a file, no permission, or not there
+                return ""
+            part = next(iter(difflib.get_close_matches(part, names, 1, cutoff=0.75)), part)
+        found /= part
+    return f"; did you mean {found}?" if os.path.exists(found) else ""
 
 
 def mistaken_for(head: bytes) -> str:

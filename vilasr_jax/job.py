@@ -26,7 +26,7 @@ from vilasr_jax.files import write_json
 from vilasr_jax.model_card import CARD, NOTE, model_card, read_scores
 from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.parallel import from_writer, gather_results, is_writer, to_host
-from vilasr_jax.parallel.memory import Account, device_limit
+from vilasr_jax.parallel.memory import Account, device_limit, shared_memory
 from vilasr_jax.progress import COMPILING, progress_bar
 from vilasr_jax.report import render_report
 from vilasr_jax.report.workdir import INT8
@@ -48,7 +48,7 @@ from vilasr_jax.training.reflect import run_reflect
 from vilasr_jax.training.row_filter import read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.synthesis import run_synthesis
-from vilasr_jax.workdir import open_workdir, resolve_job
+from vilasr_jax.workdir import check_start, open_workdir
 
 _TRAIN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 
@@ -75,13 +75,13 @@ def begin(
     Raises:
       UserError: the job can't run, or can't run in this workdir.
     """
-    job = resolve_job(job, workdir)
+    job = check_start(job, workdir)
     run = open_run(with_weights(job, weights), workdir, mesh, profile=profile)
 
     def find_todo() -> list[str]:
         names = unfinished(run)
         check(run, names)
-        if not (workdir / "config.json").exists():
+        if not (workdir / "config.json").exists() and not job.model.init_from:
             _check_new(run)
         return names
 
@@ -95,9 +95,10 @@ def begin(
     run.model.tokenizer  # noqa: B018  which all processes wait for
     run.examples.check(todo)
     run.questions.check(todo)
+    shared = "" if limit else shared_memory(run.mesh, job.engine.memory_gib)
     for account in accounts(run, todo, limit):
         if is_writer():
-            print(account, file=sys.stderr)
+            print(f"{account}{shared}", file=sys.stderr)
         account.check()
     return run, todo
 
@@ -163,13 +164,9 @@ def unfinished(run: Run) -> list[str]:
 
 def _check_new(run: Run) -> None:
     """Raises ConfigError when the first stage needs what a new workdir does not hold."""
-    trained = [name for name in TRAINED if name in run.job.stages]
-    if run.job.model.init_from:
-        return
-    if not trained:
-        raise ConfigError(f"{run.workdir} holds no run yet; start it with `vilasr train`")
-    if trained[0] != TRAINED[0]:
-        raise run.stages.missing(trained[0])
+    first = next(name for name in TRAINED if name in run.job.stages)
+    if first != TRAINED[0]:
+        raise run.stages.missing(first)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 from etils import epath
 
+from vilasr_jax.checkpoint.hub import CARD as CARD
 from vilasr_jax.config import JobConfig
 from vilasr_jax.models import ModelConfig
 
-CARD = "README.md"
 NOTE = "model.json"  # of an exported folder: its stage and step
 _STAGES = {
     "untrained": "before training",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vilasr_jax.checkpoint.adapted_weights import AdaptedWeights
-from vilasr_jax.checkpoint.address import EXPECTED, Address, parse_address
+from vilasr_jax.checkpoint.address import Address, listed, parse_address
 from vilasr_jax.checkpoint.array_files import ITEM, weight_folder
 from vilasr_jax.checkpoint.convert import copy_companions, write_hf
 from vilasr_jax.checkpoint.first_weights import check_first_weights, noted_address
@@ -43,7 +43,7 @@ from vilasr_jax.conversation_settings import exported_settings, read_exported_se
 from vilasr_jax.drawing.prompts import PromptSet
 from vilasr_jax.errors import CheckpointError, ConfigError, MissingCheckpointError
 from vilasr_jax.files import write_json
-from vilasr_jax.model_card import CARD, NOTE, model_card, read_scores
+from vilasr_jax.model_card import CARD, model_card, read_scores
 from vilasr_jax.models import ModelConfig, ModelFamily, family_of, is_published_size, preset, published_sizes
 from vilasr_jax.models.params import abstract
 from vilasr_jax.processing import Tokenizer
@@ -225,7 +225,7 @@ def open_checkpoint(source: epath.PathLike) -> Checkpoint:
       CheckpointError: something else is there, or it is damaged.
     """
     address = parse_address(source)
-    values = _config_json(address)
+    values = address.config
     if "model_type" not in values:
         return _open_run(address)
     folder, where = address.folder, str(address.folder / "config.json")
@@ -338,26 +338,6 @@ def convert_to_peft(source: epath.PathLike, dst: epath.PathLike) -> str:
     return opened.base
 
 
-def exported_folder(source: epath.PathLike) -> tuple[epath.Path, str]:
-    """The Hugging Face folder to upload, and words for its model: that of a workdir, or `source` itself.
-
-    Raises:
-      CheckpointError: the workdir has finished a stage since its export.
-    """
-    root = epath.Path(source)
-    folder = root / "hf" if (root / "hf" / "config.json").exists() else root
-    of = read_json(folder / NOTE) if (folder / NOTE).exists() else {}
-    words = f"the stage {of['stage']}, step {of['step']}" if of.keys() >= {"stage", "step"} else "a model"
-    if folder != root and (root / "config.json").exists():
-        last = StageFolders(read_job(root), root).last()
-        if of.get("stage") != last:
-            raise CheckpointError(
-                f"{folder} holds {words}, and the last finished stage of {root} is {last}; to upload that: "
-                f"vilasr convert to-hf {root} DST, then push DST; to upload the other: push {folder}"
-            )
-    return folder, words
-
-
 def hf_folder(source: epath.PathLike) -> epath.Path:
     """The folder of a Hugging Face model; one of the hub is downloaded.
 
@@ -399,35 +379,6 @@ def run_config(
     return preset(job.model.preset, **fields)
 
 
-def _config_json(address: Address) -> Mapping[str, Any]:
-    """The config.json of a model or of a run; raises for a folder that has none, saying what it is."""
-    folder = address.folder
-    if (folder / "config.json").exists():
-        values = read_json(folder / "config.json")
-        if "model_type" in values or "model" in values:
-            return values
-        what = "its config.json is neither that of a model (no model_type) nor of a run"
-    elif (folder / "adapter_config.json").exists():
-        what = "it holds an adapter (LoRA) only; merge it into its base model and give that folder"
-    elif inside := _inside_run(folder):
-        what = f"is part of the run {inside[0]}; give {inside[1]}"
-    elif steps := CheckpointStore(folder).steps():
-        what = f"holds Orbax checkpoints (steps {_listed(steps)}), but no config.json of their model"
-    else:
-        what = "holds no config.json"
-    raise CheckpointError(f"{folder}: {what}; {EXPECTED}")
-
-
-def _inside_run(folder: epath.Path) -> tuple[epath.Path, str] | None:
-    """(workdir, address) of a stage's folder, or of one in it."""
-    for workdir in list(folder.parents)[:3]:
-        stage, *rest = folder.relative_to(workdir).parts
-        if stage in TRAINED and (workdir / "config.json").exists():
-            step = f"@{rest[1]}" if rest[1:] and rest[1].isdigit() else ""
-            return workdir, f"{workdir}:{stage}{step}"
-    return None
-
-
 def _open_run(address: Address) -> RunCheckpoint:
     workdir, name, step = address.folder, address.stage, address.step
     try:
@@ -459,10 +410,6 @@ def _saved(stages: StageFolders) -> str:
         stage = stages[name]
         if steps := stage.store.steps():
             address = f"{stages.workdir}:{name}" + ("" if stage.done else f"@{steps[-1]}")
-            note = f"step{'s' if len(steps) > 1 else ''} {_listed(steps)}"
+            note = f"step{'s' if len(steps) > 1 else ''} {listed(steps)}"
             found.append(f"{address} ({note}{'' if stage.done else ', not finished'})")
     return f"it holds {', '.join(found) or 'no saved step of any stage'}"
-
-
-def _listed(steps: list[int]) -> str:
-    return ", ".join(map(str, steps))

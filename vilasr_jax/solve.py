@@ -48,7 +48,7 @@ class _Printer:
 
 
 def solve(
-    images: Sequence[str],
+    images: Sequence[str | Path | Image.Image],
     question: str,
     checkpoint: str | Path,
     out: Path,
@@ -60,7 +60,7 @@ def solve(
     """Samples one conversation greedily, printing its turns.
 
     Args:
-      images: paths of the images.
+      images: the images, or their paths.
       question: text for the model.
       checkpoint: of any kind, see `open_checkpoint`.
       out: the folder for drawn images.

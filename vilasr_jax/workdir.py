@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict, with_new_keys
-from vilasr_jax.errors import ConfigError
-from vilasr_jax.files import write_json
-from vilasr_jax.parallel import is_writer
+from vilasr_jax.checkpoint.address import check_address
+from vilasr_jax.config import TRAINED, JobConfig, flatten, from_config_dict, to_dict, with_new_keys
+from vilasr_jax.errors import CheckpointError, ConfigError
+from vilasr_jax.files import near_path, write_json
 from vilasr_jax.training.wording import same_prompt, save_prompts
 
 # Keys that later commands may change: what to do now, and its layout over devices.
@@ -88,11 +88,34 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
     return dataclasses.replace(job, data=dataclasses.replace(job.data, **data))
 
 
+def check_start(job: JobConfig, workdir: Path) -> JobConfig:
+    """Like `resolve_job`; also refuses what can't begin in a new workdir. Without JAX.
+
+    Raises:
+      ConfigError: no stage of the job can begin there.
+      CheckpointError: `config.model.init_from` is no checkpoint.
+    """
+    job = resolve_job(job, workdir)
+    if (workdir / "config.json").exists():
+        return job
+    if job.model.init_from:
+        try:
+            check_address(job.model.init_from)
+        except CheckpointError as error:
+            raise type(error)(f"config.model.init_from: {error}") from error
+    elif not set(job.stages) & set(TRAINED):
+        cure = near_path(workdir) or "; start it with `vilasr train`"
+        raise ConfigError(f"{workdir} holds no run yet{cure}")
+    return job
+
+
 def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:
     """Like `resolve_job`; also writes the config of a new workdir, and data that was not named before.
 
     `eval.best` is always written: a workdir is opened at the step that its last command scores and exports.
     """
+    from vilasr_jax.parallel import is_writer  # which needs JAX
+
     job, path = resolve_job(job, workdir), workdir / "config.json"
     if not is_writer():
         return job

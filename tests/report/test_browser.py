@@ -146,6 +146,46 @@ def test_an_address_leads_to_what_was_shown(report, browser):
         assert not faults
 
 
+def test_unknown_words_of_an_address_are_said(report, browser):
+    with tab(browser) as (page, faults):
+        page.goto(f"{report}#outcome=nonsense&conversation=%3Cb%3E&colour=red&corrections=yes")
+        notice = page.locator(".notice")
+        said = "The address names what is not in this list: colour=red, outcome=nonsense, conversation=<b>."
+        assert notice.inner_text() == said
+        assert page.url.endswith("#corrections=yes")  # which is what is shown
+        page.get_by_label("Outcome").select_option("wrong")
+        assert not notice.is_visible()
+        page.goto("about:blank")
+        page.goto(f"{report}#outcome=wrong")
+        assert not notice.is_visible() and not faults
+
+
+METRICS = """
+accuracy clipped_high clipped_low corrected cut_off drawing/calls/path_tracer drawing/corrections
+drawing/drawings drawing/invalid drawing/line_distance drawing/lines_drawn drawing/box_iou drawing/repeats
+drawing/turns drawings drew dual_clipped entropy equal_groups errors format grad_norm importance kl
+learning_rate loss ref_kl response_tokens reward rollout_kl sampled_tokens_per_second sampling_seconds skipped
+tokens_per_second update_seconds useful_tokens mfu val_accuracy val_corrected val_drawings val_errors
+my_reward
+""".split()
+
+
+def test_curves_have_plain_names(tmp_path, browser):
+    workdir = write_workdir(tmp_path / "run")
+    rows = [{"step": step} | {name: step / 7 for name in METRICS} for step in range(1, 4)]
+    (workdir / "rl" / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with tab(browser) as (page, faults):
+        page.goto(render_report(workdir).as_uri())
+        stage = page.locator(".stagecurves").last
+        stage.locator("summary").click()
+        names = stage.locator("figcaption span").all_inner_texts()
+        assert len(names) == len(set(names)) == len(METRICS) - 4  # validation is in the same figure
+        assert {"Calls of Path Tracer per conversation", "Conversations with a drawing"} < {*names}
+        assert {"Drawn images per conversation", "Learning rate", "Loss", "My reward"} < {*names}
+        assert not [name for name in names if re.match("Drawing |Val |Drew|Kl|Mfu|Ref ", name) or "_" in name]
+        assert "Solid: training. Dashed: validation." in stage.inner_text() and not faults
+
+
 def test_what_a_stage_unlearned_is_found(report, browser):
     with tab(browser) as (page, faults):
         page.goto(report)

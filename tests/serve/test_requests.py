@@ -16,10 +16,10 @@ from tests.serve.conftest import Served, body, messages, picture
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.serve import ApiError, Limits
+from vilasr_jax.serve.address import host_names
 from vilasr_jax.serve.parameters import NEUTRAL, NO_MATTER, READ
 from vilasr_jax.serve.replies import usage
 from vilasr_jax.serve.requests import read_chat_request
-from vilasr_jax.serve.run import host_names
 
 JSON = {"Content-Type": "application/json"}
 RNG = random.Random(3)

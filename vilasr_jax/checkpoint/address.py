@@ -1,14 +1,22 @@
-"""Where a checkpoint is: `DIR`, `RUN:STAGE` or `RUN:STAGE@STEP`, local or `gs://`, or `hf://ORG/NAME`."""
+"""Where a checkpoint is: `DIR`, `RUN:STAGE` or `RUN:STAGE@STEP`, local or `gs://`, or `hf://ORG/NAME`.
+
+Without JAX, so that a command refuses a wrong address at once.
+"""
 
 import dataclasses
 import os
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
 from vilasr_jax.checkpoint.folders import check_reachable
-from vilasr_jax.checkpoint.hub import SCHEME, download
+from vilasr_jax.checkpoint.hf_config import read_json
+from vilasr_jax.checkpoint.hub import SCHEME, download, parse_hub_address
+from vilasr_jax.config import TRAINED
 from vilasr_jax.errors import CheckpointError, MissingCheckpointError
+from vilasr_jax.files import near_path
 
 EXPECTED = (
     "expected a Hugging Face folder, an Orbax folder of `vilasr convert from-hf`, or the workdir of a run "
@@ -38,6 +46,37 @@ class Address:
             return self.text.partition("@")[0].rpartition("/")[2]  # a revision may have slashes
         return (self.folder if "://" in self.text else epath.Path(os.path.abspath(self.folder))).name
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The config.json of a model or of a run; raises CheckpointError for a folder with none, saying what
+        it is."""
+        if (self.folder / "config.json").exists():
+            values = read_json(self.folder / "config.json")
+            if "model_type" in values or "model" in values:
+                return values
+            what = "its config.json is neither that of a model (no model_type) nor of a run"
+        elif (self.folder / "adapter_config.json").exists():
+            what = "it holds an adapter (LoRA) only; merge it into its base model and give that folder"
+        elif inside := _inside_run(self.folder):
+            what = f"is part of the run {inside[0]}; give {inside[1]}"
+        elif steps := _saved_steps(self.folder):
+            what = f"holds Orbax checkpoints (steps {listed(steps)}), but no config.json of their model"
+        else:
+            what = "holds no config.json"
+        raise CheckpointError(f"{self.folder}: {what}; {EXPECTED}")
+
+
+def check_address(source: epath.PathLike) -> None:
+    """Refuses what `open_checkpoint` can't open as far as that is known without JAX and without a download.
+
+    Raises:
+      CheckpointError, MissingCheckpointError: see `parse_address` and `Address.config`.
+    """
+    if os.fspath(source).startswith(SCHEME):
+        parse_hub_address(os.fspath(source))
+    else:
+        _ = parse_address(source).config
+
 
 def parse_address(source: epath.PathLike) -> Address:
     """Parses an address; a model of the hub is downloaded.
@@ -55,7 +94,7 @@ def parse_address(source: epath.PathLike) -> Address:
         folder, stage, step = epath.Path(match[1]), match[2], match[3]
     if not folder.exists():
         hint = f" (the model of that name on the hub is hf://{text})" if _could_be_on_the_hub(text) else ""
-        raise MissingCheckpointError(f"{folder}: no such folder{hint}; {EXPECTED}")
+        raise MissingCheckpointError(f"{folder}: no such folder{near_path(folder) or f'{hint}; {EXPECTED}'}")
     if not folder.is_dir():
         inside = (folder.parent / "config.json").exists()
         hint = f"; give its folder, {folder.parent}" if inside else ""
@@ -69,3 +108,27 @@ def parse_address(source: epath.PathLike) -> Address:
 
 def _could_be_on_the_hub(text: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) is not None
+
+
+def _inside_run(folder: epath.Path) -> tuple[epath.Path, str] | None:
+    """(workdir, address) of a stage's folder, or of one in it."""
+    for workdir in list(folder.parents)[:3]:
+        stage, *rest = folder.relative_to(workdir).parts
+        if stage in TRAINED and (workdir / "config.json").exists():
+            step = f"@{rest[1]}" if rest[1:] and rest[1].isdigit() else ""
+            return workdir, f"{workdir}:{stage}{step}"
+    return None
+
+
+def _saved_steps(folder: epath.Path) -> list[int]:
+    """The steps of Orbax checkpoints; JAX is imported only where there is a folder that may be one."""
+    if not any(path.name.isdigit() for path in folder.iterdir()):
+        return []
+    from vilasr_jax.checkpoint.store import CheckpointStore
+
+    return CheckpointStore(folder).steps()
+
+
+def listed(steps: Sequence[int]) -> str:
+    """Numbers with commas between them."""
+    return ", ".join(map(str, steps))

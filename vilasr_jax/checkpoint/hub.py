@@ -7,11 +7,13 @@ from fnmatch import fnmatch
 from etils import epath
 
 from vilasr_jax.errors import CheckpointError, MissingCheckpointError
+from vilasr_jax.files import near_path
 
 SCHEME = "hf://"
 # The model's own files, in the top folder: safetensors, configs, tokenizer, chat template.
 _FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt"]
 _OTHERS = ["*/*", "consolidated.*"]
+CARD = "README.md"  # the model card
 
 
 def download(address: str) -> epath.Path:
@@ -24,13 +26,9 @@ def download(address: str) -> epath.Path:
       CheckpointError: the client is not installed, or the address has another form.
       MissingCheckpointError: there is no such model, it needs a login, or it can't be downloaded.
     """
-    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
-    if not match:
-        raise CheckpointError(f"{address}: expected hf://ORG/NAME, or hf://ORG/NAME@REVISION")
-    check_client(address)
+    name, revision = parse_hub_address(address)
     from huggingface_hub import errors, snapshot_download
 
-    name, revision = match.groups()
     login = "run `hf auth login`, or set HF_TOKEN"
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHERS)
@@ -50,6 +48,19 @@ def download(address: str) -> epath.Path:
     return epath.Path(folder)
 
 
+def parse_hub_address(address: str) -> tuple[str, str | None]:
+    """("ORG/NAME", revision) of an address; the revision is None where none is named.
+
+    Raises:
+      CheckpointError: the client is not installed, or the address has another form.
+    """
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
+    if not match:
+        raise CheckpointError(f"{address}: expected hf://ORG/NAME, or hf://ORG/NAME@REVISION")
+    check_client(address)
+    return match[1], match[2]
+
+
 def upload(folder: epath.PathLike, name: str, *, private: bool = False, message: str = "") -> str:
     """Uploads a Hugging Face folder as the model ORG/NAME of the hub, which is created where it is missing.
 
@@ -64,7 +75,8 @@ def upload(folder: epath.PathLike, name: str, *, private: bool = False, message:
       The model's address.
 
     Raises:
-      CheckpointError: another name or folder, the client is not installed, no permission, or it failed.
+      CheckpointError: another name or folder, no model card, the client is not installed, no permission, or
+        it failed.
     """
     name = name.removeprefix(SCHEME)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -73,8 +85,13 @@ def upload(folder: epath.PathLike, name: str, *, private: bool = False, message:
         )
     exported = epath.Path(folder)
     if not (exported / "config.json").exists() or not list(exported.glob("*.safetensors")):
+        run = folder if (exported / "config.json").exists() else "RUN"
+        cure = near_path(folder) or f"; write one: vilasr convert to-hf {run} DST"
+        raise CheckpointError(f"{folder}: holds no model in Hugging Face files{cure}")
+    if not (exported / CARD).exists():
         raise CheckpointError(
-            f"{folder}: holds no model in Hugging Face files; write one: vilasr convert to-hf {folder} DST"
+            f"{folder}: has no {CARD}, the model card that the hub shows; `vilasr convert to-hf RUN DST` "
+            "writes one with the model, or write your own there"
         )
     check_client(f"push to {name}")
     from huggingface_hub import HfApi, errors
@@ -94,8 +111,12 @@ def upload(folder: epath.PathLike, name: str, *, private: bool = False, message:
         status = error.response.status_code if error.response is not None else 0
         reason = f"not permitted ({status}); {login}" if status in (401, 403) else _first_line(error)
         raise CheckpointError(f"{name}: {reason}") from error
-    except Exception as error:  # the client raises many types for a network or a token that fails
-        raise CheckpointError(f"{name}: could not be uploaded ({_first_line(error)}); {login}") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise CheckpointError(f"{name}: there is no token; {login}") from error
+    except Exception as error:  # the client raises many types for a network that fails
+        raise CheckpointError(
+            f"{name}: could not be uploaded ({_first_line(error)}); check the network, then try again"
+        ) from error
     return f"{SCHEME}{name}"
 
 

@@ -11,7 +11,7 @@ import sys
 
 from absl import logging
 
-from vilasr_jax import __version__
+from vilasr_jax import __version__, ctrl_c
 
 # Each registers its commands; `vilasr help` lists them in this order.
 # isort: off
@@ -23,8 +23,14 @@ from vilasr_jax.errors import INTERRUPTED, STOPPED, Stopped, UserError
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of the console script."""
-    argv = sys.argv if argv is None else argv
+    """Entry point of the console script.
+
+    Args:
+      argv: the words, the program's first; None: those of this process, whose second Ctrl-C then ends it.
+    """
+    if argv is None:
+        ctrl_c.watch()
+        argv = sys.argv
     sys.path.append(os.getcwd())  # for the user's tasks, tools and model sizes
     logging.set_verbosity(logging.WARNING)
     try:

@@ -7,7 +7,8 @@ from typing import Any
 
 from vilasr_jax.cli.flags import MAX_TOKENS, WEIGHTS_FORM, check_at_least_1, max_tokens
 from vilasr_jax.commands import Flag, command
-from vilasr_jax.files import folder_path
+from vilasr_jax.errors import ImageError
+from vilasr_jax.files import folder_path, near_path
 
 
 @command(
@@ -35,19 +36,26 @@ def run_solve(words: list[str], flags: Any) -> None:
     Example
       vilasr solve maze.png --question "Where is the end?" --options=A,B,C,D --checkpoint runs/quickstart
     """
+    from vilasr_jax.checkpoint.address import check_address
+    from vilasr_jax.processing import load_image
+
+    out, tokens = folder_path("--out", flags.out), max_tokens(flags)
+    if missing := next((path for path in words if not os.path.exists(path)), None):
+        raise ImageError(f"{missing}: no such image file{near_path(missing)}")
+    images = [load_image(path) for path in words]
+    check_address(flags.checkpoint)
     from vilasr_jax.parallel import check_devices
     from vilasr_jax.solve import solve
 
     check_devices()
-    out = folder_path("--out", flags.out)
     solve(
-        words,
+        images,
         flags.question,
         flags.checkpoint,
         out,
         flags.options,
         weights=flags.weights or "",
-        max_tokens=max_tokens(flags),
+        max_tokens=tokens,
         video=flags.video,
     )
 
@@ -84,13 +92,14 @@ def run_serve(words: list[str], flags: Any) -> None:
       vilasr serve runs/quickstart
       curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" -d @question.json
     """
-    from vilasr_jax.parallel import check_devices
-    from vilasr_jax.serve import Limits, serve
+    from vilasr_jax.checkpoint.address import check_address
+    from vilasr_jax.serve.address import check_listening
+    from vilasr_jax.serve.limits import Limits
 
     check_at_least_1(flags, "slots")
     check_at_least_1(flags, "images")
     token = os.environ.get("VILASR_TOKEN", "") if flags.token is None else flags.token
-    check_devices()
+    check_listening(flags.host, flags.port, token)
     limits = Limits(
         slots=flags.slots,
         waiting=3 * flags.slots,
@@ -99,6 +108,11 @@ def run_serve(words: list[str], flags: Any) -> None:
         body_bytes=max(1, flags.images // 4) * Limits.body_bytes,
         history=flags.history,
     )
+    check_address(words[0])
+    from vilasr_jax.parallel import check_devices
+    from vilasr_jax.serve import serve
+
+    check_devices()
     serve(
         words[0],
         host=flags.host,

@@ -28,19 +28,21 @@ SEEDS = Flag("seeds", "0,1,2", "the seeds, with commas between them", "0,1,2")
 @command("bench learn", "", CONFIG, WORKDIR, SEEDS, JSON)
 def run_bench_learn(words: list[str], flags: Any) -> None:
     """Stages and controls of a config, seed by seed."""
+    seeds = _seeds(flags)
+    job, workdir = job_and_workdir(flags)
     from vilasr_jax.bench.learn import bench_learn
 
-    job, workdir = job_and_workdir(flags)
-    save(flags, bench_learn(job, workdir, _seeds(flags)))
+    save(flags, bench_learn(job, workdir, seeds))
 
 
 @command("bench soft", "", CONFIG, WORKDIR, SEEDS, JSON)
 def run_bench_soft(words: list[str], flags: Any) -> None:
     """A cold start with and without the soft term."""
+    seeds = _seeds(flags)
+    job, workdir = job_and_workdir(flags)
     from vilasr_jax.bench.soft import bench_soft
 
-    job, workdir = job_and_workdir(flags)
-    save(flags, bench_soft(job, workdir, _seeds(flags)))
+    save(flags, bench_soft(job, workdir, seeds))
 
 
 def _seeds(flags: Any) -> list[int]:
@@ -53,10 +55,10 @@ def _seeds(flags: Any) -> list[int]:
 @command("bench input", "", CONFIG, JSON)
 def run_bench_input(words: list[str], flags: Any) -> None:
     """Rows generated per second, against those that training needs."""
-    from vilasr_jax.bench.input import bench_input
-
     job = read_job(flags)
     use_devices(job)
+    from vilasr_jax.bench.input import bench_input
+
     save(flags, bench_input(job))
 
 

@@ -9,6 +9,15 @@ from vilasr_jax.commands import Flag, command
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
+def _check(words: list[str]) -> None:
+    """Refuses a SRC that is no checkpoint and a DST that holds something, before JAX is imported."""
+    from vilasr_jax.checkpoint.address import check_address
+    from vilasr_jax.checkpoint.folders import check_free
+
+    check_free(words[1])
+    check_address(words[0])
+
+
 @command(
     "convert from-hf",
     "SRC DST",
@@ -23,6 +32,7 @@ def run_convert_from_hf(words: list[str], flags: Any) -> None:
     Example
       vilasr convert from-hf hf://ORG/NAME checkpoints/7b
     """
+    _check(words)
     from vilasr_jax.checkpoint import convert_from_hf
     from vilasr_jax.open_checkpoint import hf_folder
     from vilasr_jax.parallel import check_devices
@@ -52,6 +62,7 @@ def run_convert_to_hf(words: list[str], flags: Any) -> None:
     Example
       vilasr convert to-hf runs/x:rl@120 exported --dtype=bfloat16
     """
+    _check(words)
     from vilasr_jax.open_checkpoint import convert_to_hf
     from vilasr_jax.parallel import check_devices
     from vilasr_jax.progress import show_progress
@@ -72,6 +83,7 @@ def run_convert_to_peft(words: list[str], flags: Any) -> None:
     Example
       vilasr convert to-peft runs/lora:cold_start adapter
     """
+    _check(words)
     from vilasr_jax.checkpoint.hub import SCHEME
     from vilasr_jax.open_checkpoint import convert_to_peft
     from vilasr_jax.parallel import check_devices
@@ -100,7 +112,7 @@ def run_push(words: list[str], flags: Any) -> None:
       vilasr push runs/quickstart me/maze-drawer --private
     """
     from vilasr_jax.checkpoint.hub import upload
-    from vilasr_jax.open_checkpoint import exported_folder
+    from vilasr_jax.exported import exported_folder
 
     folder, model = exported_folder(words[0])
     address = upload(folder, words[1], private=flags.private, message=flags.message)

@@ -88,12 +88,15 @@ def run_data_check(words: list[str], flags: Any) -> None:
     Example
       vilasr data check photos --config=configs/pictures_tiny.py
     """
+    from vilasr_jax.tasks.importers import PICTURES, find_files
+
+    check_at_least_1(flags, "count")
+    job, out = read_job(flags), folder_path("--out", flags.out)
+    find_files(PICTURES, words[0])
     from vilasr_jax.own_pictures import run_canvas
     from vilasr_jax.tasks.check_pictures import check_pictures, print_check
 
-    check_at_least_1(flags, "count")
-    out = folder_path("--out", flags.out)
-    found = check_pictures(words[0], run_canvas(read_job(flags), out.parent), out, flags.count, flags.images)
+    found = check_pictures(words[0], run_canvas(job, out.parent), out, flags.count, flags.images)
     print_check(found)
     print(f"Wrote {out}")
     save(flags, found)
@@ -120,15 +123,20 @@ def run_data_import(words: list[str], flags: Any) -> None:
     """
     from vilasr_jax.drawing.prompts import FILE
     from vilasr_jax.files import split_lines
-    from vilasr_jax.own_pictures import run_canvas
     from vilasr_jax.progress import show_progress
-    from vilasr_jax.tasks.importers import BROKEN, import_data
+    from vilasr_jax.tasks.importers import BROKEN, find_files, import_data
 
     name, source, target = words
     if flags.coordinates < 0:
         raise ConfigError(f"--coordinates={flags.coordinates} must be 1000, say, or 0 for pixels")
-    canvas = None if flags.config is None else run_canvas(read_job(flags), Path(target))
-    with show_progress(f"import {name}, percent") as show:
+    find_files(name, source)
+    canvas = None
+    if flags.config is not None:
+        job = read_job(flags)
+        from vilasr_jax.own_pictures import run_canvas  # which needs JAX
+
+        canvas = run_canvas(job, Path(target))
+    with show_progress(f"import {name}", percent=True) as show:
         index = import_data(name, source, target, flags.images, show, canvas, flags.coordinates or None)
     print(f"{index['rows']:,} rows with {index['images']:,} images are in {target}")
     if index["broken"]:

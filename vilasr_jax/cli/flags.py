@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.commands import Flag
-from vilasr_jax.config import WEIGHTS, JobConfig, from_config_dict
+from vilasr_jax.commands import COMMANDS, Flag
+from vilasr_jax.config import WEIGHTS, JobConfig, check_section, from_config_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import folder_path, write_json
 
@@ -31,25 +31,53 @@ def read_job(flags: Any) -> JobConfig:
     """The job of `--config`.
 
     Raises:
-      ConfigError: no config is given, or it can't be read.
+      ConfigError: it can't be read, or a value is outside of its limits.
     """
-    if flags.config is None:
-        raise ConfigError("give --config=FILE, such as configs/maze_tiny.py")
     try:
         flags.config.keys()
     except Exception as error:  # config_flags raises a file's own error when its values are first used
         raise ConfigError(f"--config: {error}") from error
-    return from_config_dict(flags.config)
+    job = from_config_dict(flags.config)
+    check_section(job)
+    return job
 
 
-def job_and_workdir(flags: Any, stages: tuple[str, ...] | None = None) -> tuple[JobConfig, Path]:
-    """The job and workdir of a training command."""
-    job = read_job(flags)
-    if not flags.workdir:
-        raise ConfigError("give a folder for the run: --workdir=runs/NAME")
+def require(command: str, flags: Any, *names: str, instead: str = "") -> None:
+    """Refuses a command without flags that it can only do without in some cases.
+
+    Args:
+      command: its name.
+      names: of the flags.
+      instead: the flag in their place, such as ", or --list".
+
+    Raises:
+      ConfigError: one is missing; the message has the usage.
+    """
+    declared = COMMANDS[command]
+    missing = [flag.usage for flag in declared.flags if flag.name in names and flags[flag.name].value is None]
+    if missing:
+        raise ConfigError(f"give {' and '.join(missing)}{instead}; usage: {declared.usage}")
+
+
+def job_and_workdir(flags: Any) -> tuple[JobConfig, Path]:
+    """The job and workdir of a command that computes; the devices are set up."""
+    job, workdir = read_job(flags), folder_path("--workdir", flags.workdir)
+    use_devices(job)
+    return job, workdir
+
+
+def run_to_start(flags: Any, stages: tuple[str, ...] | None) -> tuple[JobConfig, Path]:
+    """The job and workdir of a command that runs stages; refused before JAX is imported where that can be.
+
+    Args:
+      stages: to run; None: those of the config.
+    """
+    from vilasr_jax.workdir import check_start
+
+    job, workdir = read_job(flags), folder_path("--workdir", flags.workdir)
     if stages is not None:
         job = dataclasses.replace(job, stages=stages)
-    workdir = folder_path("--workdir", flags.workdir)
+    check_start(job, workdir)
     use_devices(job)
     return job, workdir
 

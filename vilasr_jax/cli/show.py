@@ -7,11 +7,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, check_at_least_1, read_job, save
+from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, check_at_least_1, read_job, require, save
 from vilasr_jax.commands import Flag, command
 from vilasr_jax.config import config_files, differences, key_comments
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.files import folder_path
+from vilasr_jax.files import folder_path, near_path
 
 
 @command(
@@ -33,9 +33,9 @@ def run_plan(words: list[str], flags: Any) -> None:
 
     Runs on any machine that has the package libtpu.
     """
+    job, limits = read_job(flags), {"minutes": flags.max_minutes, "layers": flags.layers}
     from vilasr_jax.plan import plan, print_plan, print_sweep, refuse, sweep
 
-    job, limits = read_job(flags), {"minutes": flags.max_minutes, "layers": flags.layers}
     if flags.sweep:
         result = sweep(job, flags.topology, **limits)
         print_sweep(result)
@@ -74,6 +74,7 @@ def run_config(words: list[str], flags: Any) -> None:
             summary = path.read_text().removeprefix('"""').splitlines()[0]
             print(f"{name:16} {summary}")
         return
+    require("config", flags, "config", instead=", or --list")
     found = differences(read_job(flags))
     for key, (value, default) in found.items():
         note = "" if value == default else f"  # default: {default!r}"
@@ -87,7 +88,7 @@ def _run_folder(name: str, path: str) -> Path:
 
     folder = folder_path(name, path)
     if not folder.exists():
-        why = "there is no such folder"
+        why = f"there is no such folder{near_path(folder)}"
     elif not folder.is_dir():
         why = "it is a file"
     elif is_run(folder):

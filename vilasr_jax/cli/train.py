@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, job_and_workdir, save
+from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, require, run_to_start, save
 from vilasr_jax.commands import Flag, command
 from vilasr_jax.errors import ConfigError
 
@@ -13,12 +13,12 @@ STAGE = (CONFIG, WORKDIR, JSON, Flag("profile", "N", "traces N steps of each sta
 
 
 def _train(flags: Any, stages: tuple[str, ...] | None = None, weights: str = "") -> None:
+    job, workdir = run_to_start(flags, stages)
     from vilasr_jax.evaluation import print_scores, read_results
     from vilasr_jax.job import train
     from vilasr_jax.report import print_summary
     from vilasr_jax.training import interrupt
 
-    job, workdir = job_and_workdir(flags, stages)
     interrupt.listen()
     summary = train(job, workdir, flags.profile, weights)
     if summary["stages"]:
@@ -98,13 +98,14 @@ def run_eval(words: list[str], flags: Any) -> None:
     config.model.init_from answers (`vilasr solve --help` lists what it may be). With --answers no workdir is
     needed.
     """
-    from vilasr_jax.evaluation import compare, print_comparison, print_scores, read_results
-
     if not flags.answers:
+        require("eval", flags, "config", "workdir", instead=", or --answers for scores of results files")
         _train(flags, ("eval", "report"), flags.weights or "")
         return
     if flags.weights:
         raise ConfigError("--weights: results files are answered already; leave it out with --answers")
+    from vilasr_jax.evaluation import compare, print_comparison, print_scores, read_results
+
     runs = [read_results(path, flags.benchmark) for path in flags.answers]
     scores: dict[str, object] = {run.label: run.to_dict() for run in runs}
     for run in runs:

@@ -14,8 +14,9 @@ import jax
 from jax.sharding import Mesh
 
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.units import GIB as GIB
+from vilasr_jax.units import byte_unit, bytes_text
 
-GIB = 2**30
 TEMPORARIES = (
     "temporaries of the largest step"  # a part of an account: known ones, or all where it is compiled
 )
@@ -51,11 +52,11 @@ class Account:
         return sum(self.parts.values())
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} = {size / GIB:.3g} GiB" for name, size in self.parts.items() if size)
-        return (
-            f"{self.moment}: {parts}; in all {self.total / GIB:.3g} of {self.limit / GIB:.3g} GiB "
-            "on each device"
-        )
+        parts = ", ".join(f"{name} = {bytes_text(size)}" for name, size in self.parts.items() if size)
+        total, limit = bytes_text(self.total), bytes_text(self.limit)
+        if byte_unit(self.total) == byte_unit(self.limit):  # said once
+            total = total.split()[0]
+        return f"{self.moment}: {parts}; in all {total} of {limit} on each device"
 
     def check(self) -> None:
         """Raises ConfigError when the parts are more than the limit."""
@@ -88,10 +89,21 @@ def device_limit(mesh: Mesh, limit_gib: float = 0.0) -> int:
     """
     if limit_gib:
         return int(limit_gib * GIB)
-    stats = mesh.local_devices[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return host_limit() // len(mesh.local_devices)
+    return _own_limit(mesh) or host_limit() // len(mesh.local_devices)
+
+
+def shared_memory(mesh: Mesh, limit_gib: float = 0.0) -> str:
+    """Says, in brackets, that a limit of `device_limit` is a part of one memory; "" where it is not."""
+    devices = mesh.local_devices
+    if limit_gib or len(devices) == 1 or _own_limit(mesh):
+        return ""
+    kind = devices[0].platform.upper()
+    return f" ({len(devices)} {kind} devices use this machine's {bytes_text(host_limit())} in equal parts)"
+
+
+def _own_limit(mesh: Mesh) -> int:
+    """Bytes of one of this process's devices that has memory of its own; else 0."""
+    return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit", 0)
 
 
 def host_limit(root: Path = Path("/")) -> int:

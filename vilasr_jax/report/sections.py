@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import family_of, preset
 from vilasr_jax.report.workdir import FUNNEL_STEPS, Run, mapping, stage_label
+from vilasr_jax.units import bytes_text
 
 MAIN_STAGES = ("rl", "reflect", "cold_start")
 COLUMNS = {
@@ -232,7 +233,7 @@ def _summary(run: Run) -> dict[str, str]:
     if "seconds" in run.summary:
         summary["Time"] = plain_duration(run.summary["seconds"])
     if _is_number(run.summary.get("peak_rss_bytes")):
-        summary["Peak memory"] = f"{run.summary['peak_rss_bytes'] / 2**30:.1f} GiB"
+        summary["Peak memory"] = bytes_text(run.summary["peak_rss_bytes"])
     return summary
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from vilasr_jax.report.sections import interval, percent, plain_duration
 from vilasr_jax.report.workdir import stage_label, stage_order
+from vilasr_jax.units import bytes_text
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -38,6 +39,6 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     if "seconds" in summary:
         parts.append(f"Time: {plain_duration(summary['seconds'])}")
     if isinstance(summary.get("peak_rss_bytes"), (int, float)):
-        parts.append(f"peak memory: {summary['peak_rss_bytes'] / 2**30:.1f} GiB")
+        parts.append(f"peak memory: {bytes_text(summary['peak_rss_bytes'])}")
     if parts:
         console.print(", ".join(parts))

@@ -35,10 +35,10 @@ def rollout_memory(
     """
     slots, tokens = shard_slots(engine, layout.mesh), steps.sampling.max_tokens
     state = steps.abstract_state(slots * steps.shards, tokens)
-    cache = engine.lanes * local_bytes(state.cache)
-    each = cache // (engine.lanes * slots * tokens)
+    cache, count = engine.lanes * local_bytes(state.cache), engine.lanes * slots
+    each = cache // (count * tokens)
     return {
-        f"{engine.lanes * slots} conversations of {tokens} tokens x {each:,} bytes": cache,
+        f"{count} conversation{'s' if count > 1 else ''} of {tokens} tokens x {each:,} bytes": cache,
         SAMPLING_WEIGHTS: local_bytes(layout.abstract(params)),
         "state of turns": engine.lanes * local_bytes(state) - cache,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import socket
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from vilasr_jax.open_checkpoint import open_checkpoint
 from vilasr_jax.processing import load_image
 from vilasr_jax.progress import show_progress
 from vilasr_jax.sampler import load_weights, open_engine
+from vilasr_jax.serve.address import check_listening, host_names
 from vilasr_jax.serve.app import make_app
 from vilasr_jax.serve.limits import Limits
 from vilasr_jax.serve.replies import data_url
@@ -50,13 +50,7 @@ def serve(
       ConfigError: an address beyond this machine without a token.
       CheckpointError: `checkpoint` isn't a model.
     """
-    if not is_loopback(host) and not token:
-        raise ConfigError(
-            f"--host={host} can be reached from other machines; give --token=SECRET, which clients send as "
-            "their API key, or leave --host out"
-        )
-    if not 0 <= port < 65536:
-        raise ConfigError(f"--port={port}: choose one from 1 to 65535")
+    check_listening(host, port, token)
     listener = _listen(host, port)
     opened = open_checkpoint(checkpoint)
     model, name = trained_model(opened, weights), opened.address.name
@@ -111,23 +105,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"can't listen at {host}, port {port} ({error.strerror}); choose another --port"
         ) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def host_names(host: str, allow_hosts: Sequence[str] = ()) -> tuple[str, ...]:
-    """The names that a server at `host` answers to, so that no foreign page may reach in; "*": any."""
-    if not is_loopback(host) and not allow_hosts:
-        return ("*",)
-    return ("localhost", "127.0.0.1", "::1", host, *allow_hosts)
 
 
 def make_worker(model: TrainedModel, limits: Limits) -> Worker:

@@ -10,19 +10,31 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+from vilasr_jax import ctrl_c
 from vilasr_jax.parallel import alone, any_host
 
+ANSWERS = ctrl_c.Answers(
+    first=(
+        "Ctrl-C: the run stops after the step that is running or compiling, and saves; Ctrl-C again ends it "
+        "at once, without saving"
+    ),
+    second=(
+        "vilasr: ended by the second Ctrl-C; what was saved before is complete, and the same command "
+        "resumes it"
+    ),
+    seconds=0.0,
+)
 _requested, _deferred = threading.Event(), threading.Event()
 
 
 def listen() -> None:
     """Makes SIGTERM and the first Ctrl-C stop requests; the second Ctrl-C ends at once. Main thread only."""
     _requested.clear()
+    ctrl_c.answer(ANSWERS)
     signal.signal(signal.SIGTERM, lambda *_: _requested.set())
     signal.signal(signal.SIGINT, _interrupted)
 
@@ -31,7 +43,7 @@ def _interrupted(number: int, frame: Any) -> None:
     if _requested.is_set():
         signal.default_int_handler(number, frame)
     _requested.set()
-    print("Ctrl-C: the run saves its state and stops; again to stop without saving", file=sys.stderr)
+    ctrl_c.say_first()
 
 
 def stop_requested_here() -> bool:

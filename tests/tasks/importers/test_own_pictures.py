@@ -29,6 +29,8 @@ HALL = {
     "boxes": [{"box": [224, 112, 336, 224], "label": "door"}, {"box": [0, 0, 112, 112], "label": "door"}],
     "lines": [{"line": [224, 168, 56, 56], "label": "1"}],
 }
+QUESTION = {"image": "images/hall.png", "question": "How many doors?"}
+CONFIG = "--config=pictures_tiny"
 
 
 @pytest.fixture
@@ -160,6 +162,39 @@ def test_check_counts_and_shows_what_is_drawn(photos, capsys, tmp_path):
     assert "1 rows are refused:" in out and "train.jsonl:2: answer" in out
     text = page.read_text()
     assert text.count("<figure>") == 3 and "a &lt;cat&gt;" in text and "What is left of the door?" in text
+
+
+def test_check_reads_test_rows_and_says_answers_in_words(photos, capsys, tmp_path):
+    rows_of(photos, HALL, {**HALL, "options": ["a lamp", "a chair"]}, {"answer": "7", **QUESTION})
+    rows_of(photos, HALL, {**HALL, "boxes": [[1, 2, 3]]}, {**QUESTION, "answer": "8"}, name="test.jsonl")
+    found = tmp_path / "found.json"
+    words = ["--config=pictures_tiny", f"--out={tmp_path / 'check.html'}", f"--json={found}"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["vilasr", "data", "check", str(photos), *words])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "3 rows: 2 with drawings" in out and "test.jsonl: 2 rows\n" in out
+    assert "test.jsonl:2: box 1 is [1, 2, 3]; four numbers" in out
+    assert "the commonest answers: B 1, A 1, 7 1 (in words: a lamp 2, 7 1)" in out
+    assert "sees at 196 x 84 pixels: 21 tokens each" in out
+    assert json.loads(found.read_text())["test"] == {"test.jsonl": 2}
+
+
+def test_a_thought_has_a_space_before_its_end(photos):
+    """As in the prompt, which the model is shown; in the user's own thoughts as well."""
+    rows = rows_of(photos, HALL, {**HALL, "thoughts": ["The door ", "Left.", " So. "]})
+    said = [m["content"] for row in rows for m in row.messages if m["role"] == "assistant"]
+    thoughts = [re.match(r"<think> (.*?)</think> Action: ", text)[1] for text in said]
+    assert thoughts[:3] == ["I mark door, door 2. ", "I draw 1. ", "The drawing shows the answer. "]
+    assert thoughts[3:] == ["The door ", "Left. ", "So. "]
+
+
+def test_an_import_shows_its_percent(photos, capsys, tmp_path):
+    rows_of(photos, HALL)
+    with pytest.raises(SystemExit):
+        cli.main(["vilasr", "data", "import", "pictures", *map(str, (photos, tmp_path / "rows")), CONFIG])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("import pictures: ")]
+    assert re.fullmatch(r"import pictures: 100 %, elapsed 0:00:\d\d, 1 rows, 0 broken", lines[-1])
 
 
 def shown_on(page) -> tuple[list[Image.Image], list[list[int]]]:

@@ -10,9 +10,36 @@ const charts = (() => {
     return at < 0 ? FIRST.length : at;
   }
 
+  const TITLES = {
+    reward: "Reward", accuracy: "Accuracy", format: "Reward for the format", drawing: "Reward for the drawings",
+    drew: "Conversations with a drawing", drawings: "Drawings per conversation",
+    corrected: "Conversations with a correction", errors: "Errors per conversation",
+    cut_off: "Conversations cut off by a limit", response_tokens: "Sampled tokens per conversation",
+    equal_groups: "Groups with equal rewards",
+    "drawing/turns": "Turns per conversation", "drawing/drawings": "Drawn images per conversation",
+    "drawing/corrections": "Corrections per conversation", "drawing/repeats": "Repeated drawings per conversation",
+    "drawing/invalid": "Turns with an error per conversation", "drawing/box_iou": "Overlap with the right boxes (IoU)",
+    "drawing/lines_drawn": "Fraction of the right lines drawn", "drawing/line_distance": "Distance from the right lines in pixels",
+    clipped_high: "Tokens clipped at the upper limit", clipped_low: "Tokens clipped at the lower limit",
+    dual_clipped: "Tokens clipped by the dual clip", importance: "Importance weight", entropy: "Entropy",
+    kl: "KL divergence from before the update", ref_kl: "KL divergence from the reference model",
+    rollout_kl: "KL divergence of sampling from training",
+    grad_norm: "Gradient norm", skipped: "Skipped updates", useful_tokens: "Fraction of tokens without padding",
+    tokens_per_second: "Training tokens per second", sampled_tokens_per_second: "Sampled tokens per second",
+    mfu: "Model FLOPs utilisation", sampling_seconds: "Seconds of sampling per step", update_seconds: "Seconds of updates per step",
+  };
+  const CALLS = "drawing/calls/";
+
+  /* Plain words for a metric: those above, of calls the tool's name, else its own with spaces. */
   function title(name) {
-    const words = name.replace(/^train[/_.]/, "").replace(/[/_.]+/g, " ").trim();
-    return words.charAt(0).toUpperCase() + words.slice(1);
+    const own = name.replace(/^train[/_.]/, "");
+    if (own.startsWith(CALLS)) return `Calls of ${spaced(own.slice(CALLS.length), true)} per conversation`;
+    return Object.hasOwn(TITLES, own) ? TITLES[own] : spaced(own);
+  }
+
+  function spaced(name, all = false) {
+    const words = name.split(/[/_.]+/).filter(Boolean);
+    return words.map((word, i) => (all || !i ? word.charAt(0).toUpperCase() + word.slice(1) : word)).join(" ");
   }
 
   function panels(curves, others) {
@@ -105,8 +132,8 @@ const charts = (() => {
       show(at < 0 ? (move > 0 ? 0 : marks.length - 1) : at + move);
     });
     const own = series.filter((one) => !one.other);
-    const words = own.length > 1 ? ["Solid: " + title(own[0].name).toLowerCase() + ". Dashed: "
-      + own.slice(1).map((one) => title(one.name).toLowerCase()).join(", ") + "."] : [];
+    const words = own.length > 1 ? ["Solid: training. Dashed: "
+      + own.slice(1).map((one) => (one.second ? "validation" : title(one.name))).join(", ") + "."] : [];
     if (own.length < series.length) words.push(`Grey: ${DATA.other.name}.`);
     if (look.log && !log) words.push("Not all values are above 0: linear scale.");
     const legend = words.length ? el("p", { class: "legend" }, words.join(" ")) : null;

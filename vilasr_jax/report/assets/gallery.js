@@ -77,6 +77,7 @@ const gallery = (() => {
   const view = el("div", { class: "conv" }), list = el("ul", { class: "list", "aria-label": "Conversations" });
   const browse = el("div", { class: "browse" }, list, view);
   const count = el("span", { "aria-live": "polite" });
+  const notice = el("p", { class: "notice", role: "status" });
   const back = el("button", { type: "button", onclick: () => go(state.at - 1) }, "← Previous");
   const next = el("button", { type: "button", onclick: () => go(state.at + 1) }, "Next →");
   const download = el("button", { type: "button", onclick: () => save() }, "Export list");
@@ -139,15 +140,20 @@ const gallery = (() => {
 
   function readAddress() {
     const words = new URLSearchParams(location.hash.slice(1));
+    const isView = [...words.values()].some((value) => value);  // else it is a link to a part of the page
     restoring = true;
-    if ([...words.values()].some((value) => value)) restore(words);  // else it is a link to a part of the page
+    if (isView) restore(words);
     restoring = false;
+    if (isView) writeAddress();
   }
 
   function restore(words) {
+    const keys = [...filters.map((one) => one.key), "find", "conversation", "of", "compare"];
+    const unknown = [...words].filter(([key]) => !keys.includes(key));
     for (const one of filters) {
-      const value = words.get(one.key) ?? one.first ?? "";
-      one.select.value = [...one.select.options].some((option) => option.value === value) ? value : one.first || "";
+      const value = words.get(one.key) ?? one.first ?? "", known = [...one.select.options].some((option) => option.value === value);
+      one.select.value = known ? value : one.first || "";
+      if (!known) unknown.push([one.key, value]);
     }
     search.value = words.get("find") || "";
     if (state.compare !== (words.get("compare") === "yes")) compare.click();
@@ -155,6 +161,9 @@ const gallery = (() => {
     const id = words.get("conversation");
     const at = state.shown.findIndex((c) => c.id === id && (!words.has("of") || c.stage === words.get("of")));
     go(at);
+    if (id !== null && at < 0) unknown.push(["conversation", id]);
+    const named = unknown.map(([key, value]) => `${key}=${value}`.slice(0, 60)).slice(0, 5).join(", ");
+    notice.textContent = named && `The address names what is not in this list: ${named}.`;
     const isReload = performance.getEntriesByType("navigation").some((one) => one.type === "reload");
     if (!isReload) document.getElementById("conversations").scrollIntoView();  // else where the reader was
   }
@@ -176,6 +185,7 @@ const gallery = (() => {
       || conv.turns.some((turn) => turn.text.toLowerCase().includes(words))));
     state.at = Math.max(0, state.shown.indexOf(current));
     state.limit = Math.max(PAGE, state.at + 1);
+    notice.textContent = "";
     showList();
     showConversation();
   }
@@ -240,7 +250,7 @@ const gallery = (() => {
   if (all.length) {
     document.getElementById("gallery").replaceChildren(
       el("div", { class: "filters" }, ...filters.map((one) => one.node), el("label", {}, "Find", search)),
-      el("div", { class: "status" }, count, compare, download, back, next, el("span", { class: "keys" }, "or the arrow keys ← →")),
+      notice, el("div", { class: "status" }, count, compare, download, back, next, el("span", { class: "keys" }, "or the arrow keys ← →")),
       browse);
     strip();
     filter();

@@ -111,8 +111,8 @@ class Marks:
             places = [_place(mark, stored[mark.image - 1], row.images[mark.image - 1].size) for mark in marks]
             texts = [json.dumps(label, ensure_ascii=False)[1:-1] for label in labels]
             numbers = [mark.image for mark in marks]
-            turns.append(write(thought, list(zip(numbers, places, texts, strict=True))))
-        last = thoughts[-1].rstrip(".") if thoughts else BY_DEFAULT
+            turns.append(write(f"{thought.strip()} ", list(zip(numbers, places, texts, strict=True))))
+        last = thoughts[-1].strip().rstrip(".") if thoughts else BY_DEFAULT
         return (*turns, answer_turn(last, row.answer))
 
     def _thoughts(self, row: Row, stored: Sequence[Frame]) -> list[str]:

@@ -22,7 +22,7 @@ from etils import epath
 
 from vilasr_jax.drawing.prompts import FILE, get_prompts
 from vilasr_jax.errors import ConfigError, DataError, did_you_mean
-from vilasr_jax.files import literal_path, write_json
+from vilasr_jax.files import literal_path, near_path, write_json
 from vilasr_jax.processing import load_image, resize_image
 from vilasr_jax.tasks.importers.benchmarks import benchmark_reader
 from vilasr_jax.tasks.importers.fields import Draft
@@ -65,9 +65,8 @@ FORMATS: dict[str, Format] = {
     "mmsi_bench": _benchmark("mmsi_bench"),
 }
 PICTURES = "pictures"
-OWN = Format(
-    (".",), tuple(f"train.{end}" for end in ("jsonl", "json", "csv", "tsv")), read_own_picture, read_own_items
-)
+_OWN_ENDS = ("jsonl", "json", "csv", "tsv")
+OWN = Format((".",), tuple(f"train.{end}" for end in _OWN_ENDS), read_own_picture, read_own_items)
 _NO_ROWS = ("dataset_info.json",)
 
 
@@ -111,7 +110,7 @@ def import_data(
         raise ConfigError(f"{destination}: rows are written to a local (or mounted) folder")
     source, folder = _absolute(source), Path(destination)
     images = None if images is None else _absolute(images)
-    files = _find_files(name, source)
+    files = find_files(name, source)
     plan = {
         "format": name,
         "source": str(source),
@@ -187,7 +186,7 @@ def read_pictures(
       DataError: there is no file of the format.
     """
     source = _absolute(source)
-    files = _find_files(PICTURES, source)
+    files = find_files(PICTURES, source)
     pictures = _pictures(source, files, None if images is None else _absolute(images), own=True)
     for item in _numbered(OWN, files):
         yield _make_row(OWN, pictures, canvas, None, *item)
@@ -209,21 +208,33 @@ def _absolute(path: str | os.PathLike) -> epath.Path:
     return found if "://" in str(path) else found.absolute()
 
 
-def _find_files(name: str, source: epath.Path) -> list[epath.Path]:
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder")
-    if not source.is_dir():
-        return [source]
-    form = get_format(name)
+def find_files(name: str, source: str | os.PathLike) -> list[epath.Path]:
+    """The files of a format at a source; without JAX.
+
+    Raises:
+      ConfigError: an unknown format.
+      DataError: there is none.
+    """
+    form, place = get_format(name), _absolute(source)
+    if not place.exists():
+        raise DataError(f"{place}: no such file or folder{near_path(source)}")
+    if not place.is_dir():
+        return [place]
     for folder in form.folders:
-        found = [p for pattern in form.names for p in (source / folder).glob(pattern)]
+        found = [p for pattern in form.names for p in (place / folder).glob(pattern)]
         if found := sorted(p for p in found if p.name not in _NO_ROWS):
             _check_names(found)
             return found
     wanted = ", ".join(f"{f}/{n}".removeprefix("./") for f in form.folders for n in form.names)
     raise DataError(
-        f"{source}: holds no file of format {name} (looked for {wanted}); give a file of another name itself"
+        f"{place}: holds no file of format {name} (looked for {wanted}); give a file of another name itself"
     )
+
+
+def evaluation_files(source: str | os.PathLike) -> list[epath.Path]:
+    """The file `test.jsonl`, or of another ending, of a folder of `PICTURES`: its rows are imported apart."""
+    place = _absolute(source)
+    return [file for end in _OWN_ENDS if place.is_dir() and (file := place / f"test.{end}").exists()]
 
 
 def _check_names(files: list[epath.Path]) -> None:
