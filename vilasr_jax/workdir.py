@@ -10,6 +10,7 @@ from typing import Any
 from vilasr_jax.config import JobConfig, flatten, from_config_dict, to_dict, with_new_keys
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import write_json
+from vilasr_jax.models import DEFAULT_PRESET
 from vilasr_jax.parallel import is_writer
 from vilasr_jax.training.wording import same_prompt, save_prompts
 
@@ -63,6 +64,8 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
     before, now = flatten(_read(path)), flatten(_plain(job))
     if same_prompt(job, workdir, before.get("drawing.prompt")):
         before["drawing.prompt"] = now["drawing.prompt"]
+    if _same_preset(before.get("model.preset"), now["model.preset"], now["model.init_from"]):
+        before["model.preset"] = now["model.preset"]
     defaults = flatten(_plain(JobConfig()))
     for key in now.keys() & defaults.keys() - before.keys():  # a key that did not exist yet
         if not key.startswith(_OPEN):
@@ -86,6 +89,13 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
     data = {key.removeprefix("data."): now[key] for key in DATA}
     data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     return dataclasses.replace(job, data=dataclasses.replace(job.data, **data))
+
+
+def _same_preset(before: Any, now: str, init_from: str) -> bool:
+    """Whether two values may mean the same: one that is left out is that of the weights, or the default."""
+    if init_from and not (before and now):
+        return True
+    return (before or DEFAULT_PRESET) == (now or DEFAULT_PRESET)
 
 
 def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:

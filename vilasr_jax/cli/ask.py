@@ -18,6 +18,7 @@ from vilasr_jax.files import folder_path
     Flag("options", "A,B,C,D", "the choices, with commas between them, if there are any", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
     Flag("video", "", "the images are frames of one video, in order", False),
+    Flag("fps", "N", "frames a second of the video, for a model that reads times (default: no times)", 0.0),
     WEIGHTS_FORM,
     MAX_TOKENS,
 )
@@ -49,6 +50,7 @@ def run_solve(words: list[str], flags: Any) -> None:
         weights=flags.weights or "",
         max_tokens=max_tokens(flags),
         video=flags.video,
+        fps=flags.fps,
     )
 
 

@@ -40,6 +40,7 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path, model
         tools=job.drawing.tools,
         coordinates=model_family.coordinates,
         actions=job.drawing.actions,
+        timestamp=model_family.timestamp,
     )
     if folder is not None and (folder / INDEX).exists():
         rows = StoredRows([folder])
