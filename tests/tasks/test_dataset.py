@@ -185,9 +185,11 @@ def test_a_config_without_tasks_says_what_to_show(tmp_path, folder):
     """It wrote a page of 0 rows. Imported rows are shown by their folder."""
     job = JobConfig(tasks=(), data=DataSection(root="runs/data", traces=("photos",), benchmarks=("b",)))
     page, folder = tmp_path / "page.html", folder and tmp_path / folder
-    with pytest.raises(ConfigError, match=r"no task to show; .* `vilasr data show runs/data/photos`") as told:
+    with pytest.raises(
+        ConfigError, match=r"no task to show; .* `vilasr data show runs/data/photos`"
+    ) as refused:
         show_data(job, folder, 3, page, by_model_type("qwen2_5_vl"))
-    assert (f"{folder} holds no imported rows" in str(told.value)) == (folder is not None)
+    assert (f"{folder} holds no imported rows" in str(refused.value)) == (folder is not None)
     assert not page.exists()
 
 

@@ -267,7 +267,7 @@ def test_relative_coordinates_are_those_of_the_photo(photos):
 
 
 def test_a_video_has_the_times_of_its_frames(photos):
-    """Rows keep them, a model that states times reads them, and fewer frames have their own."""
+    """Rows have them, a model that states times reads them, and fewer frames have their own."""
     item = {
         "image": ["images/hall.png"] * 3,
         "question": "What moves?",
