@@ -34,7 +34,7 @@ def get_config():
             name="eval_published",
             tasks=(),
             stages=("eval",),
-            model=ModelSection(preset="7b", dtype="bfloat16", param_dtype="bfloat16"),
+            model=ModelSection(dtype="bfloat16", param_dtype="bfloat16"),
             image=ImageSection(max_pixels=PIXELS),
             buckets=BucketSection(tokens=(32768,), images=(45,), patches=(448 * 4,)),
             drawing=DrawingSection(

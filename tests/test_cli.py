@@ -125,6 +125,10 @@ def test_help(run):
         (["train", CONFIG, "--workdir=W", "--config.rl.recovery=0.5"], ["rl.recovery=0.5", "ends at 96"]),
         (["train", CONFIG, "--workdir=W", "--config.cold_start.batch=3"], ["cold_start.batch=3"]),
         (["train", CONFIG, "--workdir=W", "--config.model.preset=huge"], ["huge"]),
+        (
+            ["config", CONFIG, "--config.model.preset=qwen3vl_9b"],
+            ["model.preset", "qwen3vl_9b", "qwen3vl_8b"],
+        ),
         (["train", CONFIG, "--workdir=W", "--config.maze.grid=2"], ["grid is 2"]),
         (["train", CONFIG, "--workdir=W", "--config.drawing.style=odd"], ["odd"]),
         (["train", CONFIG, "--workdir=W", "--config.cold_start.format=poem"], ["poem"]),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -24,6 +25,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.drawing.prompts import PROMPTS
 from vilasr_jax.errors import CheckpointError, ConfigError
 from vilasr_jax.job import export, open_workdir
+from vilasr_jax.models import by_model_type, default_family
 from vilasr_jax.rollout import Engine
 from vilasr_jax.sampler import Sampler
 from vilasr_jax.serve import Limits
@@ -140,6 +142,23 @@ def test_frames_are_put_in_the_words_of_a_video(workdir, tmp_path, monkeypatch):
             assert (request.row["data_type"], session.settings.max_turns) == (
                 ("video", 3) if video else ("maze", 5)
             )
+
+    ask = (
+        lambda: Sampler(workdir, slots=1, images=2).sample(paths, "What moves?", video=True, fps=4),
+        lambda: cli.main(["vilasr", "solve", *paths, *words, "--video", "--fps=4"]),
+    )
+    with pytest.raises(ConfigError, match="reads no times"):
+        ask[0]()
+    with pytest.raises(ConfigError, match="is that of a video"):
+        Sampler(workdir, slots=1).sample(paths[0], "What moves?", fps=4)
+    family = by_model_type("qwen3_vl")
+    monkeypatch.setattr(type(default_family()), "timestamp", family.timestamp)
+    for one in ask:
+        with pytest.raises(_Stopped):
+            one()
+        said = sent.pop().session().messages[1]["content"]
+        texts = "".join(part.get("text", "<image>") for part in said)
+        assert re.findall(r"<([\d.]+) seconds><image>", texts) == ["0.0", "0.2"]
 
 
 def test_evaluation_and_questions_have_one_setting(workdir):

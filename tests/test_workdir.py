@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vilasr_jax.config import ColdStartSection, DataSection, EvalSection, JobConfig, read_config
+from vilasr_jax.config import ColdStartSection, DataSection, EvalSection, JobConfig, ModelSection, read_config
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.workdir import open_workdir, read_job, resolve_job
 
@@ -43,6 +43,31 @@ def test_a_workdir_of_an_earlier_version_resumes(tmp_path):
     job = JobConfig(cold_start=ColdStartSection(loss="token_mean"))
     job = dataclasses.replace(job, reflect=dataclasses.replace(job.reflect, loss="token_mean"))
     assert open_workdir(job, tmp_path) == job
+
+
+@pytest.mark.parametrize(
+    "before, now, init_from, same",
+    [
+        ("tiny", "", "", True),  # an earlier version wrote the default
+        ("", "tiny", "", True),
+        ("tiny", "", "weights", True),
+        ("", "7b", "weights", True),  # which is compared with the weights
+        ("7b", "", "weights", True),
+        ("7b", "3b", "weights", False),
+        ("7b", "", "", False),
+        ("", "7b", "", False),
+    ],
+)
+def test_a_preset_that_is_left_out_is_that_of_the_workdir(tmp_path, before, now, init_from, same):
+    def job(preset: str) -> JobConfig:
+        return JobConfig(model=ModelSection(preset=preset, init_from=init_from))
+
+    open_workdir(job(before), tmp_path)
+    if same:
+        assert resolve_job(job(now), tmp_path) == job(now)
+    else:
+        with pytest.raises(ConfigError, match=f"model.preset: {before!r} there, {now!r} now"):
+            resolve_job(job(now), tmp_path)
 
 
 def test_rewards_of_ones_own_are_compared(tmp_path):

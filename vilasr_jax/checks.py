@@ -13,6 +13,7 @@ from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import preset, published_sizes
 from vilasr_jax.models.attention_backends import require_backend
+from vilasr_jax.open_checkpoint import check_preset
 from vilasr_jax.parallel import host_mesh, host_rows, mesh_hosts
 from vilasr_jax.processing import Tokenizer
 from vilasr_jax.rewards import get_reward
@@ -111,6 +112,8 @@ def check_model(run: Run) -> None:
             )
     elif not run.stages.first_is_saved:
         _ = run.model.source
+    if model.init_from and model.preset:
+        check_preset(job, run.model.family, run.model.config)
     if job.tokenizer and not run.model.has_tokenizer:
         Tokenizer.from_dir(job.tokenizer)
 

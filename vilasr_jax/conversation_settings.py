@@ -8,6 +8,7 @@ are in `preprocessor_config.json` alone, where other programs read them as well.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from absl import logging
@@ -72,7 +73,25 @@ def drawing_settings(
         image_unit=family.images.factor,
         coordinates=family.coordinates,
         actions=drawing.actions,
+        timestamp=family.timestamp,
     )
+
+
+def frame_times(settings: DrawingSettings, count: int, fps: float, video: bool) -> tuple[float, ...]:
+    """The times of a video's frames in seconds, the first at 0; none for 0 frames a second.
+
+    Raises:
+      ConfigError: `fps` is no such number, the images are no video, or the model reads no times.
+    """
+    if fps == 0:
+        return ()
+    if not (math.isfinite(fps) and fps > 0):
+        raise ConfigError(f"fps={fps} must be more than 0")
+    if not video:
+        raise ConfigError(f"fps={fps} is that of a video; say that the images are one (video)")
+    if not settings.timestamp:
+        raise ConfigError(f"fps={fps}: this model reads no times of a video's frames; leave it out")
+    return tuple(number / fps for number in range(count))
 
 
 def exported_settings(job: JobConfig, prompts: PromptSet) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from etils import epath
 
 from vilasr_jax.checkpoint.hub import CARD as CARD
 from vilasr_jax.config import JobConfig
-from vilasr_jax.models import ModelConfig
+from vilasr_jax.models import ModelConfig, family_of
 
 NOTE = "model.json"  # of an exported folder: its stage and step
 _STAGES = {
@@ -66,6 +66,8 @@ tokenizer = AutoTokenizer.from_pretrained("DIR")
 images = AutoImageProcessor.from_pretrained("DIR")
 ```
 
+{coordinates}
+
 ## Limits
 
 The model was trained on the data above and is scored on questions like them; of other questions nothing is
@@ -102,8 +104,19 @@ def model_card(
         model=f"the stage {of['stage']}, step {of['step']}",
         training="\n".join(_training(job, trained)),
         scores="\n".join(_scores(scores, of, trained)),
+        coordinates=_coordinates(family_of(config).coordinates),
         pixels=f"{job.image.max_pixels:,}",
         license=" The license of the base model applies." if source else "",
+    )
+
+
+def _coordinates(side: int | None) -> str:
+    """What the numbers are that the model reads and writes for places."""
+    if side is None:
+        return "Coordinates, in both directions, are pixels of the image as the image processor resizes it."
+    return (
+        f"Coordinates, in both directions, run from 0 to {side} over an image's width and over its height, "
+        "whatever its size."
     )
 
 

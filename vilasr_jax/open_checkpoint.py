@@ -361,6 +361,31 @@ def run_family(job: JobConfig, workdir: Path | epath.Path) -> ModelFamily:
     return family_of(preset(job.model.preset))
 
 
+def check_preset(job: JobConfig, family: ModelFamily, config: ModelConfig | None = None) -> None:
+    """Raises ConfigError for a `model.preset` that is another model than `model.init_from`.
+
+    Args:
+      job: the configuration.
+      family: of its first weights.
+      config: of its first weights, where sizes are to be compared, too.
+    """
+    name, source = job.model.preset, job.model.init_from
+    if not (name and source):
+        return
+    stated = preset(name)
+
+    def words(family: ModelFamily, sizes: ModelConfig) -> str:
+        return f"a {family.title}, {sizes.hidden_size} wide, of {sizes.num_layers} layers"
+
+    said, found = words(family_of(stated), stated), words(family, config or stated)
+    if said != found:
+        raise ConfigError(
+            f"config.model.preset={name!r} is {said if config else family_of(stated).title}, and "
+            f"config.model.init_from={source!r} is {found if config else family.title}; leave the preset "
+            "empty, or name other weights"
+        )
+
+
 def run_config(
     job: JobConfig, workdir: Path | epath.Path, tokenizer: Tokenizer, **fields: Any
 ) -> ModelConfig:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vilasr_jax.config import JobConfig
 from vilasr_jax.conversation_settings import drawing_settings
-from vilasr_jax.open_checkpoint import run_family
+from vilasr_jax.open_checkpoint import check_preset, run_family
 from vilasr_jax.tasks.importers import Canvas
 from vilasr_jax.training.wording import job_prompts
 
@@ -20,5 +20,6 @@ def run_canvas(job: JobConfig, workdir: Path) -> Canvas:
         pictures.
     """
     family = run_family(job, workdir)
+    check_preset(job, family)
     settings = drawing_settings(job, "vqa", job_prompts(job, workdir), family)
     return Canvas(settings, job.image.min_pixels, job.data.traces_pixels or job.image.max_pixels, family)

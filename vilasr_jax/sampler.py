@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from vilasr_jax.config import EngineSection
-from vilasr_jax.conversation_settings import question_data_type
+from vilasr_jax.conversation_settings import frame_times, question_data_type
 from vilasr_jax.drawing import DrawingSession, get_format, get_tools
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.model_bundle import make_engine
@@ -64,6 +64,7 @@ class Sampler:
         options: Sequence[str] = (),
         *,
         video: bool = False,
+        fps: float = 0.0,
         samples: int = 1,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -76,19 +77,23 @@ class Sampler:
           question: text for the model.
           options: of a multiple-choice question.
           video: the images are frames of one video, in order.
+          fps: how many of them make a second, for a model that reads the times of frames; 0: no times.
           samples: number of conversations.
           temperature, top_p: of sampling; greedy at temperature 0.
           seed: of the first conversation; the next have the next seeds.
 
         Raises:
           ImageError: an image can't be read.
+          ConfigError: see `frame_times`.
           DataError: more images than `images` of the sampler, or a question that is too long.
         """
         images = [images] if isinstance(images, Picture) else list(images)
         limits = self.model.job.image
         sizes = (limits.min_pixels, limits.max_pixels, self.model.images)
         pixels = [resize_image(load_image(image), *sizes) for image in images]
-        row = question_row(pixels, question, options, question_data_type(self.model.job, video))
+        times = frame_times(self.model.settings, len(pixels), fps, video)
+        kind = question_data_type(self.model.job, video)
+        row = question_row(pixels, question, options, kind, seconds=times)
         return self.sample_rows([row], samples=samples, temperature=temperature, top_p=top_p, seed=seed)
 
     def sample_rows(

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vilasr_jax.config import EngineSection, SamplingSection
-from vilasr_jax.conversation_settings import question_data_type
+from vilasr_jax.conversation_settings import frame_times, question_data_type
 from vilasr_jax.drawing import DrawingSession
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.model_bundle import make_engine
@@ -56,6 +56,7 @@ def solve(
     weights: str = "",
     max_tokens: int = 0,
     video: bool = False,
+    fps: float = 0.0,
 ) -> Trajectory:
     """Samples one conversation greedily, printing its turns.
 
@@ -68,11 +69,13 @@ def solve(
       weights: as in `open_model`.
       max_tokens: of the conversation, its prompt included; 0: as the model's settings say.
       video: the images are frames of one video, in order.
+      fps: how many of them make a second, for a model that reads the times of frames; 0: no times.
 
     Raises:
       ImageError: an image can't be read.
       CheckpointError: `checkpoint` isn't a model.
-      ConfigError: it does not fit into the devices' memory, or the prompt not into `max_tokens`.
+      ConfigError: it does not fit into the devices' memory, or the prompt not into `max_tokens`; or see
+        `frame_times`.
     """
     pixels = [load_image(path) for path in images]
     model = open_model(checkpoint, weights)
@@ -80,7 +83,8 @@ def solve(
     pixels = [resize_image(image, size.min_pixels, size.max_pixels, spec) for image in pixels]
     out.mkdir(parents=True, exist_ok=True)
 
-    row = question_row(pixels, question, options, question_data_type(model.job, video))
+    times = frame_times(model.settings, len(pixels), fps, video)
+    row = question_row(pixels, question, options, question_data_type(model.job, video), seconds=times)
 
     def session() -> DrawingSession:
         return row.session(model.settings_for(row.data_type))

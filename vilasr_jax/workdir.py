@@ -11,6 +11,7 @@ from vilasr_jax.checkpoint.address import check_address
 from vilasr_jax.config import TRAINED, JobConfig, flatten, from_config_dict, to_dict, with_new_keys
 from vilasr_jax.errors import CheckpointError, ConfigError
 from vilasr_jax.files import near_path, write_json
+from vilasr_jax.models import DEFAULT_PRESET
 from vilasr_jax.training.wording import same_prompt, save_prompts
 
 # Keys that later commands may change: what to do now, and its layout over devices.
@@ -63,6 +64,8 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
     before, now = flatten(_read(path)), flatten(_plain(job))
     if same_prompt(job, workdir, before.get("drawing.prompt")):
         before["drawing.prompt"] = now["drawing.prompt"]
+    if _same_preset(before.get("model.preset"), now["model.preset"], now["model.init_from"]):
+        before["model.preset"] = now["model.preset"]
     defaults = flatten(_plain(JobConfig()))
     for key in now.keys() & defaults.keys() - before.keys():  # a key that did not exist yet
         if not key.startswith(_OPEN):
@@ -107,6 +110,13 @@ def check_start(job: JobConfig, workdir: Path) -> JobConfig:
         cure = near_path(workdir) or "; start it with `vilasr train`"
         raise ConfigError(f"{workdir} holds no run yet{cure}")
     return job
+
+
+def _same_preset(before: Any, now: str, init_from: str) -> bool:
+    """Whether two values may mean the same: one that is left out is that of the weights, or the default."""
+    if init_from and not (before and now):
+        return True
+    return (before or DEFAULT_PRESET) == (now or DEFAULT_PRESET)
 
 
 def open_workdir(job: JobConfig, workdir: Path) -> JobConfig:

@@ -10,6 +10,7 @@ from vilasr_jax import cli
 from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.config import DataSection, JobConfig, ModelSection
 from vilasr_jax.model_card import model_card, read_scores
+from vilasr_jax.models import preset
 
 constants = pytest.importorskip("huggingface_hub.constants")
 SCORES = {
@@ -41,6 +42,15 @@ def test_a_card_says_what_how_and_how_good():
     assert (
         "vilasr solve" in text and "AutoModelForImageTextToText" in text and not re.search(r"\{\w+\}", text)
     )
+
+
+def test_a_card_says_of_which_unit_coordinates_are():
+    for name, words in (
+        ("tiny", "are pixels of the image as the image processor resizes it."),
+        ("qwen3vl_tiny", "run from 0 to 1000 over an image's width and over its height"),
+    ):
+        text = model_card(JobConfig(), preset(name), OF, 1, {}, ["rl"])
+        assert text.count("Coordinates, in both directions, ") == 1 and words in text
 
 
 def test_a_card_of_what_was_not_evaluated_says_so():

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -52,6 +53,29 @@ def test_each_image_has_its_own_size():
     user = texts(session((140, 84), (56, 28)).messages[1])
     assert "<image>The index of the given image is 1 (width: 140, height: 84).\n" in user
     assert "<image>The index of the given image is 2 (width: 56, height: 28).\n" in user
+
+
+def film(**changes) -> DrawingSession:
+    frames, how = [Image.new("RGB", (56, 28))] * 3, DrawingSettings(**changes)
+    captions = ("", "Later:", "")
+    return DrawingSession(
+        frames, "What moves?", settings=how, video=True, captions=captions, seconds=(0, 0.25, 7)
+    )
+
+
+@pytest.mark.parametrize("actions", ["published", "tool_call"])
+def test_times_of_frames_are_before_them(actions):
+    """For a model that states them, and in no other words of any."""
+    stated = film(actions=actions, timestamp="<{seconds:.1f} seconds>")
+    system, user = map(texts, stated.messages)
+    for before in ("<0.0 seconds><image>", "Later:\n<0.2 seconds><image>", ".\n<7.0 seconds><image>"):
+        assert before in user
+    assert "These are frames from a video, numbered from 1 to 3. " in system
+    plain = [texts(message) for message in film(actions=actions).messages]
+    assert [system, re.sub("<[0-9.]+ seconds>", "", user)] == plain
+    picture = DrawingSession(stated.images, "?", settings=stated.settings, seconds=(0, 1, 2))  # no video
+    system, user = map(texts, picture.messages)
+    assert "seconds" not in user and "video" not in system
 
 
 def test_video_prompt():

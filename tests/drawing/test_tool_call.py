@@ -13,11 +13,12 @@ from PIL import Image
 from tests import tiny
 from vilasr_jax.config import DrawingSection, JobConfig, ModelSection, SoftDrawingSection, check_section
 from vilasr_jax.conversation_settings import drawing_settings
-from vilasr_jax.drawing import DrawingSession, DrawingSettings, get_format, get_tools
+from vilasr_jax.drawing import DrawingSession, DrawingSettings, get_format, get_tools, parse_actions
 from vilasr_jax.drawing.actions import MAX_ITEMS
 from vilasr_jax.drawing.formats import FORMATS
 from vilasr_jax.drawing.prompts import PROMPTS, PromptSet
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.evaluation.scorers import score_free_form
 from vilasr_jax.models import by_model_type
 from vilasr_jax.processing import encode_turn
 from vilasr_jax.rewards import RewardSettings, score
@@ -68,11 +69,11 @@ def test_the_system_prompt_holds_signatures_and_the_unit():
 
 def test_a_zoom_gives_the_region_back_as_the_next_image():
     one = session()
-    assert "The index of the given image is 0 (width: 256, height: 128)." in texts(one.messages[1])[1]
+    assert texts(one.messages[1])[1].startswith("Image 1 has img_idx 0 (width: 256, height: 128).\n")
     reply = one.step(call(ZOOM, think="<think>It is small.</think>\n"))
     before, image, after = texts(reply.message)
     assert (before, image, reply.drawn, reply.error) == ("<tool_response>\n", "<image>", 1, None)
-    assert after.startswith("The index of the given image is 1 (") and "\n</tool_response>\n" in after
+    assert after.startswith("Image 2 has img_idx 1 (") and "\n</tool_response>\n" in after
     event = one.events[0]
     assert event["action"] == "Zoom" and event["strict_format"] and event["bases"] == [1]
     noted = event["calls"][0]
@@ -86,7 +87,7 @@ def test_a_call_names_images_from_0_and_several_are_carried_out():
     box = BOX.replace(": 0}}", ": %d}}")
     reply = one.step(call(box % 2, box % 0))
     assert [event["index"] for event in one.events[0]["calls"]] == [3, 1] and reply.drawn == 2
-    assert one.step(call(box % 7)).error == "item 1: there is no image 7, only 0 to 4"
+    assert one.step(call(box % 7)).error == "item 1: there is no img_idx 7, only 0 to 4"
 
 
 def test_a_call_about_several_images_has_to_name_one():
@@ -102,39 +103,65 @@ def test_a_call_about_several_images_has_to_name_one():
     assert session().step(call(other)).error == "item 1: img_idx is missing"
 
 
-def test_words_number_images_as_the_lines_after_them():
-    given = [Image.new("RGB", (256, 128), color) for color in ("red", "blue")]
+QUESTION = "In which image is a cup, image 1 or image 2?"
+
+
+def two_images(actions: str, question: str = QUESTION, **words) -> DrawingSession:
+    how = dataclasses.replace(SETTINGS, actions=actions)
+    return DrawingSession(session(2).images, question, question_type="free-form", settings=how, **words)
+
+
+def test_words_number_images_alike_and_calls_count_from_0():
     words = {
-        "question": "What moved from image 1 to image 2? Not Frames 1 and 2, not in the image 2 chairs.",
-        "options": ["A. all of image 1", "B. image 3", "C. pictures 1-2", "D. 2"],
+        "options": ["A. all of image 1", "B. image 3", "C. pictures 1-2"],
         "captions": ["Image 1:", "<image 2>"],
     }
     prompts = PromptSet(
         **{**dataclasses.asdict(PROMPTS["vilasr_jax"]), "before": "Numbered from 1 to {count}."}
     )
-    seen = {}
     for actions in ("tool_call", "published"):
         how = DrawingSettings(actions=actions, prompt=prompts)
-        one = DrawingSession(given, settings=how, **words)
-        seen[actions] = "".join(texts(one.messages[1]))
-        thought = "<think> In image 2, not image 1. </think> Action: Answer\n<answer> image 2 </answer>"
-        said = one.as_written(thought)
-        assert said.count("image 2 </answer>") == 1 and ("In image 1, not image 0." in said) == (
-            actions == "tool_call"
-        )
-    for words in ("image 1 to image 2", "Frames 1 and 2", "all of image 1", "pictures 1-2", "from 1 to 2"):
-        assert words in seen["published"]
-        assert (
-            words not in seen["tool_call"] and words.replace("1", "0").replace("2", "1") in seen["tool_call"]
-        )
-    assert "Image 0:\n" in seen["tool_call"] and "<image 1>" in seen["tool_call"]
-    for words in ("in the image 2 chairs", "B. image 3", "D. 2"):
-        assert words in seen["tool_call"] and words in seen["published"]
+        one = DrawingSession(session(2).images, QUESTION, settings=how, **words)
+        seen = "".join(texts(one.messages[1]))
+        for said in (QUESTION, *words["options"], "Image 1:\n", "<image 2>", "from 1 to 2."):
+            assert said in seen
+    one = two_images("tool_call")
+    (system,), user = texts(one.messages[0]), texts(one.messages[1])
+    assert (
+        "Images are numbered from 1; img_idx, by which a call names an image, is its number minus 1."
+        in system
+    )
+    assert [line.partition(" (")[0] for line in user[1::2]] == [
+        "Image 1 has img_idx 0",
+        "Image 2 has img_idx 1",
+    ]
+    item = '```json\n[{"index": 2, "bbox_2d": [10, 10, 90, 90], "label": "cup"}]\n```'
+    said = one.as_written(f"<think> In image 2, not image 1. </think> Action: Object Mapper\n{item}")
+    assert "In image 2, not image 1." in said and '"img_idx": 1' in said
+    reply = one.step(said)
+    assert one.events[0]["calls"][0]["index"] == 2
+    assert texts(reply.message)[-1].startswith("Image 3 has img_idx 2 (")
+
+
+@pytest.mark.parametrize("actions", ["tool_call", "published"])
+def test_an_answer_that_names_an_image_is_its_label(actions):
+    """Targets said "image 1" in their thoughts and "image 2" in their answers, of the same image."""
+    one = two_images(actions)
+    said = one.as_written(
+        "<think> The cup is in image 2. </think> Action: Answer\n<answer> image 2 </answer>"
+    )
+    assert "in image 2. </think>" in said and said.endswith("<answer> image 2 </answer>")
+    assert one.step(said).done and one.answer == "image 2"
+    settings = RewardSettings(tools=SETTINGS.tools, actions=actions)
+    for label, right in (("image 2", 1), ("image 1", 0)):
+        got = score([said], answer=label, question_type="free-form", settings=settings)
+        assert (got["accuracy"], got["format"]) == (right, 1)
+        assert score_free_form(one.answer, label) == right
 
 
 def test_questions_that_count_from_0_stay():
-    one = DrawingSession(session(2).images, "Compare image 0 and image 1.", settings=SETTINGS)
-    assert "Compare image 0 and image 1." in texts(one.messages[1])[-1]
+    question = "Compare image 0 and image 1."
+    assert question in texts(two_images("tool_call", question).messages[1])[-1]
 
 
 @pytest.mark.parametrize("name", ["static", "video", "multiview"])
@@ -147,7 +174,7 @@ def test_requests_of_perception_name_the_image_drawn_on(name):
         for request, answer in zip(messages[1::2], messages[2::2], strict=True):
             (number,) = re.findall(r" in image (\d+)\.", texts(request)[-1])
             drawn = {int(at) for at in re.findall(r'"img_idx": (\d+)', texts(answer)[0])}
-            assert drawn <= {int(number)}
+            assert drawn <= {int(number) - 1}
             checked += len(drawn)
     assert checked > 3
 
@@ -159,7 +186,8 @@ def test_a_counting_question_names_the_frame_of_its_line(actions):
     row = next(row for row in rows if row.meta["kind"] == "count")
     messages = replay(family.expert_trace(row, random.Random(0)), how)
     (frame,) = re.findall(r"How many are in frame (\d+)\?", "".join(texts(messages[1])))
-    assert {int(frame)} == {int(n) for n in re.findall(r'"(?:img_idx|index)": (\d+)', texts(messages[2])[0])}
+    named = {int(n) for n in re.findall(r'"(?:img_idx|index)": (\d+)', texts(messages[2])[0])}
+    assert named == {int(frame) - (actions == "tool_call")}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +219,69 @@ def test_an_error_comes_back_as_what_the_tool_says(text, error):
     said = "".join(texts(reply.message))
     assert said.startswith("<tool_response>\nThe last action could not be carried out in full: " + error[:20])
     assert "\n</tool_response>" in said
+
+
+@pytest.mark.parametrize(
+    "box, error",
+    [
+        ("999, 999, 1000, 1000", "the box is less than a pixel wide or high"),
+        ("1000, 1000, 1000, 1000", "the box is less than a pixel wide or high"),
+        ("0, 1000, 1000, 1000", "the box is less than a pixel wide or high"),
+        ("0, 500, 1, 900", "the box is less than a pixel wide or high"),
+        ("1003, 0, 1003, 900", "the box is outside the image (0 to 1000)"),
+        ("1000, 0, 1100, 900", "the box is outside the image (0 to 1000)"),
+        ("990, 990, 1000, 1000", None),
+    ],
+)
+@pytest.mark.parametrize("actions", ["tool_call", "published"])
+def test_a_box_below_a_pixel_is_not_called_outside(box, error, actions):
+    one = session(actions=actions)
+    item = f'[{{"index": 1, "bbox_2d": [{box}], "label": "a"}}]'
+    published = f"<think> a </think> Action: Object Mapper\n```json\n{item}\n```"
+    text = call(BOX.replace("250, 0, 750, 500", box)) if actions == "tool_call" else published
+    assert one.step(text).error == (error and f"item 1: {error}")
+
+
+def test_a_line_below_a_pixel_is_not_called_a_point():
+    one = session()
+    assert one.step(call(LINE.replace("1100", "500").replace("1300", "501"))).error == (
+        "item 1: the line is less than a pixel long"
+    )
+
+
+@pytest.mark.parametrize("side, wide, high", [(256, 63, 125), (1024, 16, 32)])
+def test_the_least_region_is_in_the_unit_of_the_model(side, wide, high):
+    """It was said in pixels to a model that counts from 0 to 1000. What is said is enough."""
+    image = Image.new("RGB", (side, side // 2), "white")
+    small = ZOOM.replace("250, 0, 750, 500", f"300, 100, {300 + wide // 2}, 900")
+    enough = ZOOM.replace("250, 0, 750, 500", f"301, 111, {301 + wide}, {111 + high}")
+    one = DrawingSession([image], "?", settings=SETTINGS)
+    assert one.step(call(small)).error == (
+        f"item 1: the region inside the image is less than {wide} wide or {high} high"
+    )
+    assert one.step(call(enough)).drawn == 1
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("250, 0, 750, 500", "250, 0, 750"),
+        ("250, 0, 750, 500", "250, 0, 750, NaN"),
+        ("250, 0, 750, 500", "250, 0, 750, 1e308"),
+        (": 0}}", ": -1}}"),
+        ('"cup"', "null"),
+    ],
+)
+def test_a_call_that_cannot_be_read_is_not_in_form(old, new):
+    assert FORM.parse(call(BOX), TOOLS).strict_format
+    turn = FORM.parse(call(BOX.replace(old, new)), TOOLS)
+    assert turn.errors and not turn.strict_format
+    item = '{"index": 1, "bbox_2d": [250, 0, 750, 500], "label": "cup"}'
+    text = "<think> a </think> Action: Object Mapper\n```json\n[%s]\n```"
+    assert parse_actions(text % item).strict_format
+    broken = item.replace(old if old != ": 0}}" else "1,", new if old != ": 0}}" else "-1,")
+    turn = parse_actions(text % broken)
+    assert turn.errors and not turn.strict_format
 
 
 def test_good_calls_of_a_turn_with_bad_ones_are_carried_out():

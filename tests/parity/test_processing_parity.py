@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import json
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from vilasr_jax.checkpoint.hf_config import preprocessor_config  # noqa: E402
+from vilasr_jax.conversation_settings import frame_times  # noqa: E402
+from vilasr_jax.drawing import DrawingSettings, joined  # noqa: E402
 from vilasr_jax.errors import ImageError  # noqa: E402
 from vilasr_jax.models import family_of, preset  # noqa: E402
 from vilasr_jax.processing import (  # noqa: E402
@@ -24,6 +28,7 @@ from vilasr_jax.processing import (  # noqa: E402
     resize_image,
     train_tiny_tokenizer,
 )
+from vilasr_jax.tasks.rows import question_row  # noqa: E402
 
 MIN_PIXELS, MAX_PIXELS = 28 * 28 * 4, 28 * 28 * 64
 CONFIG = preprocessor_config(preset("tiny"), MIN_PIXELS, MAX_PIXELS)
@@ -99,6 +104,35 @@ def test_auto_image_processor_reads_the_config(tmp_path):
     patches, grid = patchify(resize_image(image, MIN_PIXELS, MAX_PIXELS))
     assert tuple(np.asarray(theirs["image_grid_thw"])[0]) == grid
     np.testing.assert_allclose(np.asarray(theirs["pixel_values"]), patches, atol=1e-6)
+
+
+@pytest.mark.parametrize("fps", [2, 0.7, 24, 1 / 3])
+def test_times_of_frames(fps):
+    """The text before each frame, where a temporal patch holds the same frame twice, as each of ours does."""
+    theirs = transformers.models.qwen3_vl.processing_qwen3_vl.Qwen3VLProcessor
+    count, family = 23, family_of(preset("qwen3vl_tiny"))
+    marks = {"vision_start_token": "", "vision_end_token": "", "video_token": "<image>"}
+    own = SimpleNamespace(
+        video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
+        _calculate_timestamps=lambda *given: theirs._calculate_timestamps(None, *given),
+        **marks,
+    )
+    twice = [number // 2 for number in range(2 * count)]
+    video = {
+        "video_grid_thw": [torch.tensor([count, 2, 2])],
+        "video_metadata": [SimpleNamespace(fps=fps, frames_indices=twice)],
+    }
+    settings = DrawingSettings(prompt="short", timestamp=family.timestamp)
+    row = question_row(
+        [Image.new("RGB", (32, 32))] * count,
+        "?",
+        (),
+        "video",
+        seconds=frame_times(settings, count, fps, True),
+    )
+    said = joined(row.session(settings).messages[1], "<image>")
+    ours = "".join(re.findall(r"<[\d.]+ seconds><image>", said))
+    assert ours == theirs.replace_video_token(own, video, 0) and ours.count("<image>") == count
 
 
 def test_layout_of_50_grids():

@@ -3,12 +3,14 @@
 import base64
 import io
 import json
+import re
 
 import httpx2 as httpx
 import pytest
 from PIL import Image
 
 from tests.serve.conftest import TURNS, Served, messages, picture
+from vilasr_jax.drawing import DrawingSettings
 from vilasr_jax.serve import ApiError, Limits
 from vilasr_jax.serve.requests import read_chat_request
 
@@ -155,6 +157,23 @@ def test_frames_are_put_in_the_words_of_a_video(served, video):
     said = request.session().messages[0]["content"][0]["text"]
     assert ("These are frames from a video, numbered from 1 to 3." in said) == video
     assert request.row["data_type"] == ("video" if video else "vqa")
+
+
+def test_frames_have_their_times(served, monkeypatch):
+    """For a model that states them; another refuses to leave them out."""
+    frames = [{"type": "image_url", "image_url": {"url": picture()}}] * 3
+    sent = [{"role": "user", "content": [*frames, {"type": "text", "text": "What moves?"}]}]
+    error = post(served, messages=sent, video=True, fps=2)["error"]
+    assert "reads no times" in error["message"] and error["param"] == "fps"
+    settings = DrawingSettings(timestamp="<{seconds:.1f} seconds>")
+    monkeypatch.setattr(served.worker, "settings", settings)
+    for fps, times in (({"fps": 4}, ["0.0", "0.2", "0.5"]), ({}, [])):
+        assert post(served, messages=sent, video=True, **fps)["message"]["answer"] == "B"
+        said = served.engine.requests[-1].session().messages[1]["content"]
+        words = "".join(part.get("text", "<image>") for part in said)
+        assert re.findall(r"<([\d.]+) seconds><image>", words) == times
+    assert "that of a video" in post(served, messages=sent, fps=2)["error"]["message"]
+    assert "fps must be a number" in post(served, messages=sent, video=True, fps=-1)["error"]["message"]
 
 
 def test_a_video_without_frames_is_refused(served):

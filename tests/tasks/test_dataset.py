@@ -16,6 +16,7 @@ from tensorflow_datasets.core.dataset_info import DatasetInfo
 from tests import tiny
 from vilasr_jax.config import (
     ColdStartSection,
+    DataSection,
     JobConfig,
     MakeSection,
     ModelSection,
@@ -28,7 +29,7 @@ from vilasr_jax.models import by_model_type
 from vilasr_jax.processing import train_tiny_tokenizer
 from vilasr_jax.tasks import dataset, get_family, replay
 from vilasr_jax.tasks.dataset import DatasetRows, DatasetTraces, make_data
-from vilasr_jax.tasks.show import expert_traces, show_rows
+from vilasr_jax.tasks.show import expert_traces, show_data, show_rows
 from vilasr_jax.training.examples import trace_source
 from vilasr_jax.training.run import open_run
 
@@ -177,6 +178,19 @@ def test_the_page_shows_turns_and_drawings(tmp_path):
     page = (tmp_path / "rows.html").read_text()
     assert "static &lt;b&gt;" in page and page.count('class="turn wrong"') == 1
     assert page.count("data:image/png;base64,") >= 5 and "http" not in page.replace("https://json", "")
+
+
+@pytest.mark.parametrize("folder", [None, "empty"])
+def test_a_config_without_tasks_says_what_to_show(tmp_path, folder):
+    """It wrote a page of 0 rows. Imported rows are shown by their folder."""
+    job = JobConfig(tasks=(), data=DataSection(root="runs/data", traces=("photos",), benchmarks=("b",)))
+    page, folder = tmp_path / "page.html", folder and tmp_path / folder
+    with pytest.raises(
+        ConfigError, match=r"no task to show; .* `vilasr data show runs/data/photos`"
+    ) as refused:
+        show_data(job, folder, 3, page, by_model_type("qwen2_5_vl"))
+    assert (f"{folder} holds no imported rows" in str(refused.value)) == (folder is not None)
+    assert not page.exists()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 With LoRA they are read at each start, and are always those that the run began with.
 """
 
+import re
 import shutil
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from vilasr_jax import cli
 from vilasr_jax.checkpoint import export_hf
 from vilasr_jax.checkpoint.safetensors_files import StoredTensor
 from vilasr_jax.config import read_config
@@ -45,6 +47,35 @@ def test_a_restart_needs_no_first_weights(tmp_path, monkeypatch):
         assert (one == other).all()
     with pytest.raises(UserError, match="weights"):
         begin(job, tmp_path / "new", tiny.mesh())
+
+
+def test_a_preset_unlike_the_first_weights_is_refused(tmp_path, monkeypatch, capsys):
+    """It was ignored without a word: the weights' family and size were trained."""
+    source = tmp_path / "weights"
+    export_hf(tiny.params(), tiny.config(), source, tokenizer=tiny.tokenizer())
+    begin(starting_from(source), tmp_path / "W", tiny.mesh())
+    for preset, words in (("qwen3vl_tiny", "a Qwen3-VL"), ("3b", "a Qwen2.5-VL, 2048 wide, of 36 layers")):
+        for workdir in ("W", "new"):  # one that has begun, and one that has not
+            with pytest.raises(UserError) as refused:
+                begin(starting_from(source, **{"model.preset": preset}), tmp_path / workdir, tiny.mesh())
+            said = str(refused.value)
+            assert f"config.model.preset={preset!r} is {words}" in said
+            assert (
+                f"init_from={str(source)!r} is a Qwen2.5-VL, 42 wide, of 2 layers; leave the preset" in said
+            )
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "own_sizes").mkdir()
+    (tmp_path / "own_sizes" / "small.py").write_text("from tests import tiny\n\nCONFIG = tiny.config()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    begin(starting_from(source, **{"model.preset": "own_sizes.small"}), tmp_path / "W", tiny.mesh())
+    for command in ("show", "check"):
+        preset = "--config.model.preset=qwen3vl_tiny"
+        words = [f"--config.model.init_from={source}", preset, f"--out={tmp_path / 'page.html'}"]
+        src = [str(tmp_path)] if command == "check" else []
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["vilasr", "data", command, *src, "--config=configs/maze_tiny.py", *words])
+        assert stop.value.code == 2
+        assert re.search("is Qwen3-VL, and .* is Qwen2.5-VL; leave the preset", capsys.readouterr().err)
 
 
 def save(run, stage, params):

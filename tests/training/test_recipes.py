@@ -11,6 +11,8 @@ from PIL import Image
 from tests import tiny
 from vilasr_jax.config import check_section, read_config
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
+from vilasr_jax.models import family_of
+from vilasr_jax.models import preset as model_preset
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.plan.run import with_keys
 from vilasr_jax.plan.steps import Steps
@@ -47,12 +49,21 @@ def test_configs_parse_and_are_consistent(name):
 
 
 @pytest.mark.parametrize(
-    "name, limit", [("lora_7b.py", 15.75), ("lora_7b.py:gpu", 24), ("sft_3b_gpu.py", 80)]
+    "name, limit, preset",
+    [
+        ("lora_7b.py", 15.75, ""),
+        ("lora_7b.py", 15.75, "qwen3vl_8b"),
+        ("lora_7b.py:gpu", 24, ""),
+        ("sft_3b_gpu.py", 80, ""),
+    ],
 )
-def test_a_single_device_holds_what_is_trained(name, limit):
+def test_a_single_device_holds_what_is_trained(name, limit, preset):
     """The account that the run prints, and the gradients, leave room for activations."""
-    job = read(name)
+    changes = {"model.preset": preset, "image.max_pixels": 256 * 32**2} if preset else {}
+    job = read_config(CONFIGS / name, changes)
     check_section(job)
+    side = family_of(model_preset(job.model.preset)).images.patch_size
+    assert job.image.max_pixels // side**2 <= job.packing.patches  # the largest picture is in a vision row
     steps = Steps(job, make_mesh(job.mesh, jax.devices()[:1]))
     memory = StageMemory(job, steps.config, steps.params, steps.mesh, int(limit * 2**30))
     (account,) = memory.accounts(("cold_start",))

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from vilasr_jax.drawing.calls import Box, Line
 from vilasr_jax.drawing.render import render
 from vilasr_jax.drawing.style import get_style
+from vilasr_jax.models import DEFAULT_PRESET, family_of, preset
 
 
 def bench_render(
@@ -19,8 +20,11 @@ def bench_render(
     annotations: int = 5,
     style: str = "clear",
     seconds: float = 1.0,
+    size: str = DEFAULT_PRESET,
 ) -> list[dict[str, float]]:
     """Prints and returns drawings per second over all workers, for square images with boxes and lines.
+
+    The sides are rounded as a model of the family of the preset `size` has them.
 
     Returns:
       One record for each side and number of workers: `side`, `workers`, `annotations`, `drawings_per_second`
@@ -29,7 +33,8 @@ def bench_render(
       `copies_per_second` (the image only copied), both of processor time too.
     """
     records = []
-    for side in sides:
+    unit = family_of(preset(size)).images.factor
+    for side in (round(side / unit) * unit for side in sides):
         limits = {name: _rate(side, annotations, name, seconds / 2)[1] for name in ("pil", "copies")}
         for count in workers:
             if count == 1:

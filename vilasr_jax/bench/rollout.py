@@ -23,25 +23,29 @@ from vilasr_jax.bench.rollout_load import (
     make_requests,
     make_subject,
 )
-from vilasr_jax.models import default_family
+from vilasr_jax.models import DEFAULT_PRESET, family_of
 from vilasr_jax.rollout import Engine, Trajectory
 
 REREAD = "ours, re-prefill"
 
 
-def bench_rollout(load: Load | None = None, subject: Subject | None = None) -> dict[str, Any]:
+def bench_rollout(
+    load: Load | None = None, subject: Subject | None = None, size: str = DEFAULT_PRESET
+) -> dict[str, Any]:
     """Measures the three in one run; prints a table.
 
     Args:
       load: the conversations.
       subject: the model; by default one of about 30 million parameters.
+      size: the small preset of whose family that is.
     """
-    load, subject = load or Load(), subject or make_subject()
+    load, subject = load or Load(), subject or make_subject(size)
     count = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
-    unit = default_family().images.factor
+    family = family_of(subject.config)
+    unit = family.images.factor
     print(
-        f"{count / 1e6:.1f}M parameters; {load.questions} questions x {load.group} conversations of "
-        f"{load.turns} turns of {load.shortest} to {load.longest} tokens; images of "
+        f"{family.title}, {count / 1e6:.1f}M parameters; {load.questions} questions x {load.group} "
+        f"conversations of {load.turns} turns of {load.shortest} to {load.longest} tokens; images of "
         f"{(load.side // unit) ** 2} tokens; {load.slots} slots on {jax.device_count()} "
         f"{jax.devices()[0].platform} devices",
         flush=True,
@@ -69,19 +73,22 @@ def bench_rollout(load: Load | None = None, subject: Subject | None = None) -> d
         f"waited for {ours['waited']:.2%}; {ours['compilations']} compilations after the warm-up",
         flush=True,
     )
-    return {"load": dataclasses.asdict(load), "parameters": count, "records": records}
+    model = {"model_type": subject.config.model_type, "parameters": count}
+    return {"load": dataclasses.asdict(load), **model, "records": records}
 
 
 def _per_token(record: dict[str, Any]) -> float:
     return record["processor_seconds"] / record["sampled_tokens"]
 
 
-def bench_scale() -> list[dict[str, Any]]:
+def bench_scale(size: str = DEFAULT_PRESET) -> list[dict[str, Any]]:
     """Measures sampling on small images for several numbers of turns, slots and group sizes, and re-prefill.
 
-    Prints a table.
+    Prints a table. `size` is as in `bench_rollout`.
     """
-    base, subject = Load(questions=2, turns=4, side=112, shortest=8, longest=16), make_subject()
+    subject = make_subject(size)
+    side = 4 * family_of(subject.config).images.factor
+    base = Load(questions=2, turns=4, side=side, shortest=8, longest=16)
     few = dataclasses.replace(base, questions=1, group=4, slots=4)
     loads = {f"turns {n}": dataclasses.replace(few, turns=n) for n in (2, 4, 8)}
     loads |= {f"slots {n}": dataclasses.replace(base, slots=n) for n in (4, 8, 16)}

@@ -18,9 +18,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from PIL import Image
 
+from vilasr_jax.bench.small import small_preset
 from vilasr_jax.config import EngineSection, MeshSection, SamplingSection
 from vilasr_jax.drawing import DrawingSession, DrawingSettings, Reply
-from vilasr_jax.models import ModelConfig, family_of, preset
+from vilasr_jax.models import DEFAULT_PRESET, ModelConfig, family_of
 from vilasr_jax.models.params import build
 from vilasr_jax.parallel import make_mesh
 from vilasr_jax.processing import Encoded, Tokenizer, encode_turn, train_tiny_tokenizer
@@ -127,12 +128,12 @@ class Subject:
     tokenizer: Tokenizer
 
 
-def make_subject() -> Subject:
-    """30M parameters in float32, and a tokenizer of 512 entries."""
-    tokenizer = train_tiny_tokenizer(list(WORDS), [], 512)
+def make_subject(size: str = DEFAULT_PRESET) -> Subject:
+    """30M parameters in float32 of the family of a small preset, and a tokenizer of 512 entries."""
+    tokenizer = train_tiny_tokenizer(list(WORDS), [], 512, family_of(small_preset(size)))
     special = tokenizer.special
-    config = preset(
-        "tiny",
+    config = small_preset(
+        size,
         vocab_size=-(-tokenizer.vocab_size // 8) * 8,
         hidden_size=640,
         intermediate_size=1728,
@@ -140,12 +141,10 @@ def make_subject() -> Subject:
         num_heads=10,
         num_kv_heads=2,
         head_dim=64,
-        mrope_section=(8, 12, 12),
+        mrope_section=(12, 10, 10),
         scan_unroll=1,
         **special.config_fields(),
-        vision=dict(
-            depth=3, hidden_size=384, intermediate_size=1024, num_heads=6, fullatt_block_indexes=(2,)
-        ),
+        vision=dict(depth=3, hidden_size=384, intermediate_size=1024, num_heads=6),
     )
     graphdef, params = nnx.split(build(config))
     return Subject(config, graphdef, params, tokenizer)

@@ -94,7 +94,7 @@ def _inputs(tokens: list[np.ndarray], images: list[list], special) -> dict[str, 
     mask = np.zeros_like(ids)
     for row, own in enumerate(tokens):
         ids[row, width - len(own) :], mask[row, width - len(own) :] = own, 1
-    read = [patchify(image) for own in images for image in own]
+    read = [patchify(image, spec=special.family.images) for own in images for image in own]
     return {
         "input_ids": torch.tensor(ids),
         "attention_mask": torch.tensor(mask),

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vilasr_jax.bench.small import small_preset
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models import ModelConfig, preset
+from vilasr_jax.models import DEFAULT_PRESET, ModelConfig, family_of
 from vilasr_jax.processing import Budget, Encoded, SpecialTokens, image_grid, patchify
 
 CORES = 2
@@ -31,37 +32,33 @@ MICRO_BATCH = 4  # theirs, padded to one length
 ROUNDS = 2  # of both, in turns
 STEPS = 3  # timed in each, after one that warms up
 LEARNING_RATE = 1e-4
-BUDGET = Budget(tokens=1152, vision_rows=7, patches=100)  # 12 rows per step, 92 % of their tokens useful
-SPECIAL = SpecialTokens(
-    im_start=2000,
-    im_end=2001,
-    endoftext=2002,
-    vision_start=2003,
-    vision_end=2004,
-    image_pad=2005,
-    video_pad=2006,
-)
+ROW = {"tokens": 1152, "vision_rows": 7, "patches": 100}  # 12 rows per step, 92 % of their tokens useful
 
 
-def model_config() -> ModelConfig:
-    """About 3M parameters: what two cores train in seconds."""
-    return preset(
-        "tiny",
+def special_tokens(size: str) -> SpecialTokens:
+    """Ids after those of words, for the family of a small preset."""
+    return SpecialTokens.of(family_of(small_preset(size)), range(2000, 2007))
+
+
+def model_config(size: str) -> ModelConfig:
+    """About 3M parameters of the family of a small preset: what two cores train in seconds."""
+    return small_preset(
+        size,
         vocab_size=2048,
         hidden_size=192,
         intermediate_size=512,
         num_layers=4,
         head_dim=48,
         mrope_section=(8, 8, 8),
-        **SPECIAL.config_fields(),
+        **special_tokens(size).config_fields(),
         scan_unroll=4,
-        vision=dict(depth=3, hidden_size=96, intermediate_size=256, num_heads=4, fullatt_block_indexes=(2,)),
+        vision=dict(depth=3, hidden_size=96, intermediate_size=256, num_heads=4),
     )
 
 
-def conversations(count: int = BATCH) -> list[Encoded]:
+def conversations(special: SpecialTokens, count: int = BATCH) -> list[Encoded]:
     """Drawing conversations of 2 to 12 turns, an image in each, their lengths as uneven as real ones."""
-    rng, unit = np.random.default_rng(0), SPECIAL.family.images.factor
+    rng, unit = np.random.default_rng(0), special.family.images.factor
     examples = []
     for _ in range(count):
         ids: list[int] = []
@@ -72,19 +69,20 @@ def conversations(count: int = BATCH) -> list[Encoded]:
             images.append(Image.fromarray(rng.integers(0, 255, (side, side, 3), np.uint8)))
             pads = (side // unit) ** 2
             said, wrote = int(rng.integers(8, 24)), int(rng.integers(16, 64))
-            turn = [SPECIAL.vision_start, *[SPECIAL.image_pad] * pads, SPECIAL.vision_end]
+            turn = [special.vision_start, *[special.image_pad] * pads, special.vision_end]
             ids += [*turn, *rng.integers(0, 2000, said + wrote).tolist()]
             mask += [False] * (len(turn) + said) + [True] * wrote
-        examples.append(Encoded(np.array(ids, np.int32), np.array(mask), images, SPECIAL))
+        examples.append(Encoded(np.array(ids, np.int32), np.array(mask), images, special))
     return examples
 
 
-def bench_sft() -> dict[str, Any]:
-    """Runs both in turns and prints a table.
+def bench_sft(size: str = DEFAULT_PRESET) -> dict[str, Any]:
+    """Runs both in turns and prints a table; `size` is the small preset of whose family the model is.
 
     Raises:
-      ConfigError: torch or transformers is not installed.
+      ConfigError: torch or transformers is not installed, or `size` is no small preset.
     """
+    config, special = model_config(size), special_tokens(size)
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401
@@ -92,12 +90,18 @@ def bench_sft() -> dict[str, Any]:
         raise ConfigError(f"bench sft needs {error.name}: pip install 'vilasr_jax[parity]'") from None
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
     with tempfile.TemporaryDirectory() as name:
-        _write_weights(Path(name))
+        _write_weights(config, Path(name))
         for _ in range(ROUNDS):
             for side, found in runs.items():
-                found.append(_worker(side, name))
-    tokens = sum(len(one.ids) for one in conversations())
-    table: dict[str, Any] = {"useful_tokens": tokens, "load": os.getloadavg()[0], "runs": runs}
+                found.append(_worker(side, name, size))
+    tokens = sum(len(one.ids) for one in conversations(special))
+    print(f"{special.family.title}, {tokens:,} useful tokens a step")
+    table: dict[str, Any] = {
+        "model_type": config.model_type,
+        "useful_tokens": tokens,
+        "load": os.getloadavg()[0],
+        "runs": runs,
+    }
     for side, found in runs.items():
         seconds, cpu_seconds = (
             float(np.median([s for run in found for s in run[name]])) for name in ("seconds", "cpu_seconds")
@@ -125,18 +129,18 @@ def bench_sft() -> dict[str, Any]:
     return table
 
 
-def _write_weights(folder: Path) -> None:
+def _write_weights(config: ModelConfig, folder: Path) -> None:
     from flax import nnx
 
     from vilasr_jax.checkpoint import export_hf
     from vilasr_jax.models.params import build
 
-    params = nnx.split(build(model_config()))[1]
-    export_hf(params, model_config(), folder / "hf")
+    params = nnx.split(build(config))[1]
+    export_hf(params, config, folder / "hf")
 
 
-def _worker(side: str, folder: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "vilasr_jax.bench.sft", side, folder]
+def _worker(side: str, folder: str, size: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "vilasr_jax.bench.sft", side, folder, size]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(CORES)}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
@@ -157,7 +161,7 @@ def _timed(step, useful: int, slots: int) -> dict[str, Any]:
     return {"losses": losses, **times, "peak_bytes": peak, "useful_share": useful / slots}
 
 
-def _ours(folder: Path) -> dict[str, Any]:
+def _ours(folder: Path, size: str) -> dict[str, Any]:
     import jax
 
     jax.config.update("jax_num_cpu_devices", CORES)
@@ -172,25 +176,26 @@ def _ours(folder: Path) -> dict[str, Any]:
     from vilasr_jax.training.steps import make_sft_step
 
     mesh = make_mesh(MeshSection())
-    graphdef = abstract(model_config())[0]
+    graphdef = abstract(model_config(size))[0]
     params = import_hf(folder / "hf", param_dtype="float32")[1]
     optimizer = optax.adamw(LEARNING_RATE)
     state = init_state(params, optimizer, mesh, OptimizerSection())
-    examples = conversations()
-    rows = pack(examples, BUDGET)
+    special = special_tokens(size)
+    examples, budget = conversations(special), Budget(**ROW, spec=special.family.images)
+    rows = pack(examples, budget)
     count = -(-len(rows) // CORES) * CORES
     run = make_sft_step(graphdef, optimizer, mesh=mesh, accumulate=count // CORES)
 
     def step() -> float:
         nonlocal state
-        batch = collate_packed(rows, BUDGET, rows=count)
+        batch = collate_packed(rows, budget, rows=count)
         state, metrics = run(state, put_batch(mesh, batch))
         return float(metrics["loss"][0] / metrics["loss"][1])
 
-    return _timed(step, sum(len(e.ids) for e in examples), count * BUDGET.tokens)
+    return _timed(step, sum(len(e.ids) for e in examples), count * budget.tokens)
 
 
-def _theirs(folder: Path) -> dict[str, Any]:
+def _theirs(folder: Path, size: str) -> dict[str, Any]:
     import torch
     import transformers
 
@@ -198,13 +203,14 @@ def _theirs(folder: Path) -> dict[str, Any]:
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder / "hf", dtype=torch.float32)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    examples = conversations()
+    special = special_tokens(size)
+    spec, examples = special.family.images, conversations(special)
     total = sum(int(e.loss_mask.sum()) for e in examples)
     parts = [examples[at : at + MICRO_BATCH] for at in range(0, len(examples), MICRO_BATCH)]
 
     def inputs(some: list[Encoded]) -> dict[str, Any]:
         length = max(len(e.ids) for e in some)
-        ids = np.full((len(some), length), SPECIAL.endoftext, np.int64)
+        ids = np.full((len(some), length), special.endoftext, np.int64)
         seen, labels = np.zeros_like(ids), np.full_like(ids, -100)
         for row, e in enumerate(some):
             n = len(e.ids)
@@ -215,9 +221,9 @@ def _theirs(folder: Path) -> dict[str, Any]:
             "input_ids": ids,
             "attention_mask": seen,
             "labels": labels,
-            "mm_token_type_ids": (ids == SPECIAL.image_pad).astype(np.int64),
-            "pixel_values": np.concatenate([patchify(image)[0] for image in images]),
-            "image_grid_thw": np.array([image_grid(image) for image in images]),
+            "mm_token_type_ids": (ids == special.image_pad).astype(np.int64),
+            "pixel_values": np.concatenate([patchify(image, spec=spec)[0] for image in images]),
+            "image_grid_thw": np.array([image_grid(image, spec) for image in images]),
         }
         return {name: torch.tensor(value) for name, value in arrays.items()}
 
@@ -236,4 +242,4 @@ def _theirs(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"ours": _ours, "theirs": _theirs}[sys.argv[1]](Path(sys.argv[2]))))
+    print(json.dumps({"ours": _ours, "theirs": _theirs}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])))

@@ -19,6 +19,7 @@ from vilasr_jax.files import folder_path, near_path
     Flag("options", "A,B,C,D", "the choices, with commas between them; they get letters", []),
     Flag("out", "DIR", "a folder for the drawn images", "solved", writes="folder"),
     Flag("video", "", "the images are frames of one video, in order", False),
+    Flag("fps", "N", "frames a second of the video, for a model that reads times (default: no times)", 0.0),
     WEIGHTS_FORM,
     MAX_TOKENS,
 )
@@ -57,6 +58,7 @@ def run_solve(words: list[str], flags: Any) -> None:
         weights=flags.weights or "",
         max_tokens=tokens,
         video=flags.video,
+        fps=flags.fps,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from vilasr_jax.bench.small import small_presets
 from vilasr_jax.cli.flags import (
     CONFIG,
     JSON,
@@ -22,6 +23,7 @@ from vilasr_jax.config import JobConfig, with_weights
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import folder_path
 
+SMALL = Flag("size", "tiny", f"the family of a small preset: {', '.join(small_presets())}", "tiny")
 SEEDS = Flag("seeds", "0,1,2", "the seeds, with commas between them", "0,1,2")
 
 
@@ -63,7 +65,11 @@ def run_bench_input(words: list[str], flags: Any) -> None:
 
 
 @command(
-    "bench rollout", "", Flag("scale", "", "cost against turns, slots and group size instead", False), JSON
+    "bench rollout",
+    "",
+    SMALL,
+    Flag("scale", "", "cost against turns, slots and group size instead", False),
+    JSON,
 )
 def run_bench_rollout(words: list[str], flags: Any) -> None:
     """Drawing conversations: ours, with a new prefill per turn, transformers."""
@@ -76,25 +82,25 @@ def run_bench_rollout(words: list[str], flags: Any) -> None:
     check_devices()
     from vilasr_jax.bench.rollout import bench_rollout, bench_scale
 
-    save(flags, bench_scale() if flags.scale else bench_rollout())
+    save(flags, bench_scale(flags.size) if flags.scale else bench_rollout(size=flags.size))
 
 
-@command("bench render", "", JSON)
+@command("bench render", "", SMALL, JSON)
 def run_bench_render(words: list[str], flags: Any) -> None:
     """Drawings per second."""
     from vilasr_jax.bench.render import bench_render
 
-    save(flags, bench_render())
+    save(flags, bench_render(size=flags.size))
 
 
-@command("bench sft", "", JSON)
+@command("bench sft", "", SMALL, JSON)
 def run_bench_sft(words: list[str], flags: Any) -> None:
     """Supervised steps against transformers, same weights and data."""
     from vilasr_jax.bench.sft import bench_sft
     from vilasr_jax.parallel import check_devices
 
     check_devices()
-    save(flags, bench_sft())
+    save(flags, bench_sft(flags.size))
 
 
 @command(

@@ -40,9 +40,11 @@ def _model_family(job: JobConfig, folder: Path) -> Any:
 
     if not job.model.init_from:
         return family_of(preset(job.model.preset))
-    from vilasr_jax.open_checkpoint import run_family
+    from vilasr_jax.open_checkpoint import check_preset, run_family
 
-    return run_family(job, folder)
+    family = run_family(job, folder)
+    check_preset(job, family)
+    return family
 
 
 @command(

@@ -9,7 +9,7 @@ from typing import Any
 
 from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, check_at_least_1, read_job, require, save
 from vilasr_jax.commands import Flag, command
-from vilasr_jax.config import config_files, differences, key_comments
+from vilasr_jax.config import check_section, config_files, differences, key_comments
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import folder_path, near_path
 
@@ -75,7 +75,9 @@ def run_config(words: list[str], flags: Any) -> None:
             print(f"{name:16} {summary}")
         return
     require("config", flags, "config", instead=", or --list")
-    found = differences(read_job(flags))
+    job = read_job(flags)
+    check_section(job)
+    found = differences(job)
     for key, (value, default) in found.items():
         note = "" if value == default else f"  # default: {default!r}"
         print(f"{key} = {value!r}{note}")

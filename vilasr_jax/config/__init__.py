@@ -10,6 +10,7 @@ section; `check_section` checks both.
 
 from vilasr_jax.config.comments import config_keys as config_keys
 from vilasr_jax.config.comments import key_comments as key_comments
+from vilasr_jax.config.data import DATA_FOLDERS as DATA_FOLDERS
 from vilasr_jax.config.data import DataSection as DataSection
 from vilasr_jax.config.data import DrawingSection as DrawingSection
 from vilasr_jax.config.data import MakeSection as MakeSection

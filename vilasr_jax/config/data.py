@@ -57,7 +57,14 @@ class MakeSection:
     workers: int = 2  # processes
 
 
-_FOLDERS = ("traces", "reflect_traces", "questions", "reflect_questions", "synthesis_questions", "benchmarks")
+DATA_FOLDERS = (
+    "traces",
+    "reflect_traces",
+    "questions",
+    "reflect_questions",
+    "synthesis_questions",
+    "benchmarks",
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class DataSection:
 
     def check(self, path: str) -> None:
         """Raises ConfigError for two sources of one stage, and for rows in a bucket."""
-        for key in _FOLDERS:
+        for key in DATA_FOLDERS:
             if far := [folder for folder in self.folders(key) if "://" in folder]:
                 raise ConfigError(
                     f"{path}.{key}: {far[0]} must be a folder: copy the rows, or mount the bucket (Cloud "

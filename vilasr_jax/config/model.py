@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vilasr_jax.config.fields import setting
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models import default_family
+from vilasr_jax.models import default_family, preset
 
 _IMAGES = default_family().images
 
@@ -15,13 +15,20 @@ _IMAGES = default_family().images
 class ModelSection:
     """Which backbone, and where its first weights come from."""
 
-    preset: str = "tiny"  # a name (tiny, 7b, ...; see docs/design.md), or a module with a CONFIG (my.size)
+    preset: str = ""  # tiny, 7b, ..., or a module (my.size); with init_from it is that, or empty; else tiny
     init_from: str = ""  # any checkpoint (docs/serving.md); empty: random weights from the job's seed
     random_weights: bool = False  # accept a published size without init_from
     dtype: str = "float32"  # of activations, and of weights while they are used
     param_dtype: str = "float32"  # of stored weights
     remat: str = "none"  # what the backward pass recomputes: none, dots, attention, full
     attention: str = "xla"  # a backend of models/attention_backends: xla; splash on TPUs
+
+    def check(self, path: str) -> None:
+        """Raises ConfigError for a preset that does not exist."""
+        try:
+            preset(self.preset)
+        except ConfigError as error:
+            raise ConfigError(f"{path}.preset: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@
     ```
 
 or at the end `Action: Answer` and `<answer> B </answer>`. The parser accepts far more than the published form
-and never raises; `strict_format` says whether a turn has exactly the published form.
+and never raises; `strict_format` says whether a turn has exactly the published form, and can
+be read.
 """
 
 import json
@@ -64,7 +65,7 @@ def parse_actions(text: str, tools: Sequence[Tool] | None = None) -> ParsedTurn:
         errors.append("Action: Answer needs <answer> ... </answer>")
     elif action and action != "Answer" and not calls and not errors:
         errors.append(f"Action: {action} needs a json list")
-    strict = _is_strict(text, tools)
+    strict = not errors and _is_strict(text, tools)
     return ParsedTurn(think, action, tuple(calls), answer, tuple(errors[:MAX_ERRORS]), strict)
 
 

@@ -46,9 +46,10 @@ class Overlay:
         max_images: int | None = None,
         image_unit: int = 1,
         first: int = 1,
+        index_name: str = "image",
         coordinates: int | None = None,
     ):
-        self.first = first  # the number of the first image in errors
+        self.first, self.index_name = first, index_name  # the number of the first image in errors, its name
         self.coordinates = coordinates  # units per image side in errors; None: pixels
         self.style, self.max_images, self.image_unit = style, max_images, image_unit
         self.images: list[Image.Image] = list(images)
@@ -68,7 +69,7 @@ class Overlay:
         base = self.base_of(index)
         if base is None:
             number, last = (i + self.first - 1 for i in (index, len(self.images)))
-            raise ItemError(f"there is no image {number}, only {self.first} to {last}")
+            raise ItemError(f"there is no {self.index_name} {number}, only {self.first} to {last}")
         return base
 
     def base_of(self, index: int) -> int | None:
@@ -83,6 +84,13 @@ class Overlay:
         """The coordinates that image `index` has, as an error says it to the model."""
         width, height = self.size(index)
         return f"{width} x {height}" if self.coordinates is None else f"0 to {self.coordinates}"
+
+    def sides(self, index: int, pixels: int) -> str:
+        """A square of `pixels` a side in image `index`, in the coordinates of an error."""
+        if self.coordinates is None:
+            return f"{pixels} pixels a side"
+        wide, high = (-(-pixels * self.coordinates // side) for side in self.size(index))
+        return f"{wide} wide or {high} high"
 
     def annotations(self, index: int) -> list[Call]:
         """The annotations of an image's base, in order of first appearance."""

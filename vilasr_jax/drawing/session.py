@@ -13,9 +13,8 @@ from PIL import Image
 from vilasr_jax.drawing.calls import Call, in_pixels
 from vilasr_jax.drawing.coordinates import Scale, convert_items, convert_prose, frame_of
 from vilasr_jax.drawing.formats import get_format
-from vilasr_jax.drawing.numbering import renumbered
 from vilasr_jax.drawing.overlay import Applied, Overlay
-from vilasr_jax.drawing.prompts import PromptSet, before_text, get_prompts, index_text, question_text
+from vilasr_jax.drawing.prompts import PromptSet, before_text, get_prompts, question_text
 from vilasr_jax.drawing.style import Style, get_style
 from vilasr_jax.drawing.tools import PUBLISHED, get_tools
 from vilasr_jax.errors import ImageError
@@ -41,6 +40,7 @@ class DrawingSettings:
     image_unit: int = 1  # sides of new images are multiples of this many pixels; the model says which
     coordinates: int | None = None  # units per image side in what the model writes; None: pixels
     actions: str = "published"  # the form of actions, see `drawing.formats`
+    timestamp: str = ""  # text before a video's frame whose {seconds} are known; the model says which
 
     def written(self, places: Sequence[int], size: tuple[int, int]) -> tuple[int, ...]:
         """x, y, x, y, ... in pixels of an image of `size` (width, height), as the model writes them.
@@ -73,8 +73,8 @@ class Reply:
 class DrawingSession:
     """Runs one conversation. `images` are RGB images already resized for the model.
 
-    `captions` are texts before the given images ("" for none). Where question, options and captions number
-    images, they do so from 1; the model reads the numbers of its action form. `messages` is the opening
+    `captions` are texts before the given images ("" for none), `seconds` the times of a video's frames, where
+    they are known. All words number images from 1, whatever a call names them by. `messages` is the opening
     (system and user); `step` is called with each assistant text and never raises on it.
     """
 
@@ -88,6 +88,7 @@ class DrawingSession:
         settings: DrawingSettings | None = None,
         video: bool = False,
         captions: Sequence[str] = (),
+        seconds: Sequence[float] = (),
     ):
         for number, image in enumerate(images, 1):
             if image.mode != "RGB":
@@ -106,11 +107,11 @@ class DrawingSession:
             settings.max_images,
             settings.image_unit,
             first=self._form.first,
+            index_name=self._form.index_name,
             coordinates=settings.coordinates,
         )
-        self._captions = tuple(map(self.numbered, captions))
-        options = tuple(map(self.numbered, options))
-        self._question = (self.numbered(question), question_type, options, video)
+        self._captions, self._seconds = tuple(captions), tuple(seconds) if video else ()
+        self._question = (question, question_type, tuple(options), video)
         get_tools(settings.tools)  # a wrong setting fails here, not later
         self._form.check(get_prompts(settings.prompt), self.tools, settings.coordinates)
 
@@ -132,13 +133,15 @@ class DrawingSession:
         given = self.images[: self._given]
         sizes = [image.size for image in given]
         system = self._form.system(prompts, self.tools, sizes, video, self.settings.coordinates)
-        content = [_text(self.numbered(before_text(prompts, self._given, video)))]
-        content += self._image_parts(range(1, self._given + 1))
-        for number, caption in reversed(list(enumerate(self._captions))):
-            if caption:  # before an image, which makes two parts with its own line
-                before = content[2 * number]["text"]
+        content = [_text(before_text(prompts, self._given, video))]
+        for number in range(1, self._given + 1):
+            if caption := "".join(self._captions[number - 1 : number]):
+                before = content[-1]["text"]
                 line = caption if not before or before.endswith("\n") else f"\n{caption}"
-                content.insert(2 * number + 1, _text(f"{line}\n"))
+                content.append(_text(f"{line}\n"))
+            for time in self._seconds[number - 1 : number]:
+                content.append(_text(self.settings.timestamp.format(seconds=time)))
+            content += self._image_parts([number])
         content.append(_text(question_text(prompts, question, question_type, options)))
         return [{"role": "system", "content": [_text(system)]}, {"role": "user", "content": _joined(content)}]
 
@@ -180,22 +183,17 @@ class DrawingSession:
             return self._stop("image_limit")
         return self._draw(turn, event, lost)
 
-    def numbered(self, text: str) -> str:
-        """Words that number the images from 1, with the numbers that the model reads after them."""
-        return renumbered(text, self._form.first, len(self.images))
+    def as_written(self, text: str, in_pixels: bool = True) -> str:
+        """Converts a turn of the published form to what the model writes.
 
-    def as_written(self, text: str) -> str:
-        """Converts a turn of the published form with coordinates in pixels to what the model writes.
-
-        Lengths with their unit ("40 pixels") are those of the picture and stay. Without tools every list of
-        two or four numbers is a place in the images, which must be of one size.
+        Coordinates are pixels of the images, or, without `in_pixels`, the model's already. Lengths with their
+        unit ("40 pixels") are those of the picture and stay. Without tools every list of two or four numbers
+        is a place in the images, which must be of one size.
 
         Raises:
           DataError: it is unclear to which image a coordinate belongs.
         """
-        text = self._converted(text)
-        think, end, rest = text.partition("</think>")
-        return self._form.write(self.numbered(think) + end + rest if end else text, self.tools)
+        return self._form.write(self._converted(text) if in_pixels else text, self.tools)
 
     def _converted(self, text: str) -> str:
         units = self.settings.coordinates
@@ -245,7 +243,7 @@ class DrawingSession:
         parts: list[dict[str, Any]] = []
         for number in numbers:
             image = self.images[number - 1]
-            line = index_text(prompts, number + self._form.first - 1, image.size, drawn)
+            line = self._form.index_text(prompts, number, image.size, drawn)
             parts += [{"type": "image", "image": image}, _text(line)]
         return parts
 

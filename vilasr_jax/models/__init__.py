@@ -9,6 +9,7 @@ from vilasr_jax.models.family import ModelConfig as ModelConfig
 from vilasr_jax.models.family import ModelFamily as ModelFamily
 from vilasr_jax.models.images import ImageSpec as ImageSpec
 from vilasr_jax.models.inputs import VisionInput as VisionInput
+from vilasr_jax.models.registry import DEFAULT_PRESET as DEFAULT_PRESET
 from vilasr_jax.models.registry import by_model_type as by_model_type
 from vilasr_jax.models.registry import default_family as default_family
 from vilasr_jax.models.registry import family_of as family_of

@@ -120,6 +120,7 @@ class ModelFamily:
       published_sizes: optional, names of the presets for which published weights exist.
       coordinates: optional; None where the model reads and writes pixels of the resized image, else the
         coordinate of an image's right and lower edge (1000).
+      timestamp: optional, the text before a video's frame whose {seconds} are known; empty: frames have none.
       default_system: optional, the system message of a conversation that has none; None: no system message.
       head_key: optional, published name of the output head's weight.
       table_key: optional, published name of the token table, which is the head where the two are tied.
@@ -136,6 +137,7 @@ class ModelFamily:
 
     published_sizes: ClassVar[tuple[str, ...]] = ()
     coordinates: ClassVar[int | None] = None
+    timestamp: ClassVar[str] = ""
     default_system: ClassVar[str | None] = None
     head_key: ClassVar[str] = "lm_head.weight"
     table_key: ClassVar[str] = "model.embed_tokens.weight"

@@ -10,6 +10,7 @@ from vilasr_jax.models.family import ModelConfig, ModelFamily
 from vilasr_jax.models.qwen2_5_vl.family import FAMILY
 from vilasr_jax.models.qwen3_vl.family import FAMILY as QWEN3_VL
 
+DEFAULT_PRESET = "tiny"
 _FAMILIES: dict[str, ModelFamily] = {}
 
 
@@ -88,12 +89,13 @@ def preset(name: str, **overrides: Any) -> Any:
     A name with a dot is a module of the user's own that holds a `CONFIG`.
 
     Args:
-      name: preset name, of any family.
+      name: preset name, of any family; "": `DEFAULT_PRESET`.
       **overrides: fields of the family's config; `vision` may be a dict of fields of its vision config.
 
     Raises:
       ConfigError: an unknown preset or field, or inconsistent sizes.
     """
+    name = name or DEFAULT_PRESET
     presets = {name: config for family in _FAMILIES.values() for name, config in family.presets.items()}
     if name in presets:
         config = presets[name]

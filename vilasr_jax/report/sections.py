@@ -5,7 +5,7 @@ from html import escape
 from typing import Any, TypeGuard
 
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models import family_of, preset
+from vilasr_jax.models import DEFAULT_PRESET, family_of, preset
 from vilasr_jax.report.workdir import FUNNEL_STEPS, Run, mapping, stage_label
 from vilasr_jax.units import bytes_text
 
@@ -217,8 +217,8 @@ def _model_name(name: str) -> str:
 def _summary(run: Run) -> dict[str, str]:
     model = mapping(run.config.get("model"))
     summary: dict[str, str] = {}
-    if model.get("preset"):
-        summary["Model"] = _model_name(str(model["preset"]))
+    if name := model.get("preset") or (model and not model.get("init_from") and DEFAULT_PRESET):
+        summary["Model"] = _model_name(str(name))
     if _is_number(run.summary.get("parameters")):
         summary["Parameters"] = _short(run.summary["parameters"])
     metas = (row.get("meta") for row in run.conversations)

@@ -19,6 +19,7 @@ READ = (
     "messages",
     "options",
     "video",
+    "fps",
     "n",
     "temperature",
     "top_p",

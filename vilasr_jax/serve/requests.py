@@ -60,6 +60,7 @@ class ChatRequest:
       pictures: in the order in which they were sent.
       question, options: text for the model.
       video: whether the pictures are the frames of a video.
+      fps: frames a second of the video; 0: their times are not said.
       captions: the text before each image, where there is more than the question; empty: none.
       samples: conversations wanted (`n`).
       temperature, top_p: None where the server's own are to be used.
@@ -75,6 +76,7 @@ class ChatRequest:
     options: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     video: bool = False
+    fps: float = 0.0
     samples: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -135,6 +137,7 @@ def read_chat_request(body: bytes, models: Sequence[str], limits: Limits) -> Cha
         options=tuple(_clean(option) for option in options),
         captions=captions,
         video=video,
+        fps=number(value, "fps", 1e-3, 1e3) or 0.0,
         samples=number(value, "n", 1, limits.samples, integer=True) or 1,
         temperature=number(value, "temperature", 0, 2),
         top_p=number(value, "top_p", 1e-6, 1),

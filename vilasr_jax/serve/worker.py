@@ -15,8 +15,9 @@ from absl import logging
 from PIL import Image
 
 from vilasr_jax.config import SamplingSection
+from vilasr_jax.conversation_settings import frame_times
 from vilasr_jax.drawing import DrawingSession, DrawingSettings
-from vilasr_jax.errors import UserError
+from vilasr_jax.errors import ConfigError, UserError
 from vilasr_jax.models import ImageSpec
 from vilasr_jax.processing import resize_image
 from vilasr_jax.rollout import Cancelled, Engine, Request
@@ -235,6 +236,10 @@ class Worker:
         images = [resize_image(picture, *self.pixels) for picture in sent]
         kind = "video" if chat.video else "vqa"
         row = question_row(images, chat.question, chat.options, kind, id=ID)
+        try:
+            seconds = frame_times(self.settings, len(images), chat.fps, chat.video)
+        except ConfigError as error:
+            raise ApiError(400, str(error), param="fps") from None
 
         def session() -> DrawingSession:
             return DrawingSession(
@@ -245,6 +250,7 @@ class Worker:
                 settings=self.settings,
                 captions=chat.captions,
                 video=chat.video,
+                seconds=seconds,
             )
 
         def end(sample: int, trajectory: Any) -> None:

@@ -8,8 +8,10 @@ from vilasr_jax.tasks.rows import Trace
 from vilasr_jax.tasks.trace_text import said
 
 
-def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:
+def replay(trace: Trace, settings: DrawingSettings, in_pixels: bool = True) -> list[dict[str, Any]]:
     """All messages of the conversation, images drawn as in a rollout, coordinates as the model writes them.
+
+    The trace's coordinates are `in_pixels` of the images, or as the model writes them already.
 
     `DataError` when a turn is refused, the trace has turns after the end, or it ends without an answer.
     """
@@ -19,7 +21,7 @@ def replay(trace: Trace, settings: DrawingSettings) -> list[dict[str, Any]]:
         where = f"trace of row {trace.row.id}, turn {number}"
         if session.stop_reason:
             raise DataError(f"{where}: the conversation has already ended ({session.stop_reason})")
-        text = session.as_written(text)
+        text = session.as_written(text, in_pixels)
         messages.append(said("assistant", text))
         reply = session.step(text)
         if reply.error:

@@ -38,6 +38,7 @@ class Row:
     scene: Any = None  # the generator's ground truth; not stored
     # Identifies the row in its source: (family, seed), or ("data.questions", number) of a stored row.
     source: tuple[str, int] | None = field(default=None, compare=False)
+    seconds: tuple[float, ...] = ()  # times of a video's frames, where they are known
 
     def session(self, settings: DrawingSettings) -> DrawingSession:
         """A fresh conversation about this row."""
@@ -48,11 +49,17 @@ class Row:
             options=self.options,
             settings=settings,
             video=self.data_type in VIDEO_TYPES,
+            seconds=self.seconds,
         )
 
 
 def question_row(
-    images: Sequence[Image.Image], question: str, options: Sequence[str], data_type: str, id: str = "question"
+    images: Sequence[Image.Image],
+    question: str,
+    options: Sequence[str],
+    data_type: str,
+    id: str = "question",
+    seconds: Sequence[float] = (),
 ) -> Row:
     """A user's question as a row without an answer; with `options`, which get letters, it is multiple choice.
 
@@ -60,7 +67,8 @@ def question_row(
       DataError: more than 26 options.
     """
     kind = "multiple choice" if options else "free-form"
-    return Row(id, question, "", kind, lettered(options)[0], tuple(images), data_type)
+    letters = lettered(options)[0]
+    return Row(id, question, "", kind, letters, tuple(images), data_type, seconds=tuple(seconds))
 
 
 def question_record(row: Row, truth: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

@@ -262,10 +262,7 @@ class SceneFamily(Family):
         )
         messages = [*session.messages, said("assistant", session.as_written(answer))]
         for question, answer in others:
-            messages += [
-                said("user", session.numbered(question)),
-                said("assistant", session.as_written(answer)),
-            ]
+            messages += [said("user", question), said("assistant", session.as_written(answer))]
         return messages
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from absl import logging
 from PIL import Image
 
-from vilasr_jax.config import JobConfig
+from vilasr_jax.config import DATA_FOLDERS, JobConfig
 from vilasr_jax.drawing import DrawingSettings
-from vilasr_jax.errors import DataError
+from vilasr_jax.errors import ConfigError, DataError
 from vilasr_jax.models import ModelFamily
 from vilasr_jax.tasks.dataset import DatasetRows
 from vilasr_jax.tasks.family import Family
@@ -31,6 +31,9 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path, model
     Images, coordinates and actions are those that a model of `model_family` reads and writes; actions in a
     folder of imported rows or synthesized traces have the form in which they are recorded. Drawings are drawn
     again.
+
+    Raises:
+      ConfigError: there is nothing to show: no task, and no folder of rows.
     """
     settings = DrawingSettings(
         style=job.drawing.style,
@@ -40,6 +43,7 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path, model
         tools=job.drawing.tools,
         coordinates=model_family.coordinates,
         actions=job.drawing.actions,
+        timestamp=model_family.timestamp,
     )
     if folder is not None and (folder / INDEX).exists():
         rows = StoredRows([folder])
@@ -47,6 +51,13 @@ def show_data(job: JobConfig, folder: Path | None, count: int, path: Path, model
         traces = _readable(some, job.image.min_pixels, job.image.max_pixels, model_family)
         settings = dataclasses.replace(settings, actions=some[0].actions)
         return show_rows([(f"{folder}, {len(rows):,} rows", traces)], settings, path, recorded=True)
+    if not job.tasks:
+        named = [f for use in DATA_FOLDERS for f in job.data.folders(use)]
+        where = f"{folder} holds no imported rows, and " if folder else ""
+        imported = (
+            f"imported rows are shown by their folder, such as `vilasr data show {(named or ['DIR'])[0]}`"
+        )
+        raise ConfigError(f"{where}config.tasks names no task to show; {imported}")
     parts = []
     for family in map(get_family, job.tasks):
         if folder is None:

@@ -36,7 +36,8 @@ from vilasr_jax.tasks.rows import VIDEO_TYPES, Row, Source
 INDEX = "index.json"
 _END = 1 << 16  # bytes of a shard's ends that its digest counts
 _DIGEST = 16  # characters
-_MARKS = ("coordinates", "actions")  # fields of a row that are stored only where they are not the usual ones
+_MARKS = ("coordinates", "actions")
+_RARE = (*_MARKS, "seconds")  # fields of a row that are stored only where they are not the usual ones
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class StoredRow:
     """A row as stored in a file: `images` are encoded bytes, `messages` is empty where there is no trace.
 
     `coordinates` says how its texts count places in images: in pixels (None), or from 0 to this number.
-    `actions` is the form of its recorded actions (`drawing.formats`).
+    `actions` is the form of its recorded actions (`drawing.formats`); `seconds` are the times of a video's
+    frames.
     """
 
     id: str
@@ -58,11 +60,12 @@ class StoredRow:
     messages: tuple[Mapping[str, str], ...] = ()
     coordinates: int | None = None
     actions: str = "published"
+    seconds: tuple[float, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Length of the header (4 bytes), the header as JSON, then the images one after another."""
         usual = {f.name for f in dataclasses.fields(self) if getattr(self, f.name) == f.default}
-        plain = {k: v for k, v in vars(self).items() if k != "images" and k not in usual & set(_MARKS)}
+        plain = {k: v for k, v in vars(self).items() if k != "images" and k not in usual & set(_RARE)}
         header = json.dumps({**plain, "sizes": [len(image) for image in self.images]}).encode()
         return b"".join([len(header).to_bytes(4, "little"), header, *self.images])
 
@@ -75,7 +78,7 @@ class StoredRow:
         for size in plain.pop("sizes"):
             images.append(data[at : at + size])
             at += size
-        plain |= {name: tuple(plain[name]) for name in ("options", "messages")}
+        plain |= {name: tuple(plain.get(name, ())) for name in ("options", "messages", "seconds")}
         return cls(images=tuple(images), **plain)
 
     @property
@@ -105,7 +108,9 @@ class StoredRow:
         """
         images, plain = self.base_images, self._plain()
         if self.data_type in VIDEO_TYPES and 0 < frames < len(images):
-            images = tuple(images[i * (len(images) - 1) // max(1, frames - 1)] for i in range(frames))
+            chosen = [i * (len(images) - 1) // max(1, frames - 1) for i in range(frames)]
+            images = tuple(images[i] for i in chosen)
+            plain["seconds"] = tuple(self.seconds[i] for i in chosen if self.seconds)
         with self._named():
             texts = (self.question, *self.options, self.answer)
             stored = [*map(image_size, images)]

@@ -24,6 +24,7 @@ from vilasr_jax.errors import DataError
 from vilasr_jax.evaluation import ResultsFile, result_line, score_all, score_lines, summarize
 from vilasr_jax.evaluation.score_file import SKIPPED
 from vilasr_jax.files import write_json
+from vilasr_jax.models import DEFAULT_PRESET
 from vilasr_jax.parallel import barrier, from_writer, is_writer
 from vilasr_jax.rollout import Trajectory
 from vilasr_jax.tasks import Row, chance
@@ -158,7 +159,7 @@ def settings_of(job: JobConfig, prompts: PromptSet, use: str = "") -> dict[str, 
         "samples": job.eval.samples,
         "seed": job.seed,
         "model": {
-            "preset": job.model.preset,
+            "preset": job.model.preset or ("" if job.model.init_from else DEFAULT_PRESET),
             "init_from": job.model.init_from,
             "dtype": job.model.dtype,
             "weights": job.engine.weights or job.model.dtype,

@@ -17,7 +17,7 @@ from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import by_model_type
 from vilasr_jax.tasks.importers import Canvas, import_data, read_pictures
 from vilasr_jax.tasks.show import stored_trace
-from vilasr_jax.tasks.stored import StoredRows
+from vilasr_jax.tasks.stored import StoredRow, StoredRows
 
 LIMITS = (28 * 28, 112 * 112)
 CANVAS = Canvas(DrawingSettings(image_unit=28), *LIMITS)
@@ -280,6 +280,64 @@ def test_places_in_thoughts_are_those_of_the_drawing(photos, family):
     said = next(m["content"] for m in row.messages if m["role"] == "assistant")
     x, y = call["bbox_2d"][:2]
     assert f"The door is at {call['bbox_2d']}, from ({x}, {y}) on." in said
+
+
+def test_relative_coordinates_are_those_of_the_photo(photos):
+    """They were rounded to pixels of the resized picture first, up to 8 units away."""
+    family = by_model_type("qwen3_vl")
+    settings = DrawingSettings(image_unit=32, coordinates=1000)
+    Image.new("RGB", (640, 480), "white").save(photos / "images" / "hall.png")
+    boxes = [
+        {"box": box, "label": label}
+        for label, box in {"a": [106, 1, 333, 479], "b": [0, 0, 639, 478]}.items()
+    ]
+    thoughts = ["From (106, 1) on.", "b is at [0, 0, 639, 478]."]
+    (photos / "train.jsonl").write_text(
+        json.dumps({**HALL, "lines": [], "boxes": boxes, "thoughts": thoughts})
+    )
+    (row,) = read_pictures(photos / "train.jsonl", Canvas(settings, 1024, 160 * 128, family))
+    assert [call["bbox_2d"] for call in calls_of(row)] == [[166, 2, 520, 998], [0, 0, 998, 996]]
+    said = "".join(m["content"] for m in row.messages if m["role"] == "assistant")
+    assert "From (166, 2) on." in said and "b is at [0, 0, 998, 996]." in said
+
+
+def test_a_video_has_the_times_of_its_frames(photos):
+    """Rows have them, a model that states times reads them, and fewer frames have their own."""
+    item = {
+        "image": ["images/hall.png"] * 3,
+        "question": "What moves?",
+        "answer": "a lamp",
+        "data_type": "video",
+    }
+    (row,) = rows_of(photos, {**item, "seconds": [0, 0.5, 2]})
+    row = StoredRow.from_bytes(row.to_bytes())
+    how = DrawingSettings(timestamp=by_model_type("qwen3_vl").timestamp)
+    assert by_model_type("qwen2_5_vl").timestamp == ""
+    for frames, times in ((0, ["0.0", "0.5", "2.0"]), (2, ["0.0", "2.0"])):
+        (user,) = row.row(*LIMITS, frames).session(how).messages[1:]
+        said = "".join(part.get("text", "<image>") for part in user["content"])
+        assert re.findall(r"<([\d.]+) seconds><image>", said) == times
+    for wrong, why in (
+        ({"seconds": [0, 1]}, "the row has 3 frames"),
+        ({"seconds": [0, 2, 1]}, "each later than the one before"),
+        ({"seconds": [0, 1, "2"]}, "a list of times is needed"),
+        ({"seconds": [0, 1, 2], "data_type": "vqa"}, '"data_type": "video"'),
+    ):
+        (refused,) = rows_of(photos, {**item, **wrong})
+        assert why in refused
+
+
+def test_a_video_with_boxes_is_drawn_with_its_times(photos):
+    family = by_model_type("qwen3_vl")
+    settings = DrawingSettings(image_unit=32, coordinates=1000, timestamp=family.timestamp)
+    box = {"box": [0, 0, 224, 224], "label": "door", "image": 2}
+    item = {"image": ["images/hall.png"] * 2, "question": "What moves?", "answer": "a", "boxes": [box]}
+    item |= {"data_type": "video", "seconds": [1, 1.5]}
+    (photos / "train.jsonl").write_text(json.dumps(item))
+    (row,) = read_pictures(photos / "train.jsonl", Canvas(settings, *LIMITS, family))
+    (said, *_) = [m["content"] for m in row.conversation(*LIMITS, family=family) if m["role"] == "user"]
+    texts = "".join(part.get("text", "<image>") for part in said)
+    assert re.findall(r"<([\d.]+) seconds><image>", texts) == ["1.0", "1.5"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@
     {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [x1, y1, x2, y2], "label": "cup", "img_idx": 0}}
     </tool_call>
 
-Functions are the enabled tools; what they give back is between `<tool_response>` tags. Images are numbered
-from 0. The conversation ends with `<answer> ... </answer>`.
+Functions are the enabled tools; what they give back is between `<tool_response>` tags. Words number images
+from 1, as the published chat template does, and `img_idx` is one less; the line after each image says both.
+The conversation ends with `<answer> ... </answer>`.
 """
 
 import json
@@ -28,7 +29,7 @@ from vilasr_jax.drawing.actions import (
 from vilasr_jax.drawing.calls import Call
 from vilasr_jax.drawing.formats.base import ActionFormat
 from vilasr_jax.drawing.lenient_json import read_value
-from vilasr_jax.drawing.prompts import unit_text
+from vilasr_jax.drawing.prompts import PROMPTS, unit_text
 from vilasr_jax.drawing.tools import ItemError, Tool
 from vilasr_jax.drawing.tools.base import MAX_COORDINATE, read_index
 from vilasr_jax.models.chat import TOOL_CALLS
@@ -38,7 +39,8 @@ _OPEN, _CLOSE = TOOL_CALLS.call
 _LIST = re.compile(r'"(\w+)": \[([^\]]*)\]')  # of a tool's example
 _TASK = (
     "You answer questions about images. Think step by step, and look again with a tool where that helps: it "
-    "gives back an image with the next number. Images are numbered from 0. "
+    "gives back an image with the next number. Images are numbered from 1; img_idx, by which a call names an "
+    "image, is its number minus 1. "
 )
 _WITHOUT_TOOLS = "You answer questions about images. Think step by step. "
 _ANSWER = "\nWhen you are certain, write the answer between <answer> and </answer>."
@@ -47,11 +49,16 @@ _ANSWER = "\nWhen you are certain, write the answer between <answer> and </answe
 class ToolCall(ActionFormat):
     id = "tool_call"
     first = 0
+    index_name = INDEX
 
     def system(self, prompts, tools, sizes, video, side):
-        task = (_TASK if tools else _WITHOUT_TOOLS) + unit_text(side) + _ANSWER
+        frames = PROMPTS["vilasr_jax"].video.format(count=len(sizes)) if video else ""
+        task = (_TASK if tools else _WITHOUT_TOOLS) + frames + unit_text(side) + _ANSWER
         listed = "\n".join(json.dumps(signature(tool)) for tool in tools)
         return f"{task}\n\n{TOOL_CALLS.system.replace('{tools}', listed)}" if tools else task
+
+    def index_text(self, prompts, number, size, drawn=False):
+        return f"Image {number} has {INDEX} {number - 1} (width: {size[0]}, height: {size[1]}).\n"
 
     def parse(self, text, tools, given=1):
         errors: list[str] = []
@@ -69,9 +76,8 @@ class ToolCall(ActionFormat):
                 calls.append(tool.read(item))
             except ItemError as error:
                 errors.append(f"item {number}: {error}")
-        return ParsedTurn(
-            think, action, tuple(calls), answer, tuple(errors[:MAX_ERRORS]), _is_strict(text, tools)
-        )
+        strict = not errors and _is_strict(text, tools)
+        return ParsedTurn(think, action, tuple(calls), answer, tuple(errors[:MAX_ERRORS]), strict)
 
     def reply(self, result, words):
         before, after = ({"type": "text", "text": text} for text in TOOL_CALLS.result)
@@ -113,7 +119,7 @@ def signature(tool: Tool) -> dict[str, Any]:
         if key in tool.keys
     }
     properties["label"] = {"type": "string", "description": "The name of what is there"}
-    properties[INDEX] = {"type": "number", "description": "The number of the image, from 0"}
+    properties[INDEX] = {"type": "number", "description": "The number of the image minus 1"}
     purpose = tool.purpose[:1].upper() + tool.purpose[1:]
     parameters = {"type": "object", "properties": properties, "required": [*properties]}
     function = {"name": function_name(tool), "description": purpose, "parameters": parameters}

@@ -19,9 +19,13 @@ class ObjectMapper(Tool):
 
     def apply(self, call, overlay):
         width, height = overlay.size(call.index)
+        flat = call.x1 == call.x2 or call.y1 == call.y2
+        begins_inside = call.x1 <= width and call.y1 <= height  # at the far edge, too
+        if flat and overlay.coordinates and begins_inside and min(call.x2, call.y2) >= 0:
+            raise ItemError("the box is less than a pixel wide or high")
         if call.x1 >= width or call.y1 >= height or call.x2 < 0 or call.y2 < 0:
             raise ItemError(f"the box is outside the image ({overlay.extent(call.index)})")
-        if call.x1 == call.x2 or call.y1 == call.y2:
+        if flat:
             raise ItemError("the box has no area")
         overlay.put(call)
 

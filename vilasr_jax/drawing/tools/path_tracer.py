@@ -22,7 +22,8 @@ class PathTracer(Tool):
         if clip_line(call.x1, call.y1, call.x2, call.y2, width, height) is None:
             raise ItemError(f"the line is outside the image ({overlay.extent(call.index)})")
         if (call.x1, call.y1) == (call.x2, call.y2):
-            raise ItemError("the line starts where it ends")
+            point = "is less than a pixel long" if overlay.coordinates else "starts where it ends"
+            raise ItemError(f"the line {point}")
         overlay.put(call)
 
     def draw(self, canvas, call, newest):

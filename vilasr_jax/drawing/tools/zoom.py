@@ -9,7 +9,7 @@ from PIL import Image
 from vilasr_jax.drawing.calls import Call
 from vilasr_jax.drawing.tools.base import ItemError, Tool, read_index, read_label, read_numbers
 
-LEAST = 14  # pixels per side of a region
+LEAST = 14  # pixels per side of a region; half a token's side where that is more
 MOST_SCALE = 8.0
 
 
@@ -41,8 +41,9 @@ class Zoom(Tool):
         width, height = overlay.size(call.index)
         left, top = max(0, math.floor(call.x1)), max(0, math.floor(call.y1))
         right, bottom = min(width, math.ceil(call.x2)), min(height, math.ceil(call.y2))
-        if right - left < LEAST or bottom - top < LEAST:
-            raise ItemError(f"the region inside the image is less than {LEAST} pixels a side")
+        least = max(LEAST, overlay.image_unit // 2)
+        if right - left < least or bottom - top < least:
+            raise ItemError(f"the region inside the image is less than {overlay.sides(call.index, least)}")
         overlay.add_image(
             call.index, lambda base: enlarge(base, (left, top, right, bottom), overlay.image_unit)
         )

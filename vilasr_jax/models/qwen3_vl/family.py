@@ -20,6 +20,7 @@ class Qwen3VLFamily(TransformerFamily):
     images = IMAGES
     processor_class = "Qwen3VLProcessor"
     coordinates = 1000
+    timestamp = "<{seconds:.1f} seconds>"
     chat = CHAT
     chat_template = CHAT_TEMPLATE
     table_key = "model.language_model.embed_tokens.weight"

@@ -30,6 +30,7 @@ class Draft:
     meta: dict[str, Any] = field(default_factory=dict)
     messages: tuple[dict[str, str], ...] = ()
     marks: Any = None
+    seconds: tuple[float, ...] = ()  # times of a video's frames
 
 
 def text_of(item: Mapping[str, Any], key: str) -> str:

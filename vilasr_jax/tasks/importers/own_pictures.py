@@ -8,9 +8,12 @@ A row of `train.jsonl`, next to a folder with the pictures (coordinates are pixe
 
 `image` may be a list, and a box or line then says which ("image": 2). Options, boxes, lines and thoughts
 (one before each drawing, one before the answer) are optional; a row without boxes and lines is a question
-without a trace. Read as well: LLaVA's JSON (`conversations`), ms-swift's (`messages`, `images` and `objects`
-with `ref` and `bbox`; `<bbox>` in a text only where the boxes are pixels), and CSV with the keys above as
-columns, or x1, y1, x2, y2 and label for one box.
+without a trace. Frames of a video, in order, are such a list with "data_type": "video", and may have their
+times ("seconds": [0, 0.5, 1]).
+
+Read as well: LLaVA's JSON (`conversations`), ms-swift's (`messages`, `images` and `objects` with `ref` and
+`bbox`; `<bbox>` in a text only where the boxes are pixels), and CSV with the keys above as columns, or x1,
+y1, x2, y2 and label for one box.
 """
 
 from __future__ import annotations
@@ -31,11 +34,12 @@ from vilasr_jax.tasks.importers.items import NOT_UTF8, OTHER_BYTES, Item, read_i
 from vilasr_jax.tasks.importers.marks import Marked, Marks
 from vilasr_jax.tasks.importers.sharegpt import read_messages
 from vilasr_jax.tasks.options import lettered, own_letter, without_letter
+from vilasr_jax.tasks.rows import VIDEO_TYPES
 from vilasr_jax.tasks.stored import IMAGE_MARK
 
 KEYS = (
     *("id", "image", "question", "answer", "options", "boxes", "lines", "thoughts", "question_type"),
-    "data_type",
+    *("data_type", "seconds"),
 )
 _CORNERS = ("x1", "y1", "x2", "y2")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?\Z")
@@ -75,15 +79,30 @@ def read_own_picture(item: Mapping[str, Any], source: str) -> Draft:
         raise DataError(f"thoughts is {thoughts!r}; a list of texts is needed")
     paths = image_paths_of(item, "image")
     boxes, lines = (_marks(item.get(key), key, len(paths)) for key in ("boxes", "lines"))
+    data_type = str(item.get("data_type") or "vqa")
     return Draft(
         question=text_of(item, "question").replace(IMAGE_MARK, "").strip(),
         answer=answer,
         question_type=kind,
         options=options,
         image_paths=paths,
-        data_type=str(item.get("data_type") or "vqa"),
+        data_type=data_type,
         marks=Marks(boxes, lines, tuple(thoughts)) if boxes or lines else None,
+        seconds=_seconds(item.get("seconds"), len(paths), data_type),
     )
+
+
+def _seconds(value: Any, frames: int, data_type: str) -> tuple[float, ...]:
+    """The times of a video's frames."""
+    if value is None or value == "" or value == []:
+        return ()
+    if not isinstance(value, list) or not all(_is_number(time) and time >= 0 for time in value):
+        raise DataError(f"seconds is {value!r}; a list of times is needed, one a frame")
+    if len(value) != frames or value != sorted(value):
+        raise DataError(f"seconds is {value!r}; the row has {frames} frames, each later than the one before")
+    if data_type not in VIDEO_TYPES:
+        raise DataError('seconds are the times of a video\'s frames; such a row has "data_type": "video"')
+    return tuple(map(float, value))
 
 
 def _options(value: Any) -> tuple[tuple[str, ...], str]:
