@@ -247,6 +247,8 @@ def test_a_checkpoint_of_another_shape(run, tmp_path):
     code, out, err = run("reflect", CONFIG, f"--workdir={tmp_path}")
     *account, last = err.splitlines(keepends=True)  # memory is shown before anything is allocated
     assert account and all(line.startswith("reflect, ") for line in account)
+    for line in account:
+        assert " MiB of " in line and " GiB on each device (8 CPU devices use this machine's " in line
     refused((code, out, last), "cold_start", "another model")
     after = files(tmp_path)
     assert {name: after[name] for name in before} == before and not (tmp_path / "reflect").exists()

@@ -110,6 +110,15 @@ def test_progress_in_a_log_is_lines():
     assert last.startswith("loaded 3.0 GiB of weights in ")
 
 
+def test_a_small_model_is_loaded_in_mib():
+    log = io.StringIO()
+    status = StatusLine(log, seconds=0)
+    for done in (2**20, 2 * 2**20):
+        status.loaded(done, 2 * 2**20)
+    first, last = log.getvalue().splitlines()
+    assert first == "loading weights: 1.0 of 2.0 MiB" and last.startswith("loaded 2.0 MiB of weights in ")
+
+
 def test_weights_that_load_at_once_show_no_progress():
     log = io.StringIO()
     StatusLine(log).loaded(5, 5)

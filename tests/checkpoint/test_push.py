@@ -147,3 +147,26 @@ def test_a_wrong_token_is_named(hub, tmp_path, capsys, monkeypatch):
     assert vilasr("push", tmp_path / "run", "org/hall") == 2
     error = capsys.readouterr().err
     assert "hf auth login" in error and error.count("\n") == 1 and not hub.uploaded
+
+
+def test_a_network_that_fails_is_named(hub, tmp_path, capsys, monkeypatch):
+    hub.close()
+    assert vilasr("push", tmp_path / "run", "org/hall") == 2
+    error = capsys.readouterr().err
+    assert "could not be uploaded" in error and "check the network" in error and error.count("\n") == 1
+    assert "login" not in error
+
+
+def test_a_missing_token_is_named(hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    assert vilasr("push", tmp_path / "run", "org/hall") == 2
+    assert "hf auth login" in capsys.readouterr().err and not hub.uploaded
+
+
+def test_an_export_without_its_card_is_refused(hub, tmp_path, capsys):
+    (tmp_path / "run" / "hf" / "README.md").unlink()
+    assert vilasr("push", tmp_path / "run", "org/hall") == 2
+    error = capsys.readouterr().err
+    assert "hf: has no README.md, the model card" in error and "vilasr convert to-hf" in error
+    assert not hub.uploaded

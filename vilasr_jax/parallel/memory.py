@@ -53,10 +53,9 @@ class Account:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} = {bytes_text(size)}" for name, size in self.parts.items() if size)
-        total, limit = bytes_text(self.total), bytes_text(self.limit)
-        if byte_unit(self.total) == byte_unit(self.limit):  # said once
-            total = total.split()[0]
-        return f"{self.moment}: {parts}; in all {total} of {limit} on each device"
+        total, (unit, name) = bytes_text(self.total), byte_unit(max(self.total, self.limit))
+        total = total.removesuffix(f" {name}")  # which is said once
+        return f"{self.moment}: {parts}; in all {total} of {self.limit / unit:.3g} {name} on each device"
 
     def check(self) -> None:
         """Raises ConfigError when the parts are more than the limit."""
