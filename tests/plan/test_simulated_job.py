@@ -249,6 +249,7 @@ def test_costs_are_measured_where_they_are_not_given(rl):
         (["--saved=launch/plans/7b_v6e-16_rl.json"], ["v6e-16", "--topology=v5e-64"]),
         (["--saved=launch/plans/7b_v5e-64_cold_start.json"], ["mesh"]),
         (["--config.mesh.fsdp=32", "--config.mesh.model=2"], ["mesh"]),
+        (["--config.engine.slots=256"], ["decode", "engine.slots=256"]),
         (["--sweep"], ["--sweep does not go with --job"]),
         (["--nojob"], ["--saved is for --job"]),
         (["--recorded=tests"], ["--recorded=tests"]),

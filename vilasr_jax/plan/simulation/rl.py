@@ -48,7 +48,7 @@ class RLStep:
       shared_queue: see `simulate_rollout`.
 
     Raises:
-      ConfigError: a host has no data shard of its own.
+      ConfigError: a host has no data shard of its own, or the plan is of another engine.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class RLStep:
             raise ConfigError(
                 f"config.mesh: {times.shards} data shards on {self.hosts} hosts; each host needs as many"
             )
+        self._check_slots()
         saved = times.held("grpo_apply", "params", "frozen", "opt_state")
         self.checkpoint = times.topology.size // self.hosts * saved
 
@@ -90,6 +91,16 @@ class RLStep:
             inserts=Buckets(section.insert_tokens, section.insert_images, patches, self.spec),
             patches=self.patches,
         )
+
+    def _check_slots(self) -> None:
+        """Raises ConfigError where the plan's decode step has other slots: its time can't be scaled."""
+        engine, answer, tokens = self.engine(), self.times.answer("decode"), self.job.rl.sampling.max_tokens
+        flops = self.times.family.decode_flops(self.times.config, engine.slots * self.times.shards, tokens)
+        if not math.isclose(flops * answer["executions"], answer["flops"], rel_tol=0.02):
+            raise ConfigError(
+                f"the plan's step decode is not of config.engine.slots={self.job.engine.slots} in "
+                f"{self.job.engine.lanes} lanes and config.rl.sampling.max_tokens={tokens}"
+            )
 
     def rollout(self) -> list[HostTime]:
         """The time of each host while it samples."""
