@@ -52,6 +52,7 @@ class EngineShape:
     prompts: Buckets
     inserts: Buckets
     patches: int  # of an image
+    call_rows: int = 0  # see `EngineSection`
 
 
 @dataclasses.dataclass
@@ -103,7 +104,7 @@ class SimulatedHost:
         self.threads = [0.0] * engine.threads  # when each is free
         self.computed: dict[tuple[int, int], int] = {}  # by question and shard: the call that computed it
         self.lanes = [_Lane() for _ in range(engine.lanes)]
-        self.row_sizes = row_sizes(engine.slots)
+        self.row_sizes = row_sizes(engine.slots, engine.call_rows)
         self.time = HostTime()
 
     def run(self) -> Iterator[float]:

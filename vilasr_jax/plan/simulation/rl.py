@@ -90,6 +90,7 @@ class RLStep:
             prompts=Buckets(section.prompt_tokens, section.prompt_images, patches, self.spec),
             inserts=Buckets(section.insert_tokens, section.insert_images, patches, self.spec),
             patches=self.patches,
+            call_rows=section.call_rows,
         )
 
     def _check_slots(self) -> None:
