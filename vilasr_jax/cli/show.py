@@ -9,8 +9,8 @@ from typing import Any
 
 from vilasr_jax.cli.flags import CONFIG, JSON, WORKDIR, check_at_least_1, read_job, require, save
 from vilasr_jax.commands import Flag, command
-from vilasr_jax.config import check_section, config_files, differences, key_comments
-from vilasr_jax.errors import ConfigError
+from vilasr_jax.config import JobConfig, check_section, config_files, differences, key_comments
+from vilasr_jax.errors import ConfigError, did_you_mean
 from vilasr_jax.files import folder_path, near_path
 
 
@@ -26,16 +26,32 @@ from vilasr_jax.files import folder_path, near_path
     Flag("layers", "N", "cuts the language model to N layers, for a quick look", 0),
     Flag("sampling", "SLOTS", "instead: solve and serve on one host, with SLOTS conversations at once", 0),
     Flag("save_hlo", "DIR", "a folder for each step's optimised HLO text", ""),
+    Flag("job", "", "also simulates a step of RL and an epoch of supervised training", False),
+    Flag("saved", "FILE", "of an earlier --json: nothing is compiled; with --job", ""),
+    Flag("conversations", "KEY=N,...", "lengths that --job draws: turns, turn_tokens, tokens, ...", []),
+    Flag("recorded", "DIR", "a run's folder, whose sampled conversations give --job the lengths", ""),
+    Flag(
+        "host_costs", "KEY=N,...", "costs of a host that --job need not measure: draw_ms, save_gbs, ...", []
+    ),
+    Flag("shared_queue", "", "--job: hosts sample from one queue, not equal parts as a run does", False),
     JSON,
 )
 def run_plan(words: list[str], flags: Any) -> None:
     """A config's steps compiled for a TPU slice, without one: memory, traffic, time.
 
-    Runs on any machine that has the package libtpu.
+    Runs on any machine that has the package libtpu; with --job and --saved on any machine.
+
+    Example
+      vilasr plan --config=configs/vilasr.py:7b,v5e-64 --topology=v5e-64 --job --chip_hour=1
     """
     job, limits = read_job(flags), {"minutes": flags.max_minutes, "layers": flags.layers}
     from vilasr_jax.plan import plan, print_plan, print_sweep, refuse, sweep
 
+    if flags.job:
+        return _plan_job(job, flags)
+    for name in ("saved", "conversations", "recorded", "host_costs", "shared_queue"):
+        if flags[name].value:
+            raise ConfigError(f"--{name} is for --job, which is not given")
     if flags.sweep:
         result = sweep(job, flags.topology, **limits)
         print_sweep(result)
@@ -46,6 +62,55 @@ def run_plan(words: list[str], flags: Any) -> None:
     print_plan(result, flags.chip_hour)
     save(flags, result)
     refuse(result)
+
+
+def _plan_job(job: JobConfig, flags: Any) -> None:
+    """`vilasr plan --job`."""
+    from vilasr_jax.plan import plan, print_plan, refuse
+    from vilasr_jax.plan.simulation import HostCosts, Workload, print_job, read_plan, simulate_job
+
+    for name in ("sweep", "sampling", "steps"):
+        if flags[name].value:
+            raise ConfigError(f"--{name} does not go with --job, which needs the steps of the job's stages")
+    workload = Workload(**_numbers(flags, "conversations", Workload))
+    costs = _numbers(flags, "host_costs", HostCosts)
+    HostCosts(**costs)  # which refuses values out of range
+    recorded = _run_folder("--recorded", flags.recorded) if flags.recorded else None
+    if flags.saved:
+        result = read_plan(flags.saved, flags.topology)
+    else:
+        folder = str(folder_path("--save_hlo", flags.save_hlo)) if flags.save_hlo else ""
+        result = plan(job, flags.topology, minutes=flags.max_minutes, layers=flags.layers, save=folder)
+        print_plan(result, flags.chip_hour)
+        save(flags, result)  # before a refusal
+        refuse(result)
+    found = simulate_job(
+        job,
+        result,
+        workload,
+        costs,
+        recorded=recorded,
+        shared_queue=flags.shared_queue,
+        price=flags.chip_hour,
+    )
+    print_job(found, flags.chip_hour)
+    save(flags, {**result, "job": found})
+
+
+def _numbers(flags: Any, name: str, cls: type) -> dict[str, Any]:
+    """The values of a flag `--name=KEY=N,...`, with the types of the fields of `cls`."""
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+    found = {}
+    for word in flags[name].value:
+        key, _, value = word.partition("=")
+        if key not in kinds:
+            raise ConfigError(f"--{name}={word}: no such key{did_you_mean(key, kinds)}")
+        try:
+            found[key] = kinds[key](value)
+        except ValueError:
+            number = "an integer" if kinds[key] is int else "a number"
+            raise ConfigError(f"--{name}={word}: {key} must be {number}") from None
+    return found
 
 
 def _all_keys() -> str:

@@ -43,8 +43,7 @@ class CacheWriter:
         self.steps, self.shard_slots, self.shards = steps, shard_slots, steps.shards
         self.prompt_buckets, self.insert_buckets = prompt_buckets, insert_buckets
         self.turn_limit, self.counters = turn_limit, counters
-        both = {max(1, shard_slots // 8), shard_slots}
-        self.row_buckets = (min(call_rows, shard_slots),) if call_rows else tuple(sorted(both))
+        self.row_buckets = row_sizes(shard_slots, call_rows)
 
     def prefill(self, params: Any, admitted: dict[int, Prompt]) -> None:
         """Computes the prompts of `admitted` slots that their shard has not computed yet."""
@@ -144,3 +143,15 @@ class CacheWriter:
         self.counters["padded_tokens"] += arrays.tokens.size
         self.counters["calls"] += 1
         return arrays
+
+
+def row_sizes(shard_slots: int, call_rows: int = 0) -> tuple[int, ...]:
+    """Rows of a shard that a call may have.
+
+    Args:
+      shard_slots: slots of a shard in a lane.
+      call_rows: see `EngineSection`.
+    """
+    if call_rows:
+        return (min(call_rows, shard_slots),)
+    return tuple(sorted({max(1, shard_slots // 8), shard_slots}))

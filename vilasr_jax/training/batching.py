@@ -45,6 +45,14 @@ def batch_shapes(job: JobConfig, spec: ImageSpec) -> Buckets:
     return Buckets(tokens, (*packing.vision_row_buckets, packing.vision_rows), (packing.patches,), spec)
 
 
+def row_budget(job: JobConfig, spec: ImageSpec) -> Budget | None:
+    """Limits of a job's packed rows; None where rows are padded."""
+    packing = job.packing
+    if not packing.tokens:
+        return None
+    return Budget(packing.tokens, packing.vision_rows, packing.patches, spec)
+
+
 class Batching:
     """Buckets or packed rows of a job, and the batches in them.
 
@@ -72,10 +80,7 @@ class Batching:
     @cached_property
     def packing(self) -> Budget | None:
         """Limits of a packed row; None where rows are padded."""
-        packing = self.job.packing
-        if not packing.tokens:
-            return None
-        return Budget(packing.tokens, packing.vision_rows, packing.patches, self.model.images)
+        return row_budget(self.job, self.model.images)
 
     @cached_property
     def host(self) -> tuple[int, int]:
@@ -181,14 +186,7 @@ class Batching:
         """
         if self.packing is None:
             return examples
-        filled = pack(examples, self.packing)
-        least = max((len(example.ids) for example in examples), default=0)
-        for tokens in self.job.packing.token_buckets:
-            if tokens >= least:
-                shorter = pack(examples, dataclasses.replace(self.packing, tokens=tokens))
-                if -(-len(shorter) // rows) <= -(-len(filled) // rows):
-                    return shorter
-        return filled
+        return fill_rows(examples, self.packing, self.job.packing.token_buckets, rows)
 
     def collate(
         self, rows: Sequence[Encoded] | Sequence[PackedRow], count: int, extras: Mapping[str, np.dtype]
@@ -212,6 +210,27 @@ class Batching:
             return collate(cast(Sequence[Encoded], mine), buckets=buckets, rows=own)
         batch = empty_batch(own, tokens, images, patches, extras, self.buckets.spec)
         return batch if images else batch._replace(vision=None)
+
+
+def fill_rows(
+    examples: Sequence[Encoded], budget: Budget, token_buckets: Sequence[int], rows: int
+) -> list[PackedRow]:
+    """Examples in packed rows, as short as they may be without more calls of `rows` rows each.
+
+    Args:
+      examples: of all hosts.
+      budget: the largest row.
+      token_buckets: shorter rows, ascending.
+      rows: of a call.
+    """
+    filled = pack(examples, budget)
+    least = max((len(example.ids) for example in examples), default=0)
+    for tokens in token_buckets:
+        if tokens >= least:
+            shorter = pack(examples, dataclasses.replace(budget, tokens=tokens))
+            if -(-len(shorter) // rows) <= -(-len(filled) // rows):
+                return shorter
+    return filled
 
 
 def row_lengths(row: Encoded | PackedRow) -> tuple[int, int, int]:
