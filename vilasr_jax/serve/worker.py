@@ -229,7 +229,8 @@ class Worker:
             self._streams.discard(stream)
             self.busy -= stream.running
         self._inbox.discard(stream.request)
-        logging.warning("a request of %d conversations is stopped: %s", stream.running, reason)
+        if not self.closing:
+            logging.warning("a request of %d conversations is stopped: %s", stream.running, reason)
 
     def _request(self, chat: ChatRequest, stream: Stream) -> Request:
         sent = [picture.read() for picture in chat.pictures] or [Image.new("RGB", BLANK, "white")]
