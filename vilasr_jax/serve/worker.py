@@ -222,7 +222,7 @@ class Worker:
             self.busy -= samples
 
     def _leave(self, stream: Stream, reason: str) -> None:
-        """Stops counting the conversations of a stream that nobody reads, and takes them out of the queue."""
+        """Stops counting the conversations of a stream that nobody reads, and removes them from the queue."""
         with self._lock:
             if stream not in self._streams:
                 return  # all have ended
