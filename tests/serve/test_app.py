@@ -199,7 +199,7 @@ def test_the_client_leaves(served):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_leaves_the_queue(served, http, stream, monkeypatch):
-    """Its question is dropped while the engine is busy with others, and never begins."""
+    """Its request is dropped while the engine is busy with others, and never begins."""
     logged = []
     monkeypatch.setattr(logging, "warning", lambda line, *words: logged.append(line % words))
     served.engine.go_on.clear()

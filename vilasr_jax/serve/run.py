@@ -86,7 +86,7 @@ def run_server(worker: Worker, app: Starlette, listener: socket.socket) -> None:
 
 
 def warm_up(worker: Worker) -> None:
-    """Compiles in another thread, as the main one would get Ctrl-C only after a call is compiled."""
+    """Compiles in another thread, as Ctrl-C would reach the main one only when a call is compiled."""
     with show_progress("shapes") as show, ThreadPoolExecutor(1, "warm-up") as pool:
         try:
             pool.submit(worker.warm_up, show).result()
