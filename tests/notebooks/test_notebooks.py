@@ -10,8 +10,6 @@ pytest.importorskip("nbclient")
 
 from tests.notebooks.stored_outputs import NOTEBOOKS, ROOT, executed, is_kept, shown, tags  # noqa: E402
 
-NOT_STORED = ("03", "06")  # no run of theirs is stored yet: `python -m tests.notebooks.stored_outputs 03 06`
-
 
 def test_there_are_six():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
@@ -29,9 +27,8 @@ def test_small_and_with_outputs(path):
     assert not any(output.output_type == "error" for output in outputs) and all(map(is_kept, outputs))
     assert not any(cell.execution_count or cell.metadata.get("execution") for cell in cells)
     assert not any(cell.outputs for cell in cells if "progress" in tags(cell))
-    if not path.name.startswith(NOT_STORED):
-        assert any("image/png" in output.get("data", {}) for output in outputs)
-        assert any(output.get("text") for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any(output.get("text") for output in outputs)
 
 
 @pytest.mark.slow
@@ -46,7 +43,7 @@ def test_they_run_and_show_what_is_stored(tmp_path, monkeypatch):
         start = time.monotonic()
         new, old = executed(path, tmp_path / "notebooks"), nbformat.read(path, as_version=4)
         for cell, before in zip(new.cells, old.cells, strict=True):
-            same = shown(cell) == shown(before) or path.name.startswith(NOT_STORED)
+            same = shown(cell) == shown(before)
             if not same:
                 print(f"{path.name} shows something else than is stored, cell:\n{cell.source}")
             assert same or not os.environ.get("STORED_OUTPUTS")  # other machines may show other figures

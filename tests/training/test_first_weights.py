@@ -68,6 +68,7 @@ def test_a_preset_unlike_the_first_weights_is_refused(tmp_path, monkeypatch, cap
     (tmp_path / "own_sizes" / "small.py").write_text("from tests import tiny\n\nCONFIG = tiny.config()\n")
     monkeypatch.syspath_prepend(tmp_path)
     begin(starting_from(source, **{"model.preset": "own_sizes.small"}), tmp_path / "W", tiny.mesh())
+    (tmp_path / "train.jsonl").touch()
     for command in ("show", "check"):
         preset = "--config.model.preset=qwen3vl_tiny"
         words = [f"--config.model.init_from={source}", preset, f"--out={tmp_path / 'page.html'}"]

@@ -129,6 +129,7 @@ def run_data_import(words: list[str], flags: Any) -> None:
     from vilasr_jax.tasks.importers import BROKEN, find_files, import_data
 
     name, source, target = words
+    folder_path("DST", target)
     if flags.coordinates < 0:
         raise ConfigError(f"--coordinates={flags.coordinates} must be 1000, say, or 0 for pixels")
     find_files(name, source)
