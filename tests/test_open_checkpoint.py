@@ -303,6 +303,17 @@ def test_a_job_without_reflection_resumes(tmp_path):
     assert run.stages.before("rl") == "cold_start"
 
 
+def test_a_finished_reflection_is_never_left_out(tmp_path):
+    """Whatever the command's stages are, before and after RL's first checkpoint."""
+    steps = dataclasses.replace(JOB.reflect, steps=1)
+    job = dataclasses.replace(JOB, stages=("cold_start", "rl"), reflect=steps)
+    stages = open_run(job, tmp_path, tiny.mesh()).stages
+    for name in ("reflect", "rl"):
+        with stages[name].store as store:
+            store.save(1, {"params": tiny.params()}, wait=True)
+        assert stages.before("rl") == "reflect"
+
+
 def test_lora_reads_the_first_weights_until_a_stage_ends(home, tmp_path):
     lora = dataclasses.replace(JOB.rl, optimizer=OptimizerSection(lora_rank=2))
     model = ModelSection(init_from=str(home / "orbax"))

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass
 
 from vilasr_jax.errors import INTERRUPTED
@@ -31,6 +32,7 @@ class Answers:
     seconds: float = 2.0
 
 
+SAME_SECONDS = 0.5  # two signals in this time are one Ctrl-C: a parent passed it on, as `timeout` does
 _answers = Answers()
 _said = threading.Lock()  # held since `first` was said
 _watched = False
@@ -64,13 +66,15 @@ def say_first() -> None:
 
 
 def _read(pipe: int) -> None:
-    count = 0
+    count, last = 0, -SAME_SECONDS
     while True:
         waits = count == 1 and not _said.locked()
         if not select.select([pipe], [], [], _answers.seconds if waits else None)[0]:
             say_first()
             continue
-        count += os.read(pipe, 64).count(signal.SIGINT)
+        now = time.monotonic()
+        if signal.SIGINT in os.read(pipe, 64) and now - last >= SAME_SECONDS:
+            count, last = count + 1, now
         if count > 1:
             _end()
 

@@ -101,8 +101,14 @@ def write_json(path: epath.PathLike, value: Any) -> None:
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=float) + "\n")
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes the complete file or, where the process ends before, leaves what was there."""
+    path = epath.Path(path)
     draft = path.parent / f"{path.name}.draft"
-    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=float) + "\n")
+    draft.write_text(text)
     draft.replace(path)
 
 

@@ -48,7 +48,7 @@ from vilasr_jax.training.reflect import run_reflect
 from vilasr_jax.training.row_filter import read_notes
 from vilasr_jax.training.run import Run, open_run
 from vilasr_jax.training.synthesis import run_synthesis
-from vilasr_jax.workdir import check_start, open_workdir
+from vilasr_jax.workdir import check_start, open_workdir, resolve_job
 
 _TRAIN = {"cold_start": run_cold_start, "reflect": run_reflect, "rl": run_rl}
 
@@ -75,10 +75,11 @@ def begin(
     Raises:
       UserError: the job can't run, or can't run in this workdir.
     """
-    job = check_start(job, workdir)
+    job = resolve_job(job, workdir)
     run = open_run(with_weights(job, weights), workdir, mesh, profile=profile)
 
     def find_todo() -> list[str]:
+        check_start(job, workdir)
         names = unfinished(run)
         check(run, names)
         if not (workdir / "config.json").exists() and not job.model.init_from:

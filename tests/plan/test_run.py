@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 from rich.console import Console
 
-from vilasr_jax.config import JobConfig
+from vilasr_jax.config import JobConfig, read_config
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.memory import Account
 from vilasr_jax.plan import plan, print_plan, print_sweep, refuse, run, sweep
@@ -122,6 +122,13 @@ def test_unknown_steps_and_topologies_are_refused(compiler):
         plan(small(), "v5e:2x2", ["fly"])
     with pytest.raises(ConfigError, match="--topology=v5e"):
         plan(small(), "v5e")
+
+
+def test_weights_that_are_not_read_need_a_size(compiler):
+    published = read_config("configs/eval_published.py", {"model.init_from": "Qwen2.5-VL-7B-Instruct"})
+    for compiles in (plan, sweep):
+        with pytest.raises(ConfigError, match=r"--config\.model\.preset"):
+            compiles(published, "v5e:2x2")
 
 
 def test_without_libtpu_a_plan_says_what_is_missing(monkeypatch):

@@ -134,6 +134,14 @@ def test_a_prompt_is_computed_once_for_its_samples():
     assert time.seconds == pytest.approx(Calls().prefill(4, 256, 4))
 
 
+def test_a_prompt_starts_as_many_slots_a_call_as_it_may_write():
+    groups = [[Lengths(200, 1, (Turn(1),))] * 4]
+    for call_rows, calls in ((0, 1), (1, 4)):
+        shape = dataclasses.replace(SHAPE, lanes=1, call_rows=call_rows)
+        (time,) = simulate_rollout(groups, 1, shape, Calls(decode=0.0, start=1.0, entering=0.0), FREE)
+        assert time.seconds == calls
+
+
 def test_a_decode_call_ends_when_enough_rows_have_stopped():
     groups = [[Lengths(100, 1, (Turn(tokens),))] for tokens in (3, 3, 3, 31)]
     one = dataclasses.replace(SHAPE, lanes=1, stop_fraction=0.5)

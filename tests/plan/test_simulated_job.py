@@ -169,6 +169,29 @@ def test_rows_are_packed_as_in_training():
     assert fill.conversations == pytest.approx(np.mean(real), rel=0.03)
 
 
+def test_conversations_longer_than_a_row_are_left_out():
+    job = with_keys(read_config("configs/maze_tiny.py"), {"packing.tokens": 160, "packing.vision_rows": 4})
+    short, long = Lengths(100, 1, ()), Lengths(161, 1, ())
+    fill = supervised_rows(job, Budget(160, 4, 64).spec, [short, long, short], 16)
+    assert (fill.conversations, fill.tokens) == (1, 100)
+    with pytest.raises(ConfigError, match="none fits a row of 160 tokens"):
+        supervised_rows(job, Budget(160, 4, 64).spec, [long], 16)
+
+
+def test_one_chip_waits_for_no_other(rl):
+    job, plan = rl
+    job = with_keys(job, {"mesh.fsdp": 1, "mesh.model": 1, "mesh.context_parallel": False})
+    steps = [{**step, "mesh": {"data": 1, "fsdp": 1, "model": 1}} for step in plan["steps"]]
+    times = StepTimes({**plan, "topology": "v5e-1", "steps": steps}, job, "worst")
+    assert times.exchange(1e9) == 0 and times.seconds("decode") > 0
+
+
+def test_a_plan_of_another_size_is_refused(rl):
+    job, plan = rl
+    with pytest.raises(ConfigError, match="the plan is of 'qwen3vl_8b', and --config of '7b'"):
+        StepTimes({**plan, "preset": "qwen3vl_8b"}, job, "best")
+
+
 def test_gathers_are_as_large_as_those_of_a_run(monkeypatch):
     given = []
     monkeypatch.setattr(parallel_hosts, "alone", lambda: False)

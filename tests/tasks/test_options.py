@@ -13,7 +13,7 @@ from vilasr_jax.tasks.rows import question_row
     [
         (["left", "right"], "A. left\nB. right"),
         (["C. elegans", "A. thaliana"], "A. C. elegans\nB. A. thaliana"),
-        (["A. left", "B. right"], "A. left\nB. right"),
+        (["A. left", " B. right"], "A. left\nB. right"),
         (["A", "B", "C"], "A, B, C"),
     ],
 )

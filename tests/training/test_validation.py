@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 
 import jax
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests import tiny
 from tests.training import samples
 from tests.training.test_resume import ADAM, JOB, bits, compiled_once, listening, metrics, quiet, scripted_run  # noqa: F401
-from vilasr_jax import cli, errors
+from vilasr_jax import cli, ctrl_c, errors
 from vilasr_jax.parallel import hosts
 from vilasr_jax.tasks.pipeline import batches
 from vilasr_jax.tasks.sources import MappedSource
@@ -101,7 +102,9 @@ def test_rl_stopped_in_validation_loses_nothing(tmp_path, monkeypatch):
 
 def test_the_second_interrupt_ends_at_once():
     os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)  # passed on by a parent: the same one
     assert interrupt.stop_requested_here()
+    time.sleep(ctrl_c.SAME_SECONDS)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -57,7 +57,7 @@ def _seeds(flags: Any) -> list[int]:
 @command("bench input", "", CONFIG, JSON)
 def run_bench_input(words: list[str], flags: Any) -> None:
     """Rows generated per second, against those that training needs."""
-    job = read_job(flags)
+    job = read_job(flags, ())
     use_devices(job)
     from vilasr_jax.bench.input import bench_input
 

@@ -24,7 +24,7 @@ def run_data_make(words: list[str], flags: Any) -> None:
     from vilasr_jax.progress import show_progress
     from vilasr_jax.tasks.dataset import make_data
 
-    job = read_job(flags)
+    job = read_job(flags, ())
     folder = folder_path("--workdir", flags.workdir)
     with show_progress("rows") as show:
         report = make_data(job, folder, show, _model_family(job, folder))
@@ -65,7 +65,7 @@ def run_data_show(words: list[str], flags: Any) -> None:
     check_at_least_1(flags, "count")
     if out.is_dir():
         raise ConfigError(f"--out={out} is a folder; give a name for the page")
-    job = read_job(flags)
+    job = read_job(flags, ())
     folder = folder_path("DIR", words[0]) if words else None
     shown = show_data(job, folder, flags.count, out, _model_family(job, out.parent))
     print(f"Wrote {out}: {shown} rows")
@@ -93,7 +93,7 @@ def run_data_check(words: list[str], flags: Any) -> None:
     from vilasr_jax.tasks.importers import PICTURES, find_files
 
     check_at_least_1(flags, "count")
-    job, out = read_job(flags), folder_path("--out", flags.out)
+    job, out = read_job(flags, ()), folder_path("--out", flags.out)
     find_files(PICTURES, words[0])
     from vilasr_jax.own_pictures import run_canvas
     from vilasr_jax.tasks.check_pictures import check_pictures, print_check
@@ -135,7 +135,7 @@ def run_data_import(words: list[str], flags: Any) -> None:
     find_files(name, source)
     canvas = None
     if flags.config is not None:
-        job = read_job(flags)
+        job = read_job(flags, ())
         from vilasr_jax.own_pictures import run_canvas  # which needs JAX
 
         canvas = run_canvas(job, Path(target))

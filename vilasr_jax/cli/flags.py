@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ MAX_TOKENS = Flag(
 )
 
 
-def read_job(flags: Any) -> JobConfig:
+def read_job(flags: Any, stages: tuple[str, ...] | None = None) -> JobConfig:
     """The job of `--config`.
+
+    Args:
+      stages: that the command runs, whose settings are checked; None: those of the config.
 
     Raises:
       ConfigError: it can't be read, or a value is outside of its limits.
@@ -38,6 +42,8 @@ def read_job(flags: Any) -> JobConfig:
     except Exception as error:  # config_flags raises a file's own error when its values are first used
         raise ConfigError(f"--config: {error}") from error
     job = from_config_dict(flags.config)
+    if stages is not None:
+        job = dataclasses.replace(job, stages=stages)
     check_section(job)
     return job
 
@@ -74,12 +80,17 @@ def run_to_start(flags: Any, stages: tuple[str, ...] | None) -> tuple[JobConfig,
     """
     from vilasr_jax.workdir import check_start
 
-    job, workdir = read_job(flags), folder_path("--workdir", flags.workdir)
-    if stages is not None:
-        job = dataclasses.replace(job, stages=stages)
-    check_start(job, workdir)
+    job, workdir = read_job(flags, stages), folder_path("--workdir", flags.workdir)
+    if not _others_may_wait():
+        check_start(job, workdir)
     use_devices(job)
     return job, workdir
+
+
+def _others_may_wait() -> bool:
+    """Whether other processes may wait for this one, so that each has to get its error, in `begin`."""
+    named = os.environ.get("VILASR_NUM_PROCESSES", "")
+    return bool(named or glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
 
 
 def use_devices(job: JobConfig) -> None:

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from vilasr_jax.config import JobConfig, to_dict
+from vilasr_jax.config import TRAINED, JobConfig, to_dict
 from vilasr_jax.errors import ConfigError
+from vilasr_jax.models import DEFAULT_PRESET
 from vilasr_jax.parallel.memory import Account
 from vilasr_jax.slices import SLICES, Topology, parse_topology
 
@@ -93,6 +94,12 @@ class Planner:
         return [Account(**account) for account in answer["accounts"]]
 
 
+def _check_size(job: JobConfig) -> None:
+    """Raises ConfigError where the weights would say which model it is: a plan does not read them."""
+    if not job.model.preset and (job.model.init_from or not set(job.stages) & set(TRAINED)):
+        raise ConfigError("a plan reads no weights: name their size with --config.model.preset")
+
+
 def accounts_of(result: dict[str, Any]) -> list[Account]:
     """The accounts in a plan's result."""
     fields = [field.name for field in dataclasses.fields(Account)]
@@ -118,6 +125,7 @@ def plan(
     Raises:
       ConfigError: an unknown step or topology, or libtpu is missing.
     """
+    _check_size(job)
     planner = Planner(parse_topology(topology), minutes, report, layers, save, slots)
     known = list(SAMPLING_STEPS) if slots else step_names(job)
     if unknown := [name for name in names if name not in known]:
@@ -129,6 +137,7 @@ def plan(
     temporaries = {one["step"]: one["temporary_bytes"] for one in answers if "temporary_bytes" in one}
     accounts = [account.with_temporaries(temporaries) for account in accounts]
     result = {"topology": topology, "config": job.name, "layers": layers, "steps": answers}
+    result["preset"] = job.model.preset or DEFAULT_PRESET
     result["memory"] = [{**dataclasses.asdict(account), "total": account.total} for account in accounts]
     fits = [answer.get("fits") for answer in answers]
     held = [account.total <= account.limit for account in accounts]
@@ -222,6 +231,7 @@ def sweep(
     Returns:
       {"topology", "step", "tried": [...], "recommended": keys or None, "untried": count without time}.
     """
+    _check_size(job)
     planner = Planner(parse_topology(topology), minutes, report, layers)
     known = step_names(job)
     step = next(name for name in _MAIN if name in known)

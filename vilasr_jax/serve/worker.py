@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -286,6 +287,8 @@ class Worker:
             except Exception:
                 logging.exception("the engine failed; it starts again")
                 self._fail()
+                if self.closing:
+                    return
                 time.sleep(RESTART_SECONDS)
 
     def _fail(self) -> None:
@@ -294,7 +297,7 @@ class Worker:
             self.busy -= sum(stream.running for stream in streams)
             self._inbox.clear()
         for stream in streams:
-            if not stream.gone:
+            with contextlib.suppress(Cancelled):  # its client left
                 stream.send("fault", 0, ApiError(503, "the model failed; try again", code="engine_failed"))
 
 

@@ -23,7 +23,7 @@ def lettered(options: Sequence[str]) -> tuple[tuple[str, ...], str]:
     >>> lettered(["A", "B"])[0], lettered(["(A) left", "(B) right"])[0]
     (('A', 'B'), ('(A) left', '(B) right'))
     """
-    letters = _LETTERS[: len(options)]
+    options, letters = [option.strip() for option in options], _LETTERS[: len(options)]
     if len(letters) < len(options):
         raise DataError(f"options has {len(options)} texts; at most 26 can be lettered")
     if list(options) == list(letters) or "".join(map(own_letter, options)) == letters:

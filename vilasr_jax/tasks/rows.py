@@ -79,7 +79,8 @@ def question_record(row: Row, truth: Sequence[dict[str, Any]] = ()) -> dict[str,
       truth: the right boxes and lines, where the task knows them.
 
     Returns:
-      id, question, answer, question_type, options, data_type, meta, truth and source (see `Row`).
+      id, question, answer, question_type, options, data_type, meta, truth and source (see `Row`), and seconds
+      where they are known.
     """
     return {
         "id": row.id,
@@ -91,6 +92,7 @@ def question_record(row: Row, truth: Sequence[dict[str, Any]] = ()) -> dict[str,
         "meta": {key: value for key, value in row.meta.items() if _is_plain(value)},
         "truth": list(truth),
         "source": None if row.source is None else list(row.source),
+        **({"seconds": list(row.seconds)} if row.seconds else {}),
     }
 
 

@@ -22,6 +22,7 @@ from vilasr_jax.training.row_filter import usable_rows
 from vilasr_jax.training.stages import Stages
 from vilasr_jax.training.wording import warn_other_wording
 
+COUNTED_FROM_0 = "Images are numbered from 0."  # in prompts of older recordings of function calls
 PERCEPTION_EXAMPLES = 1 << 20  # more than any run looks at
 
 
@@ -86,6 +87,8 @@ class Examples:
                     f"row {row.id}: its actions are of the form {row.actions!r}, not config.drawing.actions="
                     f"{actions!r}"
                 )
+            if row.actions == "tool_call" and any(COUNTED_FROM_0 in m["content"] for m in row.messages):
+                raise DataError(f"row {row.id}: its words number images from 0; record it again, from 1")
             return encode_conversation(tokenizer, row.conversation(*pixels, decode, family))
 
         def check(row: StoredRow) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,17 +30,25 @@ ANSWERS = ctrl_c.Answers(
     seconds=0.0,
 )
 _requested, _deferred = threading.Event(), threading.Event()
+_interrupted_at = -ctrl_c.SAME_SECONDS  # by `time.monotonic`
 
 
 def listen() -> None:
     """Makes SIGTERM and the first Ctrl-C stop requests; the second Ctrl-C ends at once. Main thread only."""
+    global _interrupted_at
     _requested.clear()
+    _interrupted_at = -ctrl_c.SAME_SECONDS
     ctrl_c.answer(ANSWERS)
     signal.signal(signal.SIGTERM, lambda *_: _requested.set())
     signal.signal(signal.SIGINT, _interrupted)
 
 
 def _interrupted(number: int, frame: Any) -> None:
+    global _interrupted_at
+    now = time.monotonic()
+    if now - _interrupted_at < ctrl_c.SAME_SECONDS:
+        return
+    _interrupted_at = now
     if _requested.is_set():
         signal.default_int_handler(number, frame)
     _requested.set()

@@ -12,6 +12,7 @@ import jax
 from tensorboardX import SummaryWriter
 
 from vilasr_jax.checkpoint import CheckpointStore
+from vilasr_jax.files import write_text
 from vilasr_jax.parallel import is_writer, peak_flops
 
 Pair = tuple[Any, Any]  # (sum, count): means of unequal parts are not biased
@@ -91,7 +92,7 @@ class Stage:
             path = self.directory / "metrics.jsonl"
             if path.exists():
                 lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-                path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+                write_text(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
             self.directory.mkdir(parents=True, exist_ok=True)
             self._writer = SummaryWriter(str(self.directory / "tensorboard"), purge_step=step + 1)
         return step, items
@@ -167,7 +168,7 @@ class Stage:
         if self._writer is not None and (values := self.logged(step)):
             path = self.directory / "metrics.jsonl"
             *lines, _ = path.read_text().splitlines()
-            path.write_text("".join(f"{line}\n" for line in [*lines, json.dumps({**values, **more})]))
+            write_text(path, "".join(f"{line}\n" for line in [*lines, json.dumps({**values, **more})]))
             for name, value in more.items():
                 self._writer.add_scalar(name, value, step)
 

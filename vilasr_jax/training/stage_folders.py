@@ -47,11 +47,12 @@ class StageFolders:
     def before(self, name: str) -> str:
         """The stage whose weights a later stage than the first begins with: the one before it in the job.
 
-        Of a stage that has begun it is the last finished one; where the job has none, that of the full order.
+        A finished stage counts in any case, and of a stage that has begun no other; where there is none, it
+        is that of the full order.
         """
         earlier = TRAINED[: TRAINED.index(name)]
         begun = self[name].begun
-        known = [stage for stage in earlier if (self[stage].done if begun else stage in self.job.stages)]
+        known = [stage for stage in earlier if self[stage].done or (not begun and stage in self.job.stages)]
         return (known or earlier)[-1]
 
     def through(self, name: str) -> list[str]:

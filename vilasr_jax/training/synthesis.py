@@ -77,4 +77,5 @@ def stored_row(trajectory: Trajectory, model: ModelBundle) -> StoredRow:
         messages=tuple(messages),
         coordinates=model.family.coordinates,
         actions=model.job.drawing.actions,
+        seconds=tuple(row.get("seconds", ())),
     )

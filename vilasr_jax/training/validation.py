@@ -71,6 +71,6 @@ class Validation:
             return
         if SCORE not in from_writer(lambda: self.stage.logged(step)):
             scores = self.scores(params)
-            self.stage.amend(step, **scores)
             if self.stage.save_due(step):
                 save(step, score=scores[SCORE])
+            self.stage.amend(step, **scores)  # last: a step without it catches up

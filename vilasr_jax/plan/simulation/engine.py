@@ -169,7 +169,7 @@ class SimulatedHost:
         left = sorted(lane.rows[slot].left for slot in slots if lane.rows[slot].left)
         if not left:
             return 0
-        least = math.floor((1 - self.engine.stop_fraction) * len(left))
+        least = math.floor(round((1 - self.engine.stop_fraction) * len(left), 6))  # as float32 has it
         steps = min(self.engine.decode_steps, left[max(len(left) - least - 1, 0)])
         for slot in slots:
             lane.rows[slot].left -= min(lane.rows[slot].left, steps)
@@ -209,10 +209,11 @@ class SimulatedHost:
             self.time.prefills += 1
             new = [[(prompts[one].prompt, prompts[one].images) for one in own] for own in some]
             self._call(lane, PREFILL, self.calls.prefill(rows, *self._build(new, rows, self.engine.prompts)))
-        for _ in {
-            self.computed[admitted[slot].question, n] for n, shard in enumerate(shards) for slot in shard
-        }:
-            self._call(lane, PREFILL, self.calls.start)
+        source = [[self.computed[admitted[slot].question, n] for slot in own] for n, own in enumerate(shards)]
+        for prefill in set().union(*source):
+            slots = max(own.count(prefill) for own in source)
+            for _ in range(-(-slots // self.row_sizes[-1])):
+                self._call(lane, PREFILL, self.calls.start)
         for row in admitted.values():
             self._open(row)
 

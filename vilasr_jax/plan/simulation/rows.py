@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vilasr_jax.config import JobConfig
+from vilasr_jax.errors import ConfigError
 from vilasr_jax.models import ImageSpec
 from vilasr_jax.models.family import Grid
 from vilasr_jax.plan.simulation.host_costs import HostCosts
@@ -96,6 +97,9 @@ def supervised_rows(
     rows: list[Any] = waiting
     if budget is not None:
         rows = []
+        waiting = [one for one in waiting if PackedRow(budget).add(one)]  # training leaves longer ones out
+        if not waiting:
+            raise ConfigError(f"--conversations: none fits a row of {budget.tokens} tokens (config.packing)")
         while waiting:
             ahead = waiting[: job.packing.lookahead]
             row, used = _filled(ahead, budget)

@@ -60,7 +60,8 @@ def sft_epoch(
         ROWS: max(build - device, 0.0),
         MOVING: times.exchange(traffic["received"] * hosts / times.topology.size),
     }
-    checkpoint = times.topology.size // hosts * times.held("sft", "params", "frozen", "opt_state")
+    saved = ("params", "opt_state") if section.optimizer.lora_base else ("params", "frozen", "opt_state")
+    checkpoint = times.topology.size // hosts * times.held("sft", *saved)
     each[SAVING] = saving_seconds(checkpoint, costs, sum(each.values()), section.save_every)
     parts = {name: value * steps for name, value in each.items()}
     seconds = sum(parts.values())

@@ -6,11 +6,12 @@ compiled one: gathering the weights does not depend on the rows. No call is fast
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from vilasr_jax.config import JobConfig, OptimizerSection
 from vilasr_jax.errors import ConfigError
-from vilasr_jax.models import family_of
+from vilasr_jax.models import DEFAULT_PRESET, family_of
 from vilasr_jax.parallel.mesh import mesh_sizes
 from vilasr_jax.plan.predict import LINK_FRACTION
 from vilasr_jax.plan.steps import model_config
@@ -41,6 +42,9 @@ class StepTimes:
         self.shards = data * fsdp
         if result["config"] != job.name:
             raise ConfigError(f"the plan is of {result['config']!r}, and --config of {job.name!r}")
+        preset = job.model.preset or DEFAULT_PRESET
+        if result.get("preset", preset) != preset:
+            raise ConfigError(f"the plan is of {result['preset']!r}, and --config of {preset!r}")
         wanted = {"data": data, "fsdp": fsdp, "model": model}
         for answer in result["steps"]:
             if answer.get("mesh", wanted) != wanted:
@@ -62,16 +66,20 @@ class StepTimes:
         arguments = self.answers.get(step, {}).get("arguments", {})
         return sum(arguments.get(part, 0) for part in parts)
 
+    @property
+    def _bandwidth(self) -> float:
+        """Bytes per second that a chip receives; a single chip has nothing to wait for."""
+        return self.topology.gather_bandwidth(self.shards) or math.inf
+
     def exchange(self, received: float) -> float:
         """Seconds in which each chip receives some bytes from the other shards."""
-        seconds = received / self.topology.gather_bandwidth(self.shards)
+        seconds = received / self._bandwidth
         return seconds if self.end == "best" else seconds / LINK_FRACTION
 
     def _exchanges(self, answer: dict[str, Any]) -> tuple[float, float]:
         """Seconds of (synchronous, asynchronous) exchanges at full bandwidth."""
-        bandwidth = self.topology.gather_bandwidth(self.shards)
         synchronous, asynchronous = (
-            answer["seconds"].get(kind, answer.get(f"{kind}_bytes", 0.0) / bandwidth)
+            answer["seconds"].get(kind, answer.get(f"{kind}_bytes", 0.0) / self._bandwidth)
             for kind in ("synchronous", "asynchronous")
         )
         return synchronous, asynchronous

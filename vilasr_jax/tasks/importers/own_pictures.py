@@ -219,9 +219,8 @@ def _turns(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if any("Action: " in m["content"] and "```json" in m["content"] for m in messages):
         raise DataError("is a recorded drawing conversation; `vilasr data import cold_start` reads it")
     objects = _Objects(item.get("objects"))
-    own = {
-        key: item[key] for key in ("boxes", "lines", "options", "thoughts", "question_type") if key in item
-    }
+    kept = ("boxes", "lines", "options", "thoughts", "question_type", "data_type", "seconds")
+    own = {key: item[key] for key in kept if key in item}
     images = item.get("images", item.get("image"))
     for number in range(0, len(messages), 2):
         objects.used = []
