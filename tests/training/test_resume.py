@@ -110,12 +110,9 @@ def once(make):
 @pytest.fixture(autouse=True)
 def listening():
     """SIGTERM asks to stop, as under the command line."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     interrupt.listen()
     yield
     interrupt.listen()
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
