@@ -6,6 +6,7 @@ one file operation for minutes. The signal's number is in a pipe at once, where 
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -66,7 +67,7 @@ def say_first() -> None:
 
 
 def _read(pipe: int) -> None:
-    count, last = 0, -SAME_SECONDS
+    count, last = 0, -math.inf
     while True:
         waits = count == 1 and not _said.locked()
         if not select.select([pipe], [], [], _answers.seconds if waits else None)[0]:

@@ -9,6 +9,7 @@ saved. A step that was being validated (`validation`) is saved without its score
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -30,14 +31,14 @@ ANSWERS = ctrl_c.Answers(
     seconds=0.0,
 )
 _requested, _deferred = threading.Event(), threading.Event()
-_interrupted_at = -ctrl_c.SAME_SECONDS  # by `time.monotonic`
+_interrupted_at = -math.inf  # by `time.monotonic`
 
 
 def listen() -> None:
     """Makes SIGTERM and the first Ctrl-C stop requests; the second Ctrl-C ends at once. Main thread only."""
     global _interrupted_at
     _requested.clear()
-    _interrupted_at = -ctrl_c.SAME_SECONDS
+    _interrupted_at = -math.inf
     ctrl_c.answer(ANSWERS)
     signal.signal(signal.SIGTERM, lambda *_: _requested.set())
     signal.signal(signal.SIGINT, _interrupted)
