@@ -190,6 +190,21 @@ def test_recorded_conversations_are_what_the_cold_start_reads(tmp_path, imported
         wrong.examples.recorded("traces")[0]
 
 
+def test_older_function_calls_that_count_from_0_are_left_out(tmp_path):
+    rows = []
+    for number, first in enumerate((1, 0)):
+        row = stored_conversation(f"row-{number}", "?")
+        system = {"role": "system", "content": f"Images are numbered from {first}. "}
+        rows.append(dataclasses.replace(row, messages=(system, *row.messages), actions="tool_call"))
+    drawing = DrawingSection(prompt="short", actions="tool_call")
+    data = DataSection(traces=(written(tmp_path / "rows", rows),))
+    assert len(run_of(tmp_path, data, drawing=drawing).examples.recorded("traces")) == 1
+    note = json.loads((tmp_path / "left_out" / "traces.json").read_text())
+    assert [line["reason"].split(";")[0] for line in note["left_out"]] == [
+        "row row-1: its words number images from 0"
+    ]
+
+
 def stored_conversation(name: str, question: str, image: bytes | None = None) -> StoredRow:
     """A conversation of one picture, whose length is that of its question."""
     out = io.BytesIO()
