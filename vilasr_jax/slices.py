@@ -10,6 +10,7 @@ reason why predicted times are called uncalibrated.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import math
 import re
 import sys
@@ -156,6 +157,11 @@ def parse_topology(name: str) -> Topology:
         many = "" if (1,) * rank in _GRIDS[chip.name] else " and more than one chip"
         raise ConfigError(f"--topology={name}: a {chip.name} slice has {rank} sides{many}")
     return Topology(chip, sides)
+
+
+def has_chips() -> bool:
+    """Whether this machine has TPU chips, whatever drives them."""
+    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
 
 
 def main(argv: list[str]) -> int:

@@ -91,16 +91,15 @@ def resolve_job(job: JobConfig, workdir: Path) -> JobConfig:
     return dataclasses.replace(job, data=dataclasses.replace(job.data, **data))
 
 
-def check_start(job: JobConfig, workdir: Path) -> JobConfig:
-    """Like `resolve_job`; also refuses what can't begin in a new workdir. Without JAX.
+def check_start(job: JobConfig, workdir: Path) -> None:
+    """Refuses a job of `resolve_job` that can't begin in a new workdir. Without JAX.
 
     Raises:
       ConfigError: no stage of the job can begin there.
       CheckpointError: `config.model.init_from` is no checkpoint.
     """
-    job = resolve_job(job, workdir)
     if (workdir / "config.json").exists():
-        return job
+        return
     if job.model.init_from:
         try:
             check_address(job.model.init_from)
@@ -109,7 +108,6 @@ def check_start(job: JobConfig, workdir: Path) -> JobConfig:
     elif not set(job.stages) & set(TRAINED):
         cure = near_path(workdir) or "; start it with `vilasr train`"
         raise ConfigError(f"{workdir} holds no run yet{cure}")
-    return job
 
 
 def _same_preset(before: Any, now: str, init_from: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from vilasr_jax.commands import COMMANDS, Flag
 from vilasr_jax.config import WEIGHTS, JobConfig, check_section, from_config_dict
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.files import folder_path, write_json
+from vilasr_jax.slices import has_chips
 
 CONFIG = Flag(
     "config", "FILE", "a config file, or one of `vilasr config --list`; --config.KEY=VALUE", required=True
@@ -78,19 +78,18 @@ def run_to_start(flags: Any, stages: tuple[str, ...] | None) -> tuple[JobConfig,
     Args:
       stages: to run; None: those of the config.
     """
-    from vilasr_jax.workdir import check_start
+    from vilasr_jax.workdir import check_start, resolve_job
 
     job, workdir = read_job(flags, stages), folder_path("--workdir", flags.workdir)
     if not _others_may_wait():
-        check_start(job, workdir)
+        check_start(resolve_job(job, workdir), workdir)
     use_devices(job)
     return job, workdir
 
 
 def _others_may_wait() -> bool:
     """Whether other processes may wait for this one, so that each has to get its error, in `begin`."""
-    named = os.environ.get("VILASR_NUM_PROCESSES", "")
-    return bool(named or glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
+    return bool(os.environ.get("VILASR_NUM_PROCESSES")) or has_chips()
 
 
 def use_devices(job: JobConfig) -> None:

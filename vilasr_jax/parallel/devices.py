@@ -1,6 +1,5 @@
 """The devices of this machine, and the peak rates of known kinds."""
 
-import glob
 import importlib.util
 import os
 import subprocess
@@ -11,6 +10,7 @@ import jax
 
 from vilasr_jax.errors import ConfigError
 from vilasr_jax.parallel.compile_cache import use_compile_cache
+from vilasr_jax.slices import has_chips
 
 # bfloat16 FLOP per second of one JAX device, by `device_kind`; the vendors' figures.
 _PEAK_FLOPS = {
@@ -30,8 +30,7 @@ _CUDA = ("jax_cuda12_plugin", "jax_cuda13_plugin")  # packages, of which one dri
 
 def has_tpu() -> bool:
     """Whether this machine has TPU chips and the library that drives them."""
-    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
+    return has_chips() and importlib.util.find_spec("libtpu") is not None
 
 
 def check_devices(environ: Mapping[str, str] = os.environ) -> None:
